@@ -1,0 +1,393 @@
+/**
+ * What an execution yields: chunks while it runs, one result at the end, and the ways it can fail.
+ *
+ * All of it is made of Schema classes, so that it crosses process boundaries.
+ *
+ * @module
+ */
+import * as Duration from "effect/Duration"
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+
+const MimeBundle = Schema.Record(Schema.String, Schema.Unknown)
+
+/**
+ * An image file that an execution made.
+ *
+ * @example
+ * ```ts
+ * import { Execution } from "effect-jupyter"
+ *
+ * const image = new Execution.Image({ path: "images/5f0c1f1e.png", mimeType: "image/png" })
+ * console.log(image.path)
+ * ```
+ */
+export class Image extends Schema.Class<Image>("effect-jupyter/Execution/Image")({
+  /** Where the file is, below the client's `imagesDir`. */
+  path: Schema.String,
+  /** `"image/png"`, `"image/jpeg"` or `"image/svg+xml"`. */
+  mimeType: Schema.String,
+}) {}
+
+/**
+ * Text written to stdout or stderr. A kernel flushes when it likes: chunks are not aligned to lines.
+ *
+ * @example
+ * ```ts
+ * import { Execution } from "effect-jupyter"
+ *
+ * const chunk = new Execution.TextChunk({ name: "stdout", text: "hello\n" })
+ * console.log(chunk._tag) // => "TextChunk"
+ * ```
+ */
+export class TextChunk
+  extends Schema.TaggedClass<TextChunk>("effect-jupyter/Execution/TextChunk")("TextChunk", {
+    name: Schema.Literals(["stdout", "stderr"]),
+    text: Schema.String,
+  }) {}
+
+/**
+ * A value shown: the last expression of a cell, a plot, anything given to `display`, or an update of these.
+ *
+ * @example
+ * ```ts
+ * import { Execution } from "effect-jupyter"
+ *
+ * const show = (chunk: Execution.Chunk) =>
+ *   chunk._tag === "DisplayChunk" ? chunk.image?.path ?? chunk.text : undefined
+ * console.log(show(new Execution.ClearOutput({ wait: false }))) // => undefined
+ * ```
+ */
+export class DisplayChunk
+  extends Schema.TaggedClass<DisplayChunk>("effect-jupyter/Execution/DisplayChunk")("DisplayChunk", {
+    /** Every representation that the kernel sent, by MIME type. */
+    data: MimeBundle,
+    metadata: MimeBundle,
+    /** The `text/plain` representation. */
+    text: Schema.UndefinedOr(Schema.String),
+    /** The file with the image, if there was one. */
+    image: Schema.UndefinedOr(Image),
+    /** The id under which the display can be updated. */
+    displayId: Schema.UndefinedOr(Schema.String),
+    /** Set if this is the value of the cell's last expression. */
+    executionCount: Schema.UndefinedOr(Schema.Int),
+  }) {}
+
+/**
+ * The code asked for its displays to be cleared: at once, or with the next output if `wait` is true.
+ *
+ * @example
+ * ```ts
+ * import { Execution } from "effect-jupyter"
+ *
+ * console.log(new Execution.ClearOutput({ wait: true }).wait) // => true
+ * ```
+ */
+export class ClearOutput
+  extends Schema.TaggedClass<ClearOutput>("effect-jupyter/Execution/ClearOutput")("ClearOutput", {
+    wait: Schema.Boolean,
+  }) {}
+
+/**
+ * The schema of {@link Chunk}.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Execution } from "effect-jupyter"
+ *
+ * const codec = Schema.toCodecJson(Execution.Chunk)
+ * const chunk = new Execution.TextChunk({ name: "stdout", text: "hi" })
+ * console.log(JSON.stringify(Schema.encodeSync(codec)(chunk)))
+ * ```
+ */
+export const Chunk = Schema.Union([TextChunk, DisplayChunk, ClearOutput])
+
+/** A piece of output, emitted as it arrives. */
+export type Chunk = typeof Chunk.Type
+
+/**
+ * All output of an execution that ended, or of one that failed up to then.
+ *
+ * @example
+ * ```ts
+ * import { Execution } from "effect-jupyter"
+ *
+ * const paths = (result: Execution.ExecutionResult) => result.images.map((image) => image.path)
+ * console.log(paths)
+ * ```
+ */
+export class ExecutionResult
+  extends Schema.TaggedClass<ExecutionResult>("effect-jupyter/Execution/ExecutionResult")("ExecutionResult", {
+    /** Everything written or shown as text, in order of arrival, stripped at both ends; `undefined` if nothing was. */
+    text: Schema.UndefinedOr(Schema.String),
+    /** The images in the order they were shown. */
+    images: Schema.Array(Image),
+    /** The displays that are left when updates and clearings are done. */
+    displays: Schema.Array(DisplayChunk),
+    /** The number of the execution in its kernel, from 1. */
+    executionCount: Schema.UndefinedOr(Schema.Int),
+  }) {}
+
+/**
+ * The code raised an exception.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelClient } from "effect-jupyter"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const kernel = yield* KernelClient.KernelClient
+ *   return yield* kernel.execute("1 / 0")
+ * }).pipe(
+ *   Effect.catchTag("ExecutionError", (error) => Effect.log(error.ename)) // ZeroDivisionError
+ * )
+ * ```
+ */
+export class ExecutionError
+  extends Schema.TaggedError<ExecutionError>("effect-jupyter/Execution/ExecutionError")("ExecutionError", {
+    /** The name of the exception's class. */
+    ename: Schema.String,
+    /** The exception as text. */
+    evalue: Schema.String,
+    /** The frames, without colour codes. */
+    traceback: Schema.Array(Schema.String),
+    /** What was put out before. */
+    partial: ExecutionResult,
+  }) {
+  override get message(): string {
+    return `${this.ename}: ${this.evalue}\n${this.traceback.join("\n")}`
+  }
+}
+
+/**
+ * The execution ran for longer than its `timeout`. The kernel was interrupted and is idle again.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelClient } from "effect-jupyter"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const kernel = yield* KernelClient.KernelClient
+ *   return yield* kernel.execute("import time; time.sleep(60)", { timeout: "1 second" })
+ * }).pipe(
+ *   Effect.catchTag("ExecutionTimeout", (error) => Effect.succeed(error.partial))
+ * )
+ * ```
+ */
+export class ExecutionTimeout
+  extends Schema.TaggedError<ExecutionTimeout>("effect-jupyter/Execution/ExecutionTimeout")(
+    "ExecutionTimeout",
+    {
+      /** The bound that was exceeded. */
+      timeout: Schema.Duration,
+      /** What was put out before. */
+      partial: ExecutionResult,
+    },
+  ) {
+  override get message(): string {
+    return `The execution was interrupted after its timeout of ${Duration.format(this.timeout)}; ` +
+      `the kernel keeps its state, give a longer "timeout" if the code needs it`
+  }
+}
+
+const kernelId = Schema.UndefinedOr(Schema.String)
+const ofKernel = (id: string | undefined): string => id === undefined ? "The kernel" : `The kernel "${id}"`
+
+/**
+ * The kernel's process ended by itself or was killed.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelClient } from "effect-jupyter"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const kernel = yield* KernelClient.KernelClient
+ *   yield* kernel.execute("import os; os._exit(1)").pipe(
+ *     Effect.catchReason("KernelError", "KernelDied", () => kernel.reset)
+ *   )
+ * })
+ * ```
+ */
+export class KernelDied
+  extends Schema.TaggedError<KernelDied>("effect-jupyter/Execution/KernelDied")("KernelDied", {
+    kernelId,
+  }) {
+  override get message(): string {
+    return `${ofKernel(this.kernelId)} died; its state is lost, use "reset" for a new one`
+  }
+}
+
+/** The kernel did not react to interrupts. Its state is as it was; it may come back when the code ends. */
+export class KernelUnresponsive
+  extends Schema.TaggedError<KernelUnresponsive>("effect-jupyter/Execution/KernelUnresponsive")(
+    "KernelUnresponsive",
+    { kernelId },
+  ) {
+  override get message(): string {
+    return `${ofKernel(this.kernelId)} did not become idle although it was interrupted twice; ` +
+      `wait for its code to end, or use "reset" for a new kernel`
+  }
+}
+
+/** The kernel could not be started or did not become ready in time. */
+export class KernelStartFailed
+  extends Schema.TaggedError<KernelStartFailed>("effect-jupyter/Execution/KernelStartFailed")(
+    "KernelStartFailed",
+    {
+      kernelId,
+      /** What went wrong, in the words of the one who noticed. */
+      detail: Schema.String,
+    },
+  ) {
+  override get message(): string {
+    return `${ofKernel(this.kernelId)} could not be started: ${this.detail}`
+  }
+}
+
+/** The server knows no such kernel: somebody deleted it, or the server culled it. */
+export class KernelNotFound
+  extends Schema.TaggedError<KernelNotFound>("effect-jupyter/Execution/KernelNotFound")("KernelNotFound", {
+    kernelId,
+  }) {
+  override get message(): string {
+    return `${ofKernel(this.kernelId)} is not known to the server any more; use "reset" for a new one`
+  }
+}
+
+/** The connection to the kernel, or the server behind it, is gone. */
+export class ConnectionLost
+  extends Schema.TaggedError<ConnectionLost>("effect-jupyter/Execution/ConnectionLost")("ConnectionLost", {
+    kernelId,
+    /** What the network or the server said. */
+    detail: Schema.String,
+  }) {
+  override get message(): string {
+    return `The connection to ${this.kernelId === undefined ? "the kernel" : `kernel "${this.kernelId}"`} ` +
+      `is lost: ${this.detail}; use "reset" to connect to a new kernel`
+  }
+}
+
+/** The execution was given up before it ended by itself, because the kernel was reset or the client closed. */
+export class ExecutionAborted
+  extends Schema.TaggedError<ExecutionAborted>("effect-jupyter/Execution/ExecutionAborted")(
+    "ExecutionAborted",
+    {
+      kernelId,
+      /** Who gave it up. */
+      detail: Schema.String,
+    },
+  ) {
+  override get message(): string {
+    return `The execution in ${this.kernelId === undefined ? "the kernel" : `kernel "${this.kernelId}"`} ` +
+      `was aborted: ${this.detail}`
+  }
+}
+
+/** The code asked for input, and nobody is there to give it. */
+export class InputRequested
+  extends Schema.TaggedError<InputRequested>("effect-jupyter/Execution/InputRequested")("InputRequested", {
+    kernelId,
+    /** The text with which the code asked. */
+    prompt: Schema.String,
+  }) {
+  override get message(): string {
+    return `The code asked for input with the prompt "${this.prompt}", which nobody answers; ` +
+      `pass values to the code instead`
+  }
+}
+
+/** The output exceeded a limit past which the execution was not to go on. */
+export class OutputLimitExceeded
+  extends Schema.TaggedError<OutputLimitExceeded>("effect-jupyter/Execution/OutputLimitExceeded")(
+    "OutputLimitExceeded",
+    {
+      kernelId,
+      /** The limit in bytes. */
+      limit: Schema.Int,
+    },
+  ) {
+  override get message(): string {
+    return `The output of the execution exceeded ${this.limit} bytes; print less or raise the limit`
+  }
+}
+
+/**
+ * The schema of {@link KernelErrorReason}.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Execution } from "effect-jupyter"
+ *
+ * const isReason = Schema.is(Execution.KernelErrorReason)
+ * console.log(isReason(new Execution.KernelDied({ kernelId: undefined }))) // => true
+ * ```
+ */
+export const KernelErrorReason = Schema.Union([
+  KernelDied,
+  KernelUnresponsive,
+  KernelStartFailed,
+  KernelNotFound,
+  ConnectionLost,
+  ExecutionAborted,
+  InputRequested,
+  OutputLimitExceeded,
+])
+
+/** Why the kernel could not do what it was asked. */
+export type KernelErrorReason = typeof KernelErrorReason.Type
+
+const KernelErrorTypeId = "~effect-jupyter/Execution/KernelError"
+
+/**
+ * The kernel, not the code, is the problem. `reason` says which one.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelClient } from "effect-jupyter"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const kernel = yield* KernelClient.KernelClient
+ *   return yield* kernel.execute("work()")
+ * }).pipe(
+ *   Effect.catchReasons("KernelError", {
+ *     KernelDied: () => Effect.log("dead"),
+ *     ConnectionLost: (reason) => Effect.log(reason.detail)
+ *   })
+ * )
+ * ```
+ */
+export class KernelError
+  extends Schema.TaggedError<KernelError>("effect-jupyter/Execution/KernelError")("KernelError", {
+    reason: KernelErrorReason,
+    /** What was put out before, if the failure ended an execution. */
+    partial: Schema.optionalKey(ExecutionResult),
+  }) {
+  readonly [KernelErrorTypeId] = KernelErrorTypeId
+  override readonly cause = this.reason
+  override get message(): string {
+    return this.reason.message
+  }
+}
+
+/**
+ * Tells whether a value is a {@link KernelError}.
+ *
+ * @example
+ * ```ts
+ * import { Execution } from "effect-jupyter"
+ *
+ * console.log(Execution.isKernelError(new Error("no"))) // => false
+ * ```
+ */
+export function isKernelError(value: unknown): value is KernelError {
+  return Predicate.hasProperty(value, KernelErrorTypeId)
+}
+
+/** All the ways in which an execution can fail. */
+export type ExecutionFailure = ExecutionError | ExecutionTimeout | KernelError

@@ -1,0 +1,57 @@
+/**
+ * How clients reach the server behind a gateway: what a `KernelGateway` knows besides its public members.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import type * as HttpClient from "effect/http/HttpClient"
+import * as Redacted from "effect/Redacted"
+import * as Rest from "../jupyter/rest.ts"
+
+/** A way to a Jupyter server. */
+export interface Connection {
+  readonly url: string
+  /** The headers of every request and of the WebSocket's handshake. */
+  readonly headers: Readonly<Record<string, string>>
+  readonly rest: Rest.Rest
+  /** The environment of kernels before a client adds its own. */
+  readonly kernelEnv: Readonly<Record<string, string>>
+}
+
+/** The part of a gateway that everybody may see. */
+interface Address {
+  readonly url: string
+  readonly token: Redacted.Redacted<string> | undefined
+}
+
+const connections = new WeakMap<Address, Connection>()
+
+/** Makes a connection for a server. */
+export const make: (
+  address: Address,
+  options?: {
+    readonly headers?: Readonly<Record<string, string>> | undefined
+    readonly kernelEnv?: Readonly<Record<string, string>>
+  },
+) => Effect.Effect<Connection, never, HttpClient.HttpClient> = Effect.fnUntraced(
+  function* ({ token, url }, { headers, kernelEnv = {} } = {}) {
+    const all = {
+      ...headers,
+      // Kernel Gateway knows the scheme `token` only, and a URL with the token would end up in logs.
+      ...(token === undefined ? {} : { authorization: `token ${Redacted.value(token)}` }),
+    }
+    return { url, headers: all, rest: yield* Rest.make({ url, headers: all }), kernelEnv }
+  },
+)
+
+/** Remembers the connection of a gateway, so that its clients share it. */
+export function attach<G extends Address>(gateway: G, connection: Connection): G {
+  connections.set(gateway, connection)
+  return gateway
+}
+
+/** The connection of a gateway; a new one if the gateway was made by somebody else. */
+export function of(gateway: Address): Effect.Effect<Connection, never, HttpClient.HttpClient> {
+  const known = connections.get(gateway)
+  return known === undefined ? make(gateway) : Effect.succeed(known)
+}

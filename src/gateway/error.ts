@@ -1,0 +1,176 @@
+/**
+ * The ways in which a gateway can fail to start, to answer or to go on.
+ *
+ * @module
+ */
+import * as Duration from "effect/Duration"
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+
+const identifier = <const Tag extends string>(tag: Tag) => `effect-jupyter/KernelGateway/${tag}` as const
+const Lines = Schema.Array(Schema.String)
+const quoted = (lines: ReadonlyArray<string>): string => lines.length === 0 ? "" : `\n${lines.join("\n")}`
+
+/** No interpreter was found that can run the gateway. */
+export class PythonNotFound extends Schema.TaggedError<PythonNotFound>(identifier("PythonNotFound"))(
+  "PythonNotFound",
+  {
+    /** The interpreter that was tried. */
+    python: Schema.String,
+    /** Why it will not do. */
+    detail: Schema.String,
+  },
+) {
+  override get message(): string {
+    return `The Python interpreter "${this.python}" cannot run a kernel gateway: ${this.detail}`
+  }
+}
+
+/** The managed environment could not be made. */
+export class ProvisioningFailed
+  extends Schema.TaggedError<ProvisioningFailed>(identifier("ProvisioningFailed"))(
+    "ProvisioningFailed",
+    {
+      /** Where the environment was to be. */
+      directory: Schema.String,
+      /** The last lines that the installer wrote. */
+      output: Lines,
+    },
+  ) {
+  override get message(): string {
+    return `The Python packages could not be installed into "${this.directory}"; check the network and the ` +
+      `package names, or name an interpreter that has them by the option "python" or the environment ` +
+      `variable EFFECT_JUPYTER_PYTHON${quoted(this.output)}`
+  }
+}
+
+/** The gateway's process could not be started, or it gave up while it was starting. */
+export class StartFailed extends Schema.TaggedError<StartFailed>(identifier("StartFailed"))("StartFailed", {
+  detail: Schema.String,
+  /** The last lines of the gateway's log. */
+  output: Lines,
+}) {
+  override get message(): string {
+    return `The kernel gateway could not be started: ${this.detail}${quoted(this.output)}`
+  }
+}
+
+/** The gateway did not answer in time. */
+export class StartTimeout
+  extends Schema.TaggedError<StartTimeout>(identifier("StartTimeout"))("StartTimeout", {
+    timeout: Schema.Duration,
+    /** The last lines of the gateway's log. */
+    output: Lines,
+  }) {
+  override get message(): string {
+    return `The kernel gateway did not answer within ${Duration.format(this.timeout)}; ` +
+      `give it longer by the option "startTimeout"${quoted(this.output)}`
+  }
+}
+
+/** The port that was asked for is taken. */
+export class PortInUse extends Schema.TaggedError<PortInUse>(identifier("PortInUse"))("PortInUse", {
+  host: Schema.String,
+  port: Schema.Int,
+}) {
+  override get message(): string {
+    return `The port "${this.port}" of "${this.host}" is in use; leave the option "port" out for a free one`
+  }
+}
+
+/** The gateway's process ended although nobody asked it to. */
+export class Exited extends Schema.TaggedError<Exited>(identifier("Exited"))("Exited", {
+  /** The exit code; 128 and the number of the signal if one killed it, `undefined` if nobody knows. */
+  exitCode: Schema.UndefinedOr(Schema.Int),
+  /** The last lines of the gateway's log. */
+  output: Lines,
+}) {
+  override get message(): string {
+    return `The kernel gateway ended with exit code ${
+      this.exitCode ?? "unknown"
+    }, and its kernels with it; ` +
+      `build a new one${quoted(this.output)}`
+  }
+}
+
+/** The server refused the credentials. */
+export class Unauthorized
+  extends Schema.TaggedError<Unauthorized>(identifier("Unauthorized"))("Unauthorized", {
+    url: Schema.String,
+    status: Schema.Int,
+  }) {
+  override get message(): string {
+    return `The server at "${this.url}" refused the token with status ${this.status}; check the option "token"`
+  }
+}
+
+/** The server cannot be reached, or what answers is no Jupyter server. */
+export class Unreachable extends Schema.TaggedError<Unreachable>(identifier("Unreachable"))("Unreachable", {
+  url: Schema.String,
+  detail: Schema.String,
+}) {
+  override get message(): string {
+    return `There is no Jupyter server at "${this.url}": ${this.detail}`
+  }
+}
+
+/** The schema of {@link GatewayErrorReason}. */
+export const GatewayErrorReason = Schema.Union([
+  PythonNotFound,
+  ProvisioningFailed,
+  StartFailed,
+  StartTimeout,
+  PortInUse,
+  Exited,
+  Unauthorized,
+  Unreachable,
+])
+
+/** Why there is no gateway. */
+export type GatewayErrorReason = typeof GatewayErrorReason.Type
+
+const GatewayErrorTypeId = "~effect-jupyter/KernelGateway/GatewayError"
+
+/**
+ * There is no gateway, or there is none any more. `reason` says why.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const gateway = KernelGateway.layer({ port: 8888 }).pipe(
+ *   Layer.catchTag("GatewayError", (error) =>
+ *     error.reason._tag === "PortInUse" ? KernelGateway.layer() : Layer.effectContext(Effect.fail(error)))
+ * )
+ * ```
+ */
+export class GatewayError
+  extends Schema.TaggedError<GatewayError>(identifier("GatewayError"))("GatewayError", {
+    reason: GatewayErrorReason,
+  }) {
+  readonly [GatewayErrorTypeId] = GatewayErrorTypeId
+  override readonly cause = this.reason
+  override get message(): string {
+    return this.reason.message
+  }
+}
+
+/**
+ * Tells whether a value is a {@link GatewayError}.
+ *
+ * @example
+ * ```ts
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * console.log(KernelGateway.isGatewayError(new Error("no"))) // => false
+ * ```
+ */
+export function isGatewayError(value: unknown): value is GatewayError {
+  return Predicate.hasProperty(value, GatewayErrorTypeId)
+}
+
+/** The failure for a reason. */
+export function gatewayError(reason: GatewayErrorReason): GatewayError {
+  return new GatewayError({ reason })
+}

@@ -1,0 +1,199 @@
+/**
+ * Messages of the Jupyter messaging protocol: their shape, the requests this library sends and the
+ * contents it acts upon.
+ *
+ * Follows {@link https://jupyter-client.readthedocs.io/en/stable/messaging.html Messaging in Jupyter}.
+ *
+ * @module
+ */
+import type * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+
+/** The version of the messaging protocol that outgoing messages declare. */
+export const protocolVersion = "5.3"
+
+/** A JSON object whose keys nobody here knows beforehand. */
+export type JsonObject = { readonly [key: string]: unknown }
+
+/** The four channels of a kernel that a client sees. */
+export type ChannelName = "shell" | "iopub" | "stdin" | "control"
+
+/** A message header. Foreign headers may carry more keys; all of them survive a round trip. */
+export interface Header extends JsonObject {
+  /** Unique id of the message. */
+  readonly msg_id: string
+  /** What kind of message it is, for instance `"execute_request"`. */
+  readonly msg_type: string
+}
+
+/** One message of the protocol, as it travels on a WebSocket. */
+export interface Message {
+  /** The channel it came from or goes to, usually a {@link ChannelName}. */
+  readonly channel: string
+  readonly header: Header
+  /** The header of the request that caused the message; `{}` where there was none. */
+  readonly parentHeader: JsonObject
+  readonly metadata: JsonObject
+  /** Whatever the message type prescribes, not yet validated. */
+  readonly content: JsonObject
+  /** Binary attachments. */
+  readonly buffers: ReadonlyArray<Uint8Array>
+}
+
+/** A frame that is no Jupyter message. */
+export class WireError
+  extends Schema.TaggedError<WireError>("effect-jupyter/jupyter/WireError")("WireError", {
+    /** What is wrong with the frame. */
+    detail: Schema.String,
+  }) {
+  override get message(): string {
+    return `The server sent a frame that is no Jupyter message: ${this.detail}`
+  }
+}
+
+/** The `msg_id` of the request that caused a message, if there was one. */
+export function parentId(message: Message): string | undefined {
+  const id = message.parentHeader.msg_id
+  return typeof id === "string" ? id : undefined
+}
+
+/**
+ * A request that starts a conversation.
+ *
+ * @example
+ * ```ts
+ * import { request } from "effect-jupyter/jupyter/message"
+ *
+ * const message = request("kernel_info_request", { id: "1", session: "s", content: {} })
+ * console.log(message.header.msg_type) // => "kernel_info_request"
+ * ```
+ */
+export function request(
+  type: string,
+  options: {
+    readonly id: string
+    readonly session: string
+    readonly content: JsonObject
+    /** `"shell"` by default. */
+    readonly channel?: ChannelName
+    readonly parentHeader?: JsonObject
+  },
+): Message {
+  return {
+    channel: options.channel ?? "shell",
+    header: {
+      msg_id: options.id,
+      msg_type: type,
+      session: options.session,
+      username: "effect-jupyter",
+      version: protocolVersion,
+    },
+    parentHeader: options.parentHeader ?? {},
+    metadata: {},
+    content: options.content,
+    buffers: [],
+  }
+}
+
+/** The content of an `execute_request`. */
+export function executeContent(
+  code: string,
+  options: { readonly silent: boolean; readonly allowStdin: boolean },
+): JsonObject {
+  return {
+    code,
+    silent: options.silent,
+    store_history: !options.silent,
+    user_expressions: {},
+    allow_stdin: options.allowStdin,
+    // Executions are serialised here, so nothing may be aborted behind a failed one.
+    stop_on_error: false,
+  }
+}
+
+const Mime = Schema.Record(Schema.String, Schema.Unknown)
+const Text = Schema.optionalKey(Schema.String)
+
+/** Contents of the messages that carry or end an execution, by message type. */
+export const Content = {
+  stream: Schema.Struct({ name: Schema.Literals(["stdout", "stderr"]), text: Schema.String }),
+  display: Schema.Struct({
+    data: Mime,
+    metadata: Schema.optionalKey(Mime),
+    transient: Schema.optionalKey(
+      Schema.Struct({ display_id: Schema.optionalKey(Schema.NullOr(Schema.String)) }),
+    ),
+    execution_count: Schema.optionalKey(Schema.NullOr(Schema.Finite)),
+  }),
+  clearOutput: Schema.Struct({ wait: Schema.optionalKey(Schema.Boolean) }),
+  status: Schema.Struct({ execution_state: Schema.String }),
+  error: Schema.Struct({
+    ename: Text,
+    evalue: Text,
+    traceback: Schema.optionalKey(Schema.Array(Schema.String)),
+  }),
+  executeReply: Schema.Struct({
+    status: Schema.String,
+    execution_count: Schema.optionalKey(Schema.NullOr(Schema.Finite)),
+    ename: Text,
+    evalue: Text,
+    traceback: Schema.optionalKey(Schema.Array(Schema.String)),
+  }),
+  inputRequest: Schema.Struct({ prompt: Schema.String, password: Schema.optionalKey(Schema.Boolean) }),
+  kernelInfoReply: Schema.Struct({
+    language_info: Schema.optionalKey(Schema.Struct({ name: Schema.String })),
+  }),
+} as const
+
+type Decoder<S extends Schema.ConstraintDecoder<unknown>> = (
+  content: JsonObject,
+) => Exit.Exit<S["Type"], unknown>
+
+/** Decoders of {@link Content}, made once because they run for every message. */
+export const decode: { readonly [K in keyof typeof Content]: Decoder<(typeof Content)[K]> } = {
+  stream: Schema.decodeUnknownExit(Content.stream),
+  display: Schema.decodeUnknownExit(Content.display),
+  clearOutput: Schema.decodeUnknownExit(Content.clearOutput),
+  status: Schema.decodeUnknownExit(Content.status),
+  error: Schema.decodeUnknownExit(Content.error),
+  executeReply: Schema.decodeUnknownExit(Content.executeReply),
+  inputRequest: Schema.decodeUnknownExit(Content.inputRequest),
+  kernelInfoReply: Schema.decodeUnknownExit(Content.kernelInfoReply),
+}
+
+/** The failure of a decoder. */
+export function malformed(detail: string): Result.Result<never, WireError> {
+  return Result.fail(new WireError({ detail }))
+}
+
+/** Tells whether a parsed JSON value is an object. */
+export function isJsonObject(value: unknown): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value)
+}
+
+/** A message made of parsed parts, or the reason why they make none. */
+export function fromParts(parts: {
+  readonly channel: unknown
+  readonly header: unknown
+  readonly parentHeader: unknown
+  readonly metadata: unknown
+  readonly content: unknown
+  readonly buffers: ReadonlyArray<Uint8Array>
+}): Result.Result<Message, WireError> {
+  const { buffers, channel, content, header } = parts
+  if (typeof channel !== "string") return malformed("It names no channel")
+  if (!isJsonObject(header) || typeof header.msg_id !== "string" || typeof header.msg_type !== "string") {
+    return malformed(`Its header has no "msg_id" and "msg_type"`)
+  }
+  if (!isJsonObject(content)) return malformed("Its content is no object")
+  return Result.succeed({
+    channel,
+    header: { ...header, msg_id: header.msg_id, msg_type: header.msg_type },
+    // Servers send null or nothing where there is no parent.
+    parentHeader: isJsonObject(parts.parentHeader) ? parts.parentHeader : {},
+    metadata: isJsonObject(parts.metadata) ? parts.metadata : {},
+    content,
+    buffers,
+  })
+}

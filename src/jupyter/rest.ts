@@ -1,0 +1,179 @@
+/**
+ * The kernels REST API that Jupyter Kernel Gateway, Jupyter Server, Enterprise Gateway and JupyterHub share.
+ *
+ * Follows {@link https://jupyter-server.readthedocs.io/en/latest/developers/rest-api.html Jupyter Server's REST API}.
+ *
+ * @module
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as HttpClient from "effect/http/HttpClient"
+import * as HttpClientRequest from "effect/http/HttpClientRequest"
+import type * as HttpClientResponse from "effect/http/HttpClientResponse"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+
+/** What a server tells about a kernel. */
+export const KernelModel = Schema.Struct({
+  id: Schema.String,
+  name: Schema.String,
+  execution_state: Schema.optionalKey(Schema.String),
+})
+
+/** A request to a Jupyter server that did not do what it was for. */
+export class RestError
+  extends Schema.TaggedError<RestError>("effect-jupyter/jupyter/RestError")("RestError", {
+    /** Method and path, for instance `"POST /api/kernels"`. */
+    request: Schema.String,
+    kind: Schema.Literals(["Unreachable", "Unauthorized", "NotFound", "Refused", "Malformed"]),
+    /** The HTTP status, where there was an answer. */
+    status: Schema.optionalKey(Schema.Int),
+    /** The server's own words, or what the network said. */
+    detail: Schema.String,
+  }) {
+  override get message(): string {
+    const answer = this.status === undefined ? "" : ` with status ${this.status}`
+    return `"${this.request}" failed${answer}: ${this.detail}`
+  }
+}
+
+/** How to reach a server. */
+export interface RestOptions {
+  /** Base URL, with the path under which the server lives, if any. */
+  readonly url: string
+  /** Sent with every request, the authorization among them. */
+  readonly headers: Readonly<Record<string, string>>
+  /** Bound of a request that does not start a kernel; 10 seconds by default. */
+  readonly timeout?: Duration.Input
+}
+
+/** The kernels of one server. */
+export interface Rest {
+  /** Succeeds if the server answers and accepts the credentials. */
+  readonly check: Effect.Effect<void, RestError>
+  /** Starts a kernel, which is deleted when the scope closes. */
+  readonly start: (options: {
+    /** The kernelspec; the server's default if absent. */
+    readonly name?: string | undefined
+    readonly env: Readonly<Record<string, string>>
+    /** Bound of the request. */
+    readonly timeout: Duration.Input
+  }) => Effect.Effect<typeof KernelModel.Type, RestError, Scope.Scope>
+  readonly get: (id: string) => Effect.Effect<typeof KernelModel.Type, RestError>
+  readonly interrupt: (id: string) => Effect.Effect<void, RestError>
+}
+
+/**
+ * The REST client of one server.
+ *
+ * @example
+ * ```ts
+ * import { NodeHttpClient } from "@effect/platform-node"
+ * import { Effect } from "effect"
+ * import * as Rest from "effect-jupyter/jupyter/rest"
+ *
+ * const program = Effect.gen(function*() {
+ *   const rest = yield* Rest.make({ url: "http://127.0.0.1:8888", headers: {} })
+ *   const kernel = yield* rest.start({ env: {}, timeout: "30 seconds" })
+ *   yield* rest.interrupt(kernel.id)
+ * })
+ *
+ * export const main = program.pipe(Effect.scoped, Effect.provide(NodeHttpClient.layerNodeHttp))
+ * ```
+ */
+export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClient.HttpClient> = Effect
+  .fnUntraced(
+    function* ({ headers, timeout = "10 seconds", url }: RestOptions) {
+      const base = url.replace(/\/+$/, "")
+      const http = yield* HttpClient.HttpClient
+      // Kernel Gateway mixes up the environments of kernels that are started at once.
+      const oneStart = yield* Semaphore.make(1)
+
+      const send = (request: HttpClientRequest.HttpClientRequest, bound: Duration.Input) => {
+        const name = `${request.method} ${request.url.slice(base.length)}`
+        const failed = (kind: RestError["kind"], detail: string, status?: number) =>
+          new RestError({ request: name, kind, detail, ...(status === undefined ? {} : { status }) })
+        return http.execute(HttpClientRequest.setHeaders(request, headers)).pipe(
+          Effect.flatMap((response) =>
+            Effect.map(response.text, (text) => ({ status: response.status, text, response }))
+          ),
+          Effect.mapError((error) => failed("Unreachable", describe(error))),
+          Effect.timeoutOrElse({
+            duration: bound,
+            orElse: () =>
+              failed("Unreachable", `No answer within ${Duration.format(Duration.fromInputUnsafe(bound))}`),
+          }),
+          Effect.flatMap(({ response, status, text }) => {
+            if (status >= 200 && status < 300) return Effect.succeed({ name, response, text })
+            const kind = status === 401 || status === 403
+              ? "Unauthorized"
+              : status === 404
+              ? "NotFound"
+              : "Refused"
+            return Effect.fail(failed(kind, excerpt(text), status))
+          }),
+        )
+      }
+      const model = (
+        answer: { name: string; response: HttpClientResponse.HttpClientResponse; text: string },
+      ) =>
+        decodeModel(answer.text).pipe(
+          Effect.mapError(() =>
+            new RestError({
+              request: answer.name,
+              kind: "Malformed",
+              status: answer.response.status,
+              detail: `Not a kernel but "${excerpt(answer.text)}"`,
+            })
+          ),
+        )
+      const kernel = (id: string) => `${base}/api/kernels/${encodeURIComponent(id)}`
+
+      const remove = (id: string) =>
+        send(HttpClientRequest.delete(kernel(id)), timeout).pipe(
+          Effect.asVoid,
+          Effect.catchIf((error) => error.kind === "NotFound", () => Effect.void),
+        )
+
+      return {
+        // Every server has kernelspecs and none gives them away without credentials.
+        check: Effect.asVoid(send(HttpClientRequest.get(`${base}/api/kernelspecs`), timeout)),
+        start: ({ env, name, timeout }) =>
+          // The request itself is not interruptible: a kernel whose id never arrived could not be deleted.
+          Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
+            yield* restore(Semaphore.take(oneStart, 1))
+            const answer = yield* Effect.ensuring(
+              // Always with an environment: without one Kernel Gateway hands its own to the kernel.
+              send(
+                HttpClientRequest.post(`${base}/api/kernels`).pipe(
+                  HttpClientRequest.bodyJsonUnsafe({ name, env }),
+                ),
+                timeout,
+              ),
+              Semaphore.release(oneStart, 1),
+            )
+            const kernel = yield* model(answer)
+            yield* Effect.addFinalizer(() => Effect.ignore(remove(kernel.id), { log: "Debug" }))
+            return kernel
+          })),
+        get: (id) => Effect.flatMap(send(HttpClientRequest.get(kernel(id)), timeout), model),
+        interrupt: (id) => Effect.asVoid(send(HttpClientRequest.post(`${kernel(id)}/interrupt`), timeout)),
+      }
+    },
+  )
+
+const decodeModel = Schema.decodeUnknownEffect(Schema.fromJsonString(KernelModel))
+
+/** The first words of a body: enough to recognise a proxy's login page, not enough to flood a log. */
+function excerpt(text: string): string {
+  const line = text.replace(/\s+/g, " ").trim()
+  return line.length > 300 ? `${line.slice(0, 300)} …` : line
+}
+
+function describe(
+  error: { readonly message: string; readonly reason?: { readonly cause?: unknown } },
+): string {
+  const cause = error.reason?.cause
+  return cause instanceof Error ? `${error.message} (${cause.message})` : error.message
+}

@@ -1,0 +1,122 @@
+/**
+ * A started kernel and the channels to it: everything that a reset replaces.
+ *
+ * @module
+ */
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as Deferred from "effect/Deferred"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import {
+  ConnectionLost,
+  KernelDied,
+  KernelError,
+  type KernelErrorReason,
+  KernelNotFound,
+  KernelStartFailed,
+} from "../execution.ts"
+import type * as Gateway from "../gateway/connection.ts"
+import * as Channel from "../jupyter/channel.ts"
+import { decode, type Message } from "../jupyter/message.ts"
+import type { RestError } from "../jupyter/rest.ts"
+
+/** Which kernel to start. */
+export interface KernelOptions {
+  readonly kernelName: string | undefined
+  readonly env: Readonly<Record<string, string>>
+  readonly startTimeout: Duration.Input
+  readonly pingInterval: Duration.Input
+}
+
+/** A kernel that runs and is connected. */
+export interface Connection {
+  readonly id: string
+  readonly session: string
+  readonly channel: Channel.Channel
+  /** Sends the kernel an interrupt; it may or may not react. */
+  readonly interrupt: Effect.Effect<void, KernelError>
+  /** Succeeds with the reason when the kernel can do nothing any more. */
+  readonly ended: Deferred.Deferred<KernelErrorReason>
+}
+
+/** Starts a kernel and connects to it; with the scope the connection closes and the kernel is deleted. */
+export const make: (
+  gateway: Gateway.Connection,
+  options: KernelOptions,
+) => Effect.Effect<Connection, KernelError, Scope.Scope> = Effect.fnUntraced(
+  function* (gateway, options) {
+    const model = yield* gateway.rest.start({
+      name: options.kernelName,
+      env: { ...gateway.kernelEnv, ...options.env },
+      timeout: options.startTimeout,
+    }).pipe(
+      Effect.mapError((error) =>
+        new KernelError({
+          reason: error.kind === "Unreachable"
+            ? new ConnectionLost({ kernelId: undefined, detail: error.message })
+            : new KernelStartFailed({ kernelId: undefined, detail: startDetail(error, options.kernelName) }),
+        })
+      ),
+    )
+    const kernelId = model.id
+    const ended = yield* Deferred.make<KernelErrorReason>()
+    const end = (reason: KernelErrorReason) => Deferred.doneUnsafe(ended, Exit.succeed(reason))
+    const session = SecureRandom.uuidV4Unsafe()
+    const channel = yield* Channel.make({
+      url: gateway.url,
+      headers: gateway.headers,
+      kernelId,
+      session,
+      pingInterval: options.pingInterval,
+      onUnclaimed: (message) => {
+        if (isDeath(message)) end(new KernelDied({ kernelId }))
+      },
+      onMalformed: () => {},
+    }).pipe(
+      Effect.mapError((error) =>
+        new KernelError({ reason: new KernelStartFailed({ kernelId, detail: error.message }) })
+      ),
+    )
+    yield* channel.lost.pipe(
+      Effect.catch((error) => Effect.sync(() => end(new ConnectionLost({ kernelId, detail: error.detail })))),
+      Effect.forkScoped,
+    )
+    const failed = (error: RestError): KernelError => {
+      const reason = error.kind === "NotFound"
+        ? new KernelNotFound({ kernelId })
+        : new ConnectionLost({ kernelId, detail: error.message })
+      if (error.kind === "NotFound") end(reason)
+      return new KernelError({ reason })
+    }
+    // A server does not tell its clients that it culled a kernel or that somebody deleted it.
+    yield* gateway.rest.get(kernelId).pipe(
+      Effect.mapError(failed),
+      Effect.ignore,
+      Effect.schedule(Schedule.spaced(options.pingInterval)),
+      Effect.forkScoped,
+    )
+    return {
+      id: kernelId,
+      session,
+      channel,
+      interrupt: Effect.mapError(gateway.rest.interrupt(kernelId), failed),
+      ended,
+    }
+  },
+)
+
+/** A server that restarts a dead kernel gives the id to an empty one: the state is lost all the same. */
+function isDeath({ content, header }: Message): boolean {
+  if (header.msg_type !== "status") return false
+  const status = decode.status(content)
+  return Exit.isSuccess(status) && ["dead", "restarting"].includes(status.value.execution_state)
+}
+
+function startDetail(error: RestError, name: string | undefined): string {
+  return name === undefined
+    ? error.message
+    : `${error.message}; is there a kernelspec "${name}" on the server?`
+}

@@ -1,0 +1,72 @@
+/**
+ * Images that executions show, written to files.
+ *
+ * @module
+ */
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as Effect from "effect/Effect"
+import * as Base64 from "effect/encoding/Base64"
+import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
+import * as Path from "effect/Path"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { Image } from "../execution.ts"
+import type { JsonObject } from "../jupyter/message.ts"
+
+/** An image that could not be written. */
+export class ImageError
+  extends Schema.TaggedError<ImageError>("effect-jupyter/kernel/ImageError")("ImageError", {
+    mimeType: Schema.String,
+    detail: Schema.String,
+  }) {
+  override get message(): string {
+    return `The image of type "${this.mimeType}" could not be saved: ${this.detail}`
+  }
+}
+
+/** What is written, the best representation first. */
+const formats = [
+  { mimeType: "image/png", extension: "png", bytes: fromBase64 },
+  { mimeType: "image/jpeg", extension: "jpg", bytes: fromBase64 },
+  { mimeType: "image/svg+xml", extension: "svg", bytes: fromText },
+] as const
+
+/** Writes the image among the representations of a display, if there is one, to a new file in `directory`. */
+export const save: (
+  data: JsonObject,
+  directory: string,
+) => Effect.Effect<Option.Option<Image>, ImageError, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
+  function* (data: JsonObject, directory: string) {
+    const format = formats.find(({ mimeType }) => data[mimeType] !== undefined)
+    if (format === undefined) return Option.none()
+    const { mimeType } = format
+    const fs = yield* FileSystem.FileSystem
+    const path = yield* Path.Path
+    // Notebooks may hold long texts as lists of lines.
+    const source = data[mimeType]
+    const text = Array.isArray(source) ? source.join("") : String(source)
+    const bytes = yield* Effect.mapError(
+      Effect.fromResult(format.bytes(text)),
+      (error) => new ImageError({ mimeType, detail: error.message }),
+    )
+    const file = path.join(directory, `${SecureRandom.uuidV4Unsafe().slice(0, 13)}.${format.extension}`)
+    yield* fs.makeDirectory(directory, { recursive: true }).pipe(
+      Effect.andThen(fs.writeFile(file, bytes)),
+      // A file that a full disk cut short is no image.
+      Effect.tapError(() => Effect.ignore(fs.remove(file, { force: true }))),
+      Effect.mapError((error) => new ImageError({ mimeType, detail: error.message })),
+      // Half an image is worse than a moment's delay.
+      Effect.uninterruptible,
+    )
+    return Option.some(new Image({ path: file, mimeType }))
+  },
+)
+
+function fromBase64(text: string): Result.Result<Uint8Array, Error> {
+  return Base64.decode(text.replace(/\s/g, ""))
+}
+
+function fromText(text: string): Result.Result<Uint8Array, Error> {
+  return Result.succeed(new TextEncoder().encode(text))
+}

@@ -1,0 +1,78 @@
+/**
+ * Text with a limit: the beginning and the end are kept, and how much is missing between them is known.
+ *
+ * @module
+ */
+import { Buffer } from "node:buffer"
+
+/** What is kept of a text. */
+export interface KeptText {
+  /** How many bytes of UTF-8 may be kept. */
+  readonly limit: number
+  readonly head: string
+  readonly headBytes: number
+  /** What came after the head; longer than it may be by as much as makes cutting it rare. */
+  readonly tail: string
+  readonly tailBytes: number
+  /** How many bytes between head and tail are gone. */
+  readonly lost: number
+}
+
+/** The limit if none is given: about the longest string that V8 can hold. */
+export const defaultLimit = 500_000_000
+
+/** No text yet. */
+export function empty(limit: number = defaultLimit): KeptText {
+  return { limit, head: "", headBytes: 0, tail: "", tailBytes: 0, lost: 0 }
+}
+
+/** The text with more at its end. */
+export function append(kept: KeptText, text: string): KeptText {
+  const bytes = Buffer.byteLength(text)
+  if (kept.tailBytes === 0 && kept.lost === 0) {
+    // Up to the limit everything is head; beyond, half of it becomes tail.
+    if (kept.headBytes + bytes <= kept.limit) {
+      return { ...kept, head: kept.head + text, headBytes: kept.headBytes + bytes }
+    }
+    const half = Math.ceil(kept.limit / 2)
+    const whole = Buffer.from(kept.head + text)
+    const head = whole.subarray(0, boundary(whole, half))
+    const tail = whole.subarray(head.byteLength)
+    return cut({
+      ...kept,
+      head: head.toString(),
+      headBytes: head.byteLength,
+      tail: tail.toString(),
+      tailBytes: tail.byteLength,
+    })
+  }
+  const longer = { ...kept, tail: kept.tail + text, tailBytes: kept.tailBytes + bytes }
+  return longer.tailBytes > kept.limit ? cut(longer) : longer
+}
+
+/** The text, with a line in place of what is missing. */
+export function toText(kept: KeptText): string {
+  const { head, lost, tail } = cut(kept)
+  return lost === 0 ? head + tail : `${head}\n[effect-jupyter] ${lost} bytes left out\n${tail}`
+}
+
+/** The text with a tail no longer than it may be. */
+function cut(kept: KeptText): KeptText {
+  const allowed = kept.limit - kept.headBytes
+  if (kept.tailBytes <= allowed) return kept
+  const bytes = Buffer.from(kept.tail)
+  const tail = bytes.subarray(boundary(bytes, bytes.byteLength - allowed, 1))
+  return {
+    ...kept,
+    tail: tail.toString(),
+    tailBytes: tail.byteLength,
+    lost: kept.lost + bytes.byteLength - tail.byteLength,
+  }
+}
+
+/** The nearest place before (or after) `index` that lies between two characters. */
+function boundary(bytes: Uint8Array, index: number, direction: 1 | -1 = -1): number {
+  let place = Math.max(0, index)
+  while (place > 0 && place < bytes.byteLength && ((bytes[place] ?? 0) & 0xc0) === 0x80) place += direction
+  return place
+}

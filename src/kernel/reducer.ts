@@ -1,0 +1,197 @@
+/**
+ * An execution as a fold over messages, in two steps that know nothing of sockets or files:
+ *
+ * - {@link step} follows the protocol: what a message says about the execution's progress, and what it puts out.
+ * - {@link append} gathers what was put out into what a notebook would show at the end.
+ *
+ * @module
+ */
+import * as Exit from "effect/Exit"
+import { stripVTControlCharacters } from "node:util"
+import { type Chunk, type DisplayChunk, ExecutionResult, type Image } from "../execution.ts"
+import { decode, type JsonObject, type Message } from "../jupyter/message.ts"
+import * as KeptText from "./kept_text.ts"
+
+/** What the kernel said of an exception, without colour codes. */
+export interface Raised {
+  readonly ename: string
+  readonly evalue: string
+  readonly traceback: ReadonlyArray<string>
+}
+
+/** How far an execution has come. */
+export interface Progress {
+  /** The kernel has begun with the code: an interrupt will reach it. */
+  readonly started: boolean
+  /** What `execute_reply` said. */
+  readonly reply: "ok" | "error" | "aborted" | undefined
+  /** The kernel has put out everything and waits for the next request. */
+  readonly idle: boolean
+  readonly raised: Raised | undefined
+  readonly executionCount: number | undefined
+  /** How many messages nobody understood. */
+  readonly ignored: number
+}
+
+/** What a message puts out. */
+export type Output =
+  | { readonly _tag: "Text"; readonly name: "stdout" | "stderr"; readonly text: string }
+  | {
+    readonly _tag: "Display"
+    /** An update of an earlier display rather than one more. */
+    readonly update: boolean
+    readonly data: JsonObject
+    readonly metadata: JsonObject
+    readonly displayId: string | undefined
+    readonly executionCount: number | undefined
+  }
+  | { readonly _tag: "Clear"; readonly wait: boolean }
+
+/** The progress of an execution that was just asked for. */
+export const initial: Progress = {
+  started: false,
+  reply: undefined,
+  idle: false,
+  raised: undefined,
+  executionCount: undefined,
+  ignored: 0,
+}
+
+/**
+ * An execution is over when its reply AND its idle have arrived: they travel on different channels, and the
+ * reply can overtake the output.
+ */
+export function isOver(progress: Progress): boolean {
+  return progress.reply !== undefined && progress.idle
+}
+
+/** The progress after a message whose parent is the execution's request, and what the message puts out. */
+export function step(progress: Progress, message: Message): readonly [Progress, Output?] {
+  const { content, header } = message
+  const ignored = (): readonly [Progress] => [{ ...progress, ignored: progress.ignored + 1 }]
+  switch (header.msg_type) {
+    case "status": {
+      const status = decode.status(content)
+      if (Exit.isFailure(status)) return ignored()
+      return [status.value.execution_state === "idle" ? { ...progress, idle: true } : progress]
+    }
+    case "execute_input":
+      return [{ ...progress, started: true }]
+    case "stream": {
+      const stream = decode.stream(content)
+      return Exit.isFailure(stream) ? ignored() : [progress, { _tag: "Text", ...stream.value }]
+    }
+    case "display_data":
+    case "execute_result":
+    case "update_display_data": {
+      const display = decode.display(content)
+      if (Exit.isFailure(display)) return ignored()
+      const { data, execution_count: count, metadata = {}, transient } = display.value
+      return [progress, {
+        _tag: "Display",
+        update: header.msg_type === "update_display_data",
+        data,
+        metadata,
+        displayId: transient?.display_id ?? undefined,
+        executionCount: count ?? undefined,
+      }]
+    }
+    case "clear_output": {
+      const clear = decode.clearOutput(content)
+      return Exit.isFailure(clear)
+        ? ignored()
+        : [progress, { _tag: "Clear", wait: clear.value.wait ?? false }]
+    }
+    case "error": {
+      const error = decode.error(content)
+      return Exit.isFailure(error) ? ignored() : [{ ...progress, raised: raised(error.value) }]
+    }
+    case "execute_reply": {
+      const reply = decode.executeReply(content)
+      if (Exit.isFailure(reply)) return ignored()
+      const { execution_count: count, status } = reply.value
+      return [{
+        ...progress,
+        reply: status === "ok" || status === "error" ? status : "aborted",
+        executionCount: count ?? undefined,
+        // A syntax error comes with the reply only.
+        raised: progress.raised ?? (status === "error" ? raised(reply.value) : undefined),
+      }]
+    }
+    default:
+      return ignored()
+  }
+}
+
+function raised(content: {
+  readonly ename?: string
+  readonly evalue?: string
+  readonly traceback?: ReadonlyArray<string>
+}): Raised {
+  return {
+    ename: content.ename ?? "Error",
+    evalue: stripVTControlCharacters(content.evalue ?? ""),
+    traceback: (content.traceback ?? []).map((frame) => stripVTControlCharacters(frame)),
+  }
+}
+
+/** Everything an execution has put out so far. */
+export interface Transcript {
+  /** Whether there was any text at all, be it empty. */
+  readonly spoken: boolean
+  readonly text: KeptText.KeptText
+  readonly displays: ReadonlyArray<DisplayChunk>
+  readonly images: ReadonlyArray<{ readonly image: Image; readonly displayId: string | undefined }>
+  /** A clearing that waits for the next output. */
+  readonly clearing: boolean
+}
+
+/** The transcript of an execution that has put out nothing; `outputLimit` are the bytes of text to keep. */
+export function empty(outputLimit?: number): Transcript {
+  return { spoken: false, text: KeptText.empty(outputLimit), displays: [], images: [], clearing: false }
+}
+
+/** The transcript with one more chunk; `update` tells a display from an update of one. */
+export function append(transcript: Transcript, chunk: Chunk, update = false): Transcript {
+  if (chunk._tag === "ClearOutput") {
+    return chunk.wait ? { ...transcript, clearing: true } : { ...transcript, displays: [] }
+  }
+  const cleared = transcript.clearing ? { ...transcript, displays: [], clearing: false } : transcript
+  if (chunk._tag === "TextChunk") {
+    return { ...cleared, spoken: true, text: KeptText.append(cleared.text, chunk.text) }
+  }
+  const { displayId, image } = chunk
+  if (update) {
+    const isTarget = (other: { readonly displayId: string | undefined }) => other.displayId === displayId
+    const images = transcript.images.some(isTarget)
+      ? transcript.images.map((other) =>
+        isTarget(other) && image !== undefined ? { image, displayId } : other
+      )
+      : image === undefined
+      ? transcript.images
+      : [...transcript.images, { image, displayId }]
+    // An update is no output: it does not trigger a clearing that waits.
+    return {
+      ...transcript,
+      images,
+      displays: transcript.displays.map((other) => isTarget(other) ? chunk : other),
+    }
+  }
+  return {
+    ...cleared,
+    spoken: cleared.spoken || chunk.text !== undefined,
+    text: KeptText.append(cleared.text, chunk.text ?? ""),
+    displays: [...cleared.displays, chunk],
+    images: image === undefined ? cleared.images : [...cleared.images, { image, displayId }],
+  }
+}
+
+/** The result for a transcript. */
+export function toResult(transcript: Transcript, executionCount: number | undefined): ExecutionResult {
+  return new ExecutionResult({
+    text: transcript.spoken ? KeptText.toText(transcript.text).trim() : undefined,
+    images: transcript.images.map(({ image }) => image),
+    displays: transcript.displays,
+    executionCount,
+  })
+}

@@ -1,0 +1,98 @@
+/**
+ * What a kernel goes through before its first execution: it has to answer, and a Python kernel is made fit
+ * for programs.
+ *
+ * @module
+ */
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FileSystem from "effect/FileSystem"
+import { fileURLToPath } from "node:url"
+import { KernelError, KernelStartFailed } from "../execution.ts"
+import { decode, executeContent, type JsonObject, type Message, request } from "../jupyter/message.ts"
+import type { Connection } from "./connection.ts"
+import * as Reducer from "./reducer.ts"
+
+const file = fileURLToPath(new URL("../python/kernel_setup.py", import.meta.url))
+
+/** What `kernel_setup.py` is to know. */
+export interface SetupOptions {
+  /** An absolute path. */
+  readonly workingDir: string | undefined
+}
+
+/** Reads the set-up code and gives what brings a kernel to its first execution. */
+export const load: (
+  options: SetupOptions,
+) => Effect.Effect<
+  (connection: Connection) => Effect.Effect<void, KernelError>,
+  never,
+  FileSystem.FileSystem
+> = Effect.fnUntraced(function* (options: SetupOptions) {
+  const fs = yield* FileSystem.FileSystem
+  const source = yield* Effect.orDie(fs.readFileString(file))
+  const json = JSON.stringify({ workingDir: options.workingDir ?? null })
+  // A namespace of its own: none of its names reach the user. A JSON string is a Python string.
+  const code = `exec(${JSON.stringify(source)}, {"options": __import__("json").loads(${
+    JSON.stringify(json)
+  })})`
+
+  return Effect.fnUntraced(function* (connection: Connection) {
+    const failed = (detail: string) =>
+      new KernelError({ reason: new KernelStartFailed({ kernelId: connection.id, detail }) })
+    const language = yield* Effect.mapError(askLanguage(connection), failed)
+    if (language !== "python") return
+    const { raised, reply } = yield* Effect.mapError(runSilently(connection, code), failed)
+    if (reply !== "ok") {
+      return yield* failed(`Its set-up failed with ${raised?.ename ?? reply}: ${raised?.evalue ?? ""}`)
+    }
+  })
+})
+
+/** The kernel's language, which shows that the kernel answers. */
+const askLanguage = (connection: Connection) =>
+  converse(connection, "kernel_info_request", {}, (message: Message) => {
+    if (message.header.msg_type !== "kernel_info_reply") return undefined
+    const info = decode.kernelInfoReply(message.content)
+    return Exit.isSuccess(info) ? info.value.language_info?.name ?? "" : ""
+  })
+
+const runSilently = (connection: Connection, code: string) => {
+  let progress = Reducer.initial
+  return converse(
+    connection,
+    "execute_request",
+    executeContent(code, { silent: true, allowStdin: false }),
+    (message) => {
+      progress = Reducer.step(progress, message)[0]
+      return Reducer.isOver(progress) ? progress : undefined
+    },
+  )
+}
+
+/** Sends a request and waits until `listen` makes something of the messages that answer it. */
+const converse = Effect.fnUntraced(function* <A>(
+  { channel, ended, session }: Connection,
+  type: string,
+  content: JsonObject,
+  listen: (message: Message) => A | undefined,
+) {
+  const id = SecureRandom.uuidV4Unsafe()
+  const answer = yield* Deferred.make<A>()
+  yield* Effect.acquireRelease(
+    Effect.sync(() =>
+      channel.listen(id, (message) => {
+        const value = listen(message)
+        if (value !== undefined) Deferred.doneUnsafe(answer, Exit.succeed(value))
+      })
+    ),
+    () => Effect.sync(() => channel.forget(id)),
+  )
+  yield* Effect.mapError(channel.send(request(type, { id, session, content })), (error) => error.message)
+  return yield* Effect.raceFirst(
+    Deferred.await(answer),
+    Effect.flatMap(Deferred.await(ended), (reason) => Effect.fail(reason.message)),
+  )
+}, Effect.scoped)

@@ -1,0 +1,241 @@
+/**
+ * A Jupyter server that runs kernels, as a scoped resource: one of our own, or any that is there already.
+ *
+ * @module
+ */
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Hex from "effect/encoding/Hex"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Path from "effect/Path"
+import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import * as Connection from "./gateway/connection.ts"
+import { type GatewayError, gatewayError, Unauthorized, Unreachable } from "./gateway/error.ts"
+import * as Process from "./gateway/process.ts"
+import type { RestError } from "./jupyter/rest.ts"
+import * as Platform from "./platform.ts"
+import * as PythonEnvironment from "./python_environment.ts"
+
+export * from "./gateway/error.ts"
+
+/**
+ * A running Jupyter server.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const gateway = yield* KernelGateway.KernelGateway
+ *   yield* Effect.log(gateway.url)
+ *   yield* gateway.join
+ * }).pipe(Effect.provide(KernelGateway.layer()))
+ * ```
+ */
+export class KernelGateway extends Context.Service<KernelGateway, {
+  /** Base URL, for instance `"http://127.0.0.1:8888"`. */
+  readonly url: string
+  /** What clients authenticate with; random for a gateway of our own. */
+  readonly token: Redacted.Redacted<string> | undefined
+  /**
+   * Waits for the gateway's process to end. Fails with the reason `Exited` if it ended by itself; never ends
+   * for a server that is not ours.
+   */
+  readonly join: Effect.Effect<void, GatewayError>
+}>()("effect-jupyter/KernelGateway") {}
+
+/** How to run a gateway of our own. */
+export interface GatewayOptions {
+  /** The address to listen on; `"127.0.0.1"` by default. */
+  readonly host?: string
+  /** The port to listen on; a free one by default. */
+  readonly port?: number
+  /** Where kernels start; the current directory by default. */
+  readonly workingDir?: string
+  /**
+   * Environment variables of the kernels. They inherit nothing else but what a program needs to run at all:
+   * PATH, HOME, USER, LOGNAME, SHELL, LANG, LANGUAGE, LC_ALL, LC_CTYPE, TZ and TMPDIR.
+   */
+  readonly env?: Record<string, string>
+  /** The interpreter; see {@link PythonEnvironment.Options} for the default. */
+  readonly python?: PythonEnvironment.Options
+  /** What the gateway logs, see {@link make}; `"Warn"` by default. */
+  readonly logLevel?: "Debug" | "Info" | "Warn" | "Error"
+  /** Bound of the start, without the time that a managed environment takes; 30 seconds by default. */
+  readonly startTimeout?: Duration.Input
+}
+
+/**
+ * Starts a Jupyter Kernel Gateway in a process of its own. When the scope closes, and when this process dies
+ * in whatever way, the gateway, its kernels and all that they started are killed and their files removed.
+ *
+ * What the gateway logs goes to Effect's logger at level Debug, and its last lines into errors. Fails with
+ * {@link GatewayError}.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelClient, KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const gateway = yield* KernelGateway.make({ env: { DATASET: "iris" } })
+ *   const kernel = yield* KernelClient.make().pipe(
+ *     Effect.provideService(KernelGateway.KernelGateway, gateway)
+ *   )
+ *   return yield* kernel.execute("import os; print(os.environ['DATASET'])")
+ * }).pipe(Effect.scoped)
+ * ```
+ */
+export const make: (
+  options?: GatewayOptions,
+) => Effect.Effect<KernelGateway["Service"], GatewayError, Scope.Scope> = Effect.fn("KernelGateway.make")(
+  function* (options: GatewayOptions = {}) {
+    const { env = {}, host = "127.0.0.1", logLevel = "Warn", port = 0, startTimeout = "30 seconds" } = options
+    const platform = yield* Layer.build(Platform.layer)
+    const { python } = yield* PythonEnvironment.make(options.python)
+    const token = Redacted.make(Hex.encode(SecureRandom.randomBytesUnsafe(32)), { label: "gateway token" })
+    return yield* Effect.gen(function* () {
+      const path = yield* Path.Path
+      const process = yield* Process.start({
+        python,
+        host,
+        port,
+        workingDir: path.resolve(options.workingDir ?? "."),
+        env: { ...(yield* inherited), ...env },
+        token,
+        logLevel,
+        startTimeout,
+      })
+      const url = `http://${reachable(host)}:${process.port}`
+      const connection = yield* Connection.make({ url, token }, { kernelEnv: process.kernelEnv })
+      yield* Effect.raceFirst(answers(connection, startTimeout), Effect.andThen(process.join, Effect.never))
+      return Connection.attach(KernelGateway.of({ url, token, join: process.join }), connection)
+    }).pipe(Effect.provideContext(platform))
+  },
+)
+
+/**
+ * Provides a gateway of our own, see {@link make}.
+ *
+ * @example
+ * ```ts
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const gateway = KernelGateway.layer({ workingDir: "notebooks", python: { packages: ["pandas"] } })
+ * ```
+ */
+export function layer(options?: GatewayOptions): Layer.Layer<KernelGateway, GatewayError> {
+  return Layer.effect(KernelGateway, make(options))
+}
+
+/**
+ * Provides a gateway of our own with options that come from configuration, see {@link make}.
+ *
+ * @example
+ * ```ts
+ * import { Config } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const gateway = KernelGateway.layerConfig({ port: Config.Port("GATEWAY_PORT") })
+ * ```
+ */
+export function layerConfig(
+  options: Config.Wrap<GatewayOptions>,
+): Layer.Layer<KernelGateway, GatewayError | Config.ConfigError> {
+  return Layer.effect(KernelGateway, Effect.flatMap(Config.unwrap(options), make))
+}
+
+/** Where a server is that others run. */
+export interface RemoteOptions {
+  /** Base URL, with the path under which the server lives, if any. */
+  readonly url: string
+  readonly token?: Redacted.Redacted<string> | string
+  /** Sent with every request; none by default. */
+  readonly headers?: Record<string, string>
+}
+
+/**
+ * Provides a server of the Jupyter kernels REST API that is there already: a Kernel Gateway, a Jupyter Server,
+ * an Enterprise Gateway or a JupyterHub server. Fails with the reasons `Unreachable` and `Unauthorized`.
+ *
+ * @example
+ * ```ts
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const gateway = KernelGateway.layerRemote({ url: "https://hub.example.org/user/ada", token: "secret" })
+ * ```
+ */
+export function layerRemote(options: RemoteOptions): Layer.Layer<KernelGateway, GatewayError> {
+  return Layer.effect(KernelGateway, makeRemote(options))
+}
+
+const makeRemote = Effect.fn("KernelGateway.makeRemote")(function* (options: RemoteOptions) {
+  const url = options.url.replace(/\/+$/, "")
+  if (!URL.canParse(url) || !/^https?:/.test(url)) {
+    return yield* gatewayError(new Unreachable({ url, detail: "It is no http or https URL" }))
+  }
+  const token = typeof options.token === "string" ? Redacted.make(options.token) : options.token
+  const platform = yield* Layer.build(Platform.layer)
+  const connection = yield* Connection.make({ url, token }, { headers: options.headers }).pipe(
+    Effect.provideContext(platform),
+  )
+  yield* Effect.mapError(connection.rest.check, (error) => gatewayError(unfit(url, error)))
+  return Connection.attach(KernelGateway.of({ url, token, join: Effect.never }), connection)
+})
+
+/** Asks until the server answers: it listens a moment before it does. */
+const answers = (connection: Connection.Connection, timeout: Duration.Input) =>
+  connection.rest.check.pipe(
+    Effect.retry({ schedule: Schedule.spaced("10 millis"), while: (error) => error.kind === "Unreachable" }),
+    Effect.mapError((error) => gatewayError(unfit(connection.url, error))),
+    Effect.timeoutOrElse({
+      duration: timeout,
+      orElse: () =>
+        gatewayError(new Unreachable({ url: connection.url, detail: "It listens, but does not answer" })),
+    }),
+  )
+
+function unfit(url: string, error: RestError): Unauthorized | Unreachable {
+  return error.kind === "Unauthorized"
+    ? new Unauthorized({ url, status: error.status ?? 0 })
+    : new Unreachable({ url, detail: error.message })
+}
+
+const inheritedNames = [
+  "PATH",
+  "HOME",
+  "USER",
+  "LOGNAME",
+  "SHELL",
+  "LANG",
+  "LANGUAGE",
+  "LC_ALL",
+  "LC_CTYPE",
+  "TZ",
+  "TMPDIR",
+]
+
+/** What kernels get of our own environment. */
+const inherited = Effect.forEach(inheritedNames, (name) =>
+  Config.option(Config.String(name)).pipe(
+    Effect.orElseSucceed(() => Option.none<string>()),
+    Effect.map(Option.match({ onNone: () => [], onSome: (value) => [[name, value]] as const })),
+  )).pipe(Effect.map((entries): Record<string, string> => Object.fromEntries(entries.flat())))
+
+/** The host to connect to: one that stands for all addresses is no address itself. */
+function reachable(host: string): string {
+  return host === "0.0.0.0" || host === ""
+    ? "127.0.0.1"
+    : host === "::"
+    ? "[::1]"
+    : host.includes(":")
+    ? `[${host}]`
+    : host
+}

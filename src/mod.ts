@@ -1,0 +1,27 @@
+/**
+ * Jupyter kernels for Effect: stateful Python as scoped resources, Streams and typed errors.
+ *
+ * @example
+ * ```ts
+ * import { NodeRuntime } from "@effect/platform-node"
+ * import { Effect, Layer } from "effect"
+ * import { KernelClient, KernelGateway } from "effect-jupyter"
+ *
+ * const program = Effect.gen(function*() {
+ *   const kernel = yield* KernelClient.KernelClient
+ *   const { text } = yield* kernel.execute("print('hello from', 6 * 7)")
+ *   yield* Effect.log(text)
+ * })
+ *
+ * program.pipe(
+ *   Effect.provide(KernelClient.layer().pipe(Layer.provide(KernelGateway.layer()))),
+ *   NodeRuntime.runMain
+ * )
+ * ```
+ *
+ * @module
+ */
+export * as Execution from "./execution.ts"
+export * as KernelClient from "./kernel_client.ts"
+export * as KernelGateway from "./kernel_gateway.ts"
+export * as PythonEnvironment from "./python_environment.ts"

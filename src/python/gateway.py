@@ -1,0 +1,120 @@
+"""Jupyter Kernel Gateway, set up for one program on this machine.
+
+Usage: gateway.py SETTINGS, where SETTINGS is a JSON object:
+{"host", "port", "workingDir", "runtimeDir", "logLevel", "kernelLauncher"}.
+The token comes in the environment variable KG_AUTH_TOKEN. Once the server listens, one line
+{"port": ...} is printed to standard output; logs go to standard error. A port that is taken ends the
+process with status 98.
+"""
+
+import asyncio
+import errno
+import json
+import os
+import sys
+
+from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
+from kernel_gateway.gatewayapp import KernelGatewayApp
+from kernel_gateway.services.kernels.handlers import MainKernelHandler
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from traitlets.config import Config
+
+PORT_TAKEN = 98
+# Code and its buffers arrive in one frame; tornado's default of 10 MB closes the connection.
+MAX_FRAME = 1024 * 1024 * 1024
+
+
+class Everything:
+    """The names of environment variables that a request may set: it comes from our own program."""
+
+    def __contains__(self, name):
+        return True
+
+
+class Connection(ZMQChannelsWebsocketConnection):
+    """Sends each message at once: Nagle's algorithm and delayed acknowledgements cost 40 ms a message."""
+
+    def connect(self):
+        self.websocket_handler.set_nodelay(True)
+        return super().connect()
+
+
+class Gateway(KernelGatewayApp):
+    def init_webapp(self):
+        super().init_webapp()
+        self.web_app.settings["websocket_max_message_size"] = MAX_FRAME
+
+    def init_http_server(self):
+        self.http_server = HTTPServer(self.web_app, max_buffer_size=MAX_FRAME)
+        try:
+            sockets = bind_sockets(self.port, self.ip)
+        except OSError as error:
+            print(f"Cannot listen on {self.ip}:{self.port}: {error}", file=sys.stderr)
+            sys.exit(PORT_TAKEN if error.errno == errno.EADDRINUSE else 1)
+        self.http_server.add_sockets(sockets)
+        self.port = sockets[0].getsockname()[1]
+        print(json.dumps({"port": self.port}), flush=True)
+
+
+def start_one_kernel_at_a_time():
+    """Kernel Gateway keeps the environment of a request in a place that concurrent requests share."""
+    lock = asyncio.Lock()
+    post = MainKernelHandler.post
+
+    async def post_alone(self):
+        async with lock:
+            await post(self)
+
+    MainKernelHandler.post = post_alone
+    MainKernelHandler.env_whitelist = Everything()
+
+
+def write_kernelspec(runtime_dir, launcher):
+    """A kernel that dies with the gateway, found before any that the user has installed."""
+    directory = os.path.join(runtime_dir, "kernels", "python3")
+    os.makedirs(directory)
+    with open(os.path.join(directory, "kernel.json"), "w") as file:
+        json.dump(
+            {
+                "argv": [sys.executable, launcher, "-f", "{connection_file}"],
+                "display_name": "Python 3 (effect-jupyter)",
+                "language": "python",
+                "metadata": {"debugger": True},
+            },
+            file,
+        )
+
+
+def configuration(settings):
+    config = Config()
+    config.KernelGatewayApp.ip = settings["host"]
+    config.KernelGatewayApp.port = settings["port"]
+    config.KernelGatewayApp.port_retries = 0
+    config.KernelGatewayApp.log_level = settings["logLevel"]
+    config.KernelGatewayApp.kernel_websocket_connection_class = Connection
+    config.KernelGatewayApp.default_kernel_name = "python3"
+    # The client pings; a ping that a busy loop answers late would close the connection.
+    config.KernelGatewayApp.ws_ping_interval = 0
+    config.SeedingMappingKernelManager.root_dir = settings["workingDir"]
+    # The directory of the sockets must stay short: a path of a socket has 107 bytes at most.
+    config.KernelManager.transport = "ipc"
+    # A dead kernel stays dead and says so: a new one under the same id would hide the loss of state.
+    config.KernelRestarter.restart_limit = 0
+    config.KernelRestarter.time_to_dead = 0.5
+    # Output is never thrown away to protect a browser.
+    config.ZMQChannelsWebsocketConnection.limit_rate = False
+    return config
+
+
+def main():
+    settings = json.loads(sys.argv[1])
+    start_one_kernel_at_a_time()
+    write_kernelspec(settings["runtimeDir"], settings["kernelLauncher"])
+    app = Gateway.instance()
+    app.update_config(configuration(settings))
+    app.initialize(argv=[])
+    app.start()
+
+
+main()

@@ -1,0 +1,37 @@
+"""Makes a fresh IPython kernel fit for programs: plain text, a working directory that stays.
+
+Runs inside the kernel before the first execution, in a namespace of its own, so that none of its names
+reach the user. `options` is put into that namespace: {"workingDir": str | None}.
+"""
+
+import os
+
+from IPython import get_ipython
+
+_shell = get_ipython()
+_shell.run_line_magic("colors", "nocolor")
+
+# Programs that the code starts must not colour their output either.
+for _name in ("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "LS_COLORS"):
+    os.environ.pop(_name, None)
+os.environ["NO_COLOR"] = "1"
+os.environ["TERM"] = "dumb"
+
+
+def _keep_working_dir(working_dir):
+    os.chdir(working_dir)
+
+    def restore(_result=None):
+        try:
+            current = os.getcwd()
+        except FileNotFoundError:
+            current = None
+        if current != working_dir:
+            os.chdir(working_dir)
+            print(f"[effect-jupyter] working directory restored to {working_dir}")
+
+    _shell.events.register("post_run_cell", restore)
+
+
+if options["workingDir"] is not None:  # noqa: F821
+    _keep_working_dir(os.path.realpath(options["workingDir"]))  # noqa: F821

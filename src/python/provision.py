@@ -1,0 +1,104 @@
+"""Makes a virtual environment, once, however many processes ask for it at the same time.
+
+Usage: provision.py DIRECTORY REQUIREMENT ...
+
+Prints the interpreter's path to standard output and what it is doing to standard error. The environment is
+built in a folder of its own below DIRECTORY; the file `current` names it when, and only when, it is
+complete. A build that was cut short is never looked at again and is removed by the next one. Standard
+library only.
+"""
+
+import ctypes
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+
+OLDEST = (3, 10)
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent():
+    """Programs started here must not go on writing when this process is killed."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def end_when_input_closes():
+    """Standard input closes when the program that asked is gone: stop, with everything that was started."""
+    while os.read(0, 512) != b"":
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+def run(*command):
+    # preexec_fn is safe here: this process has one other thread, which only reads.
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr, preexec_fn=die_with_parent)
+
+
+def build(environment, requirements):
+    python = os.path.join(environment, "bin", "python")
+    uv = shutil.which("uv")
+    if uv is not None:
+        run(uv, "venv", "--quiet", "--python", sys.executable, environment)
+        run(uv, "pip", "install", "--python", python, *requirements)
+    else:
+        run(sys.executable, "-m", "venv", environment)
+        run(python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *requirements)
+    return python
+
+
+def current(directory):
+    try:
+        with open(os.path.join(directory, "current")) as file:
+            python = file.read()
+    except FileNotFoundError:
+        return None
+    return python if os.path.exists(python) else None
+
+
+def provision(directory, requirements):
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, "lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        python = current(directory)
+        if python is not None:
+            return python
+        for name in os.listdir(directory):
+            if name.startswith("build-"):
+                shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+        environment = tempfile.mkdtemp(prefix="build-", dir=directory)
+        try:
+            python = build(environment, requirements)
+        except BaseException:
+            shutil.rmtree(environment, ignore_errors=True)
+            raise
+        draft = os.path.join(environment, "current")
+        with open(draft, "w") as file:
+            file.write(python)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(draft, os.path.join(directory, "current"))
+        return python
+
+
+def main():
+    if sys.version_info < OLDEST:
+        sys.exit(f"Python {OLDEST[0]}.{OLDEST[1]} or newer is needed, {sys.executable} is {sys.version.split()[0]}")
+    threading.Thread(target=end_when_input_closes, daemon=True).start()
+    # Ends through the exception handlers, so that a build under way is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Interrupted"))
+    directory, *requirements = sys.argv[1:]
+    try:
+        print(provision(directory, requirements))
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{os.path.basename(error.cmd[0])} ended with status {error.returncode}")
+    except OSError as error:
+        sys.exit(f"{error}")
+
+
+main()

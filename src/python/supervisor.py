@@ -1,0 +1,159 @@
+"""Keeps a gateway and everything it starts on a leash.
+
+Usage: supervisor.py RUNTIME_DIR SCRIPT [ARG ...]
+
+Creates RUNTIME_DIR, runs SCRIPT with this interpreter and the arguments in a child process, and ends when
+the child ends, when it is asked to (SIGTERM, SIGINT), or when its standard input closes, which happens
+however the parent dies. Whatever the reason, it then kills every process that descends from it, removes
+RUNTIME_DIR and exits with the child's status. Standard library only: it has to stay small and to work when
+nothing else does.
+"""
+
+import ctypes
+import os
+import runpy
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+GRACE = 2.0
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+LINUX = sys.platform.startswith("linux")
+
+
+def prctl(option, value):
+    if LINUX:
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def become_gateway(script, arguments):
+    """The child's side of the fork: the gateway, in this very interpreter."""
+    supervisor = os.getppid()
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:  # it died before the line above
+        os._exit(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    # Only what is installed is imported, nothing from this folder.
+    sys.path.pop(0)
+    sys.argv = [script, *arguments]
+    runpy.run_path(script, run_name="__main__")
+
+
+def parents():
+    """The parent of every process, by pid."""
+    if LINUX:
+        found = {}
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                try:
+                    with open(f"/proc/{name}/stat", "rb") as file:
+                        # The name of a command may hold blanks and parentheses.
+                        fields = file.read().rpartition(b")")[2].split()
+                    found[int(name)] = int(fields[1])
+                except OSError:
+                    pass
+        return found
+    listing = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=False).stdout
+    return {int(pid): int(parent) for pid, parent in (line.split() for line in listing.splitlines())}
+
+
+def descendants():
+    tree = parents()
+    found, todo = [], [os.getpid()]
+    while todo:
+        parent = todo.pop()
+        children = [pid for pid, its_parent in tree.items() if its_parent == parent]
+        found += children
+        todo += children
+    return found
+
+
+def kill_all():
+    """Kills until nothing is left; a process may fork while it is being killed."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        alive = descendants()
+        for pid in alive:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0] != 0:
+                pass
+        except ChildProcessError:
+            if not descendants():
+                return
+        time.sleep(0.005)
+
+
+def reap(gateway):
+    """Collects dead children; the exit status of the gateway if it is among them."""
+    status = None
+    try:
+        while True:
+            pid, its_status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return status
+            if pid == gateway:
+                status = its_status
+    except ChildProcessError:
+        return status
+
+
+def wait_for_gateway(gateway, lifeline, wakeup):
+    """Waits for one of the three reasons to end; the gateway's exit status if that was it."""
+    asked = False
+    deadline = None
+    while True:
+        status = reap(gateway)
+        if status is not None:
+            return status
+        if deadline is not None and time.monotonic() > deadline:
+            return None
+        watched = [wakeup] if asked else [lifeline, wakeup]
+        ready, _, _ = select.select(watched, [], [], None if deadline is None else 0.05)
+        if wakeup in ready and any(number != signal.SIGCHLD for number in os.read(wakeup, 512)):
+            asked = True
+        if lifeline in ready and os.read(lifeline, 512) == b"":
+            asked = True
+        if asked and deadline is None:
+            deadline = time.monotonic() + GRACE
+            os.kill(gateway, signal.SIGTERM)
+
+
+def main():
+    runtime_dir, script, *arguments = sys.argv[1:]
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    os.mkdir(runtime_dir, 0o700)
+    wakeup, wakeup_writer = os.pipe()
+    os.set_blocking(wakeup_writer, False)
+    signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    gateway = os.fork()
+    if gateway == 0:
+        become_gateway(script, arguments)
+        return 0
+    status = None
+    try:
+        status = wait_for_gateway(gateway, 0, wakeup)
+    finally:
+        kill_all()
+        shutil.rmtree(runtime_dir, ignore_errors=True)
+    return 0 if status is None else os.waitstatus_to_exitcode(status)
+
+
+if __name__ == "__main__":
+    code = main()
+    # A signal shows as 128 + its number, as in a shell.
+    sys.exit(code if code >= 0 else 128 - code)

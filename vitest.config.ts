@@ -1,0 +1,20 @@
+import { fileURLToPath } from "node:url"
+import { defineConfig } from "vitest/config"
+
+const source = (path: string): string => fileURLToPath(new URL(`./src/${path}`, import.meta.url))
+
+export default defineConfig({
+  resolve: {
+    alias: [
+      { find: /^effect-jupyter$/, replacement: source("mod.ts") },
+      { find: /^effect-jupyter\/(.+)$/, replacement: source("$1.ts") },
+    ],
+  },
+  test: {
+    include: ["test/**/*_test.ts"],
+    // Two cores: each file runs a gateway and kernels of its own.
+    maxWorkers: 2,
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+  },
+})
