@@ -11,6 +11,7 @@ export default defineConfig({
     ],
   },
   test: {
+    globalSetup: "test/support/global_setup.ts",
     include: ["test/**/*_test.ts"],
     // Two cores: each file runs a gateway and kernels of its own.
     maxWorkers: 2,

@@ -5,19 +5,13 @@
  */
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Path from "effect/Path"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import {
-  type Chunk,
-  type ExecutionFailure,
-  type ExecutionResult,
-  KernelError,
-  KernelStartFailed,
-} from "./execution.ts"
+import { type Chunk, type ExecutionFailure, type ExecutionResult, KernelError } from "./execution.ts"
 import * as Gateway from "./gateway/connection.ts"
 import * as Connection from "./kernel/connection.ts"
 import * as Session from "./kernel/session.ts"
@@ -155,15 +149,7 @@ export const make: (
     }).pipe(
       Effect.timeoutOrElse({
         duration: initTimeout,
-        orElse: () =>
-          new KernelError({
-            reason: new KernelStartFailed({
-              kernelId: undefined,
-              detail: `It was not ready within ${
-                Duration.format(Duration.fromInputUnsafe(initTimeout))
-              }; give it longer by the option "initTimeout"`,
-            }),
-          }),
+        orElse: () => new KernelError({ reason: Connection.notReady(initTimeout) }),
       }),
     )
     const session = yield* Session.make(start)

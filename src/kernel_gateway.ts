@@ -193,7 +193,10 @@ const makeRemote = Effect.fn("KernelGateway.makeRemote")(function* (options: Rem
 /** Asks until the server answers: it listens a moment before it does. */
 const answers = (connection: Connection.Connection, timeout: Duration.Input) =>
   connection.rest.check.pipe(
-    Effect.retry({ schedule: Schedule.spaced("10 millis"), while: (error) => error.kind === "Unreachable" }),
+    Effect.retry({
+      schedule: Schedule.spaced("10 millis"),
+      while: (error) => error.kind === "Unreachable" || error.kind === "Timeout",
+    }),
     Effect.mapError((error) => gatewayError(unfit(connection.url, error))),
     Effect.timeoutOrElse({
       duration: timeout,

@@ -93,19 +93,26 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
     const address = `${options.url.replace(/^http/, "ws").replace(/\/+$/, "")}/api/kernels/${
       encodeURIComponent(options.kernelId)
     }/channels?session_id=${encodeURIComponent(options.session)}`
-    const websocket = yield* Effect.acquireRelease(
-      Effect.sync(() =>
-        new WebSocket(address, [...(options.protocols ?? [WireV1.subprotocol])], {
-          headers: options.headers,
-          maxPayload,
-          perMessageDeflate: false,
-        })
-      ),
-      // No closing handshake: a peer that does not answer must not keep the socket open.
-      (websocket) => Effect.sync(() => websocket.terminate()),
+    const open = Effect.fnUntraced(function* (protocols: ReadonlyArray<string>) {
+      const websocket = yield* Effect.acquireRelease(
+        Effect.sync(() =>
+          new WebSocket(address, [...protocols], {
+            headers: options.headers,
+            maxPayload,
+            perMessageDeflate: false,
+          })
+        ),
+        // No closing handshake: a peer that does not answer must not keep the socket open.
+        (websocket) => Effect.sync(() => websocket.terminate()),
+      )
+      const socket = yield* Socket.fromWebSocket(Effect.succeed(websocket), { openTimeout: "30 seconds" })
+      const { pull } = yield* Effect.mapError(socket.reader, toChannelError)
+      return { websocket, socket, pull }
+    })
+    const { pull, socket, websocket } = yield* open(options.protocols ?? [WireV1.subprotocol]).pipe(
+      // A server that knows no subprotocol accepts the connection, but `ws` does not.
+      Effect.catchIf((error) => error.detail.includes("Server sent no subprotocol"), () => open([])),
     )
-    const socket = yield* Socket.fromWebSocket(Effect.succeed(websocket), { openTimeout: "30 seconds" })
-    const { pull } = yield* Effect.mapError(socket.reader, toChannelError)
     const writer = yield* socket.writer
     const protocol = websocket.protocol === WireV1.subprotocol ? "v1" : "legacy"
 

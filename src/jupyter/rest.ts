@@ -7,9 +7,11 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import type * as HttpClientResponse from "effect/http/HttpClientResponse"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
@@ -26,7 +28,7 @@ export class RestError
   extends Schema.TaggedError<RestError>("effect-jupyter/jupyter/RestError")("RestError", {
     /** Method and path, for instance `"POST /api/kernels"`. */
     request: Schema.String,
-    kind: Schema.Literals(["Unreachable", "Unauthorized", "NotFound", "Refused", "Malformed"]),
+    kind: Schema.Literals(["Unreachable", "Timeout", "Unauthorized", "NotFound", "Refused", "Malformed"]),
     /** The HTTP status, where there was an answer. */
     status: Schema.optionalKey(Schema.Int),
     /** The server's own words, or what the network said. */
@@ -101,8 +103,7 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
           Effect.mapError((error) => failed("Unreachable", describe(error))),
           Effect.timeoutOrElse({
             duration: bound,
-            orElse: () =>
-              failed("Unreachable", `No answer within ${Duration.format(Duration.fromInputUnsafe(bound))}`),
+            orElse: () => late(name, bound),
           }),
           Effect.flatMap(({ response, status, text }) => {
             if (status >= 200 && status < 300) return Effect.succeed({ name, response, text })
@@ -140,28 +141,41 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
         // Every server has kernelspecs and none gives them away without credentials.
         check: Effect.asVoid(send(HttpClientRequest.get(`${base}/api/kernelspecs`), timeout)),
         start: ({ env, name, timeout }) =>
-          // The request itself is not interruptible: a kernel whose id never arrived could not be deleted.
+          // Not interruptible once it is under way: a kernel whose id never arrived could not be deleted.
           Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
             yield* restore(Semaphore.take(oneStart, 1))
-            const answer = yield* Effect.ensuring(
+            const post = HttpClientRequest.post(`${base}/api/kernels`).pipe(
               // Always with an environment: without one Kernel Gateway hands its own to the kernel.
-              send(
-                HttpClientRequest.post(`${base}/api/kernels`).pipe(
-                  HttpClientRequest.bodyJsonUnsafe({ name, env }),
-                ),
-                timeout,
-              ),
-              Semaphore.release(oneStart, 1),
+              HttpClientRequest.bodyJsonUnsafe({ name, env }),
             )
-            const kernel = yield* model(answer)
-            yield* Effect.addFinalizer(() => Effect.ignore(remove(kernel.id), { log: "Debug" }))
-            return kernel
+            const starting = yield* send(post, "2 minutes").pipe(
+              Effect.flatMap(model),
+              Effect.ensuring(Semaphore.release(oneStart, 1)),
+              Effect.forkDetach({ startImmediately: true }),
+            )
+            const kernel = yield* Effect.timeoutOption(Fiber.join(starting), timeout)
+            if (Option.isNone(kernel)) {
+              // Too late for the caller, but it has to be deleted all the same.
+              yield* Fiber.join(starting).pipe(
+                Effect.flatMap(({ id }) => remove(id)),
+                Effect.ignore,
+                Effect.forkDetach,
+              )
+              return yield* late("POST /api/kernels", timeout)
+            }
+            yield* Effect.addFinalizer(() => Effect.ignore(remove(kernel.value.id), { log: "Debug" }))
+            return kernel.value
           })),
         get: (id) => Effect.flatMap(send(HttpClientRequest.get(kernel(id)), timeout), model),
         interrupt: (id) => Effect.asVoid(send(HttpClientRequest.post(`${kernel(id)}/interrupt`), timeout)),
       }
     },
   )
+
+function late(request: string, bound: Duration.Input): RestError {
+  const detail = `No answer within ${Duration.format(Duration.fromInputUnsafe(bound))}`
+  return new RestError({ request, kind: "Timeout", detail })
+}
 
 const decodeModel = Schema.decodeUnknownEffect(Schema.fromJsonString(KernelModel))
 

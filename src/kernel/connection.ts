@@ -5,7 +5,7 @@
  */
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Deferred from "effect/Deferred"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Schedule from "effect/Schedule"
@@ -53,13 +53,7 @@ export const make: (
       env: { ...gateway.kernelEnv, ...options.env },
       timeout: options.startTimeout,
     }).pipe(
-      Effect.mapError((error) =>
-        new KernelError({
-          reason: error.kind === "Unreachable"
-            ? new ConnectionLost({ kernelId: undefined, detail: error.message })
-            : new KernelStartFailed({ kernelId: undefined, detail: startDetail(error, options.kernelName) }),
-        })
-      ),
+      Effect.mapError((error) => new KernelError({ reason: startReason(error, options) })),
     )
     const kernelId = model.id
     const ended = yield* Deferred.make<KernelErrorReason>()
@@ -115,8 +109,18 @@ function isDeath({ content, header }: Message): boolean {
   return Exit.isSuccess(status) && ["dead", "restarting"].includes(status.value.execution_state)
 }
 
-function startDetail(error: RestError, name: string | undefined): string {
-  return name === undefined
-    ? error.message
-    : `${error.message}; is there a kernelspec "${name}" on the server?`
+/** The failure of a start that took too long. */
+export function notReady(timeout: Duration.Input): KernelStartFailed {
+  const bound = Duration.format(Duration.fromInputUnsafe(timeout))
+  return new KernelStartFailed({
+    kernelId: undefined,
+    detail: `It was not ready within ${bound}; give it longer by the option "initTimeout"`,
+  })
+}
+
+function startReason(error: RestError, { kernelName, startTimeout }: KernelOptions): KernelErrorReason {
+  if (error.kind === "Timeout") return notReady(startTimeout)
+  if (error.kind === "Unreachable") return new ConnectionLost({ kernelId: undefined, detail: error.message })
+  const hint = kernelName === undefined ? "" : `; is there a kernelspec "${kernelName}" on the server?`
+  return new KernelStartFailed({ kernelId: undefined, detail: `${error.message}${hint}` })
 }

@@ -21,39 +21,54 @@ export interface KeptText {
 /** The limit if none is given: about the longest string that V8 can hold. */
 export const defaultLimit = 500_000_000
 
-/** No text yet. */
+/** No text yet. A limit beyond the default cannot be kept and counts as the default. */
 export function empty(limit: number = defaultLimit): KeptText {
-  return { limit, head: "", headBytes: 0, tail: "", tailBytes: 0, lost: 0 }
+  const whole = Math.max(0, Math.min(Math.floor(limit), defaultLimit))
+  return { limit: whole, head: "", headBytes: 0, tail: "", tailBytes: 0, lost: 0 }
 }
 
 /** The text with more at its end. */
 export function append(kept: KeptText, text: string): KeptText {
-  const bytes = Buffer.byteLength(text)
-  if (kept.tailBytes === 0 && kept.lost === 0) {
-    // Up to the limit everything is head; beyond, half of it becomes tail.
-    if (kept.headBytes + bytes <= kept.limit) {
-      return { ...kept, head: kept.head + text, headBytes: kept.headBytes + bytes }
-    }
-    const half = Math.ceil(kept.limit / 2)
-    const whole = Buffer.from(kept.head + text)
-    const head = whole.subarray(0, boundary(whole, half))
-    const tail = whole.subarray(head.byteLength)
-    return cut({
-      ...kept,
-      head: head.toString(),
-      headBytes: head.byteLength,
-      tail: tail.toString(),
-      tailBytes: tail.byteLength,
-    })
+  if (kept.tailBytes > 0 || kept.lost > 0) return extendTail(kept, text)
+  // Up to the limit everything is head; beyond, half of it becomes tail.
+  const headBytes = kept.headBytes + Buffer.byteLength(text)
+  if (headBytes <= kept.limit) return { ...kept, head: kept.head + text, headBytes }
+  const half = Math.ceil(kept.limit / 2)
+  if (kept.headBytes <= half) {
+    const [more, rest] = split(text, half - kept.headBytes)
+    return extendTail(
+      { ...kept, head: kept.head + more, headBytes: kept.headBytes + Buffer.byteLength(more) },
+      rest,
+    )
   }
-  const longer = { ...kept, tail: kept.tail + text, tailBytes: kept.tailBytes + bytes }
-  return longer.tailBytes > kept.limit ? cut(longer) : longer
+  const [head, tail] = split(kept.head, half)
+  return extendTail({
+    ...kept,
+    head,
+    headBytes: Buffer.byteLength(head),
+    tail,
+    tailBytes: Buffer.byteLength(tail),
+  }, text)
 }
 
 /** The text, with a line in place of what is missing. */
 export function toText(kept: KeptText): string {
   const { head, lost, tail } = cut(kept)
   return lost === 0 ? head + tail : `${head}\n[effect-jupyter] ${lost} bytes left out\n${tail}`
+}
+
+function extendTail(kept: KeptText, text: string): KeptText {
+  const bytes = Buffer.byteLength(text)
+  if (kept.tailBytes + bytes <= kept.limit) {
+    return { ...kept, tail: kept.tail + text, tailBytes: kept.tailBytes + bytes }
+  }
+  // Cut before they are joined: both together may be longer than a string can be.
+  const { lost, tail, tailBytes } = cut(kept)
+  return cut(
+    bytes < kept.limit - kept.headBytes
+      ? { ...kept, lost, tail: tail + text, tailBytes: tailBytes + bytes }
+      : { ...kept, lost: lost + tailBytes, tail: text, tailBytes: bytes },
+  )
 }
 
 /** The text with a tail no longer than it may be. */
@@ -68,6 +83,13 @@ function cut(kept: KeptText): KeptText {
     tailBytes: tail.byteLength,
     lost: kept.lost + bytes.byteLength - tail.byteLength,
   }
+}
+
+/** The text in two, the first of them at most `bytes` long. */
+function split(text: string, bytes: number): readonly [string, string] {
+  const whole = Buffer.from(text)
+  const place = boundary(whole, bytes)
+  return [whole.toString("utf8", 0, place), whole.toString("utf8", place)]
 }
 
 /** The nearest place before (or after) `index` that lies between two characters. */

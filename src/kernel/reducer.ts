@@ -93,7 +93,7 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
         data,
         metadata,
         displayId: transient?.display_id ?? undefined,
-        executionCount: count ?? undefined,
+        executionCount: wholeNumber(count),
       }]
     }
     case "clear_output": {
@@ -113,7 +113,7 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
       return [{
         ...progress,
         reply: status === "ok" || status === "error" ? status : "aborted",
-        executionCount: count ?? undefined,
+        executionCount: wholeNumber(count),
         // A syntax error comes with the reply only.
         raised: progress.raised ?? (status === "error" ? raised(reply.value) : undefined),
       }]
@@ -121,6 +121,11 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
     default:
       return ignored()
   }
+}
+
+/** An execution count; what is no whole number is no reason to lose the message. */
+function wholeNumber(count: number | null | undefined): number | undefined {
+  return typeof count === "number" && Number.isSafeInteger(count) ? count : undefined
 }
 
 function raised(content: {
@@ -162,7 +167,8 @@ export function append(transcript: Transcript, chunk: Chunk, update = false): Tr
   }
   const { displayId, image } = chunk
   if (update) {
-    const isTarget = (other: { readonly displayId: string | undefined }) => other.displayId === displayId
+    const isTarget = (other: { readonly displayId: string | undefined }) =>
+      displayId !== undefined && other.displayId === displayId
     const images = transcript.images.some(isTarget)
       ? transcript.images.map((other) =>
         isTarget(other) && image !== undefined ? { image, displayId } : other

@@ -87,6 +87,7 @@ export const start: (
     const settled = yield* Deferred.make<void>()
     const started = yield* Deferred.make<void>()
     let progress = Reducer.initial
+    let isSettled = false
     let verdict: Verdict | undefined
 
     /** No more outputs: either the kernel is done, or nobody waits for it any longer. */
@@ -95,9 +96,11 @@ export const start: (
     }
     const settle = (): void => {
       channel.forget(id)
-      finish(Cause.fail(verdict ?? Cause.Done()))
-      Deferred.doneUnsafe(started, Exit.void)
+      // First of all: each of the next lines may run the consumer, to whom the kernel must count as idle.
+      isSettled = true
       Deferred.doneUnsafe(settled, Exit.void)
+      Deferred.doneUnsafe(started, Exit.void)
+      finish(Cause.fail(verdict ?? Cause.Done()))
     }
     channel.listen(id, (message) => {
       const [next, output] = Reducer.step(progress, message)
@@ -119,18 +122,18 @@ export const start: (
     const interruptAndWait = Effect.gen(function* () {
       yield* Effect.timeoutOption(Deferred.await(started), beginning)
       for (const wait of patience) {
-        if (Deferred.isDoneUnsafe(settled)) return
+        if (isSettled) return
         // Whether the request arrived shows in whether the kernel becomes idle.
         yield* Effect.ignore(connection.interrupt)
         yield* Effect.timeoutOption(Deferred.await(settled), wait)
       }
-      if (Deferred.isDoneUnsafe(settled)) return
+      if (isSettled) return
       yield* Effect.logWarning("The kernel ignores interrupts").pipe(Effect.annotateLogs("kernel", kernelId))
       verdict = new KernelUnresponsive({ kernelId })
       options.onStuck(run)
       finish(Cause.fail(verdict))
     })
-    yield* Effect.addFinalizer(() => Deferred.isDoneUnsafe(settled) ? Effect.void : interruptAndWait)
+    yield* Effect.addFinalizer(() => isSettled ? Effect.void : interruptAndWait)
 
     let transcript = Reducer.empty(options.outputLimit)
     let delivered = false
@@ -197,7 +200,7 @@ export const start: (
           onFailure: end,
         }),
       ),
-      settled: () => Deferred.isDoneUnsafe(settled),
+      settled: () => isSettled,
     }
 
     yield* channel.send(request("execute_request", {

@@ -1,0 +1,284 @@
+import { assert, describe, it, layer } from "@effect/vitest"
+import { Effect, Exit, Fiber, FileSystem, Redacted, Schedule, Scope } from "effect"
+import { ChildProcess } from "effect/process"
+import { createServer } from "node:http"
+import { KernelClient, KernelGateway, PythonEnvironment } from "../src/mod.ts"
+import * as Channel from "../src/jupyter/channel.ts"
+import * as Platform from "../src/platform.ts"
+import { kernelLayer, slow, temporary, text } from "./support/kernel.ts"
+import { descendants, eventually, processes, supervisors, survivors } from "./support/processes.ts"
+
+const tokenOf = (gateway: KernelGateway.KernelGateway["Service"]): string =>
+  gateway.token === undefined ? "" : Redacted.value(gateway.token)
+
+const request = (url: string, headers: Record<string, string> = {}) =>
+  Effect.promise(() => fetch(url, { headers }).then((response) => response.status))
+
+layer(kernelLayer(), slow)("KernelGateway", (it) => {
+  it.effect("is protected by a random token and listens on this machine only", () =>
+    Effect.gen(function* () {
+      const gateway = yield* KernelGateway.KernelGateway
+      assert.match(gateway.url, /^http:\/\/127\.0\.0\.1:\d+$/)
+      assert.match(tokenOf(gateway), /^[0-9a-f]{64}$/)
+      assert.strictEqual(yield* request(`${gateway.url}/api`), 401)
+      assert.strictEqual(
+        yield* request(`${gateway.url}/api`, { authorization: `token ${tokenOf(gateway)}` }),
+        200,
+      )
+      assert.notInclude(JSON.stringify(gateway), tokenOf(gateway))
+    }))
+
+  it.effect("has a process group and a private runtime directory of its own, sockets in it", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const [supervisor] = supervisors(process.pid)
+      assert.isDefined(supervisor)
+      if (supervisor === undefined) return
+      assert.strictEqual(supervisor.group, supervisor.pid)
+      assert.isBelow(supervisor.runtimeDir.length, 57)
+      const info = yield* fs.stat(supervisor.runtimeDir)
+      assert.strictEqual(info.mode & 0o777, 0o700)
+      const files = yield* fs.readDirectory(supervisor.runtimeDir)
+      assert.isAtLeast(files.filter((file) => /^kernel-.*-ipc-\d$/.test(file)).length, 5)
+      const commands = descendants(supervisor.pid).map(({ command }) => command.join(" "))
+      const token = tokenOf(yield* KernelGateway.KernelGateway)
+      assert.isFalse(commands.some((command) => command.includes(token)), "the token is no argument")
+    }))
+
+  it.effect("messages are not held back: 20 executions take less than 20 delayed acknowledgements", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.KernelClient
+      const all = yield* Effect.forEach(Array.from({ length: 20 }), () => text(kernel.execute("1 + 1")))
+      assert.deepStrictEqual(all, Array.from({ length: 20 }, () => "2"))
+    }))
+
+  it.effect("both wire formats work", () =>
+    Effect.gen(function* () {
+      const gateway = yield* KernelGateway.KernelGateway
+      const { id } = yield* KernelClient.KernelClient
+      for (const [protocols, expected] of [[undefined, "v1"], [[], "legacy"]] as const) {
+        const channel = yield* Channel.make({
+          url: gateway.url,
+          headers: { authorization: `token ${tokenOf(gateway)}` },
+          kernelId: id,
+          session: `session-${expected}`,
+          pingInterval: "10 seconds",
+          onUnclaimed: () => {},
+          onMalformed: () => {},
+          ...(protocols === undefined ? {} : { protocols }),
+        })
+        assert.strictEqual(channel.protocol, expected)
+      }
+    }))
+
+  it.effect("a taken port is a typed failure that names it", () =>
+    Effect.gen(function* () {
+      const port = Number(new URL((yield* KernelGateway.KernelGateway).url).port)
+      const error = yield* Effect.flip(Effect.scoped(KernelGateway.make({ port })))
+      assert.deepInclude({ ...error }.reason, { _tag: "PortInUse", port })
+      assert.include(error.message, `"${port}"`)
+    }))
+
+  it.effect("a remote client uses the same server", () =>
+    Effect.gen(function* () {
+      const { token, url } = yield* KernelGateway.KernelGateway
+      const output = yield* KernelClient.make().pipe(
+        Effect.flatMap((kernel) => text(kernel.execute("6 * 7"))),
+        Effect.scoped,
+        Effect.provide(KernelGateway.layerRemote({ url: `${url}/`, token: token ?? "" })),
+      )
+      assert.strictEqual(output, "42")
+    }))
+
+  it.effect("a wrong token is refused", () =>
+    Effect.gen(function* () {
+      const { url } = yield* KernelGateway.KernelGateway
+      const error = yield* Effect.flip(
+        Effect.provide(KernelGateway.KernelGateway, KernelGateway.layerRemote({ url, token: "wrong" })),
+      )
+      assert.strictEqual(error.reason._tag, "Unauthorized")
+    }))
+
+  it.effect("a gateway service made by hand will do", () =>
+    Effect.gen(function* () {
+      const { token, url } = yield* KernelGateway.KernelGateway
+      const kernel = yield* KernelClient.make().pipe(
+        Effect.provideService(KernelGateway.KernelGateway, { url, token, join: Effect.never }),
+      )
+      assert.strictEqual(yield* text(kernel.execute("6 * 7")), "42")
+    }))
+})
+
+describe("the life of a gateway", () => {
+  const live = it.live
+
+  live("join ends with the scope, and nothing stays", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const scope = yield* Scope.make()
+      const gateway = yield* Scope.provide(KernelGateway.make(), scope)
+      const kernel = yield* KernelClient.make().pipe(
+        Effect.provideService(KernelGateway.KernelGateway, gateway),
+        Scope.provide(scope),
+      )
+      // A child of the kernel and one that tries to get away.
+      yield* kernel.execute(
+        "import subprocess; subprocess.Popen(['sleep', '1000']); subprocess.Popen(['sleep', '1001'], start_new_session=True)",
+      )
+      const joined = yield* Effect.forkChild(gateway.join, { startImmediately: true })
+      const [supervisor] = supervisors(process.pid)
+      assert.isDefined(supervisor)
+      const all = supervisor === undefined ? [] : [supervisor, ...descendants(supervisor.pid)]
+      assert.isAtLeast(all.length, 5)
+      yield* Scope.close(scope, Exit.void)
+      assert.isUndefined(survivors(all.map(({ pid }) => pid)))
+      assert.isFalse(yield* fs.exists(supervisor?.runtimeDir ?? "/"))
+      assert.isTrue(Exit.isSuccess(yield* Fiber.await(joined)))
+    }).pipe(Effect.provide(Platform.layer)))
+
+  live("a gateway that is killed is a typed end of join, with exit code", () =>
+    Effect.gen(function* () {
+      const gateway = yield* KernelGateway.make()
+      const [supervisor] = supervisors(process.pid)
+      const [child] = supervisor === undefined ? [] : descendants(supervisor.pid)
+      assert.isDefined(child)
+      yield* Effect.sync(() => process.kill(child?.pid ?? 0, "SIGKILL"))
+      const error = yield* Effect.flip(gateway.join)
+      assert.deepInclude({ ...error.reason }, { _tag: "Exited", exitCode: 137 })
+    }))
+
+  live("a parent that is killed leaves nothing behind", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const handle = yield* ChildProcess.make("node", ["test/support/parent.ts"], {
+        stdout: "inherit",
+        stderr: "inherit",
+      })
+      const started = (): ReadonlyArray<number> => descendants(handle.pid).map(({ pid }) => pid)
+      const hasKernel = () =>
+        processes().some(({ command, parent }) => started().includes(parent) && command.includes("sleep"))
+      yield* eventually(() => hasKernel() ? undefined : "no kernel yet", 30)
+      const runtimeDir = supervisors(handle.pid)[0]?.runtimeDir ?? "/"
+      const pids = started()
+      yield* Effect.sync(() => process.kill(handle.pid, "SIGKILL"))
+      yield* eventually(() => survivors(pids), 5)
+      assert.isFalse(yield* fs.exists(runtimeDir))
+    }).pipe(Effect.provide(Platform.layer)))
+
+  live(
+    "an interpreter that cannot run the gateway is a typed failure that says what to install",
+    () =>
+      Effect.gen(function* () {
+        const missing = yield* Effect.flip(KernelGateway.make({ python: { python: "/no/such/python" } }))
+        assert.strictEqual(missing.reason._tag, "PythonNotFound")
+        assert.include(missing.message, `"/no/such/python"`)
+        const bare = yield* Effect.flip(
+          KernelGateway.make({ python: { packages: ["no-such-package-zz"], ...(yield* found) } }),
+        )
+        assert.strictEqual(bare.reason._tag, "PythonNotFound")
+        assert.include(bare.message, "no-such-package-zz")
+        assert.include(bare.message, "pip install")
+      }),
+  )
+
+  live("a start that takes too long is a typed failure, and nothing stays", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(Effect.scoped(KernelGateway.make({ startTimeout: "50 millis" })))
+      assert.strictEqual(error.reason._tag, "StartTimeout")
+      assert.lengthOf(supervisors(process.pid), 0)
+    }))
+
+  live(
+    "a working directory that does not exist is a typed failure that names it",
+    () =>
+      Effect.gen(function* () {
+        const error = yield* Effect.flip(Effect.scoped(KernelGateway.make({ workingDir: "/does/not/exist" })))
+        assert.strictEqual(error.reason._tag, "StartFailed")
+        assert.include(error.message, "/does/not/exist")
+      }),
+  )
+})
+
+describe("layerRemote", () => {
+  it.live("nobody listens", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(
+        Effect.provide(KernelGateway.KernelGateway, KernelGateway.layerRemote({ url: "http://127.0.0.1:9" })),
+      )
+      assert.strictEqual(error.reason._tag, "Unreachable")
+      assert.include(error.message, "127.0.0.1:9")
+    }))
+
+  it.live("no URL", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(
+        Effect.provide(KernelGateway.KernelGateway, KernelGateway.layerRemote({ url: "localhost" })),
+      )
+      assert.include(error.message, `"localhost"`)
+    }))
+
+  it.live("some other web server", () =>
+    Effect.gen(function* () {
+      const server = yield* Effect.acquireRelease(
+        Effect.callback<ReturnType<typeof createServer>>((resume) => {
+          const server = createServer((_, response) => response.writeHead(500).end("<h1>Not here</h1>"))
+          server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+        }),
+        (server) => Effect.sync(() => server.close()),
+      )
+      const address = server.address()
+      const port = typeof address === "object" && address !== null ? address.port : 0
+      const error = yield* Effect.flip(
+        Effect.provide(
+          KernelGateway.KernelGateway,
+          KernelGateway.layerRemote({ url: `http://127.0.0.1:${port}` }),
+        ),
+      )
+      assert.strictEqual(error.reason._tag, "Unreachable")
+      assert.include(error.message, "Not here")
+    }))
+
+  it.live("a plain Jupyter Server, in both wire formats", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporary
+      const { python } = yield* PythonEnvironment.make()
+      for (const subprotocol of ["v1.kernel.websocket.jupyter.org", ""]) {
+        const port = 20_000 + (process.pid % 20_000) + (subprotocol === "" ? 1 : 0)
+        yield* ChildProcess.make(python, [
+          "-m",
+          "jupyter_server",
+          "--no-browser",
+          "--allow-root",
+          `--ServerApp.root_dir=${folder}`,
+          `--ServerApp.port=${port}`,
+          "--ServerApp.port_retries=0",
+          "--IdentityProvider.token=secret",
+          `--ZMQChannelsWebsocketConnection.kernel_ws_protocol=${subprotocol}`,
+        ], { extendEnv: true, stdout: "ignore", stderr: "ignore", forceKillAfter: "3 seconds" })
+        const gateway = KernelGateway.layerRemote({ url: `http://127.0.0.1:${port}`, token: "secret" })
+        const output = yield* KernelClient.make({ workingDir: folder }).pipe(
+          Effect.flatMap((kernel) =>
+            Effect.all([
+              text(kernel.execute("print('v' * 100_000)")),
+              Effect.flip(kernel.execute("1 / 0")),
+              Effect.flip(kernel.execute("import time; time.sleep(20)", { timeout: "200 millis" })),
+              text(kernel.execute("print('fine')")),
+            ])
+          ),
+          Effect.scoped,
+          Effect.provide(gateway),
+          Effect.retry({
+            schedule: Schedule.spaced("100 millis").pipe(Schedule.upTo({ duration: "30 seconds" })),
+            while: (error) => error._tag === "GatewayError" && error.reason._tag === "Unreachable",
+          }),
+        )
+        assert.strictEqual(output[0], "v".repeat(100_000))
+        assert.strictEqual(output[1]._tag, "ExecutionError")
+        assert.strictEqual(output[2]._tag, "ExecutionTimeout")
+        assert.strictEqual(output[3], "fine")
+      }
+    }).pipe(Effect.provide(Platform.layer)))
+})
+
+/** The interpreter that the other tests use. */
+const found = Effect.map(PythonEnvironment.make(), ({ python }) => ({ python }))

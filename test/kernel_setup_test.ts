@@ -1,0 +1,110 @@
+import { assert, layer } from "@effect/vitest"
+import { Effect, FileSystem } from "effect"
+import { Execution, KernelClient } from "../src/mod.ts"
+import { collect, kernelLayer, slow, temporary, text, texts } from "./support/kernel.ts"
+
+const { KernelClient: Client } = KernelClient
+
+/** A folder whose listing a terminal would show in colours. */
+const colourful = Effect.gen(function* () {
+  const fs = yield* FileSystem.FileSystem
+  const folder = yield* fs.realPath(yield* temporary)
+  yield* fs.makeDirectory(`${folder}/subfolder`)
+  yield* fs.writeFileString(`${folder}/script.sh`, "#!/bin/sh\n")
+  yield* fs.chmod(`${folder}/script.sh`, 0o755)
+  return folder
+})
+
+layer(kernelLayer({ env: { FORCE_COLOR: "1", CLICOLOR_FORCE: "1", LS_COLORS: "di=01;34" } }), slow)(
+  "set-up",
+  (it) => {
+    it.effect("tracebacks have no colours", () =>
+      Effect.gen(function* () {
+        const error = yield* Effect.flip((yield* Client).execute("def f(): raise ValueError('no')\nf()"))
+        assert.instanceOf(error, Execution.ExecutionError)
+        assert.notInclude(error.message, "\u001b")
+        assert.strictEqual(error.message, `ValueError: no\n${error.traceback.join("\n")}`)
+      }))
+
+    const plain = (title: string, code: string) =>
+      it.effect(title, () =>
+        Effect.gen(function* () {
+          const folder = yield* colourful
+          const output = yield* text((yield* Client).execute(code.replace("FOLDER", folder)))
+          assert.include(output, "script.sh")
+          assert.notInclude(output, "\u001b")
+        }))
+    plain(
+      "ls by subprocess has no colours",
+      "import subprocess; print(subprocess.run(['ls', 'FOLDER'], capture_output=True, text=True).stdout)",
+    )
+    plain("!ls has no colours", "!ls FOLDER")
+    plain("%ls has no colours", "%ls FOLDER")
+
+    const names =
+      "print(sorted(name for name in globals() if name not in ('In', 'Out', 'exit', 'quit', 'get_ipython', 'open') and not name.startswith('__') and not name.strip('_') == '' and not name.startswith(('_i', '_o', '_d'))))"
+    it.effect("no names leak without a working directory", () =>
+      Effect.gen(function* () {
+        const kernel = yield* KernelClient.make()
+        assert.strictEqual(yield* text(kernel.execute(names)), "[]")
+        assert.strictEqual(
+          yield* text(kernel.execute("[name for name in dir() if 'effect' in name or 'options' in name]")),
+          "[]",
+        )
+      }))
+
+    it.effect("no names leak with a working directory", () =>
+      Effect.gen(function* () {
+        const kernel = yield* KernelClient.make({ workingDir: yield* temporary })
+        assert.strictEqual(yield* text(kernel.execute(names)), "[]")
+      }))
+
+    it.effect("the working directory is set, restored after each execution, and a line says so", () =>
+      Effect.gen(function* () {
+        const folder = yield* colourful
+        const kernel = yield* KernelClient.make({ workingDir: folder })
+        assert.strictEqual(yield* text(kernel.execute("import os; print(os.getcwd())")), folder)
+        const elements = yield* collect(kernel.stream("os.chdir('subfolder'); print(os.getcwd())"))
+        assert.strictEqual(
+          texts(elements).join(""),
+          `${folder}/subfolder\n[effect-jupyter] working directory restored to ${folder}\n`,
+        )
+        assert.strictEqual(yield* text(kernel.execute("print(os.getcwd())")), folder)
+        // Also after an error, and when the directory that the code went to is gone.
+        yield* Effect.flip(kernel.execute("os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone'); 1 / 0"))
+        assert.strictEqual(yield* text(kernel.execute("print(os.getcwd())")), folder)
+      }))
+
+    it.effect("without a working directory the kernel starts in the gateway's and may go elsewhere", () =>
+      Effect.gen(function* () {
+        const kernel = yield* KernelClient.make()
+        const folder = yield* colourful
+        const start = yield* text(kernel.execute("import os; os.getcwd()"))
+        assert.strictEqual(start, `'${process.cwd()}'`)
+        yield* kernel.execute(`os.chdir('${folder}')`)
+        assert.strictEqual(yield* text(kernel.execute("os.getcwd()")), `'${folder}'`)
+      }))
+
+    it.effect("a working directory that does not exist is a typed failure that names it", () =>
+      Effect.gen(function* () {
+        const error = yield* Effect.flip(Effect.scoped(KernelClient.make({ workingDir: "/does/not/exist" })))
+        assert.strictEqual(error.reason._tag, "KernelStartFailed")
+        assert.include(error.message, "/does/not/exist")
+      }))
+
+    it.effect("the initialisation has a bound, which is an option and typed", () =>
+      Effect.gen(function* () {
+        const error = yield* Effect.flip(Effect.scoped(KernelClient.make({ initTimeout: "1 millis" })))
+        assert.strictEqual(error.reason._tag, "KernelStartFailed")
+        assert.include(error.message, "1ms")
+        assert.include(error.message, "initTimeout")
+      }))
+
+    it.effect("a kernelspec that does not exist is a typed failure that names it", () =>
+      Effect.gen(function* () {
+        const error = yield* Effect.flip(Effect.scoped(KernelClient.make({ kernelName: "cobol" })))
+        assert.strictEqual(error.reason._tag, "KernelStartFailed")
+        assert.include(error.message, `"cobol"`)
+      }))
+  },
+)

@@ -1,0 +1,58 @@
+/**
+ * Checks the documentation: every export has a JSDoc, every export of a public module has an example, and
+ * all examples, those of the README included, type-check.
+ */
+import { spawnSync } from "node:child_process"
+import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { basename } from "node:path"
+import process from "node:process"
+
+const folder = ".docs"
+const fence = /^```ts\n(.*?)^```/gms
+const problems: Array<string> = []
+
+/** Unpacks the text of a JSDoc comment. */
+function uncomment(text: string): string {
+  return text.replace(/^\s*\* ?/gm, "")
+}
+
+function checkExports(file: string, text: string): void {
+  const isPublic = !/^src\/[^/]+\//.test(file) && basename(file) !== "platform.ts"
+  const exported = /(\/\*\*(?:(?!\*\/).)*\*\/\n)?^export (?:declare )?(\w+) (\w+)/gms
+  const documented = new Set<string>()
+  for (const [, doc, kind, name = ""] of text.matchAll(exported)) {
+    if (kind === "type" && documented.has(name)) continue
+    if (doc === undefined) problems.push(`${file}: "${name}" has no JSDoc`)
+    else if (isPublic && (kind === "const" || kind === "function") && !doc.includes("@example")) {
+      problems.push(`${file}: "${name}" has no example`)
+    }
+    documented.add(name)
+  }
+}
+
+rmSync(folder, { recursive: true, force: true })
+mkdirSync(folder)
+let count = 0
+for (const file of ["README.md", ...globSync("src/**/*.ts")]) {
+  const text = readFileSync(file, "utf8")
+  if (file !== "README.md") checkExports(file, text)
+  const docs = file === "README.md"
+    ? text
+    : [...text.matchAll(/\/\*\*(.*?)\*\//gs)].map(([, doc = ""]) => uncomment(doc)).join("\n")
+  for (const [, code = ""] of docs.matchAll(fence)) {
+    writeFileSync(`${folder}/${file.replace(/\W/g, "_")}_${++count}.ts`, code)
+  }
+}
+writeFileSync(
+  `${folder}/tsconfig.json`,
+  JSON.stringify({
+    extends: "../tsconfig.json",
+    compilerOptions: { noUnusedLocals: false, plugins: [] },
+    include: ["*.ts"],
+  }),
+)
+const { status, stdout } = spawnSync("tsc", ["-p", folder], { encoding: "utf8" })
+if (status !== 0) problems.push(stdout)
+else rmSync(folder, { recursive: true })
+process.stdout.write(problems.length === 0 ? `${count} examples type-check\n` : `${problems.join("\n")}\n`)
+process.exitCode = problems.length === 0 ? 0 : 1

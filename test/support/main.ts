@@ -1,0 +1,49 @@
+/**
+ * The test command: format, lint, types, documentation, tests, and the quickstart on Deno. Runs all steps
+ * whatever happens and ends with the line `N passed, N failed`.
+ */
+import { spawnSync } from "node:child_process"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import process from "node:process"
+
+const folder = mkdtempSync(join(tmpdir(), "effect-jupyter-test-"))
+const report = join(folder, "vitest.json")
+
+function succeeds(command: string, args: ReadonlyArray<string>): boolean {
+  process.stdout.write(`\n> ${command} ${args.join(" ")}\n`)
+  return spawnSync(command, args, { stdio: ["ignore", "inherit", "inherit"] }).status === 0
+}
+
+/** What Vitest counted; a run that left no report counts as one failure. */
+function vitest(): { readonly passed: number; readonly failed: number } {
+  const succeeded = succeeds("vitest", [
+    "run",
+    "--reporter=default",
+    "--reporter=json",
+    `--outputFile.json=${report}`,
+  ])
+  try {
+    const { numFailedTests, numPassedTests } = JSON.parse(readFileSync(report, "utf8"))
+    // A file that cannot be loaded has no tests that could fail.
+    return { passed: numPassedTests, failed: succeeded ? numFailedTests : Math.max(1, numFailedTests) }
+  } catch {
+    return { passed: 0, failed: 1 }
+  }
+}
+
+const steps = [
+  succeeds("deno", ["fmt", "--check"]),
+  succeeds("deno", ["lint"]),
+  succeeds("tsc", ["-p", "tsconfig.json"]),
+  succeeds("node", ["test/support/check_docs.ts"]),
+]
+const tests = vitest()
+steps.push(succeeds("deno", ["run", "-A", "--conditions=source", "examples/quickstart.ts"]))
+rmSync(folder, { recursive: true })
+
+const passed = tests.passed + steps.filter((step) => step).length
+const failed = tests.failed + steps.filter((step) => !step).length
+process.stdout.write(`\n${passed} passed, ${failed} failed\n`)
+process.exitCode = failed === 0 ? 0 : 1
