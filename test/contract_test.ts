@@ -1,0 +1,133 @@
+/** The types of the public functions, as the contract spells them. */
+import { assert, describe, expectTypeOf, it } from "@effect/vitest"
+import type { Duration, Effect, Layer, Redacted, Scope, Stream } from "effect"
+import * as Library from "../src/mod.ts"
+import { Execution, KernelClient, KernelGateway, PythonEnvironment } from "../src/mod.ts"
+
+describe("the public contract", () => {
+  it("the entry exports one namespace per public module", () => {
+    assert.includeMembers(Object.keys(Library), [
+      "Execution",
+      "KernelClient",
+      "KernelGateway",
+      "PythonEnvironment",
+    ])
+  })
+
+  it("KernelGateway", () => {
+    type Gateway = KernelGateway.KernelGateway["Service"]
+    expectTypeOf<Gateway>().toEqualTypeOf<{
+      readonly url: string
+      readonly token: Redacted.Redacted<string> | undefined
+      readonly join: Effect.Effect<void, KernelGateway.GatewayError>
+    }>()
+    expectTypeOf(KernelGateway.make).toEqualTypeOf<
+      (
+        options?: KernelGateway.GatewayOptions,
+      ) => Effect.Effect<Gateway, KernelGateway.GatewayError, Scope.Scope>
+    >()
+    expectTypeOf(KernelGateway.layer).returns.toEqualTypeOf<
+      Layer.Layer<KernelGateway.KernelGateway, KernelGateway.GatewayError>
+    >()
+    expectTypeOf(KernelGateway.layerRemote).toBeCallableWith({ url: "", token: "", headers: {} })
+    expectTypeOf<KernelGateway.GatewayOptions>().toMatchTypeOf<{
+      readonly host?: string
+      readonly port?: number
+      readonly workingDir?: string
+      readonly env?: Record<string, string>
+      readonly python?: PythonEnvironment.Options
+      readonly logLevel?: "Debug" | "Info" | "Warn" | "Error"
+      readonly startTimeout?: Duration.Input
+    }>()
+    expectTypeOf<KernelGateway.GatewayError["reason"]["_tag"]>().toEqualTypeOf<
+      | "PythonNotFound"
+      | "ProvisioningFailed"
+      | "StartFailed"
+      | "StartTimeout"
+      | "PortInUse"
+      | "Exited"
+      | "Unauthorized"
+      | "Unreachable"
+    >()
+    assert.isFunction(KernelGateway.layerConfig)
+  })
+
+  it("KernelClient", () => {
+    expectTypeOf<KernelClient.KernelClient["Service"]>().toEqualTypeOf<KernelClient.Kernel>()
+    expectTypeOf<KernelClient.Kernel>().toEqualTypeOf<{
+      readonly id: string
+      execute(
+        code: string,
+        options?: KernelClient.ExecuteOptions,
+      ): Effect.Effect<Execution.ExecutionResult, Execution.ExecutionFailure>
+      stream(
+        code: string,
+        options?: KernelClient.ExecuteOptions,
+      ): Stream.Stream<Execution.Chunk | Execution.ExecutionResult, Execution.ExecutionFailure>
+      readonly interrupt: Effect.Effect<void, Execution.KernelError>
+      readonly reset: Effect.Effect<void, Execution.KernelError>
+    }>()
+    expectTypeOf<KernelClient.ClientOptions>().toMatchTypeOf<{
+      readonly workingDir?: string
+      readonly imagesDir?: string
+      readonly kernelName?: string
+      readonly env?: Record<string, string>
+      readonly initTimeout?: Duration.Input
+      readonly pingInterval?: Duration.Input
+    }>()
+    expectTypeOf<KernelClient.ExecuteOptions>().toMatchTypeOf<{
+      readonly timeout?: Duration.Input
+      readonly outputLimit?: number
+    }>()
+    expectTypeOf(KernelClient.make).toEqualTypeOf<
+      (
+        options?: KernelClient.ClientOptions,
+      ) => Effect.Effect<
+        KernelClient.Kernel,
+        Execution.KernelError,
+        KernelGateway.KernelGateway | Scope.Scope
+      >
+    >()
+    expectTypeOf(KernelClient.layer).returns.toEqualTypeOf<
+      Layer.Layer<KernelClient.KernelClient, Execution.KernelError, KernelGateway.KernelGateway>
+    >()
+    assert.isFunction(KernelClient.layerConfig)
+  })
+
+  it("Execution", () => {
+    expectTypeOf<Execution.Chunk>().toEqualTypeOf<
+      Execution.TextChunk | Execution.DisplayChunk | Execution.ClearOutput
+    >()
+    expectTypeOf<Execution.DisplayChunk>().toMatchTypeOf<{
+      readonly _tag: "DisplayChunk"
+      readonly data: { readonly [mime: string]: unknown }
+      readonly metadata: { readonly [key: string]: unknown }
+      readonly text: string | undefined
+      readonly image: Execution.Image | undefined
+      readonly displayId: string | undefined
+      readonly executionCount: number | undefined
+    }>()
+    expectTypeOf<Execution.ExecutionResult>().toMatchTypeOf<{
+      readonly _tag: "ExecutionResult"
+      readonly text: string | undefined
+      readonly images: ReadonlyArray<Execution.Image>
+      readonly displays: ReadonlyArray<Execution.DisplayChunk>
+      readonly executionCount: number | undefined
+    }>()
+    expectTypeOf<Execution.ExecutionFailure>().toEqualTypeOf<
+      Execution.ExecutionError | Execution.ExecutionTimeout | Execution.KernelError
+    >()
+    expectTypeOf<Execution.ExecutionTimeout["timeout"]>().toEqualTypeOf<Duration.Duration>()
+    expectTypeOf<Execution.KernelError["reason"]["_tag"]>().toEqualTypeOf<
+      | "KernelDied"
+      | "KernelUnresponsive"
+      | "KernelStartFailed"
+      | "KernelNotFound"
+      | "ConnectionLost"
+      | "ExecutionAborted"
+      | "InputRequested"
+      | "OutputLimitExceeded"
+    >()
+    assert.isFunction(Execution.isKernelError)
+  })
+})
