@@ -221,7 +221,20 @@ export class KernelDied
   }
 }
 
-/** The kernel did not react to interrupts. Its state is as it was; it may come back when the code ends. */
+/**
+ * The kernel did not react to interrupts. Its state is as it was; it may come back when the code ends.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import type { Execution } from "effect-jupyter"
+ *
+ * export const handled = <A>(execution: Effect.Effect<A, Execution.ExecutionFailure>) =>
+ *   execution.pipe(
+ *     Effect.catchReason("KernelError", "KernelUnresponsive", (reason) => Effect.logWarning(`Busy: ${reason.kernelId}`))
+ *   )
+ * ```
+ */
 export class KernelUnresponsive
   extends Schema.TaggedError<KernelUnresponsive>("effect-jupyter/Execution/KernelUnresponsive")(
     "KernelUnresponsive",
@@ -233,7 +246,20 @@ export class KernelUnresponsive
   }
 }
 
-/** The kernel could not be started or did not become ready in time. */
+/**
+ * The kernel could not be started or did not become ready in time.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import type { Execution } from "effect-jupyter"
+ *
+ * export const handled = <A>(execution: Effect.Effect<A, Execution.ExecutionFailure>) =>
+ *   execution.pipe(
+ *     Effect.catchReason("KernelError", "KernelStartFailed", (reason) => Effect.logError(reason.detail))
+ *   )
+ * ```
+ */
 export class KernelStartFailed
   extends Schema.TaggedError<KernelStartFailed>("effect-jupyter/Execution/KernelStartFailed")(
     "KernelStartFailed",
@@ -248,7 +274,20 @@ export class KernelStartFailed
   }
 }
 
-/** The server knows no such kernel: somebody deleted it, or the server culled it. */
+/**
+ * The server knows no such kernel: somebody deleted it, or the server culled it.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import type { Execution } from "effect-jupyter"
+ *
+ * export const handled = <A>(execution: Effect.Effect<A, Execution.ExecutionFailure>) =>
+ *   execution.pipe(
+ *     Effect.catchReason("KernelError", "KernelNotFound", (reason) => Effect.logWarning(`Culled: ${reason.kernelId}`))
+ *   )
+ * ```
+ */
 export class KernelNotFound
   extends Schema.TaggedError<KernelNotFound>("effect-jupyter/Execution/KernelNotFound")("KernelNotFound", {
     kernelId,
@@ -258,7 +297,20 @@ export class KernelNotFound
   }
 }
 
-/** The connection to the kernel, or the server behind it, is gone. */
+/**
+ * The connection to the kernel, or the server behind it, is gone.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import type { Execution } from "effect-jupyter"
+ *
+ * export const handled = <A>(execution: Effect.Effect<A, Execution.ExecutionFailure>) =>
+ *   execution.pipe(
+ *     Effect.catchReason("KernelError", "ConnectionLost", (reason) => Effect.logError(reason.detail))
+ *   )
+ * ```
+ */
 export class ConnectionLost
   extends Schema.TaggedError<ConnectionLost>("effect-jupyter/Execution/ConnectionLost")("ConnectionLost", {
     kernelId,
@@ -271,7 +323,20 @@ export class ConnectionLost
   }
 }
 
-/** The execution was given up before it ended by itself, because the kernel was reset or the client closed. */
+/**
+ * The execution was given up before it ended by itself, because the kernel was reset or the client closed.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import type { Execution } from "effect-jupyter"
+ *
+ * export const handled = <A>(execution: Effect.Effect<A, Execution.ExecutionFailure>) =>
+ *   execution.pipe(
+ *     Effect.catchReason("KernelError", "ExecutionAborted", (reason) => Effect.logInfo(reason.detail))
+ *   )
+ * ```
+ */
 export class ExecutionAborted
   extends Schema.TaggedError<ExecutionAborted>("effect-jupyter/Execution/ExecutionAborted")(
     "ExecutionAborted",
@@ -287,7 +352,20 @@ export class ExecutionAborted
   }
 }
 
-/** The code asked for input, and nobody is there to give it. */
+/**
+ * The code asked for input, and nobody is there to give it.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import type { Execution } from "effect-jupyter"
+ *
+ * export const handled = <A>(execution: Effect.Effect<A, Execution.ExecutionFailure>) =>
+ *   execution.pipe(
+ *     Effect.catchReason("KernelError", "InputRequested", (reason) => Effect.logError(`Unanswered: ${reason.prompt}`))
+ *   )
+ * ```
+ */
 export class InputRequested
   extends Schema.TaggedError<InputRequested>("effect-jupyter/Execution/InputRequested")("InputRequested", {
     kernelId,
@@ -300,7 +378,20 @@ export class InputRequested
   }
 }
 
-/** The output exceeded a limit past which the execution was not to go on. */
+/**
+ * The output exceeded a limit past which the execution was not to go on.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import type { Execution } from "effect-jupyter"
+ *
+ * export const handled = <A>(execution: Effect.Effect<A, Execution.ExecutionFailure>) =>
+ *   execution.pipe(
+ *     Effect.catchReason("KernelError", "OutputLimitExceeded", (reason) => Effect.logError(`More than ${reason.limit} bytes`))
+ *   )
+ * ```
+ */
 export class OutputLimitExceeded
   extends Schema.TaggedError<OutputLimitExceeded>("effect-jupyter/Execution/OutputLimitExceeded")(
     "OutputLimitExceeded",

@@ -11,7 +11,19 @@ const identifier = <const Tag extends string>(tag: Tag) => `effect-jupyter/Kerne
 const Lines = Schema.Array(Schema.String)
 const quoted = (lines: ReadonlyArray<string>): string => lines.length === 0 ? "" : `\n${lines.join("\n")}`
 
-/** No interpreter was found that can run the gateway. */
+/**
+ * No interpreter was found that can run the gateway.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.scoped(KernelGateway.make()).pipe(
+ *   Effect.catchReason("GatewayError", "PythonNotFound", (reason) => Effect.logError(reason.detail))
+ * )
+ * ```
+ */
 export class PythonNotFound extends Schema.TaggedError<PythonNotFound>(identifier("PythonNotFound"))(
   "PythonNotFound",
   {
@@ -26,7 +38,19 @@ export class PythonNotFound extends Schema.TaggedError<PythonNotFound>(identifie
   }
 }
 
-/** The managed environment could not be made. */
+/**
+ * The managed environment could not be made.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.scoped(KernelGateway.make()).pipe(
+ *   Effect.catchReason("GatewayError", "ProvisioningFailed", (reason) => Effect.logError(reason.output.join("\n")))
+ * )
+ * ```
+ */
 export class ProvisioningFailed
   extends Schema.TaggedError<ProvisioningFailed>(identifier("ProvisioningFailed"))(
     "ProvisioningFailed",
@@ -44,7 +68,19 @@ export class ProvisioningFailed
   }
 }
 
-/** The gateway's process could not be started, or it gave up while it was starting. */
+/**
+ * The gateway's process could not be started, or it gave up while it was starting.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.scoped(KernelGateway.make()).pipe(
+ *   Effect.catchReason("GatewayError", "StartFailed", (reason) => Effect.logError(reason.output.join("\n")))
+ * )
+ * ```
+ */
 export class StartFailed extends Schema.TaggedError<StartFailed>(identifier("StartFailed"))("StartFailed", {
   detail: Schema.String,
   /** The last lines of the gateway's log. */
@@ -55,7 +91,19 @@ export class StartFailed extends Schema.TaggedError<StartFailed>(identifier("Sta
   }
 }
 
-/** The gateway did not answer in time. */
+/**
+ * The gateway did not answer in time.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.scoped(KernelGateway.make()).pipe(
+ *   Effect.catchReason("GatewayError", "StartTimeout", (reason) => Effect.logError(reason.timeout))
+ * )
+ * ```
+ */
 export class StartTimeout
   extends Schema.TaggedError<StartTimeout>(identifier("StartTimeout"))("StartTimeout", {
     timeout: Schema.Duration,
@@ -68,7 +116,19 @@ export class StartTimeout
   }
 }
 
-/** The port that was asked for is taken. */
+/**
+ * The port that was asked for is taken.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.scoped(KernelGateway.make()).pipe(
+ *   Effect.catchReason("GatewayError", "PortInUse", (reason) => Effect.logError(`Taken: ${reason.port}`))
+ * )
+ * ```
+ */
 export class PortInUse extends Schema.TaggedError<PortInUse>(identifier("PortInUse"))("PortInUse", {
   host: Schema.String,
   port: Schema.Int,
@@ -78,7 +138,19 @@ export class PortInUse extends Schema.TaggedError<PortInUse>(identifier("PortInU
   }
 }
 
-/** The gateway's process ended although nobody asked it to. */
+/**
+ * The gateway's process ended although nobody asked it to.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.scoped(KernelGateway.make()).pipe(
+ *   Effect.catchReason("GatewayError", "Exited", (reason) => Effect.logError(`Exit code ${reason.exitCode}`))
+ * )
+ * ```
+ */
 export class Exited extends Schema.TaggedError<Exited>(identifier("Exited"))("Exited", {
   /** The exit code; 128 and the number of the signal if one killed it, `undefined` if nobody knows. */
   exitCode: Schema.UndefinedOr(Schema.Int),
@@ -93,7 +165,19 @@ export class Exited extends Schema.TaggedError<Exited>(identifier("Exited"))("Ex
   }
 }
 
-/** The server refused the credentials. */
+/**
+ * The server refused the credentials.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.scoped(KernelGateway.make()).pipe(
+ *   Effect.catchReason("GatewayError", "Unauthorized", (reason) => Effect.logError(`Status ${reason.status}`))
+ * )
+ * ```
+ */
 export class Unauthorized
   extends Schema.TaggedError<Unauthorized>(identifier("Unauthorized"))("Unauthorized", {
     url: Schema.String,
@@ -104,7 +188,19 @@ export class Unauthorized
   }
 }
 
-/** The server cannot be reached, or what answers is no Jupyter server. */
+/**
+ * The server cannot be reached, or what answers is no Jupyter server.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.scoped(KernelGateway.make()).pipe(
+ *   Effect.catchReason("GatewayError", "Unreachable", (reason) => Effect.logError(reason.detail))
+ * )
+ * ```
+ */
 export class Unreachable extends Schema.TaggedError<Unreachable>(identifier("Unreachable"))("Unreachable", {
   url: Schema.String,
   detail: Schema.String,
@@ -114,7 +210,18 @@ export class Unreachable extends Schema.TaggedError<Unreachable>(identifier("Unr
   }
 }
 
-/** The schema of {@link GatewayErrorReason}. */
+/**
+ * The schema of {@link GatewayErrorReason}.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * const isReason = Schema.is(KernelGateway.GatewayErrorReason)
+ * console.log(isReason(new KernelGateway.PortInUse({ host: "127.0.0.1", port: 80 }))) // => true
+ * ```
+ */
 export const GatewayErrorReason = Schema.Union([
   PythonNotFound,
   ProvisioningFailed,
@@ -170,7 +277,17 @@ export function isGatewayError(value: unknown): value is GatewayError {
   return Predicate.hasProperty(value, GatewayErrorTypeId)
 }
 
-/** The failure for a reason. */
+/**
+ * The failure for a reason.
+ *
+ * @example
+ * ```ts
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * const { gatewayError, PortInUse } = KernelGateway
+ * console.log(gatewayError(new PortInUse({ host: "127.0.0.1", port: 80 })).message)
+ * ```
+ */
 export function gatewayError(reason: GatewayErrorReason): GatewayError {
   return new GatewayError({ reason })
 }

@@ -84,7 +84,7 @@ const maxPayload = 512 * 1024 * 1024
  *   })
  *   channel.listen("1", (message) => console.log(message.header.msg_type))
  *   yield* channel.send(request("kernel_info_request", { id: "1", session: "one", content: {} }))
- *   yield* channel.lost
+ *   return yield* channel.lost
  * }).pipe(Effect.scoped)
  * ```
  */

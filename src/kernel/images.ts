@@ -43,11 +43,8 @@ export const save: (
     const { mimeType } = format
     const fs = yield* FileSystem.FileSystem
     const path = yield* Path.Path
-    // Notebooks may hold long texts as lists of lines.
-    const source = data[mimeType]
-    const text = Array.isArray(source) ? source.join("") : String(source)
     const bytes = yield* Effect.mapError(
-      Effect.fromResult(format.bytes(text)),
+      Effect.fromResult(Result.flatMap(textOf(data[mimeType]), format.bytes)),
       (error) => new ImageError({ mimeType, detail: error.message }),
     )
     const file = path.join(directory, `${SecureRandom.uuidV4Unsafe().slice(0, 13)}.${format.extension}`)
@@ -62,6 +59,14 @@ export const save: (
     return Option.some(new Image({ path: file, mimeType }))
   },
 )
+
+/** Notebooks may hold long texts as lists of lines. */
+function textOf(source: unknown): Result.Result<string, Error> {
+  const lines: ReadonlyArray<unknown> = Array.isArray(source) ? source : [source]
+  return lines.every((line) => typeof line === "string")
+    ? Result.succeed(lines.join(""))
+    : Result.fail(new Error("It is no text"))
+}
 
 function fromBase64(text: string): Result.Result<Uint8Array, Error> {
   return Base64.decode(text.replace(/\s/g, ""))

@@ -4,7 +4,6 @@
  */
 import { spawnSync } from "node:child_process"
 import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { basename } from "node:path"
 import process from "node:process"
 
 const folder = ".docs"
@@ -17,13 +16,14 @@ function uncomment(text: string): string {
 }
 
 function checkExports(file: string, text: string): void {
-  const isPublic = !/^src\/[^/]+\//.test(file) && basename(file) !== "platform.ts"
+  // The errors of a gateway are exported by its module.
+  const isPublic = !/^src\/[^/]+\//.test(file) || file === "src/gateway/error.ts"
   const exported = /(\/\*\*(?:(?!\*\/).)*\*\/\n)?^export (?:declare )?(\w+) (\w+)/gms
   const documented = new Set<string>()
   for (const [, doc, kind, name = ""] of text.matchAll(exported)) {
     if (kind === "type" && documented.has(name)) continue
     if (doc === undefined) problems.push(`${file}: "${name}" has no JSDoc`)
-    else if (isPublic && (kind === "const" || kind === "function") && !doc.includes("@example")) {
+    else if (isPublic && /^(const|function|class)$/.test(kind ?? "") && !doc.includes("@example")) {
       problems.push(`${file}: "${name}" has no example`)
     }
     documented.add(name)
@@ -47,7 +47,10 @@ writeFileSync(
   `${folder}/tsconfig.json`,
   JSON.stringify({
     extends: "../tsconfig.json",
-    compilerOptions: { noUnusedLocals: false, plugins: [] },
+    compilerOptions: {
+      noUnusedLocals: false,
+      plugins: [{ name: "@effect/language-service", diagnosticSeverity: { globalConsole: "off" } }],
+    },
     include: ["*.ts"],
   }),
 )

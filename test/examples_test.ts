@@ -1,0 +1,254 @@
+import { assert, layer } from "@effect/vitest"
+import { Clock, Deferred, Effect, Fiber, FileSystem, Path, Schema, Stream } from "effect"
+import { FetchHttpClient, HttpClient, HttpClientRequest, HttpClientResponse } from "effect/http"
+import { ChildProcess } from "effect/process"
+import { createServer } from "node:net"
+import { fileURLToPath } from "node:url"
+import { Execution } from "../src/mod.ts"
+import * as Platform from "../src/platform.ts"
+import { slow, temporary } from "./support/kernel.ts"
+import { descendants, supervisors, survivors } from "./support/processes.ts"
+
+const pathOf = (name: string): string => fileURLToPath(new URL(`../${name}`, import.meta.url))
+
+/** Starts an example as a user would, but in a folder of its own, which takes its images and temporary files. */
+const start = Effect.fnUntraced(
+  function* (args: ReadonlyArray<string>, env: Record<string, string> = {}) {
+    const fs = yield* FileSystem.FileSystem
+    const path = yield* Path.Path
+    const folder = yield* temporary
+    const temporaryFiles = path.join(folder, "tmp")
+    yield* fs.makeDirectory(temporaryFiles)
+    const [example = "", ...rest] = args
+    const handle = yield* ChildProcess.make(
+      pathOf("node_modules/.bin/node"),
+      ["--conditions=source", pathOf(`examples/${example}`), ...rest],
+      {
+        cwd: folder,
+        env: { TMPDIR: temporaryFiles, ...env },
+        extendEnv: true,
+        stdin: "ignore",
+        forceKillAfter: "10 seconds",
+      },
+    )
+    return { folder, handle, temporaryFiles }
+  },
+)
+
+/** What belongs to a process now. */
+const look = (pid: number) => ({
+  pids: descendants(pid).map((process) => process.pid),
+  runtimeDirs: supervisors(pid).map(({ runtimeDir }) => runtimeDir),
+})
+
+/** Fails if something of an example is left although it has ended. */
+const assertNothingLeft = Effect.fnUntraced(
+  function* (seen: ReturnType<typeof look>, temporaryFiles: string) {
+    const fs = yield* FileSystem.FileSystem
+    assert.isAtLeast(seen.pids.length, 2, "a gateway and a kernel were there")
+    assert.isUndefined(survivors(seen.pids))
+    for (const directory of seen.runtimeDirs) assert.isFalse(yield* fs.exists(directory), directory)
+    assert.deepStrictEqual(yield* fs.readDirectory(temporaryFiles), [])
+  },
+)
+
+/** Runs an example to its end; gives the lines it printed, each with its time of arrival, and its folder. */
+const run = Effect.fnUntraced(function* (...args: ReadonlyArray<string>) {
+  const { folder, handle, temporaryFiles } = yield* start(args)
+  const printed: Array<{ readonly line: string; readonly at: number }> = []
+  let seen: ReturnType<typeof look> | undefined
+  const [stderr] = yield* Effect.all([
+    handle.stderr.pipe(Stream.decodeText(), Stream.mkString),
+    handle.stdout.pipe(
+      Stream.decodeText(),
+      Stream.splitLines,
+      Stream.mapEffect((line) => Effect.map(Clock.currentTimeMillis, (at) => ({ line, at }))),
+      Stream.runForEach((entry) =>
+        Effect.sync(() => {
+          printed.push(entry)
+          // All that the example needs is there when it begins to print.
+          seen ??= look(handle.pid)
+        })
+      ),
+    ),
+  ], { concurrency: 2 })
+  const lines = printed.map(({ line }) => line)
+  assert.strictEqual(stderr, "", lines.join("\n"))
+  assert.strictEqual(yield* handle.exitCode, 0, lines.join("\n"))
+  assert.isDefined(seen)
+  if (seen !== undefined) yield* assertNothingLeft(seen, temporaryFiles)
+  return { folder, lines, printed }
+})
+
+/** The lines below a heading, without their indentation. */
+const section = (lines: ReadonlyArray<string>, heading: string): ReadonlyArray<string> => {
+  const from = lines.findIndex((line) => line.startsWith(heading))
+  assert.isAtLeast(from, 0, `"${heading}" in\n${lines.join("\n")}`)
+  const below = lines.slice(from + 1)
+  const length = below.findIndex((line) => !line.startsWith("  "))
+  return (length < 0 ? below : below.slice(0, length)).map((line) => line.trim())
+}
+
+const freePort = Effect.callback<number>((resume) => {
+  const server = createServer().listen(0, "127.0.0.1", () => {
+    const address = server.address()
+    const port = typeof address === "object" && address !== null ? address.port : 0
+    server.close(() => resume(Effect.succeed(port)))
+  })
+})
+
+const Line = Schema.toCodecJson(Schema.Union([
+  Execution.Chunk,
+  Execution.ExecutionResult,
+  Execution.ExecutionError,
+  Execution.KernelError,
+]))
+const decode = Schema.decodeUnknownSync(Schema.fromJsonString(Line))
+
+layer(Platform.layer, slow)("Examples", (it) => {
+  it.effect("are all tested here", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const tested = ["errors.ts", "pipeline.ts", "quickstart.ts", "service.ts", "streaming.ts"]
+      assert.deepStrictEqual((yield* fs.readDirectory(pathOf("examples"))).sort(), tested)
+    }))
+
+  it.effect("quickstart.ts streams, recovers, times out, keeps the state and saves a plot", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* Path.Path
+      const { folder, lines, printed } = yield* run("quickstart.ts")
+
+      assert.deepStrictEqual(section(lines, "Output arrives"), ["3 ...", "2 ...", "1 ...", "Lift-off!"])
+      const at = (text: string) => printed.find(({ line }) => line.trim() === text)?.at ?? NaN
+      assert.isAtLeast(at("Lift-off!") - at("3 ..."), 500, "lines arrive when they are printed")
+
+      assert.deepStrictEqual(section(lines, "An exception"), ["Caught ZeroDivisionError: division by zero"])
+      assert.deepStrictEqual(section(lines, "Code that takes too long"), ["Stopped after 1s"])
+      assert.match(section(lines, "The kernel's state").join(), /^The flight had reached [1-9]\d* metres$/)
+
+      const [saved = ""] = section(lines, "A plot")
+      const image = saved.replace(/^Saved /, "")
+      assert.match(image, /^images\/.+\.png$/)
+      const bytes = yield* fs.readFile(path.join(folder, image))
+      assert.strictEqual(String.fromCharCode(...bytes.slice(1, 4)), "PNG")
+      assert.deepStrictEqual(yield* fs.readDirectory(path.join(folder, "images")), [path.basename(image)])
+    }))
+
+  it.effect("streaming.ts prints text as it arrives, counts displays and ends an endless loop", () =>
+    Effect.gen(function* () {
+      const { lines } = yield* run("streaming.ts")
+
+      assert.include(lines, "0% 20% 40% 60% 80% 100% ")
+      const cell = section(lines, "What a cell puts out")
+      assert.deepStrictEqual(cell.filter((line, index) => line !== cell[index - 1] || line !== "TextChunk"), [
+        "TextChunk",
+        "DisplayChunk with text/plain, text/html",
+        "DisplayChunk with text/plain",
+        "DisplayChunk with text/plain",
+        "ExecutionResult",
+        "3 displays",
+      ])
+      assert.deepStrictEqual(section(lines, "The first lines"), ["tick 1", "tick 2", "tick 3"])
+      const stopped = /^Stopped after (\d+) ticks$/.exec(section(lines, "The kernel is free").join())
+      assert.isAtLeast(Number(stopped?.[1]), 3)
+      assert.isBelow(Number(stopped?.[1]), 50, "the loop ended with its consumer")
+    }))
+
+  it.effect("errors.ts handles exceptions, timeouts, flaky code and dead kernels", () =>
+    Effect.gen(function* () {
+      const { lines } = yield* run("errors.ts")
+
+      assert.deepStrictEqual(section(lines, "An exception"), [
+        "ValueError: row 3 has no date",
+        "3 rows were fine",
+      ])
+      assert.match(section(lines, "So does a timeout").join(), /^After 1s: Page 1/)
+      assert.deepStrictEqual(section(lines, "Failures are values"), [
+        "attempt 1 found nobody at home",
+        "attempt 2 found nobody at home",
+        "Answered at attempt 3",
+      ])
+      assert.deepStrictEqual(section(lines, "A kernel that dies"), [`KernelDied after "Goodbye"`])
+      assert.deepStrictEqual(section(lines, "The new kernel works"), [
+        "NameError: name 'attempts' is not defined",
+      ])
+      assert.deepStrictEqual(section(lines, "Each reason"), ["KernelDied", "The answer is 42 again"])
+    }))
+
+  it.effect("pipeline.ts shares the work between two kernels", () =>
+    Effect.gen(function* () {
+      const { lines } = yield* run("pipeline.ts")
+
+      const estimates = lines.flatMap((line) => /^Seed (\d): pi is about (3\.1\d*)$/.exec(line)?.[1] ?? [])
+      assert.deepStrictEqual(estimates, ["1", "2", "3", "4", "5", "6", "7", "8"], "in order")
+      assert.include(lines, "All 8 estimates: pi is about 3.141")
+      assert.include(lines, "Computed by 2 kernels from 1600000 samples")
+    }))
+
+  it.effect("service.ts --demo streams JSON lines, survives hang-ups and dead kernels", () =>
+    Effect.gen(function* () {
+      const { lines } = yield* run("service.ts", "--demo")
+      const decoded = (heading: string) => section(lines, heading).map((line) => decode(line))
+
+      const [text, display, result] = decoded("Chunks, and the result")
+      assert.deepStrictEqual(text, new Execution.TextChunk({ name: "stdout", text: "hello\n" }))
+      assert.strictEqual(display?._tag === "DisplayChunk" && display.text, "42")
+      assert.strictEqual(result?._tag === "ExecutionResult" && result.text, "hello\n42")
+
+      const failure = decoded("A failure").at(-1)
+      assert.instanceOf(failure, Execution.ExecutionError)
+      assert.strictEqual(failure?._tag === "ExecutionError" && failure.ename, "ZeroDivisionError")
+      assert.strictEqual(failure?._tag === "ExecutionError" && failure.partial.text, "6", "state is shared")
+
+      const begun = decoded("A client that has seen enough")
+      assert.deepStrictEqual(begun.map(({ _tag }) => _tag), ["TextChunk", "TextChunk"])
+      assert.match(begun.map((line) => line._tag === "TextChunk" ? line.text : "").join(""), /^x is 7\b/)
+
+      const died = decoded("A kernel that dies").at(-1)
+      assert.strictEqual(died?._tag === "KernelError" && died.reason._tag, "KernelDied")
+      assert.deepStrictEqual(section(lines, "Lines are typed values"), [
+        "TextChunk: False",
+        "ExecutionResult: False",
+      ])
+    }))
+
+  it.effect("service.ts serves until it is interrupted", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      const { handle, temporaryFiles } = yield* start(["service.ts"], { PORT: `${port}` })
+      const listening = yield* Deferred.make<string>()
+      // Read to the end: a pipe that is full or closed would disturb the service.
+      const log = yield* handle.all.pipe(
+        Stream.decodeText(),
+        Stream.splitLines,
+        Stream.tap((line) => line.includes("Listening on") ? Deferred.succeed(listening, line) : Effect.void),
+        Stream.mkString,
+        Effect.forkScoped,
+      )
+      yield* Effect.raceFirst(
+        Deferred.await(listening),
+        Effect.flatMap(Fiber.join(log), (text) => Effect.die(`It ended early: ${text}`)),
+      )
+      const post = (type: string) =>
+        HttpClientRequest.post(`http://127.0.0.1:${port}/execute`).pipe(
+          HttpClientRequest.bodyText(`{"code":"print(6 * 7)"}`, type),
+          HttpClient.execute,
+        )
+      const seen = look(handle.pid)
+
+      const lines = yield* post("application/json").pipe(
+        HttpClientResponse.stream,
+        Stream.decodeText(),
+        Stream.splitLines,
+        Stream.map((line) => decode(line)),
+        Stream.runCollect,
+      )
+      assert.deepStrictEqual(lines.map(({ _tag }) => _tag), ["TextChunk", "ExecutionResult"])
+      assert.strictEqual((yield* post("text/plain")).status, 400, "a web page could send this")
+
+      yield* handle.kill({ killSignal: "SIGINT" })
+      assert.strictEqual(yield* handle.exitCode, 130)
+      yield* assertNothingLeft(seen, temporaryFiles)
+    }).pipe(Effect.provide(FetchHttpClient.layer)))
+})

@@ -1,0 +1,411 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Schema } from "effect"
+import { Chunk, ClearOutput, DisplayChunk, ExecutionResult, Image, TextChunk } from "../../src/execution.ts"
+import type { JsonObject, Message } from "../../src/jupyter/message.ts"
+import * as Reducer from "../../src/kernel/reducer.ts"
+
+const message = (type: string, content: JsonObject): Message => ({
+  channel: type === "execute_reply" ? "shell" : "iopub",
+  header: { msg_id: "m", msg_type: type },
+  parentHeader: { msg_id: "request" },
+  metadata: {},
+  content,
+  buffers: [],
+})
+const idle = message("status", { execution_state: "idle" })
+const reply = message("execute_reply", { status: "ok", execution_count: 3 })
+
+const follow = (...messages: ReadonlyArray<Message>) => {
+  let progress = Reducer.initial
+  const outputs: Array<Reducer.Output> = []
+  for (const message of messages) {
+    const [next, output] = Reducer.step(progress, message)
+    progress = next
+    if (output !== undefined) outputs.push(output)
+  }
+  return { progress, outputs }
+}
+
+const toChunk = (output: Reducer.Output): Chunk => {
+  switch (output._tag) {
+    case "Text":
+      return new TextChunk({ name: output.name, text: output.text })
+    case "Clear":
+      return new ClearOutput({ wait: output.wait })
+    case "Display": {
+      const { data, displayId, executionCount, metadata } = output
+      const text = data["text/plain"]
+      return new DisplayChunk({
+        data,
+        metadata,
+        text: typeof text === "string" ? text : undefined,
+        image: undefined,
+        displayId,
+        executionCount,
+      })
+    }
+  }
+}
+const said = (text: string) => new TextChunk({ name: "stdout", text })
+const shown = (text: string | undefined, options: { id?: string; image?: Image } = {}) =>
+  new DisplayChunk({
+    data: {},
+    metadata: {},
+    text,
+    image: options.image,
+    displayId: options.id,
+    executionCount: undefined,
+  })
+const clear = new ClearOutput({ wait: false })
+const clearLater = new ClearOutput({ wait: true })
+const image = (path: string) => new Image({ path, mimeType: "image/png" })
+
+interface Update {
+  readonly update: DisplayChunk
+}
+const resultOf = (...steps: ReadonlyArray<Chunk | Update>): ExecutionResult => {
+  const transcript = steps.reduce(
+    (transcript, step) =>
+      "update" in step ? Reducer.append(transcript, step.update, true) : Reducer.append(transcript, step),
+    Reducer.empty(),
+  )
+  return Reducer.toResult(transcript, undefined)
+}
+const textsOf = (result: ExecutionResult) => result.displays.map(({ text }) => text)
+
+describe("step", () => {
+  it("is over when reply and idle have arrived, whichever comes first", () => {
+    assert.isFalse(Reducer.isOver(Reducer.initial))
+    assert.isFalse(Reducer.isOver(follow(reply).progress))
+    assert.isFalse(Reducer.isOver(follow(reply, reply).progress))
+    assert.isFalse(Reducer.isOver(follow(idle).progress))
+    assert.isFalse(Reducer.isOver(follow(idle, idle).progress))
+    assert.isTrue(Reducer.isOver(follow(reply, idle).progress))
+    assert.isTrue(Reducer.isOver(follow(idle, reply).progress))
+  })
+
+  it("takes output that the reply has overtaken", () => {
+    const late = message("stream", { name: "stdout", text: "late" })
+    assert.deepStrictEqual(follow(reply, late, idle).outputs, [{
+      _tag: "Text",
+      name: "stdout",
+      text: "late",
+    }])
+  })
+
+  it("takes only idle for idle", () => {
+    for (const state of ["busy", "starting", "restarting", "dead", ""]) {
+      assert.deepStrictEqual(
+        follow(message("status", { execution_state: state })).progress,
+        Reducer.initial,
+      )
+    }
+  })
+
+  it("notices when the code begins", () => {
+    assert.isTrue(follow(message("execute_input", { code: "1", execution_count: 1 })).progress.started)
+    assert.isTrue(follow(message("execute_input", {})).progress.started)
+    assert.isFalse(follow(message("status", { execution_state: "busy" })).progress.started)
+  })
+
+  it("puts out what streams, displays and results carry", () => {
+    const data = { "text/plain": "1", "application/json": { a: [1, null] } }
+    const { outputs, progress } = follow(
+      message("stream", { name: "stderr", text: "oh" }),
+      message("display_data", { data, metadata: { a: 1 }, transient: { display_id: "d" } }),
+      message("execute_result", { data, metadata: {}, execution_count: 3 }),
+      message("update_display_data", { data, metadata: {}, transient: { display_id: "d" } }),
+      message("display_data", { data, transient: { display_id: null }, execution_count: null }),
+      message("clear_output", { wait: true }),
+      message("clear_output", {}),
+    )
+    const display: Extract<Reducer.Output, { readonly _tag: "Display" }> = {
+      _tag: "Display",
+      update: false,
+      data,
+      metadata: {},
+      displayId: undefined,
+      executionCount: undefined,
+    }
+    assert.deepStrictEqual(outputs, [
+      { _tag: "Text", name: "stderr", text: "oh" },
+      { ...display, metadata: { a: 1 }, displayId: "d" },
+      { ...display, executionCount: 3 },
+      { ...display, update: true, displayId: "d" },
+      display,
+      { _tag: "Clear", wait: true },
+      { _tag: "Clear", wait: false },
+    ])
+    assert.strictEqual(progress, Reducer.initial)
+  })
+
+  it("takes text, displays and results for text, in order of arrival", () => {
+    const { outputs } = follow(
+      message("stream", { name: "stdout", text: " a\n" }),
+      message("display_data", { data: { "text/plain": "b" }, metadata: {} }),
+      message("stream", { name: "stderr", text: "c" }),
+      message("execute_result", { data: { "text/plain": "d\n" }, metadata: {}, execution_count: 1 }),
+    )
+    assert.strictEqual(resultOf(...outputs.map(toChunk)).text, "a\nbcd")
+  })
+
+  it("counts executions", () => {
+    const count = (value: unknown) =>
+      follow(message("execute_reply", { status: "ok", execution_count: value })).progress.executionCount
+    assert.strictEqual(count(3), 3)
+    assert.isUndefined(count(null))
+    assert.isUndefined(follow(message("execute_reply", { status: "ok" })).progress.executionCount)
+    // Foreign kernels write what they like, and a result takes whole numbers only.
+    assert.isUndefined(count(1.5))
+    assert.isUndefined(count(1e300))
+    assert.deepStrictEqual(
+      follow(message("execute_result", { data: {}, execution_count: 1.5 })).outputs.map(toChunk),
+      [shown(undefined)],
+    )
+  })
+})
+
+describe("step, on errors", () => {
+  const error = { ename: "ValueError", evalue: "no", traceback: ["frame 1", "frame 2"] }
+  const failed = (content: JsonObject) => message("execute_reply", { status: "error", ...content })
+
+  it("takes a syntax error from the reply", () => {
+    const { progress } = follow(failed({ ename: "SyntaxError", evalue: "bad", traceback: ["here"] }), idle)
+    assert.isTrue(Reducer.isOver(progress))
+    assert.strictEqual(progress.reply, "error")
+    assert.deepStrictEqual(progress.raised, { ename: "SyntaxError", evalue: "bad", traceback: ["here"] })
+  })
+
+  it("takes a runtime error from its message, before and after the reply", () => {
+    const other = failed({ ename: "Other", evalue: "", traceback: [] })
+    for (const messages of [[message("error", error), other], [other, message("error", error)]]) {
+      const { progress } = follow(...messages)
+      assert.strictEqual(progress.reply, "error")
+      assert.deepStrictEqual(progress.raised, error)
+    }
+  })
+
+  it("strips colours", () => {
+    const coloured = {
+      ename: "ValueError",
+      evalue: "\u001b[31mno\u001b[0m",
+      traceback: ["\u001b[0;31mframe 1\u001b[0m", "frame \u001b[38;5;241m2\u001b[39m"],
+    }
+    assert.deepStrictEqual(follow(message("error", coloured)).progress.raised, error)
+    assert.deepStrictEqual(follow(failed(coloured)).progress.raised, error)
+  })
+
+  it("makes do without a name, a value and a traceback", () => {
+    const nameless = { ename: "Error", evalue: "", traceback: [] }
+    assert.deepStrictEqual(follow(message("error", {})).progress.raised, nameless)
+    assert.deepStrictEqual(follow(failed({})).progress.raised, nameless)
+  })
+
+  it("takes an aborted reply for an end without an error", () => {
+    for (const status of ["aborted", "abort", "whatever"]) {
+      const { progress } = follow(message("execute_reply", { status, ...error }), idle)
+      assert.isTrue(Reducer.isOver(progress))
+      assert.strictEqual(progress.reply, "aborted")
+      assert.isUndefined(progress.raised)
+    }
+  })
+})
+
+describe("step, on what nobody understands", () => {
+  const knownTypes = [
+    "status",
+    "execute_input",
+    "stream",
+    "display_data",
+    "execute_result",
+    "update_display_data",
+    "clear_output",
+    "error",
+    "execute_reply",
+  ] as const
+  const Type = Schema.Union([Schema.Literals([...knownTypes, "comm_open", "input_request"]), Schema.String])
+  const orJunk = <S extends Schema.Constraint>(schema: S) =>
+    Schema.optionalKey(Schema.Union([schema, Schema.Json]))
+  /** Contents that are nearly right. */
+  const Content = Schema.Struct({
+    execution_state: orJunk(Schema.Literals(["busy", "idle"])),
+    name: orJunk(Schema.Literals(["stdout", "stderr"])),
+    text: orJunk(Schema.String),
+    data: orJunk(Schema.JsonObject),
+    metadata: orJunk(Schema.JsonObject),
+    transient: orJunk(Schema.Struct({ display_id: orJunk(Schema.String) })),
+    execution_count: orJunk(Schema.Int),
+    wait: orJunk(Schema.Boolean),
+    ename: orJunk(Schema.String),
+    evalue: orJunk(Schema.String),
+    traceback: orJunk(Schema.Array(Schema.String)),
+    status: orJunk(Schema.Literals(["ok", "error", "aborted"])),
+  })
+
+  it("counts messages of unknown types", () => {
+    const { outputs, progress } = follow(message("comm_open", { data: {} }), message("", {}))
+    assert.deepStrictEqual([outputs, progress], [[], { ...Reducer.initial, ignored: 2 }])
+  })
+
+  it("counts malformed messages of known types", () => {
+    const bad: ReadonlyArray<Message> = [
+      message("status", {}),
+      message("stream", { name: "stdin", text: "a" }),
+      message("stream", { name: "stdout", text: ["a"] }),
+      message("display_data", { data: [] }),
+      message("execute_result", { data: {}, metadata: 1 }),
+      message("update_display_data", { data: {}, transient: { display_id: 1 } }),
+      message("clear_output", { wait: "yes" }),
+      message("error", { ename: 1 }),
+      message("execute_reply", {}),
+    ]
+    for (const one of bad) {
+      assert.deepStrictEqual(
+        Reducer.step(Reducer.initial, one),
+        [{ ...Reducer.initial, ignored: 1 }],
+        one.header.msg_type,
+      )
+    }
+  })
+
+  it.prop(
+    "loses nothing but the message",
+    [Type, Schema.Union([Content, Schema.JsonObject])],
+    ([type, content]) => {
+      const before = follow(reply).progress
+      const [after, output] = Reducer.step(before, message(type, content))
+      if (after.ignored === 0) {
+        assert.include(knownTypes, type)
+      } else {
+        assert.deepStrictEqual([after, output], [{ ...before, ignored: 1 }, undefined])
+      }
+    },
+    { arbitrary: { runs: 1000 } },
+  )
+
+  it.prop(
+    "always comes to a result",
+    [Schema.Array(Schema.Struct({ type: Type, content: Content }))],
+    ([messages]) => {
+      const { outputs, progress } = follow(...messages.map(({ content, type }) => message(type, content)))
+      const transcript = outputs.reduce(
+        (transcript, output) =>
+          Reducer.append(transcript, toChunk(output), output._tag === "Display" && output.update),
+        Reducer.empty(),
+      )
+      assert.instanceOf(Reducer.toResult(transcript, progress.executionCount), ExecutionResult)
+    },
+    { arbitrary: { runs: 500 } },
+  )
+})
+
+describe("append", () => {
+  it("comes to an empty result without output", () => {
+    const result = Reducer.toResult(Reducer.empty(), 7)
+    assert.deepStrictEqual(
+      result,
+      new ExecutionResult({ text: undefined, images: [], displays: [], executionCount: 7 }),
+    )
+    assert.isUndefined(resultOf(clear, shown(undefined), clearLater).text)
+  })
+
+  it("strips the text at both ends", () => {
+    assert.strictEqual(resultOf(said("\n "), said(" a \n b"), said("\t\n")).text, "a \n b")
+    assert.strictEqual(resultOf(said("\n")).text, "")
+  })
+
+  it.prop(
+    "joins all texts, whatever else happens",
+    [Schema.Array(Schema.Struct({ chunk: Chunk, update: Schema.Boolean }))],
+    ([steps]) => {
+      const texts = steps.flatMap(({ chunk, update }) => {
+        if (chunk._tag === "TextChunk") return [chunk.text]
+        return chunk._tag === "DisplayChunk" && !update && chunk.text !== undefined ? [chunk.text] : []
+      })
+      const result = resultOf(
+        ...steps.map(({ chunk, update }) =>
+          update && chunk._tag === "DisplayChunk" ? { update: chunk } : chunk
+        ),
+      )
+      assert.strictEqual(result.text, texts.length === 0 ? undefined : texts.join("").trim())
+    },
+  )
+
+  it("keeps the beginning and the end of the text within the limit", () => {
+    const transcript = [said("aaaa"), said("bbbb"), shown("cccc")]
+      .reduce((transcript, chunk) => Reducer.append(transcript, chunk), Reducer.empty(6))
+    assert.strictEqual(
+      Reducer.toResult(transcript, undefined).text,
+      "aaa\n[effect-jupyter] 6 bytes left out\nccc",
+    )
+  })
+
+  it("keeps images in the order they were shown", () => {
+    const [a, b, c] = [image("a"), image("b"), image("c")]
+    const result = resultOf(shown("1", { image: a }), said("2"), shown("3", { image: b }), shown("4"), {
+      update: shown("5", { id: "unknown", image: c }),
+    })
+    assert.deepStrictEqual(result.images, [a, b, c])
+    assert.deepStrictEqual(
+      resultOf(shown("1", { image: a }), clear).images,
+      [a],
+      "Files stay when displays go",
+    )
+  })
+})
+
+describe("append, on updates", () => {
+  it("replaces the display and its image, wherever the id was shown", () => {
+    const { displays, images, text } = resultOf(
+      shown("a", { id: "1", image: image("a") }),
+      shown("b", { id: "2", image: image("b") }),
+      shown("c", { id: "1" }),
+      { update: shown("d", { id: "1", image: image("d") }) },
+    )
+    const updated = shown("d", { id: "1", image: image("d") })
+    assert.deepStrictEqual(displays, [updated, shown("b", { id: "2", image: image("b") }), updated])
+    assert.deepStrictEqual(images, [image("d"), image("b")])
+    assert.strictEqual(text, "abc", "An update is not printed")
+  })
+
+  it("keeps the image when the update has none", () => {
+    const result = resultOf(shown("a", { id: "1", image: image("a") }), { update: shown("b", { id: "1" }) })
+    assert.deepStrictEqual(result.images, [image("a")])
+    assert.deepStrictEqual(textsOf(result), ["b"])
+  })
+
+  it("adds no display for an unknown id", () => {
+    const result = resultOf(shown("a", { id: "1" }), { update: shown("b", { id: "2" }) })
+    assert.deepStrictEqual(textsOf(result), ["a"])
+    assert.deepStrictEqual(textsOf(resultOf({ update: shown("b", { id: "2" }) })), [])
+  })
+
+  it("replaces nothing without an id", () => {
+    const result = resultOf(shown("a", { image: image("a") }), shown("b"), {
+      update: shown("c", { image: image("c") }),
+    })
+    assert.deepStrictEqual(textsOf(result), ["a", "b"])
+    assert.deepStrictEqual(result.images, [image("a"), image("c")])
+  })
+})
+
+describe("append, on clearing", () => {
+  it("clears displays at once, and text never", () => {
+    const result = resultOf(said("a"), shown("b"), clear)
+    assert.deepStrictEqual([textsOf(result), result.text], [[], "ab"])
+    assert.deepStrictEqual(textsOf(resultOf(shown("a"), clear, shown("b"))), ["b"])
+  })
+
+  it("waits for the next output, be it text or a display", () => {
+    assert.deepStrictEqual(textsOf(resultOf(shown("a"), clearLater)), ["a"])
+    assert.deepStrictEqual(textsOf(resultOf(shown("a"), clearLater, said("b"))), [])
+    const result = resultOf(shown("a"), clearLater, shown("b"), shown("c"))
+    assert.deepStrictEqual([textsOf(result), result.text], [["b", "c"], "abc"])
+  })
+
+  it("does not take an update for output", () => {
+    const update = { update: shown("b", { id: "1" }) }
+    assert.deepStrictEqual(textsOf(resultOf(shown("a", { id: "1" }), clearLater, update)), ["b"])
+    assert.deepStrictEqual(textsOf(resultOf(shown("a", { id: "1" }), clearLater, update, said("c"))), [])
+  })
+})
