@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import sys
+import tempfile
 
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from kernel_gateway.gatewayapp import KernelGatewayApp
@@ -109,6 +110,8 @@ def configuration(settings):
 
 def main():
     settings = json.loads(sys.argv[1])
+    # Jupyter never removes the temporary directories that it makes; there the supervisor does.
+    tempfile.tempdir = settings["runtimeDir"]
     start_one_kernel_at_a_time()
     write_kernelspec(settings["runtimeDir"], settings["kernelLauncher"])
     app = Gateway.instance()
