@@ -14,10 +14,13 @@ import * as Stream from "effect/Stream"
 import { type Chunk, type ExecutionFailure, type ExecutionResult, KernelError } from "./execution.ts"
 import * as Gateway from "./gateway/connection.ts"
 import * as Connection from "./kernel/connection.ts"
+import type { InputRequest } from "./kernel/run.ts"
 import * as Session from "./kernel/session.ts"
 import * as Setup from "./kernel/setup.ts"
 import { KernelGateway } from "./kernel_gateway.ts"
 import * as Platform from "./platform.ts"
+
+export type { InputRequest } from "./kernel/run.ts"
 
 /** How to run one piece of code. */
 export interface ExecuteOptions {
@@ -31,6 +34,11 @@ export interface ExecuteOptions {
    * how many are left out. Chunks of a stream are not cut. 500 MB by default.
    */
   readonly outputLimit?: number
+  /**
+   * Answers code that calls `input()` or `getpass()`. Without it such code fails with the reason
+   * `InputRequested`.
+   */
+  readonly onInput?: (request: InputRequest) => Effect.Effect<string>
 }
 
 /**

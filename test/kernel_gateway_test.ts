@@ -52,6 +52,16 @@ layer(kernelLayer(), slow)("KernelGateway", (it) => {
       assert.deepStrictEqual(all, Array.from({ length: 20 }, () => "2"))
     }))
 
+  it.effect("a kernel that is deleted takes with it what it started, in whatever session", () =>
+    Effect.gen(function* () {
+      const code = "import subprocess; print(subprocess.Popen(['sleep', '1000'], start_new_session=True).pid)"
+      const pid = yield* KernelClient.make().pipe(
+        Effect.flatMap((kernel) => text(kernel.execute(code))),
+        Effect.scoped,
+      )
+      yield* eventually(() => survivors([Number(pid)]), 5)
+    }))
+
   it.effect("both wire formats work", () =>
     Effect.gen(function* () {
       const gateway = yield* KernelGateway.KernelGateway

@@ -4,15 +4,20 @@
  *
  * @module
  */
+import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Latch from "effect/Latch"
 import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Socket from "effect/socket/Socket"
 import { WebSocket } from "ws"
-import { type Message, parentId, type WireError } from "./message.ts"
+import { type Message, parentId, request, type WireError } from "./message.ts"
+import * as Sequence from "./sequence.ts"
 import * as WireLegacy from "./wire_legacy.ts"
 import * as WireV1 from "./wire_v1.ts"
 
@@ -40,31 +45,68 @@ export interface ChannelOptions {
   readonly session: string
   /** A peer that does not answer a ping before the next one is due counts as lost. */
   readonly pingInterval: Duration.Input
+  /** How long to try to get a lost connection back; 10 seconds by default. */
+  readonly reconnectTimeout?: Duration.Input
   /** Takes the messages that nobody listens for, the kernel's own ones among them. */
   readonly onUnclaimed: (message: Message) => void
   /** Takes note of a frame that is no message. */
   readonly onMalformed: (error: WireError) => void
+  /** Takes note of a connection that was lost and is back. */
+  readonly onReconnected?: () => void
   /** Subprotocols to offer; v1 by default, none for the legacy format. */
   readonly protocols?: ReadonlyArray<string>
+}
+
+/** Who waits for the messages that answer a request. */
+export interface Listener {
+  /** Takes a message; `bytes` is the length of its frame. */
+  readonly onMessage: (message: Message, bytes: number) => void
+  /**
+   * The connection was cut and is back, and the kernel has since answered everything that was asked before:
+   * what has not arrived by now never will.
+   */
+  readonly onFenced?: () => void
 }
 
 /** An open connection. */
 export interface Channel {
   /** The format that the server agreed to. */
   readonly protocol: "v1" | "legacy"
+  /** Sends a message once; waits for the connection if it is being restored. */
   readonly send: (message: Message) => Effect.Effect<void, ChannelError>
-  /** From now on `listener` gets the messages whose parent is the request `id`. */
-  readonly listen: (id: string, listener: (message: Message) => void) => void
+  /** From now on the listener gets the messages whose parent is the request `id`. */
+  readonly listen: (id: string, listener: Listener) => void
   readonly forget: (id: string) => void
-  /** Fails when the connection is gone; never succeeds. */
+  /** Reads no further until {@link release}: the messages wait in the server. */
+  readonly hold: () => void
+  readonly release: () => void
+  /** Succeeds when the kernel has answered everything it was asked on the shell channel before. */
+  readonly fence: Effect.Effect<void, ChannelError>
+  /** Begins to count messages for {@link isComplete}. */
+  readonly mark: () => void
+  /** Whether all messages since {@link mark} arrived: certainly so if the connection was never cut. */
+  readonly isComplete: () => boolean
+  /** Fails when the connection is gone for good; never succeeds. */
   readonly lost: Effect.Effect<never, ChannelError>
 }
 
 /** Larger messages cannot become a JavaScript string. */
 const maxPayload = 512 * 1024 * 1024
 
+/** How many message ids are remembered to recognise a message that comes again after a reconnection. */
+const remembered = 8192
+
+/** One WebSocket. */
+interface Link {
+  readonly scope: Scope.Closeable
+  readonly websocket: WebSocket
+  readonly pull: Socket.Reader["pull"]
+  readonly protocol: "v1" | "legacy"
+}
+
 /**
- * Connects to the channels of a kernel; the connection closes with the scope.
+ * Connects to the channels of a kernel; the connection closes with the scope. A connection that is cut is
+ * restored under the same session, so that the server replays what was missed.
  *
  * @example
  * ```ts
@@ -82,7 +124,7 @@ const maxPayload = 512 * 1024 * 1024
  *     onUnclaimed: () => {},
  *     onMalformed: () => {}
  *   })
- *   channel.listen("1", (message) => console.log(message.header.msg_type))
+ *   channel.listen("1", { onMessage: (message) => console.log(message.header.msg_type) })
  *   yield* channel.send(request("kernel_info_request", { id: "1", session: "one", content: {} }))
  *   return yield* channel.lost
  * }).pipe(Effect.scoped)
@@ -90,91 +132,220 @@ const maxPayload = 512 * 1024 * 1024
  */
 export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelError, Scope.Scope> = Effect
   .fnUntraced(function* (options: ChannelOptions) {
-    const address = `${options.url.replace(/^http/, "ws").replace(/\/+$/, "")}/api/kernels/${
-      encodeURIComponent(options.kernelId)
-    }/channels?session_id=${encodeURIComponent(options.session)}`
-    const open = Effect.fnUntraced(function* (protocols: ReadonlyArray<string>) {
-      const websocket = yield* Effect.acquireRelease(
-        Effect.sync(() =>
-          new WebSocket(address, [...protocols], {
-            headers: options.headers,
-            maxPayload,
-            perMessageDeflate: false,
-          })
-        ),
-        // No closing handshake: a peer that does not answer must not keep the socket open.
-        (websocket) => Effect.sync(() => websocket.terminate()),
-      )
-      const socket = yield* Socket.fromWebSocket(Effect.succeed(websocket), { openTimeout: "30 seconds" })
-      const { pull } = yield* Effect.mapError(socket.reader, toChannelError)
-      return { websocket, socket, pull }
-    })
-    const { pull, socket, websocket } = yield* open(options.protocols ?? [WireV1.subprotocol]).pipe(
-      // A server that knows no subprotocol accepts the connection, but `ws` does not.
-      Effect.catchIf((error) => error.detail.includes("Server sent no subprotocol"), () => open([])),
-    )
-    const writer = yield* socket.writer
-    const protocol = websocket.protocol === WireV1.subprotocol ? "v1" : "legacy"
-
-    const listeners = new Map<string, (message: Message) => void>()
+    const outer = yield* Effect.scope
+    const listeners = new Map<string, Listener>()
+    const seen = new Set<string>()
+    const gate = yield* Latch.make(true)
+    const connected = yield* Latch.make(true)
     const lost = yield* Deferred.make<never, ChannelError>()
+    let sequence = Sequence.unknown
+    let cut = false
+    let held = false
 
-    const receive = (frame: string | Uint8Array): void => {
+    const receive = (frame: string | Uint8Array, protocol: Link["protocol"]): void => {
       const decoded = protocol === "v1" && typeof frame !== "string"
         ? WireV1.decode(frame)
         : WireLegacy.decode(frame)
       if (Result.isFailure(decoded)) return options.onMalformed(decoded.failure)
       const message = decoded.success
-      const listener = listeners.get(parentId(message) ?? "") ?? options.onUnclaimed
-      listener(message)
+      if (seen.has(message.header.msg_id)) return
+      remember(message.header.msg_id)
+      sequence = Sequence.observe(sequence, message, options.session)
+      const listener = listeners.get(parentId(message) ?? "")
+      if (listener === undefined) options.onUnclaimed(message)
+      else listener.onMessage(message, frame.length)
     }
-    yield* pull.pipe(
-      Effect.map((frames) => frames.forEach(receive)),
-      Effect.forever({ disableYield: true }),
-      Effect.mapError(toChannelError),
+    const remember = (id: string): void => {
+      seen.add(id)
+      if (seen.size <= remembered) return
+      for (const oldest of seen) return void seen.delete(oldest)
+    }
+
+    /** Reads until the connection is cut. */
+    const read = ({ protocol, pull }: Link): Effect.Effect<never, ChannelError> =>
+      pull.pipe(
+        Effect.flatMap((frames) => {
+          for (const frame of frames) receive(frame, protocol)
+          return held ? gate.await : Effect.void
+        }),
+        Effect.forever({ disableYield: true }),
+        Effect.mapError(toChannelError),
+      )
+
+    const link = Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function* () {
+        const scope = yield* Scope.fork(outer)
+        return yield* restore(Scope.provide(open(options, () => held, scope), scope)).pipe(
+          Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))),
+        )
+      })
+    )
+    let current = yield* link
+
+    const send = (message: Message): Effect.Effect<void, ChannelError> =>
+      Effect.raceFirst(connected.await, Deferred.await(lost)).pipe(
+        Effect.andThen(Effect.suspend(() => {
+          const { protocol, websocket } = current
+          // A WebSocket that is closing swallows the message; the reader is about to notice and to reconnect.
+          if (websocket.readyState !== websocket.OPEN) return Effect.delay(send(message), "10 millis")
+          return Effect.try({
+            try: () =>
+              websocket.send(protocol === "v1" ? WireV1.encode(message) : WireLegacy.encode(message)),
+            catch: (cause) => new ChannelError({ detail: causeMessage(cause) }),
+          })
+        })),
+      )
+
+    const fence = Effect.gen(function* () {
+      const id = SecureRandom.uuidV4Unsafe()
+      const passed = yield* Deferred.make<void>()
+      let answers = 0
+      yield* Effect.acquireRelease(
+        Effect.sync(() =>
+          listeners.set(id, {
+            onMessage: (message) => {
+              // Reply and idle, on two channels, each behind everything that was sent there before.
+              if (message.header.msg_type === "kernel_info_reply" || isIdle(message)) answers++
+              if (answers === 2) Deferred.doneUnsafe(passed, Exit.void)
+            },
+          })
+        ),
+        () => Effect.sync(() => listeners.delete(id)),
+      )
+      yield* send(request("kernel_info_request", { id, session: options.session, content: {} }))
+      yield* Effect.raceFirst(Deferred.await(passed), Deferred.await(lost))
+    }).pipe(Effect.scoped)
+
+    const reconnect = link.pipe(
+      Effect.retry({
+        schedule: Schedule.exponential("50 millis").pipe(
+          (backoff) => Schedule.min([backoff, Schedule.spaced("1 second")]),
+          Schedule.upTo({ duration: options.reconnectTimeout ?? "10 seconds" }),
+        ),
+        // A server that refuses knows why; one that is overloaded may change its mind.
+        while: (error) => error.code === undefined || error.code >= 500,
+      }),
+      Effect.timeoutOrElse({
+        duration: options.reconnectTimeout ?? "10 seconds",
+        orElse: () => new ChannelError({ detail: "The server cannot be reached any more" }),
+      }),
+    )
+
+    yield* Effect.gen(function* () {
+      while (true) {
+        const error = yield* Effect.flip(read(current))
+        connected.closeUnsafe()
+        cut = true
+        yield* Scope.close(current.scope, Exit.fail(error))
+        const waiting = [...listeners.values()]
+        current = yield* Effect.mapError(reconnect, (final) =>
+          new ChannelError({
+            ...(final.code === undefined ? {} : { code: final.code }),
+            detail: `${error.detail}; reconnecting failed: ${final.detail}`,
+          }))
+        connected.openUnsafe()
+        options.onReconnected?.()
+        yield* fence.pipe(
+          Effect.andThen(Effect.sync(() => waiting.forEach((listener) => listener.onFenced?.()))),
+          Effect.ignore,
+          Effect.forkIn(current.scope),
+        )
+      }
+    }).pipe(
       Effect.catch((error) => Deferred.fail(lost, error)),
       Effect.forkScoped,
     )
-    yield* Effect.forkScoped(keepAlive(websocket, options.pingInterval))
 
     return {
-      protocol,
-      send: (message) =>
-        Effect.suspend(() =>
-          websocket.readyState === websocket.OPEN
-            ? writer.write(protocol === "v1" ? WireV1.encode(message) : WireLegacy.encode(message)).pipe(
-              Effect.mapError(toChannelError),
-            )
-            // The WebSocket itself would swallow the message.
-            : Deferred.await(lost)
-        ),
+      get protocol() {
+        return current.protocol
+      },
+      send,
       listen: (id, listener) => {
         listeners.set(id, listener)
       },
       forget: (id) => {
         listeners.delete(id)
       },
+      hold: () => {
+        held = true
+        gate.closeUnsafe()
+      },
+      release: () => {
+        held = false
+        gate.openUnsafe()
+      },
+      fence,
+      mark: () => {
+        cut = false
+        sequence = Sequence.begin(sequence)
+      },
+      isComplete: () => !cut || Sequence.missing(sequence) === 0,
       lost: Deferred.await(lost),
     }
   })
 
+/** Opens one WebSocket in a scope. */
+const open = Effect.fnUntraced(function* (
+  options: ChannelOptions,
+  isHeld: () => boolean,
+  scope: Scope.Closeable,
+) {
+  const server = options.url.replace(/^http/, "ws").replace(/\/+$/, "")
+  const address = `${server}/api/kernels/${encodeURIComponent(options.kernelId)}/channels?session_id=${
+    encodeURIComponent(options.session)
+  }`
+  const dial = Effect.fnUntraced(function* (protocols: ReadonlyArray<string>) {
+    const websocket = yield* Effect.acquireRelease(
+      Effect.sync(() =>
+        new WebSocket(address, [...protocols], {
+          headers: options.headers,
+          maxPayload,
+          perMessageDeflate: false,
+        })
+      ),
+      // No closing handshake: a peer that does not answer must not keep the socket open.
+      (websocket) => Effect.sync(() => websocket.terminate()),
+    )
+    const socket = yield* Socket.fromWebSocket(Effect.succeed(websocket), { openTimeout: "30 seconds" })
+    const { pull } = yield* Effect.mapError(socket.reader, toChannelError)
+    return { websocket, pull }
+  })
+  const { pull, websocket } = yield* dial(options.protocols ?? [WireV1.subprotocol]).pipe(
+    // A server that knows no subprotocol accepts the connection, but `ws` does not.
+    Effect.catchIf((error) => error.detail.includes("Server sent no subprotocol"), () => dial([])),
+  )
+  yield* Effect.forkScoped(keepAlive(websocket, { interval: options.pingInterval, isHeld }))
+  const protocol = websocket.protocol === WireV1.subprotocol ? "v1" : "legacy"
+  const link: Link = { scope, websocket, pull, protocol }
+  return link
+})
+
 /** Pings, and cuts the connection when the pong to the last ping is still missing at the next. */
-const keepAlive = (websocket: WebSocket, interval: Duration.Input) => {
+const keepAlive = (
+  websocket: WebSocket,
+  options: { readonly interval: Duration.Input; readonly isHeld: () => boolean },
+) => {
   let answered = true
   const onPong = () => {
     answered = true
   }
-  return Effect.sync(() => {
-    if (websocket.readyState !== websocket.OPEN) return
-    if (!answered) return websocket.terminate()
-    answered = false
-    websocket.ping()
-  }).pipe(
-    Effect.delay(interval),
-    Effect.forever,
-    Effect.onExit(() => Effect.sync(() => websocket.off("pong", onPong))),
-    (loop) => Effect.andThen(Effect.sync(() => websocket.on("pong", onPong)), loop),
+  return Effect.acquireUseRelease(
+    Effect.sync(() => websocket.on("pong", onPong)),
+    () =>
+      Effect.sync(() => {
+        if (websocket.readyState !== websocket.OPEN) return
+        // While nothing is read no pong is seen.
+        if (!answered && !options.isHeld()) return websocket.terminate()
+        answered = false
+        websocket.ping()
+      }).pipe(Effect.delay(options.interval), Effect.forever),
+    () => Effect.sync(() => websocket.off("pong", onPong)),
   )
+}
+
+function isIdle(message: Message): boolean {
+  return message.header.msg_type === "status" && message.content.execution_state === "idle"
 }
 
 function toChannelError({ reason }: Socket.SocketError): ChannelError {
@@ -188,8 +359,14 @@ function toChannelError({ reason }: Socket.SocketError): ChannelError {
       })
     case "SocketOpenError":
     case "SocketReadError":
-    case "SocketWriteError":
-      return new ChannelError({ detail: `${reason.message}: ${causeMessage(reason.cause)}` })
+    case "SocketWriteError": {
+      const detail = causeMessage(reason.cause)
+      const [, status] = /Unexpected server response: (\d+)/.exec(detail) ?? []
+      return new ChannelError({
+        ...(status === undefined ? {} : { code: Number(status) }),
+        detail: `${reason.message}: ${detail}`,
+      })
+    }
     case "SocketUpgradeError":
       return new ChannelError({ detail: reason.message })
   }

@@ -179,10 +179,13 @@ function late(request: string, bound: Duration.Input): RestError {
 
 const decodeModel = Schema.decodeUnknownEffect(Schema.fromJsonString(KernelModel))
 
-/** The first words of a body: enough to recognise a proxy's login page, not enough to flood a log. */
+/**
+ * The first and the last words of a body: enough to recognise a proxy's login page and to see where a traceback
+ * leads, not enough to flood a log.
+ */
 function excerpt(text: string): string {
   const line = text.replace(/\s+/g, " ").trim()
-  return line.length > 300 ? `${line.slice(0, 300)} …` : line
+  return line.length > 400 ? `${line.slice(0, 200)} … ${line.slice(-200)}` : line
 }
 
 function describe(

@@ -4,10 +4,10 @@
  * @module
  */
 import * as SecureRandom from "effect/crypto/SecureRandom"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import {
@@ -22,6 +22,7 @@ import type * as Gateway from "../gateway/connection.ts"
 import * as Channel from "../jupyter/channel.ts"
 import { decode, type Message } from "../jupyter/message.ts"
 import type { RestError } from "../jupyter/rest.ts"
+import * as Metrics from "./metrics.ts"
 
 /** Which kernel to start. */
 export interface KernelOptions {
@@ -38,9 +39,16 @@ export interface Connection {
   readonly channel: Channel.Channel
   /** Sends the kernel an interrupt; it may or may not react. */
   readonly interrupt: Effect.Effect<void, KernelError>
-  /** Succeeds with the reason when the kernel can do nothing any more. */
-  readonly ended: Deferred.Deferred<KernelErrorReason>
+  /** Why the kernel can do nothing any more, if so. */
+  readonly ended: () => KernelErrorReason | undefined
+  /** Gives the kernel up; the first reason counts. */
+  readonly end: (reason: KernelErrorReason) => void
+  /** Calls the listener when the kernel ends, at once if it has; gives what cancels that. */
+  readonly onEnded: (listener: (reason: KernelErrorReason) => void) => () => void
 }
+
+/** The server tells of a death on one connection and of a missing kernel on another: the death has to win. */
+const confirmation: Duration.Input = "300 millis"
 
 /** Starts a kernel and connects to it; with the scope the connection closes and the kernel is deleted. */
 export const make: (
@@ -48,17 +56,28 @@ export const make: (
   options: KernelOptions,
 ) => Effect.Effect<Connection, KernelError, Scope.Scope> = Effect.fnUntraced(
   function* (gateway, options) {
-    const model = yield* gateway.rest.start({
+    const { id: kernelId } = yield* gateway.rest.start({
       name: options.kernelName,
       env: { ...gateway.kernelEnv, ...options.env },
       timeout: options.startTimeout,
     }).pipe(
       Effect.mapError((error) => new KernelError({ reason: startReason(error, options) })),
     )
-    const kernelId = model.id
-    const ended = yield* Deferred.make<KernelErrorReason>()
-    const end = (reason: KernelErrorReason) => Deferred.doneUnsafe(ended, Exit.succeed(reason))
+    yield* Effect.acquireRelease(Metric.modify(Metrics.kernels, 1), () => Metric.modify(Metrics.kernels, -1))
     const session = SecureRandom.uuidV4Unsafe()
+    const fork = Effect.runForkWith(yield* Effect.context<never>())
+    const scope = yield* Effect.scope
+    const count = (metric: Metric.Metric<number, unknown>) => void fork(Metric.update(metric, 1))
+
+    let ended: KernelErrorReason | undefined
+    const listeners = new Set<(reason: KernelErrorReason) => void>()
+    const end = (reason: KernelErrorReason): void => {
+      if (ended !== undefined) return
+      ended = reason
+      for (const listener of [...listeners]) listener(reason)
+    }
+    const notFound = Effect.sync(() => end(new KernelNotFound({ kernelId }))).pipe(Effect.delay(confirmation))
+
     const channel = yield* Channel.make({
       url: gateway.url,
       headers: gateway.headers,
@@ -68,26 +87,27 @@ export const make: (
       onUnclaimed: (message) => {
         if (isDeath(message)) end(new KernelDied({ kernelId }))
       },
-      onMalformed: () => {},
+      onMalformed: () => count(Metrics.ignored),
+      onReconnected: () => count(Metrics.reconnects),
     }).pipe(
       Effect.mapError((error) =>
         new KernelError({ reason: new KernelStartFailed({ kernelId, detail: error.message }) })
       ),
     )
     yield* channel.lost.pipe(
-      Effect.catch((error) => Effect.sync(() => end(new ConnectionLost({ kernelId, detail: error.detail })))),
+      Effect.catch((error) =>
+        error.code === 404
+          ? notFound
+          : Effect.sync(() => end(new ConnectionLost({ kernelId, detail: error.detail })))
+      ),
       Effect.forkScoped,
     )
-    const failed = (error: RestError): KernelError => {
-      const reason = error.kind === "NotFound"
-        ? new KernelNotFound({ kernelId })
-        : new ConnectionLost({ kernelId, detail: error.message })
-      if (error.kind === "NotFound") end(reason)
-      return new KernelError({ reason })
-    }
     // A server does not tell its clients that it culled a kernel or that somebody deleted it.
     yield* gateway.rest.get(kernelId).pipe(
-      Effect.mapError(failed),
+      Effect.flatMap((model) =>
+        model.execution_state === "dead" ? Effect.sync(() => end(new KernelDied({ kernelId }))) : Effect.void
+      ),
+      Effect.catchIf((error) => error.kind === "NotFound", () => notFound),
       Effect.ignore,
       Effect.schedule(Schedule.spaced(options.pingInterval)),
       Effect.forkScoped,
@@ -96,8 +116,24 @@ export const make: (
       id: kernelId,
       session,
       channel,
-      interrupt: Effect.mapError(gateway.rest.interrupt(kernelId), failed),
-      ended,
+      interrupt: gateway.rest.interrupt(kernelId).pipe(
+        Effect.tapError((error) => error.kind === "NotFound" ? Effect.forkIn(notFound, scope) : Effect.void),
+        Effect.mapError((error) =>
+          new KernelError({
+            reason: ended ??
+              (error.kind === "NotFound"
+                ? new KernelNotFound({ kernelId })
+                : new ConnectionLost({ kernelId, detail: error.message })),
+          })
+        ),
+      ),
+      ended: () => ended,
+      end,
+      onEnded: (listener) => {
+        if (ended !== undefined) listener(ended)
+        else listeners.add(listener)
+        return () => listeners.delete(listener)
+      },
     }
   },
 )

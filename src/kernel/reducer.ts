@@ -108,7 +108,8 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
     }
     case "execute_reply": {
       const reply = decode.executeReply(content)
-      if (Exit.isFailure(reply)) return ignored()
+      // Whatever it says, there will be no other: an execution without a reply would never end.
+      if (Exit.isFailure(reply)) return [{ ...progress, reply: "aborted", ignored: progress.ignored + 1 }]
       const { execution_count: count, status } = reply.value
       return [{
         ...progress,
@@ -134,7 +135,7 @@ function raised(content: {
   readonly traceback?: ReadonlyArray<string>
 }): Raised {
   return {
-    ename: content.ename ?? "Error",
+    ename: stripVTControlCharacters(content.ename ?? "Error"),
     evalue: stripVTControlCharacters(content.evalue ?? ""),
     traceback: (content.traceback ?? []).map((frame) => stripVTControlCharacters(frame)),
   }

@@ -6,43 +6,49 @@
  */
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as FileSystem from "effect/FileSystem"
-import * as Option from "effect/Option"
+import * as Metric from "effect/Metric"
 import type * as Path from "effect/Path"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import {
   type Chunk,
-  ClearOutput,
   ConnectionLost,
-  DisplayChunk,
   ExecutionAborted,
   ExecutionError,
   type ExecutionFailure,
   type ExecutionResult,
   ExecutionTimeout,
+  InputRequested,
   KernelError,
   type KernelErrorReason,
   KernelUnresponsive,
-  TextChunk,
 } from "../execution.ts"
-import { executeContent, request } from "../jupyter/message.ts"
+import { decode, executeContent, type Message, request } from "../jupyter/message.ts"
 import type { Connection } from "./connection.ts"
-import * as Images from "./images.ts"
+import * as Delivery from "./delivery.ts"
+import * as Metrics from "./metrics.ts"
 import * as Reducer from "./reducer.ts"
+
+/** What code that calls `input()` asks for. */
+export interface InputRequest {
+  readonly prompt: string
+  /** The answer is not to be shown. */
+  readonly password: boolean
+}
 
 /** How to run a piece of code. */
 export interface RunOptions {
   readonly timeout?: Duration.Input | undefined
   /** Bytes of text to keep. */
   readonly outputLimit?: number | undefined
-  /** Neither counted nor kept in the kernel's history. */
-  readonly silent?: boolean
+  readonly onInput?: ((request: InputRequest) => Effect.Effect<string>) | undefined
   readonly imagesDir: string
 }
 
@@ -70,6 +76,15 @@ const beginning: Duration.Input = "500 millis"
 /** How long to wait after each interrupt. The sum bounds every interruption and every timeout. */
 const patience: ReadonlyArray<Duration.Input> = ["2 seconds", "3 seconds"]
 
+/** How long a server may take to pass an interrupt on. */
+const interruptBound: Duration.Input = "2 seconds"
+
+/** How long reply and idle may be apart before the kernel is asked whether it has more to say. */
+const grace: Duration.Input = "1 second"
+
+/** Bytes of output that wait for the consumer before the connection is not read any further. */
+const highWaterMark = 32 * 1024 * 1024
+
 /**
  * Sends the code. When the scope closes before the kernel is done, it is interrupted and awaited. `onStuck`
  * is called with the run if the kernel does not react.
@@ -80,106 +95,149 @@ export const start: (
   options: RunOptions & { readonly onStuck: (run: Run) => void },
 ) => Effect.Effect<Run, KernelError, Scope.Scope> = Effect.fnUntraced(
   function* (connection, code, options) {
-    const { channel, id: kernelId } = connection
-    const silent = options.silent ?? false
+    const { channel, id: kernelId, session } = connection
     const id = SecureRandom.uuidV4Unsafe()
     const outputs = yield* Queue.unbounded<Reducer.Output, Verdict | Cause.Done>()
     const settled = yield* Deferred.make<void>()
     const started = yield* Deferred.make<void>()
-    let progress = Reducer.initial
-    let isSettled = false
-    let verdict: Verdict | undefined
+    const delivery = Delivery.make(options)
+    const clock = yield* Clock.Clock
+    const sentAt = clock.currentTimeMillisUnsafe()
+    const scope = yield* Effect.scope
+    const runFork = Effect.runForkWith(yield* Effect.context<never>())
+    /** Starts what belongs to this execution from a callback. */
+    const fork = (effect: Effect.Effect<void>): void => void runFork(Effect.forkIn(effect, scope))
+    const elapsed = () => Duration.millis(clock.currentTimeMillisUnsafe() - sentAt)
 
-    /** No more outputs: either the kernel is done, or nobody waits for it any longer. */
-    const finish = (cause: Cause.Cause<Verdict | Cause.Done>): void => {
-      Queue.failCauseUnsafe(outputs, cause)
-    }
+    let progress = Reducer.initial
+    let verdict: Verdict | undefined
+    let isSettled = false
+    let isAsking = false
+    let isDraining = false
+    let waitingBytes = 0
+    let bytes = 0
+    let firstOutput: Duration.Duration | undefined
+
+    /** The kernel is done with the code, or nobody can know any more. */
     const settle = (): void => {
+      if (isSettled) return
       channel.forget(id)
       // First of all: each of the next lines may run the consumer, to whom the kernel must count as idle.
       isSettled = true
+      forgetEnd()
       Deferred.doneUnsafe(settled, Exit.void)
       Deferred.doneUnsafe(started, Exit.void)
-      finish(Cause.fail(verdict ?? Cause.Done()))
+      Queue.failCauseUnsafe(outputs, Cause.fail(verdict ?? Cause.Done()))
     }
-    channel.listen(id, (message) => {
+    const settleWith = (reason: KernelErrorReason): void => {
+      verdict ??= reason
+      settle()
+    }
+    const forgetEnd = connection.onEnded(settleWith)
+
+    const advance = (message: Message): void => {
       const [next, output] = Reducer.step(progress, message)
+      if (next.ignored > progress.ignored) runFork(Metric.update(Metrics.ignored, 1))
       progress = next
       if (output !== undefined) Queue.offerUnsafe(outputs, output)
       if (next.started) Deferred.doneUnsafe(started, Exit.void)
-      if (Reducer.isOver(next)) settle()
+      if (Reducer.isOver(next)) return channel.isComplete() ? settle() : settleWith(gap(kernelId))
+      // One of the two is on its way, or lost: the kernel's answer to another request tells.
+      if ((next.idle || next.reply !== undefined) && !isAsking) {
+        isAsking = true
+        fork(channel.fence.pipe(Effect.delay(grace), Effect.andThen(Effect.sync(onFenced)), Effect.ignore))
+      }
+    }
+    const onFenced = (): void => {
+      if (isSettled) return
+      if (progress.reply !== undefined || progress.raised !== undefined) {
+        progress = { ...progress, reply: progress.reply ?? "error", idle: true }
+        return channel.isComplete() ? settle() : settleWith(gap(kernelId))
+      }
+      settleWith(progress.idle ? unanswered(kernelId) : gap(kernelId))
+    }
+    channel.mark()
+    channel.listen(id, {
+      onFenced,
+      onMessage: (message, length) => {
+        bytes += length
+        waitingBytes += length
+        if (message.header.msg_type === "input_request") return onInput(message)
+        advance(message)
+        if (firstOutput === undefined && message.channel === "iopub" && Queue.sizeUnsafe(outputs) > 0) {
+          firstOutput = elapsed()
+        }
+        if (waitingBytes > highWaterMark && !isDraining && !isSettled) channel.hold()
+      },
     })
-    yield* Deferred.await(connection.ended).pipe(
-      Effect.flatMap((reason) =>
-        Effect.sync(() => {
-          verdict ??= reason
-          settle()
-        })
-      ),
-      Effect.forkScoped({ startImmediately: true }),
-    )
+
+    const onInput = (message: Message): void => {
+      const input = decode.inputRequest(message.content)
+      const { password = false, prompt } = Exit.isSuccess(input) ? input.value : { prompt: "" }
+      const refuse = stop(new InputRequested({ kernelId, prompt }))
+      if (options.onInput === undefined) return fork(refuse)
+      fork(
+        options.onInput({ prompt, password }).pipe(
+          Effect.flatMap((value) =>
+            channel.send(request("input_reply", {
+              id: SecureRandom.uuidV4Unsafe(),
+              session,
+              channel: "stdin",
+              parentHeader: message.header,
+              content: { status: "ok", value },
+            }))
+          ),
+          Effect.catchCause((cause) =>
+            Effect.andThen(Effect.logDebug("No answer to input()", cause), refuse)
+          ),
+        ),
+      )
+    }
 
     const interruptAndWait = Effect.gen(function* () {
+      // The kernel's last words have to get through even if nobody takes what came before.
+      isDraining = true
+      channel.release()
       yield* Effect.timeoutOption(Deferred.await(started), beginning)
       for (const wait of patience) {
         if (isSettled) return
         // Whether the request arrived shows in whether the kernel becomes idle.
-        yield* Effect.ignore(connection.interrupt)
+        yield* Effect.ignore(Effect.timeoutOption(connection.interrupt, interruptBound))
         yield* Effect.timeoutOption(Deferred.await(settled), wait)
       }
       if (isSettled) return
       yield* Effect.logWarning("The kernel ignores interrupts").pipe(Effect.annotateLogs("kernel", kernelId))
       verdict = new KernelUnresponsive({ kernelId })
       options.onStuck(run)
-      finish(Cause.fail(verdict))
+      Queue.failCauseUnsafe(outputs, Cause.fail(verdict))
     })
-    yield* Effect.addFinalizer(() => isSettled ? Effect.void : interruptAndWait)
-
-    let transcript = Reducer.empty(options.outputLimit)
-    let delivered = false
-    const remember = (chunk: Chunk, update = false): Chunk => {
-      transcript = Reducer.append(transcript, chunk, update)
-      return chunk
-    }
-    const deliver = Effect.fnUntraced(function* (output: Reducer.Output) {
-      switch (output._tag) {
-        case "Text":
-          return Arr.of(remember(new TextChunk({ name: output.name, text: output.text })))
-        case "Clear":
-          return Arr.of(remember(new ClearOutput({ wait: output.wait })))
-        case "Display": {
-          const image = yield* Effect.result(Images.save(output.data, options.imagesDir))
-          const text = output.data["text/plain"]
-          const chunk = new DisplayChunk({
-            data: output.data,
-            metadata: output.metadata,
-            text: typeof text === "string" ? text : undefined,
-            image: image._tag === "Success" ? Option.getOrUndefined(image.success) : undefined,
-            displayId: output.displayId,
-            executionCount: output.executionCount,
-          })
-          const shown = Arr.of(remember(chunk, output.update))
-          if (image._tag === "Success") return shown
-          // The text of the execution is worth more than its image: the failure is told, not thrown.
-          const complaint = `[effect-jupyter] ${image.failure.message}\n`
-          return Arr.append(shown, remember(new TextChunk({ name: "stderr", text: complaint })))
-        }
-      }
-    })
-    const conclude = (): Effect.Effect<ExecutionResult, ExecutionFailure> => {
-      const result = Reducer.toResult(transcript, progress.executionCount)
-      if (progress.reply === "ok") return Effect.succeed(result)
-      return Effect.fail(
-        progress.reply === "error" && progress.raised !== undefined
-          ? new ExecutionError({ ...progress.raised, partial: result })
-          : new KernelError({
-            reason: new ExecutionAborted({ kernelId, detail: "The kernel did not run the code" }),
-            partial: result,
-          }),
+    const stop = (reason: Verdict): Effect.Effect<void> =>
+      Effect.andThen(
+        Effect.sync(() => {
+          verdict ??= reason
+        }),
+        interruptAndWait,
       )
+    yield* Effect.addFinalizer(() => isSettled ? Effect.void : interruptAndWait)
+    yield* Effect.addFinalizer(() =>
+      Effect.all([
+        Metric.update(Metrics.duration, elapsed()),
+        Metric.update(Metrics.outputBytes, bytes),
+        firstOutput === undefined ? Effect.void : Metric.update(Metrics.firstOutput, firstOutput),
+      ])
+    )
+
+    const conclude = (): Effect.Effect<ExecutionResult, ExecutionFailure> => {
+      const partial = delivery.result(progress.executionCount)
+      if (progress.reply === "ok") return Effect.succeed(partial)
+      if (progress.reply === "error" && progress.raised !== undefined) {
+        return new ExecutionError({ ...progress.raised, partial })
+      }
+      const reason = new ExecutionAborted({ kernelId, detail: "The kernel did not run the code" })
+      return new KernelError({ reason, partial })
     }
-    const fail = (verdict: Verdict): ExecutionFailure => {
-      const partial = Reducer.toResult(transcript, progress.executionCount)
+    const failure = (verdict: Verdict): ExecutionFailure => {
+      const partial = delivery.result(progress.executionCount)
       return verdict._tag === "Timeout"
         ? new ExecutionTimeout({
           timeout: Duration.fromInputUnsafe(options.timeout ?? Duration.infinity),
@@ -187,17 +245,21 @@ export const start: (
         })
         : new KernelError({ reason: verdict, partial })
     }
-    const end = (reason: Verdict | Cause.Done): Run["pull"] => {
-      if (!Cause.isDone(reason)) return Effect.fail(fail(reason))
-      if (delivered) return Cause.done()
-      delivered = true
-      return Effect.map(conclude(), (result) => Arr.of(result))
-    }
+    let delivered = false
     const run: Run = {
       pull: Queue.takeAll(outputs).pipe(
         Effect.matchEffect({
-          onSuccess: (batch) => Effect.map(Effect.forEach(batch, deliver), Arr.flatten),
-          onFailure: end,
+          onSuccess: (batch) => {
+            if (waitingBytes > highWaterMark) channel.release()
+            waitingBytes = 0
+            return delivery.deliver(batch)
+          },
+          onFailure: (end): Run["pull"] => {
+            if (!Cause.isDone(end)) return Effect.fail(failure(end))
+            if (delivered) return Cause.done()
+            delivered = true
+            return Effect.map(conclude(), (result) => Arr.of(result))
+          },
         }),
       ),
       settled: () => isSettled,
@@ -205,22 +267,28 @@ export const start: (
 
     yield* channel.send(request("execute_request", {
       id,
-      session: connection.session,
-      content: executeContent(code, { silent, allowStdin: false }),
+      session,
+      content: executeContent(code, { silent: false, allowStdin: true }),
     })).pipe(
-      Effect.mapError((error) =>
-        new KernelError({ reason: new ConnectionLost({ kernelId, detail: error.detail }) })
-      ),
+      Effect.mapError((error) => {
+        const reason = connection.ended() ?? new ConnectionLost({ kernelId, detail: error.detail })
+        settleWith(reason)
+        return new KernelError({ reason })
+      }),
     )
     if (options.timeout !== undefined) {
-      yield* Effect.sleep(options.timeout).pipe(
-        Effect.andThen(Effect.sync(() => {
-          verdict ??= { _tag: "Timeout" }
-        })),
-        Effect.andThen(interruptAndWait),
-        Effect.forkScoped,
-      )
+      yield* Effect.forkScoped(Effect.delay(stop({ _tag: "Timeout" }), options.timeout))
     }
     return run
   },
 )
+
+/** Output may be missing: the caller must not take the rest for the whole. */
+function gap(kernelId: string): ConnectionLost {
+  const detail = "It was cut while the code ran, and not all of what the kernel said could be recovered"
+  return new ConnectionLost({ kernelId, detail })
+}
+
+function unanswered(kernelId: string): ExecutionAborted {
+  return new ExecutionAborted({ kernelId, detail: "The kernel did not say how the code ended" })
+}

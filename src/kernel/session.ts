@@ -4,10 +4,11 @@
  * @module
  */
 import * as Cause from "effect/Cause"
-import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as FileSystem from "effect/FileSystem"
+import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
 import type * as Path from "effect/Path"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
@@ -21,6 +22,7 @@ import {
   KernelUnresponsive,
 } from "../execution.ts"
 import type { Connection } from "./connection.ts"
+import * as Metrics from "./metrics.ts"
 import * as Run from "./run.ts"
 
 /** A kernel that can be replaced. */
@@ -56,6 +58,12 @@ export const make: (
   /** Which reset the kernel comes from: what was asked of an earlier kernel is not run on a later one. */
   let generation = 0
 
+  let current: Incarnation | undefined
+  let id = ""
+  let isClosed = false
+  const aborted = (detail: string) => new ExecutionAborted({ kernelId: id, detail })
+
+  /** Starts a kernel and makes it the current one; only the start itself can be interrupted. */
   const incarnate = Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const scope = yield* Scope.fork(outer)
@@ -63,35 +71,28 @@ export const make: (
         Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))),
       )
       const incarnation: Incarnation = { connection, scope, stuck: undefined }
+      current = incarnation
+      id = connection.id
       return incarnation
     })
   )
-  let current: Incarnation | undefined = yield* incarnate
-  let id = current.connection.id
+  yield* incarnate
 
   /** The kernel to use; a new one if the last reset was cut short. */
-  const alive = Effect.gen(function* () {
-    if (current === undefined) {
-      current = yield* incarnate
-      id = current.connection.id
-    }
-    return current
-  })
+  const alive = Effect.suspend(() => current === undefined ? incarnate : Effect.succeed(current))
 
   /** Waits for the turn, which ends with the scope, and gives the kernel if it can run code. */
   const enter = Effect.gen(function* () {
     const asked = generation
-    yield* Semaphore.takeScoped(turn, 1)
+    yield* Effect.trackDuration(Semaphore.takeScoped(turn, 1), Metrics.queued)
+    if (isClosed) return yield* new KernelError({ reason: aborted("The client is closed") })
     if (asked !== generation) {
-      return yield* new KernelError({
-        reason: new ExecutionAborted({ kernelId: id, detail: "The kernel was reset before the code began" }),
-      })
+      return yield* new KernelError({ reason: aborted("The kernel was reset before the code began") })
     }
     const incarnation = yield* alive
     const { connection, stuck } = incarnation
-    if (Deferred.isDoneUnsafe(connection.ended)) {
-      return yield* new KernelError({ reason: yield* Deferred.await(connection.ended) })
-    }
+    const ended = connection.ended()
+    if (ended !== undefined) return yield* new KernelError({ reason: ended })
     if (stuck !== undefined && !stuck.settled()) {
       return yield* new KernelError({ reason: new KernelUnresponsive({ kernelId: connection.id }) })
     }
@@ -110,38 +111,61 @@ export const make: (
 
   const reset = Effect.gen(function* () {
     generation++
-    const previous = current
-    if (previous !== undefined) {
-      const reason = new ExecutionAborted({
-        kernelId: previous.connection.id,
-        detail: "The kernel was reset",
-      })
-      // Ends the running execution, which hands over the turn.
-      Deferred.doneUnsafe(previous.connection.ended, Exit.succeed(reason))
-    }
+    // Ends the running execution, which hands over the turn.
+    current?.connection.end(aborted("The kernel was reset"))
     yield* Semaphore.takeScoped(turn, 1)
-    const replaced = current
+    yield* discard
+    if (isClosed) return yield* new KernelError({ reason: aborted("The client is closed") })
+    yield* incarnate
+  }).pipe(Effect.scoped, Effect.asVoid)
+
+  /** Lets the current kernel go. Deleting one that does not react takes seconds, for which nobody waits. */
+  const discard = Effect.suspend(() => {
+    if (current === undefined) return Effect.void
+    const { connection, scope } = current
+    connection.end(aborted("The kernel was reset"))
     current = undefined
-    if (replaced !== undefined) yield* Effect.forkIn(Scope.close(replaced.scope, Exit.void), outer)
-    yield* alive
-  }).pipe(Effect.scoped)
+    return Scope.close(scope, Exit.void).pipe(Effect.uninterruptible, Effect.forkIn(outer))
+  })
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      isClosed = true
+      current?.connection.end(aborted("The client is closed"))
+    })
+  )
 
   return {
     id: () => id,
-    interrupt: Effect.suspend(() => current === undefined ? Effect.void : current.connection.interrupt),
+    interrupt: Effect.suspend(() => {
+      if (current === undefined) return Effect.void
+      const reason = current.connection.ended()
+      return reason === undefined ? current.connection.interrupt : Effect.fail(new KernelError({ reason }))
+    }),
     reset,
     stream: (code, options) =>
       begin(code, options).pipe(
         Effect.map((run) => Stream.fromPull(Effect.succeed(run.pull))),
         Stream.unwrap,
+        Stream.onExit(countOutcome),
       ),
     execute: (code, options) =>
       begin(code, options).pipe(
         Effect.flatMap((run) => last(run.pull)),
         Effect.scoped,
+        Effect.onExit((exit) => countOutcome(exit)),
       ),
   }
 })
+
+/** Counts executions by how they ended. */
+const countOutcome = (exit: Exit.Exit<unknown, ExecutionFailure>): Effect.Effect<void> => {
+  const error = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : Option.none()
+  const outcome = Option.match(error, {
+    onSome: (failure) => failure._tag === "KernelError" ? failure.reason._tag : failure._tag,
+    onNone: () => Exit.isSuccess(exit) ? "ExecutionResult" : "Interrupted",
+  })
+  return Metric.update(Metric.withAttributes(Metrics.executions, { outcome }), 1)
+}
 
 /** Pulls to the end; the result is the last element. */
 const last = (pull: Run.Run["pull"]): Effect.Effect<

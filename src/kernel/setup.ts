@@ -5,7 +5,6 @@
  * @module
  */
 import * as SecureRandom from "effect/crypto/SecureRandom"
-import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FileSystem from "effect/FileSystem"
@@ -73,26 +72,30 @@ const runSilently = (connection: Connection, code: string) => {
 }
 
 /** Sends a request and waits until `listen` makes something of the messages that answer it. */
-const converse = Effect.fnUntraced(function* <A>(
-  { channel, ended, session }: Connection,
+const converse = <A>(
+  { channel, onEnded, session }: Connection,
   type: string,
   content: JsonObject,
   listen: (message: Message) => A | undefined,
-) {
-  const id = SecureRandom.uuidV4Unsafe()
-  const answer = yield* Deferred.make<A>()
-  yield* Effect.acquireRelease(
-    Effect.sync(() =>
-      channel.listen(id, (message) => {
-        const value = listen(message)
-        if (value !== undefined) Deferred.doneUnsafe(answer, Exit.succeed(value))
+): Effect.Effect<A, string> =>
+  Effect.suspend(() => {
+    const id = SecureRandom.uuidV4Unsafe()
+    const answer = Effect.callback<A, string>((resume) => {
+      const forgetEnd = onEnded((reason) => resume(Effect.fail(reason.message)))
+      channel.listen(id, {
+        onMessage: (message) => {
+          const value = listen(message)
+          if (value !== undefined) resume(Effect.succeed(value))
+        },
       })
-    ),
-    () => Effect.sync(() => channel.forget(id)),
-  )
-  yield* Effect.mapError(channel.send(request(type, { id, session, content })), (error) => error.message)
-  return yield* Effect.raceFirst(
-    Deferred.await(answer),
-    Effect.flatMap(Deferred.await(ended), (reason) => Effect.fail(reason.message)),
-  )
-}, Effect.scoped)
+      return Effect.sync(() => {
+        forgetEnd()
+        channel.forget(id)
+      })
+    })
+    const ask = Effect.mapError(
+      channel.send(request(type, { id, session, content })),
+      (error) => error.message,
+    )
+    return Effect.raceFirst(answer, Effect.andThen(ask, Effect.never))
+  })

@@ -11,17 +11,20 @@ import asyncio
 import errno
 import json
 import os
+import signal
 import sys
 import tempfile
 
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from kernel_gateway.gatewayapp import KernelGatewayApp
 from kernel_gateway.services.kernels.handlers import MainKernelHandler
+from kernel_gateway.services.kernels.manager import SeedingMappingKernelManager
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from traitlets.config import Config
 
 PORT_TAKEN = 98
+MARK = "EFFECT_JUPYTER_KERNEL"
 # Code and its buffers arrive in one frame; tornado's default of 10 MB closes the connection.
 MAX_FRAME = 1024 * 1024 * 1024
 
@@ -39,6 +42,33 @@ class Connection(ZMQChannelsWebsocketConnection):
     def connect(self):
         self.websocket_handler.set_nodelay(True)
         return super().connect()
+
+
+class Kernels(SeedingMappingKernelManager):
+    """Marks every process of a kernel, so that none outlives it: not one that left the process group either."""
+
+    async def start_kernel(self, *args, env=None, kernel_id=None, **kwargs):
+        kernel_id = kernel_id or self.new_kernel_id()
+        env = {**(os.environ if env is None else env), MARK: kernel_id}
+        return await super().start_kernel(*args, env=env, kernel_id=kernel_id, **kwargs)
+
+    def remove_kernel(self, kernel_id):
+        try:
+            return super().remove_kernel(kernel_id)
+        finally:
+            kill_processes_of(kernel_id)
+
+
+def kill_processes_of(kernel_id):
+    mark = f"{MARK}={kernel_id}".encode()
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/environ", "rb") as file:
+                    if mark in file.read().split(b"\0"):
+                        os.kill(int(name), signal.SIGKILL)
+            except OSError:
+                pass  # it ended, or belongs to somebody else
 
 
 class Gateway(KernelGatewayApp):
@@ -97,7 +127,10 @@ def configuration(settings):
     config.KernelGatewayApp.default_kernel_name = "python3"
     # The client pings; a ping that a busy loop answers late would close the connection.
     config.KernelGatewayApp.ws_ping_interval = 0
+    config.KernelGatewayApp.kernel_manager_class = Kernels
     config.SeedingMappingKernelManager.root_dir = settings["workingDir"]
+    # A kernel that does not end by itself is killed; whoever deleted it is not interested in it any more.
+    config.KernelManager.shutdown_wait_time = 1.0
     # The directory of the sockets must stay short: a path of a socket has 107 bytes at most.
     config.KernelManager.transport = "ipc"
     # A dead kernel stays dead and says so: a new one under the same id would hide the loss of state.

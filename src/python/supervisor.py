@@ -10,6 +10,7 @@ nothing else does.
 """
 
 import ctypes
+import fcntl
 import os
 import runpy
 import select
@@ -131,10 +132,35 @@ def wait_for_gateway(gateway, lifeline, wakeup):
             os.kill(gateway, signal.SIGTERM)
 
 
+def claim(runtime_dir):
+    """Creates the directory and locks it for as long as this process lives."""
+    os.mkdir(runtime_dir, 0o700)
+    lock = os.open(os.path.join(runtime_dir, "lock"), os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def remove_abandoned(runtime_dir):
+    """Removes directories whose supervisor was killed: those that nobody has locked."""
+    parent, name = os.path.split(runtime_dir)
+    prefix = name.rpartition("-")[0] + "-"
+    for entry in os.scandir(parent):
+        try:
+            if not entry.name.startswith(prefix) or entry.is_symlink() or entry.stat().st_uid != os.getuid():
+                continue
+            lock = os.open(os.path.join(entry.path, "lock"), os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(entry.path, ignore_errors=True)
+            finally:
+                os.close(lock)
+        except OSError:
+            pass  # in use, just created, or gone
+
+
 def main():
     runtime_dir, script, *arguments = sys.argv[1:]
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    os.mkdir(runtime_dir, 0o700)
+    claim(runtime_dir)
     wakeup, wakeup_writer = os.pipe()
     os.set_blocking(wakeup_writer, False)
     signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
@@ -146,6 +172,7 @@ def main():
         return 0
     status = None
     try:
+        remove_abandoned(runtime_dir)
         status = wait_for_gateway(gateway, 0, wakeup)
     finally:
         kill_all()

@@ -257,7 +257,6 @@ describe("step, on what nobody understands", () => {
       message("update_display_data", { data: {}, transient: { display_id: 1 } }),
       message("clear_output", { wait: "yes" }),
       message("error", { ename: 1 }),
-      message("execute_reply", {}),
     ]
     for (const one of bad) {
       assert.deepStrictEqual(
@@ -266,6 +265,12 @@ describe("step, on what nobody understands", () => {
         one.header.msg_type,
       )
     }
+  })
+
+  it("a reply that nobody understands is the reply all the same", () => {
+    assert.deepStrictEqual(Reducer.step(Reducer.initial, message("execute_reply", {})), [
+      { ...Reducer.initial, reply: "aborted", ignored: 1 },
+    ])
   })
 
   it.prop(
@@ -277,7 +282,8 @@ describe("step, on what nobody understands", () => {
       if (after.ignored === 0) {
         assert.include(knownTypes, type)
       } else {
-        assert.deepStrictEqual([after, output], [{ ...before, ignored: 1 }, undefined])
+        const ended = type === "execute_reply" ? { reply: "aborted" } : {}
+        assert.deepStrictEqual([after, output], [{ ...before, ...ended, ignored: 1 }, undefined])
       }
     },
     { arbitrary: { runs: 1000 } },

@@ -14,7 +14,8 @@ const asJson = Schema.decodeUnknownSync(Schema.fromJsonString(Schema.JsonObject)
 
 /** A JSON object as `JSON.parse` makes it: without the number -0, which JSON does not have. */
 export const json: Arbitrary.Arbitrary<Schema.JsonObject> = Arbitrary.schema(Schema.JsonObject).pipe(
-  Arbitrary.map((value) => asJson(JSON.stringify(value))),
+  // V8 reads the key "\n" as "\\" if an object of the same shape had the latter: no such keys of one character.
+  Arbitrary.map((value) => asJson(JSON.stringify(value).replace(/"(\\(?:u\w{4}|[^u\\]))":/g, `"$1_":`))),
 )
 
 /** Any message, its header with foreign keys. */

@@ -1,0 +1,59 @@
+/**
+ * Finds out whether messages of a kernel were lost. ipykernel numbers what it sends, on all channels together:
+ * a message id is `SESSION_PID_NUMBER`. Only the replies to other clients stay invisible, and each of those
+ * shows by the `idle` that follows it.
+ *
+ * Follows `Session.msg_id` of {@link https://github.com/jupyter/jupyter_client jupyter_client}.
+ *
+ * @module
+ */
+import type { Message } from "./message.ts"
+
+/** What is known of the numbers of one kernel since a certain message. */
+export interface Sequence {
+  /** `SESSION_PID`, once a message was seen. */
+  readonly origin: string | undefined
+  /** The highest number before the count began. */
+  readonly base: number
+  readonly highest: number
+  /** How many messages with numbers above `base` arrived. */
+  readonly count: number
+  /** How many replies went to other clients. */
+  readonly foreign: number
+}
+
+/** Nothing is known yet. */
+export const unknown: Sequence = { origin: undefined, base: 0, highest: 0, count: 0, foreign: 0 }
+
+/** Begins the count anew: what was lost before is no longer of interest. */
+export function begin(sequence: Sequence): Sequence {
+  return { ...sequence, base: sequence.highest, count: 0, foreign: 0 }
+}
+
+/** Takes a message into account that was not seen before; `session` is the client's own. */
+export function observe(sequence: Sequence, message: Message, session: string): Sequence {
+  const [, origin, digits = ""] = /^(.+)_(\d+)$/.exec(message.header.msg_id) ?? []
+  if (origin === undefined || (sequence.origin !== undefined && sequence.origin !== origin)) return sequence
+  const number = Number(digits)
+  if (sequence.origin === undefined) {
+    return { origin, base: number - 1, highest: number, count: 1, foreign: 0 }
+  }
+  if (number <= sequence.base) return sequence
+  const isForeignIdle = message.header.msg_type === "status" && message.content.execution_state === "idle" &&
+    message.parentHeader.session !== session
+  return {
+    ...sequence,
+    highest: Math.max(sequence.highest, number),
+    count: sequence.count + 1,
+    foreign: sequence.foreign + (isForeignIdle ? 1 : 0),
+  }
+}
+
+/**
+ * How many messages are certainly missing. `undefined` for a kernel that does not number its messages: nobody
+ * can tell.
+ */
+export function missing(sequence: Sequence): number | undefined {
+  if (sequence.origin === undefined) return undefined
+  return Math.max(0, sequence.highest - sequence.base - sequence.count - sequence.foreign)
+}

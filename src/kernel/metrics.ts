@@ -1,0 +1,58 @@
+/**
+ * What a service wants to know of its kernels, as Effect metrics.
+ *
+ * @module
+ */
+import * as Metric from "effect/Metric"
+
+/** Time from asking for an execution to its turn. */
+export const queued = Metric.timer("effect_jupyter_execution_queued", {
+  description: "Time that executions waited for their turn",
+})
+
+/** Time from sending the code to the first output. */
+export const firstOutput = Metric.timer("effect_jupyter_execution_first_output", {
+  description: "Time from sending code to its first output",
+})
+
+/** Time from sending the code to the end. */
+export const duration = Metric.timer("effect_jupyter_execution_duration", {
+  description: "Time from sending code to the end of its execution",
+})
+
+/** Executions by outcome: the tag of the result, of the failure, or of a KernelError's reason. */
+export const executions = Metric.counter("effect_jupyter_executions_total", {
+  description: "Executions that ended, by outcome",
+  incremental: true,
+})
+
+/** Bytes of messages that executions put out. */
+export const outputBytes = Metric.counter("effect_jupyter_output_bytes_total", {
+  description: "Bytes of output that kernels sent",
+  incremental: true,
+})
+
+/** Connections that were lost and restored. */
+export const reconnects = Metric.counter("effect_jupyter_reconnects_total", {
+  description: "Connections to kernels that were lost and restored",
+  incremental: true,
+})
+
+/** Frames that were no messages, and messages that nobody understood. */
+export const ignored = Metric.counter("effect_jupyter_ignored_messages_total", {
+  description: "Frames and messages that were not understood",
+  incremental: true,
+})
+
+/** Kernels of this process that run. */
+export const kernels = Metric.gauge("effect_jupyter_kernels", { description: "Kernels that are running" })
+
+/** Memory of the kernel asked last. */
+export const memory = Metric.gauge("effect_jupyter_kernel_memory_bytes", {
+  description: "Resident memory of kernels, if usage is asked for",
+})
+
+/** CPU use of the kernel asked last. */
+export const cpu = Metric.gauge("effect_jupyter_kernel_cpu_percent", {
+  description: "CPU use of kernels, if usage is asked for",
+})
