@@ -10,7 +10,6 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
-import type * as HttpClientResponse from "effect/http/HttpClientResponse"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
@@ -22,6 +21,9 @@ export const KernelModel = Schema.Struct({
   name: Schema.String,
   execution_state: Schema.optionalKey(Schema.String),
 })
+
+/** What a server tells about the kernels it can start: enough to know it from a web page. */
+const Kernelspecs = Schema.Struct({ kernelspecs: Schema.Record(Schema.String, Schema.Unknown) })
 
 /** A request to a Jupyter server that did not do what it was for. */
 export class RestError
@@ -112,23 +114,21 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
               : status === 404
               ? "NotFound"
               : "Refused"
-            return Effect.fail(failed(kind, excerpt(text), status))
+            const { location } = response.headers
+            const detail = location === undefined ? excerpt(text) : `It redirects to "${excerpt(location)}"`
+            return Effect.fail(failed(kind, detail, status))
           }),
         )
       }
-      const model = (
-        answer: { name: string; response: HttpClientResponse.HttpClientResponse; text: string },
-      ) =>
-        decodeModel(answer.text).pipe(
-          Effect.mapError(() =>
-            new RestError({
-              request: answer.name,
-              kind: "Malformed",
-              status: answer.response.status,
-              detail: `Not a kernel but "${excerpt(answer.text)}"`,
-            })
-          ),
-        )
+      type Answer = Effect.Success<ReturnType<typeof send>>
+      /** Makes something of an answer, or complains that it is no `what`. */
+      const read = <A>(what: string, decode: (text: string) => Effect.Effect<A, Schema.SchemaError>) =>
+      ({ name, response: { status }, text }: Answer) =>
+        Effect.mapError(decode(text), () => {
+          const detail = `Not ${what} but "${excerpt(text)}"`
+          return new RestError({ request: name, kind: "Malformed", status, detail })
+        })
+      const model = read("a kernel", decodeModel)
       const kernel = (id: string) => `${base}/api/kernels/${encodeURIComponent(id)}`
 
       const remove = (id: string) =>
@@ -139,7 +139,10 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
 
       return {
         // Every server has kernelspecs and none gives them away without credentials.
-        check: Effect.asVoid(send(HttpClientRequest.get(`${base}/api/kernelspecs`), timeout)),
+        check: send(HttpClientRequest.get(`${base}/api/kernelspecs`), timeout).pipe(
+          Effect.flatMap(read("a list of kernelspecs", decodeKernelspecs)),
+          Effect.asVoid,
+        ),
         start: ({ env, name, timeout }) =>
           // Not interruptible once it is under way: a kernel whose id never arrived could not be deleted.
           Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
@@ -177,6 +180,7 @@ function late(request: string, bound: Duration.Input): RestError {
   return new RestError({ request, kind: "Timeout", detail })
 }
 
+const decodeKernelspecs = Schema.decodeUnknownEffect(Schema.fromJsonString(Kernelspecs))
 const decodeModel = Schema.decodeUnknownEffect(Schema.fromJsonString(KernelModel))
 
 /**

@@ -86,6 +86,8 @@ export const make: (
       pingInterval: options.pingInterval,
       onUnclaimed: (message) => {
         if (isDeath(message)) end(new KernelDied({ kernelId }))
+        // Every client of a kernel hears of all its states; anything else was meant for somebody here.
+        else if (message.header.msg_type !== "status") count(Metrics.ignored)
       },
       onMalformed: () => count(Metrics.ignored),
       onReconnected: () => count(Metrics.reconnects),
@@ -139,7 +141,7 @@ export const make: (
 )
 
 /** A server that restarts a dead kernel gives the id to an empty one: the state is lost all the same. */
-function isDeath({ content, header }: Message): boolean {
+export function isDeath({ content, header }: Message): boolean {
   if (header.msg_type !== "status") return false
   const status = decode.status(content)
   return Exit.isSuccess(status) && ["dead", "restarting"].includes(status.value.execution_state)

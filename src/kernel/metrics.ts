@@ -38,9 +38,9 @@ export const reconnects = Metric.counter("effect_jupyter_reconnects_total", {
   incremental: true,
 })
 
-/** Frames that were no messages, and messages that nobody understood. */
+/** Frames that were no messages, and messages that nobody understood or waited for. */
 export const ignored = Metric.counter("effect_jupyter_ignored_messages_total", {
-  description: "Frames and messages that were not understood",
+  description: "Frames and messages that were not understood or not waited for",
   incremental: true,
 })
 

@@ -114,6 +114,7 @@ export const start: (
     let isSettled = false
     let isAsking = false
     let isDraining = false
+    let isStuck = false
     let waitingBytes = 0
     let bytes = 0
     let firstOutput: Duration.Duration | undefined
@@ -207,6 +208,7 @@ export const start: (
       }
       if (isSettled) return
       yield* Effect.logWarning("The kernel ignores interrupts").pipe(Effect.annotateLogs("kernel", kernelId))
+      isStuck = true
       verdict = new KernelUnresponsive({ kernelId })
       options.onStuck(run)
       Queue.failCauseUnsafe(outputs, Cause.fail(verdict))
@@ -218,7 +220,7 @@ export const start: (
         }),
         interruptAndWait,
       )
-    yield* Effect.addFinalizer(() => isSettled ? Effect.void : interruptAndWait)
+    yield* Effect.addFinalizer(() => isSettled || isStuck ? Effect.void : interruptAndWait)
     yield* Effect.addFinalizer(() =>
       Effect.all([
         Metric.update(Metrics.duration, elapsed()),

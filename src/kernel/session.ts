@@ -86,10 +86,10 @@ export const make: (
     const asked = generation
     yield* Effect.trackDuration(Semaphore.takeScoped(turn, 1), Metrics.queued)
     if (isClosed) return yield* new KernelError({ reason: aborted("The client is closed") })
+    const incarnation = yield* alive
     if (asked !== generation) {
       return yield* new KernelError({ reason: aborted("The kernel was reset before the code began") })
     }
-    const incarnation = yield* alive
     const { connection, stuck } = incarnation
     const ended = connection.ended()
     if (ended !== undefined) return yield* new KernelError({ reason: ended })
@@ -109,24 +109,25 @@ export const make: (
     })
   })
 
-  const reset = Effect.gen(function* () {
-    generation++
-    // Ends the running execution, which hands over the turn.
-    current?.connection.end(aborted("The kernel was reset"))
-    yield* Semaphore.takeScoped(turn, 1)
-    yield* discard
-    if (isClosed) return yield* new KernelError({ reason: aborted("The client is closed") })
-    yield* incarnate
-  }).pipe(Effect.scoped, Effect.asVoid)
-
-  /** Lets the current kernel go. Deleting one that does not react takes seconds, for which nobody waits. */
+  /**
+   * Lets the current kernel go, which ends the running execution. Deleting a kernel that does not react takes
+   * seconds, for which nobody waits.
+   */
   const discard = Effect.suspend(() => {
     if (current === undefined) return Effect.void
     const { connection, scope } = current
-    connection.end(aborted("The kernel was reset"))
     current = undefined
+    connection.end(aborted("The kernel was reset"))
     return Scope.close(scope, Exit.void).pipe(Effect.uninterruptible, Effect.forkIn(outer))
   })
+  const reset = Effect.gen(function* () {
+    generation++
+    yield* discard
+    yield* Semaphore.takeScoped(turn, 1)
+    if (isClosed) return yield* new KernelError({ reason: aborted("The client is closed") })
+    yield* alive
+  }).pipe(Effect.scoped, Effect.asVoid)
+
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
       isClosed = true

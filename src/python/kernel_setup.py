@@ -4,7 +4,9 @@ Runs inside the kernel before the first execution, in a namespace of its own, so
 reach the user. `options` is put into that namespace: {"workingDir": str | None}.
 """
 
+import asyncio
 import os
+import signal
 
 from IPython import get_ipython
 
@@ -16,6 +18,11 @@ for _name in ("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "LS_COLORS"):
     os.environ.pop(_name, None)
 os.environ["NO_COLOR"] = "1"
 os.environ["TERM"] = "dumb"
+
+
+# ipykernel cancels `await` on SIGINT by a callback, for which nobody wakes an event loop that is asleep. A
+# signal handler of the loop's own, for whatever signal, makes every signal wake it.
+asyncio.get_event_loop().add_signal_handler(signal.SIGURG, lambda: None)
 
 
 def _keep_working_dir(working_dir):

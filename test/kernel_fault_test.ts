@@ -1,0 +1,197 @@
+/** Kernels that die, freeze or do not listen. */
+import { assert, layer } from "@effect/vitest"
+import { Clock, Duration, Effect, Fiber, Option, Schedule, Stream } from "effect"
+import { Execution, KernelClient } from "../src/mod.ts"
+import { kernelLayer, slow, text } from "./support/kernel.ts"
+
+/** Time that an effect takes, in seconds, with its value. */
+const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.gen(function* () {
+    const before = yield* Clock.currentTimeMillis
+    const value = yield* effect
+    return [value, ((yield* Clock.currentTimeMillis) - before) / 1000] as const
+  })
+
+const reasonOf = (error: Execution.ExecutionFailure): string =>
+  error._tag === "KernelError" ? error.reason._tag : error._tag
+
+/** Runs code to its first output. */
+const untilOutput = (
+  kernel: KernelClient.Kernel,
+  code: string,
+  then: Effect.Effect<unknown, Execution.KernelError>,
+) =>
+  kernel.stream(code).pipe(
+    Stream.tap((element) => element._tag === "TextChunk" && element.text.includes("go") ? then : Effect.void),
+    Stream.runDrain,
+  )
+
+const deaths = {
+  "os._exit": "import os; os._exit(7)",
+  "SIGKILL": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+  "SIGTERM":
+    "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGTERM)",
+  "a segmentation fault": "import ctypes; ctypes.string_at(0)",
+  "an abort": "import os; os.abort()",
+} as const
+
+layer(kernelLayer(), slow)("a kernel that dies", (it) => {
+  for (const [cause, code] of Object.entries(deaths)) {
+    it.effect(`by ${cause}, mid-cell: KernelDied within 3 s, with the output before it; reset helps`, () =>
+      Effect.gen(function* () {
+        const kernel = yield* KernelClient.make()
+        const [error, seconds] = yield* timed(
+          Effect.flip(kernel.execute(`import time; print('before', flush=True); time.sleep(0.3)\n${code}`)),
+        )
+        assert.strictEqual(reasonOf(error), "KernelDied")
+        assert.strictEqual(error.partial?.text, "before")
+        assert.isBelow(seconds, 3.3)
+        assert.strictEqual(reasonOf(yield* Effect.flip(kernel.execute("1"))), "KernelDied")
+        yield* kernel.reset
+        assert.strictEqual(yield* text(kernel.execute("print('fine')")), "fine")
+      }))
+  }
+
+  it.effect("while idle: the next execution fails, reset helps", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      // It dies after the execution has ended.
+      yield* kernel.execute("import threading, os; threading.Timer(0.2, lambda: os._exit(1)).start()")
+      const [error, seconds] = yield* timed(Effect.flip(kernel.execute("import time; time.sleep(60)")))
+      assert.strictEqual(reasonOf(error), "KernelDied")
+      assert.isBelow(seconds, 3.3)
+      yield* kernel.reset
+      assert.strictEqual(yield* text(kernel.execute("print('fine')")), "fine")
+    }))
+})
+
+layer(kernelLayer(), slow)("a kernel that freezes", (it) => {
+  it.effect("is bounded by the timeout, then KernelUnresponsive at once, until reset", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const [error, seconds] = yield* timed(Effect.flip(
+        kernel.execute(
+          "print('before', flush=True)\nimport os, signal, time; time.sleep(0.3); os.kill(os.getpid(), signal.SIGSTOP)",
+          {
+            timeout: "500 millis",
+          },
+        ),
+      ))
+      assert.strictEqual(reasonOf(error), "KernelUnresponsive")
+      assert.strictEqual(error.partial?.text, "before")
+      assert.isBelow(seconds, 0.5 + 0.5 + 5 + 2)
+      const [next, immediately] = yield* timed(Effect.flip(kernel.execute("1")))
+      assert.strictEqual(reasonOf(next), "KernelUnresponsive")
+      assert.isBelow(immediately, 1)
+      yield* kernel.reset
+      assert.strictEqual(yield* text(kernel.execute("print('fine')")), "fine")
+    }))
+})
+
+/** Code that is interrupted while it does something that is hard to interrupt. */
+const stoppable = {
+  "a subprocess": "import subprocess; subprocess.run(['sleep', '60'])",
+  "a lock": "import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()",
+  "a socket": "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); s.accept()",
+  "asyncio.sleep": "import asyncio; await asyncio.sleep(60)",
+  "a thread pool":
+    "import time; from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor() as pool: pool.submit(time.sleep, 4).result()",
+  "a finally that takes a while": "import time\ntry:\n    time.sleep(60)\nfinally:\n    time.sleep(0.5)",
+  "one swallowed KeyboardInterrupt":
+    "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('swallowed')\n    time.sleep(60)",
+} as const
+
+/** Code that two interrupts do not stop; each ends by itself after a while. */
+const stubborn = {
+  "swallows every KeyboardInterrupt":
+    "import time\nend = time.time() + 9\nwhile time.time() < end:\n    try:\n        time.sleep(0.1)\n    except BaseException:\n        pass",
+  // Signals are looked at between two instructions of Python, of which this is one.
+  "sits in C": "sum(range(n))",
+} as const
+
+/** How far to count for ten seconds on this machine. */
+const calibration =
+  "import time\nstart = time.perf_counter(); sum(range(10_000_000))\nn = int(1e8 / (time.perf_counter() - start))"
+
+layer(kernelLayer(), slow)("code that is hard to interrupt", (it) => {
+  for (const [what, code] of Object.entries(stoppable)) {
+    it.effect(`${what}: the timeout is typed, the next execution gets its own output only`, () =>
+      Effect.gen(function* () {
+        const kernel = yield* KernelClient.KernelClient
+        const [error, seconds] = yield* timed(
+          Effect.flip(kernel.execute(`print('old', flush=True)\n${code}`, { timeout: "300 millis" })),
+        )
+        assert.strictEqual(reasonOf(error), "ExecutionTimeout")
+        assert.isBelow(seconds, 0.3 + 0.5 + 5 + 2)
+        assert.strictEqual(yield* text(kernel.execute("print('new')")), "new")
+      }))
+  }
+
+  for (const [what, code] of Object.entries(stubborn)) {
+    it.effect(`code that ${what}: KernelUnresponsive within the bound, typed at once after it, usable when it ends`, () =>
+      Effect.gen(function* () {
+        const kernel = yield* KernelClient.make()
+        yield* kernel.execute(calibration)
+        const [error, seconds] = yield* timed(
+          Effect.flip(
+            kernel.execute(`print('old', flush=True)\n${code}\nprint('late')`, { timeout: "300 millis" }),
+          ),
+        )
+        assert.strictEqual(reasonOf(error), "KernelUnresponsive")
+        assert.isBelow(seconds, 0.3 + 0.5 + 5 + 2)
+        const [next, immediately] = yield* timed(Effect.flip(kernel.execute("print('new')")))
+        assert.strictEqual(reasonOf(next), "KernelUnresponsive")
+        assert.isBelow(immediately, 1)
+        // As soon as the code ends the kernel counts as idle, and nothing of the old cell shows up.
+        const usable = yield* text(kernel.execute("print('new')")).pipe(
+          Effect.retry({
+            schedule: Schedule.spaced("100 millis"),
+            while: (failure) => reasonOf(failure) === "KernelUnresponsive",
+          }),
+          Effect.timeoutOption("30 seconds"),
+        )
+        assert.deepStrictEqual(usable, Option.some("new"))
+      }))
+  }
+
+  it.effect("interrupting the fiber of stubborn code returns within the bound", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const code = `print('go', flush=True)\n${stubborn["swallows every KeyboardInterrupt"]}`
+      const running = yield* Effect.forkChild(kernel.execute(code), { startImmediately: true })
+      yield* Effect.sleep("500 millis")
+      const [, seconds] = yield* timed(Fiber.interrupt(running))
+      assert.isBelow(seconds, 0.5 + 5 + 2)
+      assert.strictEqual(reasonOf(yield* Effect.flip(kernel.execute("1"))), "KernelUnresponsive")
+      yield* kernel.reset
+      assert.strictEqual(yield* text(kernel.execute("print('fine')")), "fine")
+    }))
+
+  it.effect("a reset while code runs ends it with ExecutionAborted and its output", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const error = yield* Effect.flip(
+        untilOutput(
+          kernel,
+          "print('go', flush=True)\nimport time; time.sleep(60)",
+          Effect.asVoid(Effect.forkDetach(kernel.reset)),
+        ),
+      )
+      assert.strictEqual(reasonOf(error), "ExecutionAborted")
+      assert.strictEqual(error.partial?.text, "go")
+      assert.strictEqual(yield* text(kernel.execute("print('fine')")), "fine")
+    }))
+
+  it.effect("many timeouts in a row leave the kernel as it was", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.KernelClient
+      yield* kernel.execute("import time; n = 0")
+      for (const milliseconds of [0, 1, 2, 5, 10, 20, 40, 80]) {
+        const error = yield* Effect.flip(
+          kernel.execute("while True: n += 1", { timeout: Duration.millis(milliseconds) }),
+        )
+        assert.strictEqual(reasonOf(error), "ExecutionTimeout", `${milliseconds} ms`)
+        assert.strictEqual(yield* text(kernel.execute("print('fine')")), "fine")
+      }
+    }))
+})
