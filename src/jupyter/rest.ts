@@ -122,12 +122,13 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
       }
       type Answer = Effect.Success<ReturnType<typeof send>>
       /** Makes something of an answer, or complains that it is no `what`. */
-      const read = <A>(what: string, decode: (text: string) => Effect.Effect<A, Schema.SchemaError>) =>
-      ({ name, response: { status }, text }: Answer) =>
-        Effect.mapError(decode(text), () => {
-          const detail = `Not ${what} but "${excerpt(text)}"`
-          return new RestError({ request: name, kind: "Malformed", status, detail })
-        })
+      const read =
+        <A>(what: string, decode: (text: string) => Effect.Effect<A, Schema.SchemaError>) =>
+        ({ name, response: { status }, text }: Answer) =>
+          Effect.mapError(decode(text), () => {
+            const detail = `Not ${what} but "${excerpt(text)}"`
+            return new RestError({ request: name, kind: "Malformed", status, detail })
+          })
       const model = read("a kernel", decodeModel)
       const kernel = (id: string) => `${base}/api/kernels/${encodeURIComponent(id)}`
 

@@ -107,6 +107,8 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
       return Exit.isFailure(error) ? ignored() : [{ ...progress, raised: raised(error.value) }]
     }
     case "execute_reply": {
+      // A request has one reply: what else calls itself one does not change how the code ended.
+      if (progress.reply === "ok" || progress.reply === "error") return ignored()
       const reply = decode.executeReply(content)
       // Whatever it says, there will be no other: an execution without a reply would never end.
       if (Exit.isFailure(reply)) return [{ ...progress, reply: "aborted", ignored: progress.ignored + 1 }]

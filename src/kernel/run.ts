@@ -26,12 +26,13 @@ import {
   type ExecutionResult,
   ExecutionTimeout,
   InputRequested,
+  KernelDied,
   KernelError,
   type KernelErrorReason,
   KernelUnresponsive,
 } from "../execution.ts"
 import { decode, executeContent, type Message, request } from "../jupyter/message.ts"
-import type { Connection } from "./connection.ts"
+import { type Connection, isDeath } from "./connection.ts"
 import * as Delivery from "./delivery.ts"
 import * as Metrics from "./metrics.ts"
 import * as Reducer from "./reducer.ts"
@@ -137,6 +138,7 @@ export const start: (
     const forgetEnd = connection.onEnded(settleWith)
 
     const advance = (message: Message): void => {
+      if (isDeath(message)) return connection.end(new KernelDied({ kernelId }))
       const [next, output] = Reducer.step(progress, message)
       if (next.ignored > progress.ignored) runFork(Metric.update(Metrics.ignored, 1))
       progress = next
@@ -176,9 +178,11 @@ export const start: (
       const input = decode.inputRequest(message.content)
       const { password = false, prompt } = Exit.isSuccess(input) ? input.value : { prompt: "" }
       const refuse = stop(new InputRequested({ kernelId, prompt }))
-      if (options.onInput === undefined) return fork(refuse)
+      const onInputAsked = options.onInput
+      if (onInputAsked === undefined) return fork(refuse)
       fork(
-        options.onInput({ prompt, password }).pipe(
+        // A handler that throws must not take the reader of the connection with it.
+        Effect.suspend(() => onInputAsked({ prompt, password })).pipe(
           Effect.flatMap((value) =>
             channel.send(request("input_reply", {
               id: SecureRandom.uuidV4Unsafe(),

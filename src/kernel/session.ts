@@ -137,7 +137,8 @@ export const make: (
 
   return {
     id: () => id,
-    interrupt: Effect.suspend(() => {
+    interrupt: Effect.suspend((): Effect.Effect<void, KernelError> => {
+      if (isClosed) return new KernelError({ reason: aborted("The client is closed") })
       if (current === undefined) return Effect.void
       const reason = current.connection.ended()
       return reason === undefined ? current.connection.interrupt : Effect.fail(new KernelError({ reason }))
