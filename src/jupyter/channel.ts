@@ -84,8 +84,13 @@ export interface Channel {
   readonly fence: Effect.Effect<void, ChannelError>
   /** Begins to count messages for {@link isComplete}. */
   readonly mark: () => void
-  /** Whether all messages since {@link mark} arrived: certainly so if the connection was never cut. */
+  /**
+   * Whether all messages since {@link mark} arrived. For a kernel that does not number its messages: whether
+   * the connection was never cut.
+   */
   readonly isComplete: () => boolean
+  /** What cut the connection since {@link mark}, if anything did. */
+  readonly cutBy: () => ChannelError | undefined
   /** Fails when the connection is gone for good; never succeeds. */
   readonly lost: Effect.Effect<never, ChannelError>
 }
@@ -95,6 +100,9 @@ const maxPayload = 512 * 1024 * 1024
 
 /** How many message ids are remembered to recognise a message that comes again after a reconnection. */
 const remembered = 8192
+
+/** How long a restored connection may take to become quiet before new requests go out all the same. */
+const settling: Duration.Input = "2 seconds"
 
 /** One WebSocket. */
 interface Link {
@@ -134,13 +142,16 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
   .fnUntraced(function* (options: ChannelOptions) {
     const outer = yield* Effect.scope
     const listeners = new Map<string, Listener>()
+    /** The requests among the listeners' that went out. */
+    const sent = new Set<string>()
     const seen = new Set<string>()
     const gate = yield* Latch.make(true)
     const connected = yield* Latch.make(true)
     const lost = yield* Deferred.make<never, ChannelError>()
     let sequence = Sequence.unknown
-    let cut = false
+    let cut: ChannelError | undefined
     let held = false
+    let wasHeld = false
 
     const receive = (frame: string | Uint8Array, protocol: Link["protocol"]): void => {
       const decoded = protocol === "v1" && typeof frame !== "string"
@@ -154,6 +165,10 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       const listener = listeners.get(parentId(message) ?? "")
       if (listener === undefined) options.onUnclaimed(message)
       else listener.onMessage(message, frame.length)
+    }
+    const forget = (id: string): void => {
+      listeners.delete(id)
+      sent.delete(id)
     }
     const remember = (id: string): void => {
       seen.add(id)
@@ -172,10 +187,17 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
         Effect.mapError(toChannelError),
       )
 
+    /** Whether reading was put off since this was asked last. */
+    const takeHeld = (): boolean => {
+      const was = wasHeld
+      wasHeld = held
+      return was
+    }
+
     const link = Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
         const scope = yield* Scope.fork(outer)
-        return yield* restore(Scope.provide(open(options, () => held, scope), scope)).pipe(
+        return yield* restore(Scope.provide(open(options, takeHeld, scope), scope)).pipe(
           Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))),
         )
       })
@@ -183,20 +205,22 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
     let current = yield* link
 
     const send = (message: Message): Effect.Effect<void, ChannelError> =>
-      Effect.raceFirst(connected.await, Deferred.await(lost)).pipe(
-        Effect.andThen(Effect.suspend(() => {
-          const { protocol, websocket } = current
-          // A WebSocket that is closing swallows the message; the reader is about to notice and to reconnect.
-          if (websocket.readyState !== websocket.OPEN) return Effect.delay(send(message), "10 millis")
-          return Effect.try({
-            try: () =>
-              websocket.send(protocol === "v1" ? WireV1.encode(message) : WireLegacy.encode(message)),
-            catch: (cause) => new ChannelError({ detail: causeMessage(cause) }),
-          })
-        })),
-      )
+      Effect.andThen(Effect.raceFirst(connected.await, Deferred.await(lost)), transmit(message))
+    const transmit = (message: Message): Effect.Effect<void, ChannelError> =>
+      Effect.suspend(() => {
+        const { protocol, websocket } = current
+        // A WebSocket that is closing swallows the message; the reader is about to notice and to reconnect.
+        if (websocket.readyState !== websocket.OPEN) return Effect.delay(send(message), "10 millis")
+        return Effect.try({
+          try: () => {
+            websocket.send(protocol === "v1" ? WireV1.encode(message) : WireLegacy.encode(message))
+            if (listeners.has(message.header.msg_id)) sent.add(message.header.msg_id)
+          },
+          catch: (cause) => new ChannelError({ detail: causeMessage(cause) }),
+        })
+      })
 
-    const fence = Effect.gen(function* () {
+    const makeFence = Effect.fnUntraced(function* (ask: typeof send) {
       const id = SecureRandom.uuidV4Unsafe()
       const passed = yield* Deferred.make<void>()
       let answers = 0
@@ -210,11 +234,16 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
             },
           })
         ),
-        () => Effect.sync(() => listeners.delete(id)),
+        () => Effect.sync(() => forget(id)),
       )
-      yield* send(request("kernel_info_request", { id, session: options.session, content: {} }))
+      yield* ask(request("kernel_info_request", { id, session: options.session, content: {} }))
       yield* Effect.raceFirst(Deferred.await(passed), Deferred.await(lost))
-    }).pipe(Effect.scoped)
+    }, Effect.scoped)
+
+    const mark = (): void => {
+      cut = undefined
+      sequence = Sequence.begin(sequence)
+    }
 
     const reconnect = link.pipe(
       Effect.retry({
@@ -235,21 +264,27 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       while (true) {
         const error = yield* Effect.flip(read(current))
         connected.closeUnsafe()
-        cut = true
+        cut = error
         yield* Scope.close(current.scope, Exit.fail(error))
-        const waiting = [...listeners.values()]
+        const waiting = [...listeners].flatMap(([id, { onFenced }]) =>
+          sent.has(id) && onFenced !== undefined ? [onFenced] : []
+        )
         current = yield* Effect.mapError(reconnect, (final) =>
           new ChannelError({
             ...(final.code === undefined ? {} : { code: final.code }),
             detail: `${error.detail}; reconnecting failed: ${final.detail}`,
           }))
-        connected.openUnsafe()
         options.onReconnected?.()
-        yield* fence.pipe(
-          Effect.andThen(Effect.sync(() => waiting.forEach((listener) => listener.onFenced?.()))),
-          Effect.ignore,
-          Effect.forkIn(current.scope),
-        )
+        const quiet = Effect.ignore(makeFence(transmit))
+        const settle = waiting.length > 0
+          ? Effect.andThen(quiet, Effect.sync(() => waiting.forEach((onFenced) => onFenced())))
+          // To open a connection the server talks to the kernel, which is nothing to count in what is asked next.
+          : Effect.andThen(
+            Effect.timeoutOption(Effect.andThen(quiet, Effect.sync(mark)), settling),
+            connected.open,
+          )
+        if (waiting.length > 0) connected.openUnsafe()
+        yield* Effect.forkIn(settle, current.scope)
       }
     }).pipe(
       Effect.catch((error) => Deferred.fail(lost, error)),
@@ -264,23 +299,20 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       listen: (id, listener) => {
         listeners.set(id, listener)
       },
-      forget: (id) => {
-        listeners.delete(id)
-      },
+      forget,
       hold: () => {
         held = true
+        wasHeld = true
         gate.closeUnsafe()
       },
       release: () => {
         held = false
         gate.openUnsafe()
       },
-      fence,
-      mark: () => {
-        cut = false
-        sequence = Sequence.begin(sequence)
-      },
-      isComplete: () => !cut || Sequence.missing(sequence) === 0,
+      fence: makeFence(send),
+      mark,
+      isComplete: () => cut === undefined || Sequence.missing(sequence) === 0,
+      cutBy: () => cut,
       lost: Deferred.await(lost),
     }
   })
@@ -288,7 +320,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
 /** Opens one WebSocket in a scope. */
 const open = Effect.fnUntraced(function* (
   options: ChannelOptions,
-  isHeld: () => boolean,
+  takeHeld: () => boolean,
   scope: Scope.Closeable,
 ) {
   const server = options.url.replace(/^http/, "ws").replace(/\/+$/, "")
@@ -307,26 +339,38 @@ const open = Effect.fnUntraced(function* (
       // No closing handshake: a peer that does not answer must not keep the socket open.
       (websocket) => Effect.sync(() => websocket.terminate()),
     )
+    let bytesRead = () => 0
+    websocket.once("upgrade", ({ socket }) => {
+      bytesRead = () => socket.bytesRead
+    })
     const socket = yield* Socket.fromWebSocket(Effect.succeed(websocket), { openTimeout: "30 seconds" })
     const { pull } = yield* Effect.mapError(socket.reader, toChannelError)
-    return { websocket, pull }
+    return { websocket, pull, bytesRead: () => bytesRead() }
   })
-  const { pull, websocket } = yield* dial(options.protocols ?? [WireV1.subprotocol]).pipe(
+  const { bytesRead, pull, websocket } = yield* dial(options.protocols ?? [WireV1.subprotocol]).pipe(
     // A server that knows no subprotocol accepts the connection, but `ws` does not.
     Effect.catchIf((error) => error.detail.includes("Server sent no subprotocol"), () => dial([])),
   )
-  yield* Effect.forkScoped(keepAlive(websocket, { interval: options.pingInterval, isHeld }))
+  yield* Effect.forkScoped(keepAlive(websocket, { interval: options.pingInterval, bytesRead, takeHeld }))
   const protocol = websocket.protocol === WireV1.subprotocol ? "v1" : "legacy"
   const link: Link = { scope, websocket, pull, protocol }
   return link
 })
 
-/** Pings, and cuts the connection when the pong to the last ping is still missing at the next. */
+/**
+ * Pings, and cuts the connection when the pong to the last ping is still missing at the next, unless something
+ * else came: the pong waits behind all output that the server has ready.
+ */
 const keepAlive = (
   websocket: WebSocket,
-  options: { readonly interval: Duration.Input; readonly isHeld: () => boolean },
+  { bytesRead, interval, takeHeld }: {
+    readonly interval: Duration.Input
+    readonly bytesRead: () => number
+    readonly takeHeld: () => boolean
+  },
 ) => {
   let answered = true
+  let before = 0
   const onPong = () => {
     answered = true
   }
@@ -335,11 +379,19 @@ const keepAlive = (
     () =>
       Effect.sync(() => {
         if (websocket.readyState !== websocket.OPEN) return
+        const now = bytesRead()
         // While nothing is read no pong is seen.
-        if (!answered && !options.isHeld()) return websocket.terminate()
+        const isAlive = [answered, now > before, takeHeld()].includes(true)
+        if (!isAlive) return websocket.terminate()
         answered = false
+        before = now
         websocket.ping()
-      }).pipe(Effect.delay(options.interval), Effect.forever),
+      }).pipe(
+        // What came in while this process was busy is read first.
+        Effect.delay(0),
+        Effect.delay(interval),
+        Effect.forever,
+      ),
     () => Effect.sync(() => websocket.off("pong", onPong)),
   )
 }

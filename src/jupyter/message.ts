@@ -13,6 +13,9 @@ import * as Schema from "effect/Schema"
 /** The version of the messaging protocol that outgoing messages declare. */
 export const protocolVersion = "5.3"
 
+/** Who sends, as outgoing messages say. */
+export const username = "effect-jupyter"
+
 /** A JSON object whose keys nobody here knows beforehand. */
 export type JsonObject = { readonly [key: string]: unknown }
 
@@ -86,7 +89,7 @@ export function request(
       msg_id: options.id,
       msg_type: type,
       session: options.session,
-      username: "effect-jupyter",
+      username,
       version: protocolVersion,
     },
     parentHeader: options.parentHeader ?? {},

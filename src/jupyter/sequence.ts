@@ -7,7 +7,7 @@
  *
  * @module
  */
-import type { Message } from "./message.ts"
+import { type Message, username } from "./message.ts"
 
 /** What is known of the numbers of one kernel since a certain message. */
 export interface Sequence {
@@ -40,13 +40,21 @@ export function observe(sequence: Sequence, message: Message, session: string): 
   }
   if (number <= sequence.base) return sequence
   const isForeignIdle = message.header.msg_type === "status" && message.content.execution_state === "idle" &&
-    message.parentHeader.session !== session
+    !isOwn(message.parentHeader, session)
   return {
     ...sequence,
     highest: Math.max(sequence.highest, number),
     count: sequence.count + 1,
     foreign: sequence.foreign + (isForeignIdle ? 1 : 0),
   }
+}
+
+/**
+ * Tells whether the client asked. The session alone does not tell: a server that opens a connection asks the
+ * kernel in the name of its session, and keeps the reply.
+ */
+function isOwn(parentHeader: Message["parentHeader"], session: string): boolean {
+  return parentHeader.session === session && parentHeader.username === username
 }
 
 /**

@@ -127,6 +127,8 @@ export const start: (
       // First of all: each of the next lines may run the consumer, to whom the kernel must count as idle.
       isSettled = true
       forgetEnd()
+      // The end may come in one read with what made the connection pause: nobody else would resume it.
+      channel.release()
       Deferred.doneUnsafe(settled, Exit.void)
       Deferred.doneUnsafe(started, Exit.void)
       Queue.failCauseUnsafe(outputs, Cause.fail(verdict ?? Cause.Done()))
@@ -144,20 +146,24 @@ export const start: (
       progress = next
       if (output !== undefined) Queue.offerUnsafe(outputs, output)
       if (next.started) Deferred.doneUnsafe(started, Exit.void)
-      if (Reducer.isOver(next)) return channel.isComplete() ? settle() : settleWith(gap(kernelId))
-      // One of the two is on its way, or lost: the kernel's answer to another request tells.
+      if (Reducer.isOver(next) && channel.isComplete()) return settle()
+      // Reply and idle travel apart, and so may output of other threads: what is missing is on its way, or lost.
       if ((next.idle || next.reply !== undefined) && !isAsking) {
         isAsking = true
-        fork(channel.fence.pipe(Effect.delay(grace), Effect.andThen(Effect.sync(onFenced)), Effect.ignore))
+        fork(Effect.delay(askForRest, Reducer.isOver(next) ? 0 : grace))
       }
     }
+    /** The kernel's answer to another request proves that it has no more to say to this one. */
+    const askForRest = Effect.suspend(() =>
+      isSettled ? Effect.void : Effect.ignore(Effect.andThen(channel.fence, Effect.sync(onFenced)))
+    )
     const onFenced = (): void => {
       if (isSettled) return
-      if (progress.reply !== undefined || progress.raised !== undefined) {
-        progress = { ...progress, reply: progress.reply ?? "error", idle: true }
-        return channel.isComplete() ? settle() : settleWith(gap(kernelId))
-      }
-      settleWith(progress.idle ? unanswered(kernelId) : gap(kernelId))
+      const isOver = progress.reply !== undefined || progress.raised !== undefined
+      if (!isOver) return settleWith(progress.idle ? unanswered(kernelId) : gap(connection))
+      progress = { ...progress, reply: progress.reply ?? "error", idle: true }
+      if (channel.isComplete()) return settle()
+      settleWith(gap(connection))
     }
     channel.mark()
     channel.listen(id, {
@@ -208,7 +214,9 @@ export const start: (
         if (isSettled) return
         // Whether the request arrived shows in whether the kernel becomes idle.
         yield* Effect.ignore(Effect.timeoutOption(connection.interrupt, interruptBound))
-        yield* Effect.timeoutOption(Deferred.await(settled), wait)
+        // An interrupt can hit the kernel on its last words, which then are lost.
+        const isIdle = Effect.delay(askForRest, "200 millis")
+        yield* Effect.timeoutOption(Effect.raceFirst(Deferred.await(settled), isIdle), wait)
       }
       if (isSettled) return
       yield* Effect.logWarning("The kernel ignores interrupts").pipe(Effect.annotateLogs("kernel", kernelId))
@@ -290,9 +298,9 @@ export const start: (
 )
 
 /** Output may be missing: the caller must not take the rest for the whole. */
-function gap(kernelId: string): ConnectionLost {
-  const detail = "It was cut while the code ran, and not all of what the kernel said could be recovered"
-  return new ConnectionLost({ kernelId, detail })
+function gap({ channel, id }: Connection): ConnectionLost {
+  const what = "not all of what the kernel said could be recovered"
+  return new ConnectionLost({ kernelId: id, detail: `${channel.cutBy()?.detail ?? "It was cut"}; ${what}` })
 }
 
 function unanswered(kernelId: string): ExecutionAborted {

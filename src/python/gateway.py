@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 
+import zmq
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from kernel_gateway.gatewayapp import KernelGatewayApp
 from kernel_gateway.services.kernels.handlers import MainKernelHandler
@@ -150,6 +151,8 @@ def main():
     app = Gateway.instance()
     app.update_config(configuration(settings))
     app.initialize(argv=[])
+    # ZeroMQ drops what a subscriber is too slow for, past 1000 messages and without a word.
+    app.kernel_manager.context.setsockopt(zmq.RCVHWM, 0)
     app.start()
 
 

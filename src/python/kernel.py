@@ -15,6 +15,15 @@ if sys.platform.startswith("linux"):
 # Only what is installed is imported until the shell adds the working directory, nothing from this folder.
 del sys.path[0]
 
-from ipykernel import kernelapp  # noqa: E402
+import zmq  # noqa: E402
+from ipykernel.kernelapp import IPKernelApp  # noqa: E402
 
-kernelapp.launch_new_instance()
+
+class Kernel(IPKernelApp):
+    def init_iopub(self, context):
+        # ZeroMQ drops what a subscriber is too slow for, past 1000 messages and without a word.
+        context.setsockopt(zmq.SNDHWM, 0)
+        super().init_iopub(context)
+
+
+Kernel.launch_instance()
