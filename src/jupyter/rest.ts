@@ -152,11 +152,12 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
               // Always with an environment: without one Kernel Gateway hands its own to the kernel.
               HttpClientRequest.bodyJsonUnsafe({ name, env }),
             )
-            const starting = yield* send(post, "2 minutes").pipe(
-              Effect.flatMap(model),
-              Effect.ensuring(Semaphore.release(oneStart, 1)),
-              Effect.forkDetach({ startImmediately: true }),
-            )
+            const starting = yield* send(post, Duration.max(Duration.fromInputUnsafe(timeout), postBound))
+              .pipe(
+                Effect.flatMap(model),
+                Effect.ensuring(Semaphore.release(oneStart, 1)),
+                Effect.forkDetach({ startImmediately: true }),
+              )
             const kernel = yield* Effect.timeoutOption(Fiber.join(starting), timeout)
             if (Option.isNone(kernel)) {
               // Too late for the caller, but it has to be deleted all the same.
@@ -175,6 +176,9 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
       }
     },
   )
+
+/** How long to remember a kernel whose start takes longer than the caller waits, in order to delete it. */
+const postBound = Duration.minutes(2)
 
 function late(request: string, bound: Duration.Input): RestError {
   const detail = `No answer within ${Duration.format(Duration.fromInputUnsafe(bound))}`

@@ -1,0 +1,253 @@
+/** Servers that answer requests with something else than they should, or not at all. */
+import { afterEach, assert, describe, it } from "@effect/vitest"
+import { Clock, Effect, Exit, Fiber, Scope } from "effect"
+import { Execution, KernelGateway } from "../src/mod.ts"
+import { crashes } from "./support/crashes.ts"
+import * as Fake from "./support/fake_server.ts"
+import { eventually } from "./support/processes.ts"
+
+afterEach(() => assert.deepStrictEqual(crashes(), []))
+
+/** Milliseconds that an effect takes, with its value. */
+const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.gen(function* () {
+    const before = yield* Clock.currentTimeMillis
+    const value = yield* effect
+    return [value, (yield* Clock.currentTimeMillis) - before] as const
+  })
+
+const reasonOf = (error: Execution.ExecutionFailure): string =>
+  error._tag === "KernelError" ? error.reason._tag : error._tag
+
+/** What stands between a client and a server, and what of it an error has to name. */
+const refusals: ReadonlyArray<readonly [string, Fake.Answer, ReadonlyArray<string>]> = [
+  ["401", { status: 401, body: `{"message": "Who is there?"}` }, ["401", "Who is there?"]],
+  ["403", { status: 403, body: "Not you" }, ["403", "Not you"]],
+  ["404", { status: 404, body: "<h1>No such page</h1>" }, ["404", "No such page"]],
+  ["429", { status: 429, body: "Slow down" }, ["429", "Slow down"]],
+  ["500", { status: 500, body: `{"traceback": "KeyError: 'kernel'"}` }, ["500", "KeyError"]],
+  ["503", { status: 503, body: "Try again later" }, ["503", "Try again later"]],
+  ["a redirect", { status: 302, headers: { location: "/hub/login?next=x" } }, ["302", "/hub/login?next=x"]],
+]
+/** Answers with a status of success that are none. */
+const disguised: ReadonlyArray<readonly [string, Fake.Answer, ReadonlyArray<string>]> = [
+  ["HTML", { status: 200, body: "<!DOCTYPE html><title>Log in</title>" }, ["200", "Log in"]],
+  ["an empty body", { status: 200 }, ["200", `""`]],
+  ["some other JSON", { status: 200, body: `{"hello": "world"}` }, ["200", "hello"]],
+  ["a kernel without id", { status: 201, body: `{"name": "fake"}` }, ["201", "fake"]],
+]
+const long = "words ".repeat(100_000)
+
+describe("a gateway is not there", { concurrent: true }, () => {
+  const check = (answer: Fake.Answer) =>
+    Fake.client({ rest: (name) => name === "GET /api/kernelspecs" ? answer : undefined }).pipe(
+      Effect.flip,
+      Effect.filterOrElse(KernelGateway.isGatewayError, () => Effect.die("The kernel was to blame")),
+    )
+
+  for (const [what, answer, words] of [...refusals, ...disguised]) {
+    it.live(`if it answers with ${what}`, () =>
+      Effect.gen(function* () {
+        const error = yield* check(answer)
+        const isRefused = answer.status === 401 || answer.status === 403
+        assert.strictEqual(error.reason._tag, isRefused ? "Unauthorized" : "Unreachable")
+        for (const word of isRefused ? words.slice(0, 1) : words) assert.include(error.message, word)
+      }))
+  }
+
+  it.live("and a long answer is not repeated", () =>
+    Effect.gen(function* () {
+      const error = yield* check({ status: 500, body: long })
+      assert.isBelow(error.message.length, 700)
+    }))
+
+  it.live("if it accepts connections and is silent: within 10 seconds", () =>
+    Effect.gen(function* () {
+      const [error, millis] = yield* timed(Effect.flip(Fake.client({ rest: () => "silence" })))
+      assert.isTrue(KernelGateway.isGatewayError(error) && error.reason._tag === "Unreachable")
+      assert.include(error.message, "No answer within 10s")
+      assert.isBelow(millis, 11_500)
+    }))
+})
+
+/** The failure of a kernel's start, and what became of the server. */
+const startFailure = (script: Fake.Script, initTimeout = "20 seconds" as const) =>
+  Effect.gen(function* () {
+    const scope = yield* Scope.make()
+    const error = yield* Fake.client(script, { initTimeout }).pipe(Effect.flip, Scope.provide(scope))
+    yield* Scope.close(scope, Exit.void)
+    return error
+  })
+
+describe("a kernel does not start", { concurrent: true }, () => {
+  for (const [what, answer, words] of [...refusals, ...disguised]) {
+    it.live(`if the server answers with ${what}`, () =>
+      Effect.gen(function* () {
+        const rest = (name: string) => name === "POST /api/kernels" ? answer : undefined
+        const error = yield* startFailure({ rest })
+        assert.isTrue(Execution.isKernelError(error) && error.reason._tag === "KernelStartFailed")
+        for (const word of words) assert.include(error.message, word)
+      }))
+  }
+
+  for (const [what, answer] of [...refusals, ["success", { status: 200, body: "<html>" }] as const]) {
+    it.live(`if the WebSocket is refused with ${what}; it is deleted`, () =>
+      Effect.gen(function* () {
+        const requests: Array<string> = []
+        const rest = (name: string) => void requests.push(name)
+        const [error, millis] = yield* timed(startFailure({ rest, handshake: () => answer }))
+        assert.isTrue(Execution.isKernelError(error) && error.reason._tag === "KernelStartFailed")
+        assert.include(error.message, `${answer.status}`)
+        assert.isBelow(millis, 3000)
+        assert.deepStrictEqual(requests.slice(-1), ["DELETE /api/kernels/:id"])
+      }))
+  }
+
+  it.live("if the start is not answered: within initTimeout", () =>
+    Effect.gen(function* () {
+      const rest = (name: string) => name === "POST /api/kernels" ? "silence" : undefined
+      const [error, millis] = yield* timed(Effect.flip(Fake.client({ rest }, { initTimeout: "1 second" })))
+      assert.include(error.message, "not ready within 1s")
+      assert.isBelow(millis, 2500)
+    }))
+
+  for (const what of ["handshake", "kernel"] as const) {
+    it.live(`if the ${what} is silent: within initTimeout, and it is deleted`, () =>
+      Effect.gen(function* () {
+        const requests: Array<string> = []
+        const script: Fake.Script = {
+          rest: (name) => void requests.push(name),
+          ...(what === "handshake" ? { handshake: () => "silence" } : { info: () => {} }),
+        }
+        const [error, millis] = yield* timed(
+          Effect.flip(Effect.scoped(Fake.client(script, { initTimeout: "1 second" }))),
+        )
+        assert.include(error.message, "not ready within 1s")
+        assert.isBelow(millis, 2500)
+        assert.deepStrictEqual(requests.slice(-1), ["DELETE /api/kernels/:id"])
+      }))
+  }
+
+  it.live("if it dies before it was asked anything", () =>
+    Effect.gen(function* () {
+      const [error, millis] = yield* timed(startFailure({
+        info: ({ message, send }) =>
+          send(message("status", { execution_state: "dead" }, { parentHeader: {} })),
+      }))
+      assert.isTrue(Execution.isKernelError(error) && error.reason._tag === "KernelStartFailed")
+      assert.include(error.message, "died")
+      assert.isBelow(millis, 3000)
+    }))
+})
+
+describe("an interrupt", { concurrent: true }, () => {
+  for (const [what, answer, words] of refusals) {
+    it.live(`that is answered with ${what}`, () =>
+      Effect.gen(function* () {
+        const { kernel } = yield* Fake.client({
+          rest: (name) => name.endsWith("/interrupt") ? answer : undefined,
+        })
+        const error = yield* Effect.flip(kernel.interrupt)
+        assert.strictEqual(error.reason._tag, answer.status === 404 ? "KernelNotFound" : "ConnectionLost")
+        if (answer.status !== 404) { for (const word of words) assert.include(error.message, word) }
+        if (answer.status !== 404) assert.strictEqual((yield* kernel.execute("x")).text, "x")
+      }))
+  }
+
+  it.live("that is not answered: within 10 seconds; the kernel stays usable", () =>
+    Effect.gen(function* () {
+      const { kernel } = yield* Fake.client({
+        rest: (name) => name.endsWith("/interrupt") ? "silence" : undefined,
+      })
+      const [error, millis] = yield* timed(Effect.flip(kernel.interrupt))
+      assert.strictEqual(error.reason._tag, "ConnectionLost")
+      assert.isBelow(millis, 11_500)
+      assert.strictEqual((yield* kernel.execute("x")).text, "x")
+    }))
+
+  it.live("that no kernel gets ends a timeout all the same", () =>
+    Effect.gen(function* () {
+      let kernelIsBusy = false
+      const { kernel } = yield* Fake.client({
+        rest: (name) => name.endsWith("/interrupt") ? "silence" : undefined,
+        info: ({ good }) => kernelIsBusy ? undefined : good(),
+        execute: () => {
+          kernelIsBusy = true
+        },
+      })
+      const [error, millis] = yield* timed(Effect.flip(kernel.execute("x", { timeout: "200 millis" })))
+      assert.strictEqual(reasonOf(error), "KernelUnresponsive")
+      // The beginning, two requests and two waits.
+      assert.isBelow(millis, 200 + 500 + 4000 + 5000 + 1500)
+    })))
+})
+
+describe("while a client asks whether its kernel is alive", { concurrent: true }, () => {
+  for (const [what, answer] of [...refusals, ...disguised].filter(([what]) => what !== "404")) {
+    it.live(`${what} is no reason to give it up`, () =>
+      Effect.gen(function* () {
+        const { kernel, server } = yield* Fake.client({
+          rest: (name) => name === "GET /api/kernels/:id" ? answer : undefined,
+        }, { pingInterval: "20 millis" })
+        const asked = () => server.requests.filter((name) => name === "GET /api/kernels/:id").length
+        yield* eventually(() => asked() < 5 ? "not asked yet" : undefined)
+        assert.strictEqual((yield* kernel.execute("x")).text, "x")
+      }))
+  }
+
+  it.live("404 means KernelNotFound, mid-cell with the output", () =>
+    Effect.gen(function* () {
+      let isGone = false
+      const { kernel } = yield* Fake.client({
+        rest: (name) => isGone && name === "GET /api/kernels/:id" ? { status: 404 } : undefined,
+        execute: ({ run, send }) => {
+          send(...run("said").slice(0, 3))
+          isGone = true
+        },
+      }, { pingInterval: "50 millis" })
+      const [error, millis] = yield* timed(Effect.flip(kernel.execute("x")))
+      assert.strictEqual(reasonOf(error), "KernelNotFound")
+      assert.strictEqual(error.partial?.text, "said")
+      assert.isBelow(millis, 2000)
+    }))
+})
+
+describe("closing", { concurrent: true }, () => {
+  for (const [what, reaction] of [["500", { status: 500 }], ["silence", "silence"]] as const) {
+    it.live(`is bounded and no failure if the deletion is met with ${what}`, () =>
+      Effect.gen(function* () {
+        const scope = yield* Scope.make()
+        yield* Scope.provide(
+          Fake.client({ rest: (name) => name.startsWith("DELETE") ? reaction : undefined }),
+          scope,
+        )
+        const [, millis] = yield* timed(Scope.close(scope, Exit.void))
+        assert.isBelow(millis, 11_500)
+      }))
+  }
+
+  it.live("a reset does not wait for a deletion that is not answered", () =>
+    Effect.gen(function* () {
+      const { kernel } = yield* Fake.client({
+        rest: (name) => name.startsWith("DELETE") ? "silence" : undefined,
+      })
+      const [, millis] = yield* timed(kernel.reset)
+      assert.isBelow(millis, 2000)
+      assert.strictEqual((yield* kernel.execute("x")).text, "x")
+    }))
+
+  it.live("interrupting a start that is not answered is bounded too", () =>
+    Effect.gen(function* () {
+      const starts: Array<string> = []
+      const starting = yield* Effect.forkChild(Effect.scoped(Fake.client({
+        rest: (name) => {
+          if (name !== "POST /api/kernels") return undefined
+          starts.push(name)
+          return "silence"
+        },
+      }, { initTimeout: "2 seconds" })))
+      yield* eventually(() => starts.length === 0 ? "not asked yet" : undefined)
+      const [, millis] = yield* timed(Fiber.interrupt(starting))
+      assert.isBelow(millis, 3500)
+    }))
+})

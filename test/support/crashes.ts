@@ -1,0 +1,11 @@
+/** Failures that nobody took care of: a library must not leave any to the process. */
+import process from "node:process"
+
+const seen: Array<unknown> = []
+process.on("unhandledRejection", (reason) => seen.push(reason))
+process.on("uncaughtException", (error) => seen.push(error))
+
+/** What was left to the process since the last call. */
+export function crashes(): ReadonlyArray<unknown> {
+  return seen.splice(0)
+}
