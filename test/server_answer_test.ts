@@ -179,7 +179,7 @@ describe("an interrupt", { concurrent: true }, () => {
       assert.strictEqual(reasonOf(error), "KernelUnresponsive")
       // The beginning, two requests and two waits.
       assert.isBelow(millis, 200 + 500 + 4000 + 5000 + 1500)
-    })))
+    }))
 })
 
 describe("while a client asks whether its kernel is alive", { concurrent: true }, () => {
