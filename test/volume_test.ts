@@ -115,7 +115,7 @@ layer(kernelLayer(), slow)("volume", (it) => {
           `${size * MB}`,
         )
       }
-    }), 120_000)
+    }), 240_000)
 
   it.effect("the gateway is still there", () =>
     Effect.gen(function* () {

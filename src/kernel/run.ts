@@ -139,12 +139,17 @@ export const start: (
     }
     const forgetEnd = connection.onEnded(settleWith)
 
-    const advance = (message: Message): void => {
+    const advance = (message: Message, length: number): void => {
       if (isDeath(message)) return connection.end(new KernelDied({ kernelId }))
       const [next, output] = Reducer.step(progress, message)
       if (next.ignored > progress.ignored) runFork(Metric.update(Metrics.ignored, 1))
       progress = next
-      if (output !== undefined) Queue.offerUnsafe(outputs, output)
+      if (output !== undefined) {
+        Queue.offerUnsafe(outputs, output)
+        // Only what the consumer will take may hold the connection: nobody else would release it.
+        waitingBytes += length
+        if (waitingBytes > highWaterMark && !isDraining) channel.hold()
+      }
       if (next.started) Deferred.doneUnsafe(started, Exit.void)
       if (Reducer.isOver(next) && channel.isComplete()) return settle()
       // Reply and idle travel apart, and so may output of other threads: what is missing is on its way, or lost.
@@ -160,7 +165,8 @@ export const start: (
     const onFenced = (): void => {
       if (isSettled) return
       const isOver = progress.reply !== undefined || progress.raised !== undefined
-      if (!isOver) return settleWith(progress.idle ? unanswered(kernelId) : gap(connection))
+      const isUnanswered = progress.idle && channel.cutBy() === undefined
+      if (!isOver) return settleWith(isUnanswered ? unanswered(kernelId) : gap(connection))
       progress = { ...progress, reply: progress.reply ?? "error", idle: true }
       if (channel.isComplete()) return settle()
       settleWith(gap(connection))
@@ -170,13 +176,11 @@ export const start: (
       onFenced,
       onMessage: (message, length) => {
         bytes += length
-        waitingBytes += length
         if (message.header.msg_type === "input_request") return onInput(message)
-        advance(message)
+        advance(message, length)
         if (firstOutput === undefined && message.channel === "iopub" && Queue.sizeUnsafe(outputs) > 0) {
           firstOutput = elapsed()
         }
-        if (waitingBytes > highWaterMark && !isDraining && !isSettled) channel.hold()
       },
     })
 

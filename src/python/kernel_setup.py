@@ -9,9 +9,13 @@ import os
 import signal
 
 from IPython import get_ipython
+from IPython.core.compilerop import CachingCompiler
 
 _shell = get_ipython()
 _shell.run_line_magic("colors", "nocolor")
+
+# ipykernel names cells for its debugger by a hash in pure Python: a microsecond and more for every byte of code.
+_shell.compile = CachingCompiler()
 
 # Programs that the code starts must not colour their output either.
 for _name in ("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "LS_COLORS"):
