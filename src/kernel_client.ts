@@ -17,6 +17,7 @@ import * as Connection from "./kernel/connection.ts"
 import type { InputRequest } from "./kernel/run.ts"
 import * as Session from "./kernel/session.ts"
 import * as Setup from "./kernel/setup.ts"
+import * as Usage from "./kernel/usage.ts"
 import { KernelGateway } from "./kernel_gateway.ts"
 import * as Platform from "./platform.ts"
 
@@ -112,6 +113,8 @@ export interface ClientOptions {
   readonly initTimeout?: Duration.Input
   /** How often the connection and the kernel are checked for life; 10 seconds by default. */
   readonly pingInterval?: Duration.Input
+  /** How often the kernel is asked for its memory and CPU use, for the metrics; never by default. */
+  readonly usageInterval?: Duration.Input
 }
 
 /**
@@ -153,6 +156,7 @@ export const make: (
         pingInterval,
       })
       yield* setup(connection)
+      if (options.usageInterval !== undefined) yield* Usage.report(connection, options.usageInterval)
       return connection
     }).pipe(
       Effect.timeoutOrElse({

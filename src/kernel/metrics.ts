@@ -47,12 +47,12 @@ export const ignored = Metric.counter("effect_jupyter_ignored_messages_total", {
 /** Kernels of this process that run. */
 export const kernels = Metric.gauge("effect_jupyter_kernels", { description: "Kernels that are running" })
 
-/** Memory of the kernel asked last. */
+/** Memory of all kernels that are asked for it. */
 export const memory = Metric.gauge("effect_jupyter_kernel_memory_bytes", {
   description: "Resident memory of kernels, if usage is asked for",
 })
 
-/** CPU use of the kernel asked last. */
+/** CPU use of all kernels that are asked for it; 100 is one core. */
 export const cpu = Metric.gauge("effect_jupyter_kernel_cpu_percent", {
   description: "CPU use of kernels, if usage is asked for",
 })

@@ -83,6 +83,9 @@ const interruptBound: Duration.Input = "2 seconds"
 /** How long reply and idle may be apart before the kernel is asked whether it has more to say. */
 const grace: Duration.Input = "1 second"
 
+/** The largest message that a Jupyter server accepts unless it is told otherwise. */
+const usualMaximum = 10_000_000
+
 /** Bytes of output that wait for the consumer before the connection is not read any further. */
 const highWaterMark = 32 * 1024 * 1024
 
@@ -162,14 +165,15 @@ export const start: (
     const askForRest = Effect.suspend(() =>
       isSettled ? Effect.void : Effect.ignore(Effect.andThen(channel.fence, Effect.sync(onFenced)))
     )
+    const lost = () => gap(connection, progress.started ? 0 : code.length)
     const onFenced = (): void => {
       if (isSettled) return
       const isOver = progress.reply !== undefined || progress.raised !== undefined
       const isUnanswered = progress.idle && channel.cutBy() === undefined
-      if (!isOver) return settleWith(isUnanswered ? unanswered(kernelId) : gap(connection))
+      if (!isOver) return settleWith(isUnanswered ? unanswered(kernelId) : lost())
       progress = { ...progress, reply: progress.reply ?? "error", idle: true }
       if (channel.isComplete()) return settle()
-      settleWith(gap(connection))
+      settleWith(lost())
     }
     channel.mark()
     channel.listen(id, {
@@ -237,8 +241,11 @@ export const start: (
         interruptAndWait,
       )
     yield* Effect.addFinalizer(() => isSettled || isStuck ? Effect.void : interruptAndWait)
+    const log = (event: string) =>
+      Effect.annotateLogs(Effect.logDebug(event), { kernel: kernelId, execution: id })
     yield* Effect.addFinalizer(() =>
       Effect.all([
+        log("Execution ended"),
         Metric.update(Metrics.duration, elapsed()),
         Metric.update(Metrics.outputBytes, bytes),
         firstOutput === undefined ? Effect.void : Metric.update(Metrics.firstOutput, firstOutput),
@@ -283,6 +290,7 @@ export const start: (
       settled: () => isSettled,
     }
 
+    yield* log("Execution starts")
     yield* channel.send(request("execute_request", {
       id,
       session,
@@ -301,9 +309,14 @@ export const start: (
   },
 )
 
-/** Output may be missing: the caller must not take the rest for the whole. */
-function gap({ channel, id }: Connection): ConnectionLost {
-  const what = "not all of what the kernel said could be recovered"
+/**
+ * Output may be missing: the caller must not take the rest for the whole. `unread` is the length of the code if
+ * the kernel never began with it: servers close the connection on what is too large, often without a word.
+ */
+function gap({ channel, id }: Connection, unread: number): ConnectionLost {
+  const what = unread < usualMaximum
+    ? "not all of what the kernel said could be recovered"
+    : `the code of ${(unread / 1e6).toFixed(1)} MB did not arrive, and many servers refuse more than 10 MB`
   return new ConnectionLost({ kernelId: id, detail: `${channel.cutBy()?.detail ?? "It was cut"}; ${what}` })
 }
 

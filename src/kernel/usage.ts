@@ -1,0 +1,63 @@
+/**
+ * What kernels cost: their memory and CPU time, asked for now and then.
+ *
+ * Follows `usage_request` of {@link https://github.com/ipython/ipykernel ipykernel}, which answers it on the
+ * control channel, also while code runs.
+ *
+ * @module
+ */
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Metric from "effect/Metric"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import { type Message, request } from "../jupyter/message.ts"
+import type { Connection } from "./connection.ts"
+import * as Metrics from "./metrics.ts"
+
+const decodeUsage = Schema.decodeUnknownExit(Schema.Struct({
+  kernel_cpu: Schema.optionalKey(Schema.Finite),
+  kernel_memory: Schema.optionalKey(Schema.Finite),
+}))
+
+/** Adds the kernel's memory and CPU use to the totals of this process for as long as the scope is open. */
+export const report: (
+  connection: Connection,
+  interval: Duration.Input,
+) => Effect.Effect<void, never, Scope.Scope> = Effect.fnUntraced(function* (connection, interval) {
+  const { channel, session } = connection
+  const runFork = Effect.runForkWith(yield* Effect.context<never>())
+  let last = { cpu: 0, memory: 0 }
+  const record = (cpu: number, memory: number): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      const { cpu: cpuBefore, memory: memoryBefore } = last
+      last = { cpu, memory }
+      return Effect.andThen(
+        Metric.modify(Metrics.cpu, cpu - cpuBefore),
+        Metric.modify(Metrics.memory, memory - memoryBefore),
+      )
+    })
+  const onMessage = ({ content, header }: Message): void => {
+    if (header.msg_type !== "usage_reply") return
+    const usage = decodeUsage(content)
+    if (Exit.isFailure(usage)) return
+    runFork(record(usage.value.kernel_cpu ?? last.cpu, usage.value.kernel_memory ?? last.memory))
+  }
+  yield* Effect.addFinalizer(() => record(0, 0))
+  const ask = Effect.suspend(() => {
+    // A request of its own each time: a kernel ignores one that it has seen.
+    const id = SecureRandom.uuidV4Unsafe()
+    return Effect.acquireUseRelease(
+      Effect.sync(() => channel.listen(id, { onMessage })),
+      () =>
+        Effect.andThen(
+          channel.send(request("usage_request", { id, session, channel: "control", content: {} })),
+          Effect.sleep(interval),
+        ),
+      () => Effect.sync(() => channel.forget(id)),
+    )
+  })
+  yield* ask.pipe(Effect.forever, Effect.ignore, Effect.forkScoped)
+})
