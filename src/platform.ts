@@ -4,15 +4,30 @@
  *
  * @module
  */
+import * as NodeChildProcessSpawner from "@effect/platform-node/NodeChildProcessSpawner"
 import * as NodeCrypto from "@effect/platform-node/NodeCrypto"
+import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
-import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as NodePath from "@effect/platform-node/NodePath"
+import * as NodeStdio from "@effect/platform-node/NodeStdio"
 import type * as Digest from "effect/crypto/Digest"
+import type * as FileSystem from "effect/FileSystem"
 import type * as HttpClient from "effect/http/HttpClient"
 import * as Layer from "effect/Layer"
+import type * as Path from "effect/Path"
+import type * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
+import type * as Stdio from "effect/Stdio"
 
 /** The services of the platform. */
-export type Platform = NodeServices.NodeServices | HttpClient.HttpClient | Digest.Digest
+export type Platform =
+  | FileSystem.FileSystem
+  | Path.Path
+  | Stdio.Stdio
+  | ChildProcessSpawner.ChildProcessSpawner
+  | HttpClient.HttpClient
+  | Digest.Digest
+
+const files = Layer.mergeAll(NodeFileSystem.layer, NodePath.layer)
 
 /**
  * Provides the services of the platform.
@@ -29,7 +44,9 @@ export type Platform = NodeServices.NodeServices | HttpClient.HttpClient | Diges
  * ```
  */
 export const layer: Layer.Layer<Platform> = Layer.mergeAll(
-  NodeServices.layer,
+  // Not all of `NodeServices`: its terminal listens to stdin, and each kernel would add a listener.
+  Layer.provideMerge(NodeChildProcessSpawner.layer, files),
+  NodeStdio.layer,
   NodeHttpClient.layerNodeHttp,
   NodeCrypto.layerDigest,
 )

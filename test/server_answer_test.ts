@@ -1,7 +1,11 @@
 /** Servers that answer requests with something else than they should, or not at all. */
 import { afterEach, assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Exit, Fiber, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import process from "node:process"
+import * as Rest from "../src/jupyter/rest.ts"
 import { Execution, KernelGateway } from "../src/mod.ts"
+import * as Platform from "../src/platform.ts"
 import { crashes } from "./support/crashes.ts"
 import * as Fake from "./support/fake_server.ts"
 import { eventually } from "./support/processes.ts"
@@ -128,6 +132,19 @@ describe("a kernel does not start", { concurrent: true }, () => {
       }))
   }
 
+  it.effect("only when initTimeout is over, however long that is", () =>
+    Effect.gen(function* () {
+      const server = yield* Fake.make({ rest: () => "silence" })
+      const rest = yield* Effect.provide(Rest.make({ url: server.url, headers: {} }), Platform.layer)
+      const starting = yield* Effect.forkChild(Effect.flip(rest.start({ env: {}, timeout: "5 minutes" })))
+      yield* TestClock.withLive(eventually(() => server.requests.length === 0 ? "not asked yet" : undefined))
+      yield* TestClock.adjust("4 minutes")
+      assert.isUndefined(starting.pollUnsafe())
+      yield* TestClock.adjust("1 minute")
+      const error = yield* Fiber.join(starting)
+      assert.deepInclude({ ...error }, { kind: "Timeout", detail: "No answer within 5m" })
+    }))
+
   it.live("if it dies before it was asked anything", () =>
     Effect.gen(function* () {
       const [error, millis] = yield* timed(startFailure({
@@ -209,6 +226,17 @@ describe("while a client asks whether its kernel is alive", { concurrent: true }
       assert.strictEqual(reasonOf(error), "KernelNotFound")
       assert.strictEqual(error.partial?.text, "said")
       assert.isBelow(millis, 2000)
+    }))
+})
+
+describe("many clients", () => {
+  it.live("leave the process's own streams alone", () =>
+    Effect.gen(function* () {
+      const listeners = () =>
+        process.stdin.eventNames().map((name) => [name, process.stdin.listenerCount(name)])
+      const before = listeners()
+      yield* Effect.forEach(Array.from({ length: 12 }), () => Fake.client())
+      assert.deepStrictEqual(listeners(), before)
     }))
 })
 

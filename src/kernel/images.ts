@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Path from "effect/Path"
+import type * as PlatformError from "effect/PlatformError"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { Buffer } from "node:buffer"
@@ -48,17 +49,51 @@ export const save: (
       (error) => new ImageError({ mimeType, detail: error.message }),
     )
     const file = path.join(directory, `${SecureRandom.uuidV4Unsafe().slice(0, 13)}.${format.extension}`)
-    yield* fs.makeDirectory(directory, { recursive: true }).pipe(
-      Effect.andThen(fs.writeFile(file, bytes)),
+    yield* fs.writeFile(file, bytes).pipe(
+      Effect.catchReason(
+        "PlatformError",
+        "NotFound",
+        () => Effect.andThen(makeDirectory(directory), fs.writeFile(file, bytes)),
+      ),
       // A file that a full disk cut short is no image.
       Effect.tapError(() => Effect.ignore(fs.remove(file, { force: true }))),
-      Effect.mapError((error) => new ImageError({ mimeType, detail: error.message })),
+      Effect.mapError((error) => new ImageError({ mimeType, detail: inWords(error) })),
       // Half an image is worse than a moment's delay.
       Effect.uninterruptible,
     )
     return Option.some(new Image({ path: file, mimeType }))
   },
 )
+
+/**
+ * Makes a directory and those above it. Node's own way never ends where a directory exists but can have none
+ * below it, as `/proc`.
+ */
+const makeDirectory: (
+  directory: string,
+) => Effect.Effect<void, PlatformError.PlatformError, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
+  function* (directory: string) {
+    const fs = yield* FileSystem.FileSystem
+    const path = yield* Path.Path
+    const parent = path.dirname(directory)
+    yield* fs.makeDirectory(directory).pipe(
+      Effect.catchReason(
+        "PlatformError",
+        "NotFound",
+        (_, error) =>
+          parent === directory
+            ? Effect.fail(error)
+            : Effect.andThen(makeDirectory(parent), fs.makeDirectory(directory)),
+      ),
+      Effect.catchReason("PlatformError", "AlreadyExists", () => Effect.void),
+    )
+  },
+)
+
+/** What happened, with the words of the operating system: Effect has no name for a full disk. */
+function inWords({ message, reason: { cause } }: PlatformError.PlatformError): string {
+  return cause instanceof Error ? `${message} (${cause.message})` : message
+}
 
 /** Notebooks may hold long texts as lists of lines. */
 function textOf(source: unknown): Result.Result<string, Error> {
