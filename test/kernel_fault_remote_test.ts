@@ -1,20 +1,11 @@
 /** Kernels that somebody else deletes, uses at the same time, or that are no longer ours. */
 import { assert, describe, layer } from "@effect/vitest"
-import { Clock, Deferred, Effect, Exit, Fiber, Redacted, Scope, Stream } from "effect"
+import { Deferred, Effect, Exit, Fiber, Redacted, Scope, Stream } from "effect"
 import * as Channel from "../src/jupyter/channel.ts"
 import { executeContent, type Message, request } from "../src/jupyter/message.ts"
-import { Execution, KernelClient, KernelGateway } from "../src/mod.ts"
+import { KernelClient, KernelGateway } from "../src/mod.ts"
 import { kernelLayer, slow, text } from "./support/kernel.ts"
-
-const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.gen(function* () {
-    const before = yield* Clock.currentTimeMillis
-    const value = yield* effect
-    return [value, (yield* Clock.currentTimeMillis) - before] as const
-  })
-
-const reasonOf = (error: Execution.ExecutionFailure): string =>
-  error._tag === "KernelError" ? error.reason._tag : error._tag
+import { reasonOf, timed } from "./support/outcome.ts"
 
 const headersOf = ({ token }: KernelGateway.KernelGateway["Service"]) => ({
   authorization: `token ${token === undefined ? "" : Redacted.value(token)}`,

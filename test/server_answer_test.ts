@@ -1,6 +1,6 @@
 /** Servers that answer requests with something else than they should, or not at all. */
 import { afterEach, assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Exit, Fiber, Scope } from "effect"
+import { Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import process from "node:process"
 import * as Rest from "../src/jupyter/rest.ts"
@@ -8,20 +8,10 @@ import { Execution, KernelGateway } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import { crashes } from "./support/crashes.ts"
 import * as Fake from "./support/fake_server.ts"
+import { reasonOf, timed } from "./support/outcome.ts"
 import { eventually } from "./support/processes.ts"
 
 afterEach(() => assert.deepStrictEqual(crashes(), []))
-
-/** Milliseconds that an effect takes, with its value. */
-const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.gen(function* () {
-    const before = yield* Clock.currentTimeMillis
-    const value = yield* effect
-    return [value, (yield* Clock.currentTimeMillis) - before] as const
-  })
-
-const reasonOf = (error: Execution.ExecutionFailure): string =>
-  error._tag === "KernelError" ? error.reason._tag : error._tag
 
 /** What stands between a client and a server, and what of it an error has to name. */
 const refusals: ReadonlyArray<readonly [string, Fake.Answer, ReadonlyArray<string>]> = [

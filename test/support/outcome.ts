@@ -1,0 +1,16 @@
+/** How an effect ended, in words that tests compare. */
+import { Clock, Effect } from "effect"
+import type { Execution } from "../../src/mod.ts"
+
+/** What an effect gives, and the milliseconds that it took. */
+export const timed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [A, number], E, R> =>
+  Effect.gen(function* () {
+    const before = yield* Clock.currentTimeMillis
+    const value = yield* effect
+    return [value, (yield* Clock.currentTimeMillis) - before] as const
+  })
+
+/** The tag of a failure, or of its reason if it has one. */
+export function reasonOf(error: Execution.ExecutionFailure): string {
+  return error._tag === "KernelError" ? error.reason._tag : error._tag
+}
