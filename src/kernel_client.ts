@@ -61,8 +61,8 @@ export interface Kernel {
   readonly id: string
   /**
    * Runs code to its end. Interrupting the fiber interrupts the kernel and waits until it is idle. Code that
-   * ignores two interrupts is given up after 5 seconds: the kernel counts as `KernelUnresponsive` until the
-   * code ends or `reset` replaces it.
+   * ignores two interrupts is given up after about 5 seconds, 10 if the gateway does not answer either: the
+   * kernel counts as `KernelUnresponsive` until the code ends or `reset` replaces it.
    */
   execute(code: string, options?: ExecuteOptions): Effect.Effect<ExecutionResult, ExecutionFailure>
   /**

@@ -10,7 +10,6 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Hex from "effect/encoding/Hex"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
@@ -108,14 +107,16 @@ export const make: (
         host,
         port,
         workingDir: path.resolve(options.workingDir ?? "."),
-        env: { ...(yield* inherited), ...env },
+        env: { ...inherited(), ...env },
         token,
         logLevel,
         startTimeout,
       })
       const url = `http://${reachable(host)}:${process.port}`
       const connection = yield* Connection.make({ url, token }, { kernelEnv: process.kernelEnv })
-      yield* Effect.raceFirst(answers(connection, startTimeout), Effect.andThen(process.join, Effect.never))
+      yield* Effect.raceFirst(answers(connection), Effect.andThen(process.join, Effect.never)).pipe(
+        Effect.timeoutOrElse({ duration: startTimeout, orElse: () => process.tooLate }),
+      )
       return Connection.attach(KernelGateway.of({ url, token, join: process.join }), connection)
     }).pipe(Effect.provideContext(platform))
   },
@@ -191,18 +192,13 @@ const makeRemote = Effect.fn("KernelGateway.makeRemote")(function* (options: Rem
 })
 
 /** Asks until the server answers: it listens a moment before it does. */
-const answers = (connection: Connection.Connection, timeout: Duration.Input) =>
+const answers = (connection: Connection.Connection) =>
   connection.rest.check.pipe(
     Effect.retry({
       schedule: Schedule.spaced("10 millis"),
       while: (error) => error.kind === "Unreachable" || error.kind === "Timeout",
     }),
     Effect.mapError((error) => gatewayError(unfit(connection.url, error))),
-    Effect.timeoutOrElse({
-      duration: timeout,
-      orElse: () =>
-        gatewayError(new Unreachable({ url: connection.url, detail: "It listens, but does not answer" })),
-    }),
   )
 
 function unfit(url: string, error: RestError): Unauthorized | Unreachable {
@@ -226,11 +222,12 @@ const inheritedNames = [
 ]
 
 /** What kernels get of our own environment. */
-const inherited = Effect.forEach(inheritedNames, (name) =>
-  Config.option(Config.String(name)).pipe(
-    Effect.orElseSucceed(() => Option.none<string>()),
-    Effect.map(Option.match({ onNone: () => [], onSome: (value) => [[name, value]] as const })),
-  )).pipe(Effect.map((entries): Record<string, string> => Object.fromEntries(entries.flat())))
+function inherited(): Record<string, string> {
+  return Object.fromEntries(inheritedNames.flatMap((name) => {
+    const value = Platform.variable(name)
+    return value === undefined ? [] : [[name, value]]
+  }))
+}
 
 /** The host to connect to: one that stands for all addresses is no address itself. */
 function reachable(host: string): string {

@@ -17,6 +17,7 @@ import * as Layer from "effect/Layer"
 import type * as Path from "effect/Path"
 import type * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import type * as Stdio from "effect/Stdio"
+import process from "node:process"
 
 /** The services of the platform. */
 export type Platform =
@@ -50,3 +51,19 @@ export const layer: Layer.Layer<Platform> = Layer.mergeAll(
   NodeHttpClient.layerNodeHttp,
   NodeCrypto.layerDigest,
 )
+
+/**
+ * A variable of our own process; `undefined` if it is not set or empty. Not read through Config: what children
+ * inherit is a fact of the process, whatever an application uses for its configuration.
+ *
+ * @example
+ * ```ts
+ * import * as Platform from "effect-jupyter/platform"
+ *
+ * console.log(Platform.variable("HOME"))
+ * ```
+ */
+export function variable(name: string): string | undefined {
+  // @effect-diagnostics-next-line processEnv:off
+  return process.env[name] || undefined
+}

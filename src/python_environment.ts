@@ -76,12 +76,12 @@ export const make: (options?: Options) => Effect.Effect<PythonEnvironment["Servi
   )(
     function* (options: Options = {}) {
       const { packages = [] } = options
-      const named = options.python ?? (yield* variable("EFFECT_JUPYTER_PYTHON"))
+      const named = options.python ?? Platform.variable("EFFECT_JUPYTER_PYTHON")
       if (named !== undefined) {
         yield* probe(named, packages)
         return PythonEnvironment.of({ python: named })
       }
-      const active = yield* variable("VIRTUAL_ENV")
+      const active = Platform.variable("VIRTUAL_ENV")
       if (active !== undefined) {
         const python = `${active}/bin/python`
         if (Option.isSome(yield* Effect.option(probe(python, packages)))) {
@@ -127,29 +127,32 @@ export function layerConfig(
   return Layer.effect(PythonEnvironment, Effect.flatMap(Config.unwrap(options), make))
 }
 
-const variable = (name: string) =>
-  Config.option(Config.String(name)).pipe(
-    Effect.orElseSucceed(() => Option.none<string>()),
-    Effect.map((value) => Option.getOrUndefined(Option.filter(value, (text) => text !== ""))),
-  )
-
 const script = (name: string): string => fileURLToPath(new URL(`./python/${name}`, import.meta.url))
 
-/** Prints which of the requirements are not met, by their names and, for the pinned ones, their versions. */
+/** Prints which of the requirements are not met; one that is no name and version cannot be checked. */
 const probeCode = `
-import importlib.metadata, json, re, sys
-missing = []
-for requirement in json.loads(sys.argv[1]):
-    name, oldest = re.match(r"([A-Za-z0-9._-]+)(?:\\[[^]]*\\])?\\s*(?:>=(\\d+\\.\\d+))?", requirement).groups()
+import importlib.metadata, json, sys
+def load():
     try:
-        installed = importlib.metadata.version(name)
+        from packaging import requirements
+    except ImportError:
+        from pip._vendor.packaging import requirements
+    return requirements
+def met(requirement):
+    try:
+        parsed = requirements.Requirement(requirement)
+    except requirements.InvalidRequirement:
+        return True
+    try:
+        return parsed.specifier.contains(importlib.metadata.version(parsed.name), prereleases=True)
     except importlib.metadata.PackageNotFoundError:
-        missing.append(requirement)
-        continue
-    version = lambda text: tuple(int(part) for part in re.findall(r"\\d+", text)[:2])
-    if oldest and version(installed) < version(oldest):
-        missing.append(requirement)
-print(json.dumps(missing))
+        return False
+wanted = json.loads(sys.argv[1])
+try:
+    requirements = load()
+    print(json.dumps([requirement for requirement in wanted if not met(requirement)]))
+except ImportError:
+    print(json.dumps(wanted))
 `
 const decodeMissing = Schema.decodeUnknownEffect(Schema.fromJsonString(Schema.Array(Schema.String)))
 
@@ -208,8 +211,8 @@ const managed = Effect.fnUntraced(function* (packages: ReadonlyArray<string>, ca
 
 const userCache = Effect.gen(function* () {
   const path = yield* Path.Path
-  const cache = yield* variable("XDG_CACHE_HOME")
-  const home = yield* variable("HOME")
+  const cache = Platform.variable("XDG_CACHE_HOME")
+  const home = Platform.variable("HOME")
   return cache !== undefined
     ? path.join(cache, "effect-jupyter")
     : home !== undefined

@@ -124,6 +124,23 @@ layer(kernelLayer(), slow)("concurrency", (it) => {
       assert.strictEqual(yield* text(kernel.execute("print('ran' in globals())")), "False")
     }))
 
+  it.effect("a consumer that is still reading does not keep others from the kernel", () =>
+    Effect.gen(function* () {
+      const kernel = yield* Client
+      // The consumer runs code, and resets, on the kernel whose stream it reads.
+      const nested = yield* kernel.stream("print('outer')").pipe(
+        Stream.mapEffect((element) =>
+          element._tag === "ExecutionResult"
+            ? text(kernel.execute("print('inner')"))
+            : Effect.succeed("chunk")
+        ),
+        Stream.tap((element) => element === "inner" ? kernel.reset : Effect.void),
+        Stream.runCollect,
+        Effect.timeout("20 seconds"),
+      )
+      assert.deepStrictEqual(nested, ["chunk", "inner"])
+    }))
+
   it.effect("two resets at once are one kernel", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()

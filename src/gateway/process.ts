@@ -8,10 +8,12 @@ import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
 import { fileURLToPath } from "node:url"
 import { Exited, type GatewayError, gatewayError, PortInUse, StartFailed, StartTimeout } from "./error.ts"
 import * as Tail from "./tail.ts"
@@ -38,6 +40,8 @@ export interface GatewayProcess {
   readonly kernelEnv: Readonly<Record<string, string>>
   /** Succeeds when the gateway ended because the scope closed, fails with `Exited` if it ended before. */
   readonly join: Effect.Effect<void, GatewayError>
+  /** The failure of a gateway that does not answer in time, with what it has logged by now. */
+  readonly tooLate: Effect.Effect<never, GatewayError>
 }
 
 const python = (name: string): string => fileURLToPath(new URL(`../python/${name}`, import.meta.url))
@@ -75,7 +79,8 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
         JUPYTER_NO_CONFIG: "1",
         KG_AUTH_TOKEN: options.token,
       },
-      forceKillAfter: "4 seconds",
+      // Longer than the supervisor may take: nobody else knows all that has to go.
+      forceKillAfter: "10 seconds",
     },
   ).pipe(
     Effect.mapError((error) => gatewayError(new StartFailed({ detail: error.message, output: [] }))),
@@ -83,17 +88,24 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   yield* Effect.addFinalizer(() => Deferred.succeed(closing, undefined))
 
   const port = yield* Deferred.make<number>()
-  yield* tail.follow(handle.stderr, (line) => Effect.logDebug(line)).pipe(
+  const logs = yield* tail.follow(handle.stderr, (line) => Effect.logDebug(line)).pipe(
     Effect.annotateLogs("gateway", handle.pid),
     Effect.forkScoped,
   )
-  yield* Tail.make().follow(handle.stdout, (line) =>
-    decodePort(line).pipe(
-      Effect.flatMap((ready) => Deferred.succeed(port, ready.port)),
-      Effect.ignore,
-    )).pipe(Effect.forkScoped)
+  yield* handle.stdout.pipe(
+    Stream.decodeText(),
+    Stream.splitLines,
+    Stream.runForEach((line) =>
+      Effect.flatMap(decodePort(line), (ready) => Deferred.succeed(port, ready.port))
+    ),
+    Effect.ignore,
+    Effect.forkScoped,
+  )
 
-  const exitCode = Effect.match(handle.exitCode, { onSuccess: Number, onFailure: () => undefined })
+  const exitCode = Effect.match(handle.exitCode, { onSuccess: Number, onFailure: () => undefined }).pipe(
+    // The exit is known before the last lines are read.
+    Effect.tap(Effect.timeoutOption(Fiber.await(logs), "500 millis")),
+  )
   const join = Effect.flatMap(
     exitCode,
     (code) =>
@@ -107,19 +119,15 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
         ? new PortInUse({ host: options.host, port: options.port })
         : new StartFailed({ detail: `It ended with exit code ${code ?? "unknown"}`, output: tail.lines() }),
     )))
-  const listening = yield* Effect.raceFirst(Deferred.await(port), gaveUp).pipe(
-    Effect.timeoutOrElse({
-      duration: options.startTimeout,
-      orElse: () =>
-        gatewayError(
-          new StartTimeout({
-            timeout: Duration.fromInputUnsafe(options.startTimeout),
-            output: tail.lines(),
-          }),
-        ),
-    }),
+  const tooLate = Effect.suspend(() =>
+    gatewayError(
+      new StartTimeout({ timeout: Duration.fromInputUnsafe(options.startTimeout), output: tail.lines() }),
+    )
   )
-  const process: GatewayProcess = { port: listening, kernelEnv, join }
+  const listening = yield* Effect.raceFirst(Deferred.await(port), gaveUp).pipe(
+    Effect.timeoutOrElse({ duration: options.startTimeout, orElse: () => tooLate }),
+  )
+  const process: GatewayProcess = { port: listening, kernelEnv, join, tooLate }
   return process
 })
 

@@ -133,7 +133,8 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
       const kernel = (id: string) => `${base}/api/kernels/${encodeURIComponent(id)}`
 
       const remove = (id: string) =>
-        send(HttpClientRequest.delete(kernel(id)), timeout).pipe(
+        // A server that hangs must not keep whoever closes a kernel.
+        send(HttpClientRequest.delete(kernel(id)), "5 seconds").pipe(
           Effect.asVoid,
           Effect.catchIf((error) => error.kind === "NotFound", () => Effect.void),
         )
@@ -168,7 +169,7 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
               )
               return yield* late("POST /api/kernels", timeout)
             }
-            yield* Effect.addFinalizer(() => Effect.ignore(remove(kernel.value.id), { log: "Debug" }))
+            yield* Effect.addFinalizer(() => Effect.ignore(remove(kernel.value.id), { log: "Warn" }))
             return kernel.value
           })),
         get: (id) => Effect.flatMap(send(HttpClientRequest.get(kernel(id)), timeout), model),

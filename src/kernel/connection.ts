@@ -89,7 +89,10 @@ export const make: (
         // Every client of a kernel hears of all its states; anything else was meant for somebody here.
         else if (message.header.msg_type !== "status") count(Metrics.ignored)
       },
-      onMalformed: () => count(Metrics.ignored),
+      onMalformed: (error) => {
+        count(Metrics.ignored)
+        fork(Effect.annotateLogs(Effect.logWarning(error.message), { kernel: kernelId }))
+      },
       onReconnected: () => count(Metrics.reconnects),
     }).pipe(
       Effect.mapError((error) =>

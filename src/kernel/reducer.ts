@@ -6,6 +6,8 @@
  *
  * @module
  */
+// The name `Chunk` is taken by the chunks of an execution.
+import * as List from "effect/Chunk"
 import * as Exit from "effect/Exit"
 import { stripVTControlCharacters } from "node:util"
 import { type Chunk, type DisplayChunk, ExecutionResult, type Image } from "../execution.ts"
@@ -148,23 +150,31 @@ export interface Transcript {
   /** Whether there was any text at all, be it empty. */
   readonly spoken: boolean
   readonly text: KeptText.KeptText
-  readonly displays: ReadonlyArray<DisplayChunk>
-  readonly images: ReadonlyArray<{ readonly image: Image; readonly displayId: string | undefined }>
+  readonly displays: List.Chunk<DisplayChunk>
+  readonly images: List.Chunk<{ readonly image: Image; readonly displayId: string | undefined }>
   /** A clearing that waits for the next output. */
   readonly clearing: boolean
 }
 
 /** The transcript of an execution that has put out nothing; `outputLimit` are the bytes of text to keep. */
 export function empty(outputLimit?: number): Transcript {
-  return { spoken: false, text: KeptText.empty(outputLimit), displays: [], images: [], clearing: false }
+  return {
+    spoken: false,
+    text: KeptText.empty(outputLimit),
+    displays: List.empty(),
+    images: List.empty(),
+    clearing: false,
+  }
 }
 
 /** The transcript with one more chunk; `update` tells a display from an update of one. */
 export function append(transcript: Transcript, chunk: Chunk, update = false): Transcript {
   if (chunk._tag === "ClearOutput") {
-    return chunk.wait ? { ...transcript, clearing: true } : { ...transcript, displays: [] }
+    return chunk.wait ? { ...transcript, clearing: true } : { ...transcript, displays: List.empty() }
   }
-  const cleared = transcript.clearing ? { ...transcript, displays: [], clearing: false } : transcript
+  const cleared = transcript.clearing
+    ? { ...transcript, displays: List.empty(), clearing: false }
+    : transcript
   if (chunk._tag === "TextChunk") {
     return { ...cleared, spoken: true, text: KeptText.append(cleared.text, chunk.text) }
   }
@@ -172,26 +182,25 @@ export function append(transcript: Transcript, chunk: Chunk, update = false): Tr
   if (update) {
     const isTarget = (other: { readonly displayId: string | undefined }) =>
       displayId !== undefined && other.displayId === displayId
-    const images = transcript.images.some(isTarget)
-      ? transcript.images.map((other) =>
-        isTarget(other) && image !== undefined ? { image, displayId } : other
-      )
-      : image === undefined
+    const isKnown = List.some(transcript.images, isTarget)
+    const images = image === undefined
       ? transcript.images
-      : [...transcript.images, { image, displayId }]
+      : isKnown
+      ? List.map(transcript.images, (other) => isTarget(other) ? { image, displayId } : other)
+      : List.append(transcript.images, { image, displayId })
     // An update is no output: it does not trigger a clearing that waits.
     return {
       ...transcript,
       images,
-      displays: transcript.displays.map((other) => isTarget(other) ? chunk : other),
+      displays: List.map(transcript.displays, (other) => isTarget(other) ? chunk : other),
     }
   }
   return {
     ...cleared,
     spoken: cleared.spoken || chunk.text !== undefined,
     text: KeptText.append(cleared.text, chunk.text ?? ""),
-    displays: [...cleared.displays, chunk],
-    images: image === undefined ? cleared.images : [...cleared.images, { image, displayId }],
+    displays: List.append(cleared.displays, chunk),
+    images: image === undefined ? cleared.images : List.append(cleared.images, { image, displayId }),
   }
 }
 
@@ -199,8 +208,8 @@ export function append(transcript: Transcript, chunk: Chunk, update = false): Tr
 export function toResult(transcript: Transcript, executionCount: number | undefined): ExecutionResult {
   return new ExecutionResult({
     text: transcript.spoken ? KeptText.toText(transcript.text).trim() : undefined,
-    images: transcript.images.map(({ image }) => image),
-    displays: transcript.displays,
+    images: List.toReadonlyArray(transcript.images).map(({ image }) => image),
+    displays: List.toReadonlyArray(transcript.displays),
     executionCount,
   })
 }

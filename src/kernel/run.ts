@@ -90,13 +90,13 @@ const usualMaximum = 10_000_000
 const highWaterMark = 32 * 1024 * 1024
 
 /**
- * Sends the code. When the scope closes before the kernel is done, it is interrupted and awaited. `onStuck`
- * is called with the run if the kernel does not react.
+ * Sends the code. When the scope closes before the kernel is done, it is interrupted and awaited. `onFree` is
+ * run when the kernel can run other code, `onStuck` is called with the run if it does not react to interrupts.
  */
 export const start: (
   connection: Connection,
   code: string,
-  options: RunOptions & { readonly onStuck: (run: Run) => void },
+  options: RunOptions & { readonly onStuck: (run: Run) => void; readonly onFree: Effect.Effect<void> },
 ) => Effect.Effect<Run, KernelError, Scope.Scope> = Effect.fnUntraced(
   function* (connection, code, options) {
     const { channel, id: kernelId, session } = connection
@@ -119,6 +119,7 @@ export const start: (
     let isAsking = false
     let isDraining = false
     let isStuck = false
+    let isInterrupting = false
     let waitingBytes = 0
     let bytes = 0
     let firstOutput: Duration.Duration | undefined
@@ -132,6 +133,8 @@ export const start: (
       forgetEnd()
       // The end may come in one read with what made the connection pause: nobody else would resume it.
       channel.release()
+      // An interrupt on its way would hit the next execution.
+      if (!isInterrupting) runFork(options.onFree)
       Deferred.doneUnsafe(settled, Exit.void)
       Deferred.doneUnsafe(started, Exit.void)
       Queue.failCauseUnsafe(outputs, Cause.fail(verdict ?? Cause.Done()))
@@ -214,6 +217,7 @@ export const start: (
     }
 
     const interruptAndWait = Effect.gen(function* () {
+      isInterrupting = true
       // The kernel's last words have to get through even if nobody takes what came before.
       isDraining = true
       channel.release()
@@ -232,7 +236,12 @@ export const start: (
       verdict = new KernelUnresponsive({ kernelId })
       options.onStuck(run)
       Queue.failCauseUnsafe(outputs, Cause.fail(verdict))
-    })
+    }).pipe(
+      Effect.ensuring(Effect.suspend(() => {
+        isInterrupting = false
+        return isSettled || isStuck ? options.onFree : Effect.void
+      })),
+    )
     const stop = (reason: Verdict): Effect.Effect<void> =>
       Effect.andThen(
         Effect.sync(() => {
@@ -275,8 +284,10 @@ export const start: (
       pull: Queue.takeAll(outputs).pipe(
         Effect.matchEffect({
           onSuccess: (batch) => {
-            if (waitingBytes > highWaterMark) channel.release()
+            const wasFull = waitingBytes > highWaterMark
+            // First of all: the reader goes on within the release and may have to hold the connection again.
             waitingBytes = 0
+            if (wasFull && !isSettled) channel.release()
             return delivery.deliver(batch)
           },
           onFailure: (end): Run["pull"] => {

@@ -81,10 +81,23 @@ export const make: (
   /** The kernel to use; a new one if the last reset was cut short. */
   const alive = Effect.suspend(() => current === undefined ? incarnate : Effect.succeed(current))
 
-  /** Waits for the turn, which ends with the scope, and gives the kernel if it can run code. */
+  /** Waits for the turn and gives what hands it over, which happens at the latest when the scope closes. */
+  const takeTurn = Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
+    yield* Effect.trackDuration(restore(Semaphore.take(turn, 1)), Metrics.queued)
+    let isMine = true
+    const handOver = Effect.suspend(() => {
+      if (!isMine) return Effect.void
+      isMine = false
+      return Semaphore.release(turn, 1)
+    })
+    yield* Effect.addFinalizer(() => handOver)
+    return { handOver }
+  }))
+
+  /** Waits for the turn and gives the kernel if it can run code. */
   const enter = Effect.gen(function* () {
     const asked = generation
-    yield* Effect.trackDuration(Semaphore.takeScoped(turn, 1), Metrics.queued)
+    const { handOver } = yield* takeTurn
     if (isClosed) return yield* new KernelError({ reason: aborted("The client is closed") })
     const incarnation = yield* alive
     if (asked !== generation) {
@@ -96,13 +109,15 @@ export const make: (
     if (stuck !== undefined && !stuck.settled()) {
       return yield* new KernelError({ reason: new KernelUnresponsive({ kernelId: connection.id }) })
     }
-    return incarnation
+    return { incarnation, handOver }
   })
 
   const begin = Effect.fnUntraced(function* (code: string, options: Run.RunOptions) {
-    const incarnation = yield* enter
+    const { handOver, incarnation } = yield* enter
     return yield* Run.start(incarnation.connection, code, {
       ...options,
+      // The kernel is free although the consumer may still be reading.
+      onFree: handOver,
       onStuck: (run) => {
         incarnation.stuck = run
       },

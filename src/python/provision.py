@@ -43,11 +43,13 @@ def run(*command):
 def build(environment, requirements):
     python = os.path.join(environment, "bin", "python")
     uv = shutil.which("uv")
+    # Not by a link that another version may move under: its packages would be in another folder.
+    base = os.path.realpath(sys.executable)
     if uv is not None:
-        run(uv, "venv", "--quiet", "--python", sys.executable, environment)
+        run(uv, "venv", "--quiet", "--python", base, environment)
         run(uv, "pip", "install", "--python", python, *requirements)
     else:
-        run(sys.executable, "-m", "venv", environment)
+        run(base, "-m", "venv", environment)
         run(python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *requirements)
     return python
 

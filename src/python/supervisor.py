@@ -12,6 +12,7 @@ nothing else does.
 import ctypes
 import fcntl
 import os
+import re
 import runpy
 import select
 import shutil
@@ -20,7 +21,6 @@ import subprocess
 import sys
 import time
 
-GRACE = 2.0
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 LINUX = sys.platform.startswith("linux")
@@ -31,16 +31,15 @@ def prctl(option, value):
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def become_gateway(script, arguments):
+def become_gateway(script, arguments, supervisor):
     """The child's side of the fork: the gateway, in this very interpreter."""
-    supervisor = os.getppid()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != supervisor:  # it died before the line above
         os._exit(1)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    signal.set_wakeup_fd(-1)
+    os.close(signal.set_wakeup_fd(-1))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     # Only what is installed is imported, nothing from this folder.
@@ -63,8 +62,10 @@ def parents():
                 except OSError:
                     pass
         return found
-    listing = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=False).stdout
-    return {int(pid): int(parent) for pid, parent in (line.split() for line in listing.splitlines())}
+    with subprocess.Popen(["/bin/ps", "-axo", "pid=,ppid="], stdout=subprocess.PIPE, text=True) as ps:
+        found = {int(pid): int(parent) for pid, parent in (line.split() for line in ps.stdout)}
+    found.pop(ps.pid, None)
+    return found
 
 
 def descendants():
@@ -86,8 +87,8 @@ def kill_all():
         for pid in alive:
             try:
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            except OSError:
+                pass  # it is gone, or somebody else's
         try:
             while os.waitpid(-1, os.WNOHANG)[0] != 0:
                 pass
@@ -113,39 +114,38 @@ def reap(gateway):
 
 def wait_for_gateway(gateway, lifeline, wakeup):
     """Waits for one of the three reasons to end; the gateway's exit status if that was it."""
-    asked = False
-    deadline = None
     while True:
         status = reap(gateway)
         if status is not None:
             return status
-        if deadline is not None and time.monotonic() > deadline:
-            return None
-        watched = [wakeup] if asked else [lifeline, wakeup]
-        ready, _, _ = select.select(watched, [], [], None if deadline is None else 0.05)
+        ready, _, _ = select.select([lifeline, wakeup], [], [])
         if wakeup in ready and any(number != signal.SIGCHLD for number in os.read(wakeup, 512)):
-            asked = True
+            return None
         if lifeline in ready and os.read(lifeline, 512) == b"":
-            asked = True
-        if asked and deadline is None:
-            deadline = time.monotonic() + GRACE
-            os.kill(gateway, signal.SIGTERM)
+            return None
 
 
 def claim(runtime_dir):
     """Creates the directory and locks it for as long as this process lives."""
-    os.mkdir(runtime_dir, 0o700)
-    lock = os.open(os.path.join(runtime_dir, "lock"), os.O_CREAT | os.O_RDWR, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    while True:
+        os.mkdir(runtime_dir, 0o700)
+        path = os.path.join(runtime_dir, "lock")
+        lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Before it was locked it looked abandoned, and another supervisor may have removed it.
+        if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(lock)):
+            return
+        os.close(lock)
+        shutil.rmtree(runtime_dir, ignore_errors=True)
 
 
 def remove_abandoned(runtime_dir):
     """Removes directories whose supervisor was killed: those that nobody has locked."""
-    parent, name = os.path.split(runtime_dir)
-    prefix = name.rpartition("-")[0] + "-"
-    for entry in os.scandir(parent):
+    for entry in os.scandir(os.path.dirname(runtime_dir)):
+        if not re.fullmatch(r"effect-jupyter-[0-9a-f]{8}", entry.name):
+            continue
         try:
-            if not entry.name.startswith(prefix) or entry.is_symlink() or entry.stat().st_uid != os.getuid():
+            if entry.is_symlink() or entry.stat().st_uid != os.getuid():
                 continue
             lock = os.open(os.path.join(entry.path, "lock"), os.O_RDWR | os.O_NOFOLLOW)
             try:
@@ -166,17 +166,21 @@ def main():
     signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
+    supervisor = os.getpid()
     gateway = os.fork()
     if gateway == 0:
-        become_gateway(script, arguments)
+        os.close(wakeup)
+        become_gateway(script, arguments, supervisor)
         return 0
     status = None
     try:
         remove_abandoned(runtime_dir)
         status = wait_for_gateway(gateway, 0, wakeup)
     finally:
-        kill_all()
-        shutil.rmtree(runtime_dir, ignore_errors=True)
+        try:
+            kill_all()
+        finally:
+            shutil.rmtree(runtime_dir, ignore_errors=True)
     return 0 if status is None else os.waitstatus_to_exitcode(status)
 
 

@@ -282,8 +282,7 @@ describe("step, on what nobody understands", () => {
       if (after.ignored === 0) {
         assert.include(knownTypes, type)
       } else {
-        const ended = type === "execute_reply" ? { reply: "aborted" } : {}
-        assert.deepStrictEqual([after, output], [{ ...before, ...ended, ignored: 1 }, undefined])
+        assert.deepStrictEqual([after, output], [{ ...before, ignored: 1 }, undefined])
       }
     },
     { arbitrary: { runs: 1000 } },
