@@ -40,9 +40,23 @@ class Everything:
 class Connection(ZMQChannelsWebsocketConnection):
     """Sends each message at once: Nagle's algorithm and delayed acknowledgements cost 40 ms a message."""
 
+    is_new = False
+
     def connect(self):
         self.websocket_handler.set_nodelay(True)
         return super().connect()
+
+    def create_stream(self):
+        self.is_new = True
+        super().create_stream()
+
+    def nudge(self):
+        """Waits until new channels work. On channels that a client comes back to it would swallow a message."""
+        if self.is_new:
+            return super().nudge()
+        ready = asyncio.get_running_loop().create_future()
+        ready.set_result(None)
+        return ready
 
 
 class Kernels(SeedingMappingKernelManager):

@@ -1,0 +1,126 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Arbitrary, Schema } from "effect"
+import { type Message, request } from "../../src/jupyter/message.ts"
+import * as Sequence from "../../src/jupyter/sequence.ts"
+
+const session = "own-session"
+const origin = "0b8b1d3e-abc_4711"
+
+const own = request("execute_request", { id: "request", session, content: {} }).header
+/** What a server asks on behalf of a client whose connection it opens: under the client's own session. */
+const nudge = { ...own, msg_id: `${session}_99_1`, username: "username" }
+const foreign = { ...own, msg_id: "other", session: "other-session" }
+
+const message = (
+  number: number | string,
+  { content = {}, parentHeader = own, type = "stream" }: {
+    readonly content?: Message["content"]
+    readonly parentHeader?: Message["parentHeader"]
+    readonly type?: string
+  } = {},
+): Message => ({
+  channel: "iopub",
+  header: { msg_id: typeof number === "string" ? number : `${origin}_${number}`, msg_type: type },
+  parentHeader,
+  metadata: {},
+  content,
+  buffers: [],
+})
+const idle = (number: number, parentHeader: Message["parentHeader"]): Message =>
+  message(number, { type: "status", content: { execution_state: "idle" }, parentHeader })
+
+const observe = (start: Sequence.Sequence, messages: ReadonlyArray<Message>): Sequence.Sequence =>
+  messages.reduce((sequence, next) => Sequence.observe(sequence, next, session), start)
+
+/** A count that begins behind the message with this number. */
+const behind = (number: number): Sequence.Sequence =>
+  Sequence.begin(observe(Sequence.unknown, [message(number)]))
+
+/** What a kernel sends: own outputs, and conversations with others, of which the replies stay invisible. */
+interface Traffic {
+  readonly messages: ReadonlyArray<Message>
+  readonly next: number
+}
+const say = ({ messages, next }: Traffic, kind: "own" | "idle" | "foreign" | "nudge"): Traffic => {
+  if (kind === "own") return { messages: [...messages, message(next)], next: next + 1 }
+  if (kind === "idle") return { messages: [...messages, idle(next, own)], next: next + 1 }
+  const parentHeader = kind === "foreign" ? foreign : nudge
+  const busy = message(next, { type: "status", content: { execution_state: "busy" }, parentHeader })
+  // The number between is the reply's, which goes to the other client only.
+  return { messages: [...messages, busy, idle(next + 2, parentHeader)], next: next + 3 }
+}
+
+const kinds = (all: ReadonlyArray<"own" | "idle" | "foreign" | "nudge">) =>
+  Arbitrary.array(Arbitrary.schema(Schema.Literals(all)), { minLength: 1, maxLength: 40 })
+const first = Arbitrary.schema(Schema.Int).pipe(Arbitrary.map((n) => Math.abs(n) % 100_000))
+/** Sorting by these keys shuffles. */
+const keys = Arbitrary.array(Arbitrary.schema(Schema.Int), { minLength: 120, maxLength: 120 })
+
+const traffic = (start: number, all: ReadonlyArray<"own" | "idle" | "foreign" | "nudge">) =>
+  all.reduce(say, { messages: [], next: start + 1 }).messages
+const shuffle = (messages: ReadonlyArray<Message>, order: ReadonlyArray<number>): ReadonlyArray<Message> =>
+  messages.map((next, index) => ({ next, key: order[index] ?? 0 })).sort((a, b) => a.key - b.key).map((
+    { next },
+  ) => next)
+
+describe("sequence", () => {
+  it.prop(
+    "nothing is missing when everything arrived, in whatever order and whoever else is there",
+    [first, kinds(["own", "idle", "foreign", "nudge"]), keys],
+    ([start, all, order]) => {
+      const sequence = observe(behind(start), shuffle(traffic(start, all), order))
+      assert.strictEqual(Sequence.missing(sequence), 0)
+    },
+  )
+
+  it.prop(
+    "each dropped message is found when nobody else is there",
+    [first, kinds(["own", "idle"]), keys],
+    ([start, all, order]) => {
+      const messages = traffic(start, all)
+      // The last one is the one that tells; it is always there, because nothing is over without it.
+      for (let dropped = 0; dropped < messages.length - 1; dropped++) {
+        const rest = messages.filter((_, index) => index !== dropped)
+        assert.strictEqual(Sequence.missing(observe(behind(start), shuffle(rest, order))), 1)
+      }
+    },
+  )
+
+  it.prop(
+    "an own output that was dropped is found among the conversations of others too",
+    [first, kinds(["own", "foreign", "nudge"])],
+    ([start, all]) => {
+      const messages = [...traffic(start, all)]
+      const last = idle(Number(messages.at(-1)?.header.msg_id.split("_").at(-1)) + 1, own)
+      for (const dropped of messages.filter(({ header }) => header.msg_type === "stream")) {
+        const rest = [...messages.filter((other) => other !== dropped), last]
+        assert.strictEqual(Sequence.missing(observe(behind(start), rest)), 1)
+      }
+    },
+  )
+
+  it("the replies to a server's own questions are not missing, though it asks in the client's session", () => {
+    const { messages } = say({ messages: [], next: 1 }, "nudge")
+    assert.strictEqual(Sequence.missing(observe(behind(0), messages)), 0)
+  })
+
+  it("what came before the count began, and comes late, does not count", () => {
+    const sequence = observe(behind(10), [message(9), message(12), idle(8, foreign)])
+    assert.strictEqual(Sequence.missing(sequence), 1)
+    assert.strictEqual(Sequence.missing(observe(sequence, [message(11)])), 0)
+    assert.strictEqual(Sequence.missing(Sequence.begin(sequence)), 0)
+  })
+
+  it("messages of other origins are ignored: children of the kernel number their own", () => {
+    const sequence = observe(behind(10), [message("0b8b1d3e-abc_4712_900"), message("elsewhere_1_500")])
+    assert.strictEqual(Sequence.missing(sequence), 0)
+    assert.strictEqual(sequence.highest, 10)
+  })
+
+  it("nobody can tell for a kernel that does not number its messages", () => {
+    const ids = ["8e4c2f0e-9a1b-4c57-b8a0-0d5f3c1e2a77", "4e1f4d0a9b", "_", "abc_", "abc_1x"]
+    assert.isUndefined(Sequence.missing(Sequence.unknown))
+    assert.isUndefined(Sequence.missing(observe(Sequence.unknown, ids.map((id) => message(id)))))
+    assert.isUndefined(Sequence.missing(Sequence.begin(Sequence.unknown)))
+  })
+})
