@@ -10,41 +10,16 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
-import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
-import * as Socket from "effect/socket/Socket"
-import { WebSocket } from "ws"
+import { ChannelError, type Link, type LinkOptions, open } from "./link.ts"
 import { type Message, parentId, request, type WireError } from "./message.ts"
 import * as Sequence from "./sequence.ts"
-import * as WireLegacy from "./wire_legacy.ts"
-import * as WireV1 from "./wire_v1.ts"
 
-/** The WebSocket could not be opened, or is no more. */
-export class ChannelError extends Schema.TaggedError<ChannelError>("effect-jupyter/jupyter/ChannelError")(
-  "ChannelError",
-  {
-    /** The close code, or the status with which the server refused the handshake. */
-    code: Schema.optionalKey(Schema.Int),
-    detail: Schema.String,
-  },
-) {
-  override get message(): string {
-    return `The connection to the kernel is lost: ${this.detail}`
-  }
-}
-
-/** Where and how to connect. */
-export interface ChannelOptions {
-  /** Base URL of the server, `http:` or `https:`. */
-  readonly url: string
-  readonly headers: Readonly<Record<string, string>>
-  readonly kernelId: string
-  /** Identifies the client to the server; the server keeps what a client of this id missed. */
-  readonly session: string
-  /** A peer that does not answer a ping before the next one is due counts as lost. */
-  readonly pingInterval: Duration.Input
+/** Where and how to connect, and what to tell of it. */
+export interface ChannelOptions extends LinkOptions {
   /** How long to try to get a lost connection back; 10 seconds by default. */
   readonly reconnectTimeout?: Duration.Input
   /** Takes the messages that nobody listens for, the kernel's own ones among them. */
@@ -53,8 +28,6 @@ export interface ChannelOptions {
   readonly onMalformed: (error: WireError) => void
   /** Takes note of a connection that was lost and is back. */
   readonly onReconnected?: () => void
-  /** Subprotocols to offer; v1 by default, none for the legacy format. */
-  readonly protocols?: ReadonlyArray<string>
 }
 
 /** Who waits for the messages that answer a request. */
@@ -95,22 +68,11 @@ export interface Channel {
   readonly lost: Effect.Effect<never, ChannelError>
 }
 
-/** Larger messages cannot become a JavaScript string. */
-const maxPayload = 512 * 1024 * 1024
-
 /** How many message ids are remembered to recognise a message that comes again after a reconnection. */
 const remembered = 8192
 
 /** How long a restored connection may take to become quiet before new requests go out all the same. */
 const settling: Duration.Input = "2 seconds"
-
-/** One WebSocket. */
-interface Link {
-  readonly scope: Scope.Closeable
-  readonly websocket: WebSocket
-  readonly pull: Socket.Reader["pull"]
-  readonly protocol: "v1" | "legacy"
-}
 
 /**
  * Connects to the channels of a kernel; the connection closes with the scope. A connection that is cut is
@@ -153,10 +115,8 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
     let held = false
     let wasHeld = false
 
-    const receive = (frame: string | Uint8Array, protocol: Link["protocol"]): void => {
-      const decoded = protocol === "v1" && typeof frame !== "string"
-        ? WireV1.decode(frame)
-        : WireLegacy.decode(frame)
+    const receive = (frame: string | Uint8Array): void => {
+      const decoded = current.link.decode(frame)
       if (Result.isFailure(decoded)) return options.onMalformed(decoded.failure)
       const message = decoded.success
       if (seen.has(message.header.msg_id)) return
@@ -177,14 +137,13 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
     }
 
     /** Reads until the connection is cut. */
-    const read = ({ protocol, pull }: Link): Effect.Effect<never, ChannelError> =>
+    const read = ({ pull }: Link): Effect.Effect<never, ChannelError> =>
       pull.pipe(
         Effect.flatMap((frames) => {
-          for (const frame of frames) receive(frame, protocol)
+          for (const frame of frames) receive(frame)
           return held ? gate.await : Effect.void
         }),
         Effect.forever({ disableYield: true }),
-        Effect.mapError(toChannelError),
       )
 
     /** Whether reading was put off since this was asked last. */
@@ -194,30 +153,26 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       return was
     }
 
-    const link = Effect.uninterruptibleMask((restore) =>
+    const connect = Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
         const scope = yield* Scope.fork(outer)
-        return yield* restore(Scope.provide(open(options, takeHeld, scope), scope)).pipe(
+        const link = yield* restore(Scope.provide(open(options, takeHeld), scope)).pipe(
           Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))),
         )
+        return { link, scope }
       })
     )
-    let current = yield* link
+    let current = yield* connect
 
     const send = (message: Message): Effect.Effect<void, ChannelError> =>
       Effect.andThen(Effect.raceFirst(connected.await, Deferred.await(lost)), transmit(message))
     const transmit = (message: Message): Effect.Effect<void, ChannelError> =>
       Effect.suspend(() => {
-        const { protocol, websocket } = current
-        // A WebSocket that is closing swallows the message; the reader is about to notice and to reconnect.
-        if (websocket.readyState !== websocket.OPEN) return Effect.delay(send(message), "10 millis")
-        return Effect.try({
-          try: () => {
-            websocket.send(protocol === "v1" ? WireV1.encode(message) : WireLegacy.encode(message))
-            if (listeners.has(message.header.msg_id)) sent.add(message.header.msg_id)
-          },
-          catch: (cause) => new ChannelError({ detail: causeMessage(cause) }),
-        })
+        // The reader is about to notice that it is cut, and to reconnect.
+        if (!current.link.isOpen()) return Effect.delay(send(message), "10 millis")
+        const { msg_id: id } = message.header
+        if (listeners.has(id)) sent.add(id)
+        return current.link.transmit(message)
       })
 
     const makeFence = Effect.fnUntraced(function* (ask: typeof send) {
@@ -245,7 +200,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       sequence = Sequence.begin(sequence)
     }
 
-    const reconnect = link.pipe(
+    const reconnect = connect.pipe(
       Effect.retry({
         schedule: Schedule.exponential("50 millis").pipe(
           (backoff) => Schedule.min([backoff, Schedule.spaced("1 second")]),
@@ -262,7 +217,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
 
     yield* Effect.gen(function* () {
       while (true) {
-        const error = yield* Effect.flip(read(current))
+        const error = yield* Effect.flip(read(current.link))
         connected.closeUnsafe()
         cut = error
         yield* Scope.close(current.scope, Exit.fail(error))
@@ -287,13 +242,23 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
         yield* Effect.forkIn(settle, current.scope)
       }
     }).pipe(
-      Effect.catch((error) => Deferred.fail(lost, error)),
+      // Nobody may wait for a reader that is gone, for whatever reason.
+      Effect.onExit((exit) =>
+        Deferred.fail(
+          lost,
+          Option.getOrElse(
+            Exit.findErrorOption(exit),
+            () => new ChannelError({ detail: "Reading it failed" }),
+          ),
+        )
+      ),
+      Effect.ignoreCause,
       Effect.forkScoped,
     )
 
     return {
       get protocol() {
-        return current.protocol
+        return current.link.protocol
       },
       send,
       listen: (id, listener) => {
@@ -317,116 +282,6 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
     }
   })
 
-/** Opens one WebSocket in a scope. */
-const open = Effect.fnUntraced(function* (
-  options: ChannelOptions,
-  takeHeld: () => boolean,
-  scope: Scope.Closeable,
-) {
-  const server = options.url.replace(/^http/, "ws").replace(/\/+$/, "")
-  const address = `${server}/api/kernels/${encodeURIComponent(options.kernelId)}/channels?session_id=${
-    encodeURIComponent(options.session)
-  }`
-  const dial = Effect.fnUntraced(function* (protocols: ReadonlyArray<string>) {
-    const websocket = yield* Effect.acquireRelease(
-      Effect.sync(() =>
-        new WebSocket(address, [...protocols], {
-          headers: options.headers,
-          maxPayload,
-          perMessageDeflate: false,
-        })
-      ),
-      // No closing handshake: a peer that does not answer must not keep the socket open.
-      (websocket) => Effect.sync(() => websocket.terminate()),
-    )
-    let bytesRead = () => 0
-    websocket.once("upgrade", ({ socket }) => {
-      bytesRead = () => socket.bytesRead
-    })
-    const socket = yield* Socket.fromWebSocket(Effect.succeed(websocket), { openTimeout: "30 seconds" })
-    const { pull } = yield* Effect.mapError(socket.reader, toChannelError)
-    return { websocket, pull, bytesRead: () => bytesRead() }
-  })
-  const { bytesRead, pull, websocket } = yield* dial(options.protocols ?? [WireV1.subprotocol]).pipe(
-    // A server that knows no subprotocol accepts the connection, but `ws` does not.
-    Effect.catchIf((error) => error.detail.includes("Server sent no subprotocol"), () => dial([])),
-  )
-  yield* Effect.forkScoped(keepAlive(websocket, { interval: options.pingInterval, bytesRead, takeHeld }))
-  const protocol = websocket.protocol === WireV1.subprotocol ? "v1" : "legacy"
-  const link: Link = { scope, websocket, pull, protocol }
-  return link
-})
-
-/**
- * Pings, and cuts the connection when the pong to the last ping is still missing at the next, unless something
- * else came: the pong waits behind all output that the server has ready.
- */
-const keepAlive = (
-  websocket: WebSocket,
-  { bytesRead, interval, takeHeld }: {
-    readonly interval: Duration.Input
-    readonly bytesRead: () => number
-    readonly takeHeld: () => boolean
-  },
-) => {
-  let answered = true
-  let before = 0
-  const onPong = () => {
-    answered = true
-  }
-  return Effect.acquireUseRelease(
-    Effect.sync(() => websocket.on("pong", onPong)),
-    () =>
-      Effect.sync(() => {
-        if (websocket.readyState !== websocket.OPEN) return
-        const now = bytesRead()
-        // While nothing is read no pong is seen.
-        const isAlive = [answered, now > before, takeHeld()].includes(true)
-        if (!isAlive) return websocket.terminate()
-        answered = false
-        before = now
-        websocket.ping()
-      }).pipe(
-        // What came in while this process was busy is read first.
-        Effect.delay(0),
-        Effect.delay(interval),
-        Effect.forever,
-      ),
-    () => Effect.sync(() => websocket.off("pong", onPong)),
-  )
-}
-
 function isIdle(message: Message): boolean {
   return message.header.msg_type === "status" && message.content.execution_state === "idle"
-}
-
-function toChannelError({ reason }: Socket.SocketError): ChannelError {
-  switch (reason._tag) {
-    case "SocketCloseError":
-      return new ChannelError({
-        code: reason.code,
-        detail: `It was closed with code ${reason.message}${
-          reason.code === 1009 ? ", a message was too large" : ""
-        }`,
-      })
-    case "SocketOpenError":
-    case "SocketReadError":
-    case "SocketWriteError": {
-      const detail = causeMessage(reason.cause)
-      const [, status] = /Unexpected server response: (\d+)/.exec(detail) ?? []
-      return new ChannelError({
-        ...(status === undefined ? {} : { code: Number(status) }),
-        detail: `${reason.message}: ${detail}`,
-      })
-    }
-    case "SocketUpgradeError":
-      return new ChannelError({ detail: reason.message })
-  }
-}
-
-/** The `ws` package reports failures as events that carry a message. */
-function causeMessage(cause: unknown): string {
-  return typeof cause === "object" && cause !== null && "message" in cause
-    ? String(cause.message)
-    : String(cause)
 }

@@ -69,6 +69,7 @@ export const make: (
     const scope = yield* Effect.scope
     const count = (metric: Metric.Metric<number, unknown>) => void fork(Metric.update(metric, 1))
 
+    let isTrusted = true
     let ended: KernelErrorReason | undefined
     const listeners = new Set<(reason: KernelErrorReason) => void>()
     const end = (reason: KernelErrorReason): void => {
@@ -91,7 +92,9 @@ export const make: (
       },
       onMalformed: (error) => {
         count(Metrics.ignored)
-        fork(Effect.annotateLogs(Effect.logWarning(error.message), { kernel: kernelId }))
+        // Once for a connection: garbage comes in heaps.
+        if (isTrusted) fork(Effect.annotateLogs(Effect.logWarning(error.message), { kernel: kernelId }))
+        isTrusted = false
       },
       onReconnected: () => count(Metrics.reconnects),
     }).pipe(

@@ -1,0 +1,197 @@
+/**
+ * One WebSocket to the channels of a kernel: it speaks the format that the server agrees to, and notices when
+ * the peer is gone. The channel restores it when it is cut.
+ *
+ * @module
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Socket from "effect/socket/Socket"
+import { WebSocket } from "ws"
+import type { Message, WireError } from "./message.ts"
+import * as WireLegacy from "./wire_legacy.ts"
+import * as WireV1 from "./wire_v1.ts"
+
+/** The WebSocket could not be opened, or is no more. */
+export class ChannelError extends Schema.TaggedError<ChannelError>("effect-jupyter/jupyter/ChannelError")(
+  "ChannelError",
+  {
+    /** The close code, or the status with which the server refused the handshake. */
+    code: Schema.optionalKey(Schema.Int),
+    detail: Schema.String,
+  },
+) {
+  override get message(): string {
+    return `The connection to the kernel is lost: ${this.detail}`
+  }
+}
+
+/** Where and how to connect. */
+export interface LinkOptions {
+  /** Base URL of the server, `http:` or `https:`. */
+  readonly url: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly kernelId: string
+  /** Identifies the client to the server; the server keeps what a client of this id missed. */
+  readonly session: string
+  /** A peer that does not answer a ping before the next one is due counts as lost. */
+  readonly pingInterval: Duration.Input
+  /** Subprotocols to offer; v1 by default, none for the legacy format. */
+  readonly protocols?: ReadonlyArray<string>
+}
+
+/** One open WebSocket. */
+export interface Link {
+  /** The format that the server agreed to. */
+  readonly protocol: "v1" | "legacy"
+  /** The next frames; fails when the connection is gone. */
+  readonly pull: Effect.Effect<ReadonlyArray<string | Uint8Array>, ChannelError>
+  readonly decode: (frame: string | Uint8Array) => Result.Result<Message, WireError>
+  /** Whether messages can go out: a WebSocket that is closing swallows them. */
+  readonly isOpen: () => boolean
+  readonly transmit: (message: Message) => Effect.Effect<void, ChannelError>
+}
+
+/** Larger messages cannot become a JavaScript string. */
+const maxPayload = 512 * 1024 * 1024
+
+/** Opens a WebSocket, which closes with the scope. `takeHeld` tells whether reading was put off since it was asked last. */
+export const open: (
+  options: LinkOptions,
+  takeHeld: () => boolean,
+) => Effect.Effect<Link, ChannelError, Scope.Scope> = Effect.fnUntraced(function* (options, takeHeld) {
+  const server = options.url.replace(/^http/, "ws").replace(/\/+$/, "")
+  const address = `${server}/api/kernels/${encodeURIComponent(options.kernelId)}/channels?session_id=${
+    encodeURIComponent(options.session)
+  }`
+  const dial = Effect.fnUntraced(function* (protocols: ReadonlyArray<string>) {
+    const websocket = yield* Effect.acquireRelease(
+      Effect.sync(() =>
+        new WebSocket(address, [...protocols], {
+          headers: options.headers,
+          maxPayload,
+          perMessageDeflate: false,
+        })
+      ),
+      // No closing handshake: a peer that does not answer must not keep the socket open.
+      (websocket) => Effect.sync(() => websocket.terminate()),
+    )
+    let bytesRead = () => 0
+    websocket.once("upgrade", ({ socket }) => {
+      bytesRead = () => socket.bytesRead
+    })
+    const socket = yield* Socket.fromWebSocket(Effect.succeed(websocket), { openTimeout: "30 seconds" })
+    const { pull } = yield* Effect.mapError(socket.reader, toChannelError)
+    return { websocket, pull, bytesRead: () => bytesRead() }
+  })
+  const { bytesRead, pull, websocket } = yield* dial(options.protocols ?? [WireV1.subprotocol]).pipe(
+    // A server that knows no subprotocol accepts the connection, but `ws` does not.
+    Effect.catchIf((error) => error.detail.includes("Server sent no subprotocol"), () => dial([])),
+  )
+  let isSilent = false
+  yield* Effect.forkScoped(keepAlive(websocket, {
+    interval: options.pingInterval,
+    bytesRead,
+    takeHeld,
+    onSilence: () => {
+      isSilent = true
+    },
+  }))
+  const protocol = websocket.protocol === WireV1.subprotocol ? "v1" : "legacy"
+  const bound = Duration.format(Duration.fromInputUnsafe(options.pingInterval))
+  return {
+    protocol,
+    pull: Effect.mapError(
+      pull,
+      (error) =>
+        isSilent
+          ? new ChannelError({ detail: `The server did not answer a ping within ${bound}` })
+          : toChannelError(error),
+    ),
+    decode: (frame) =>
+      protocol === "v1" && typeof frame !== "string" ? WireV1.decode(frame) : WireLegacy.decode(frame),
+    isOpen: () => websocket.readyState === websocket.OPEN,
+    transmit: (message) =>
+      Effect.try({
+        try: () => websocket.send(protocol === "v1" ? WireV1.encode(message) : WireLegacy.encode(message)),
+        catch: (cause) => new ChannelError({ detail: causeMessage(cause) }),
+      }),
+  }
+})
+
+/**
+ * Pings, and cuts the connection when the pong to the last ping is still missing at the next, unless something
+ * else came: the pong waits behind all output that the server has ready.
+ */
+const keepAlive = (
+  websocket: WebSocket,
+  { bytesRead, interval, onSilence, takeHeld }: {
+    readonly onSilence: () => void
+    readonly interval: Duration.Input
+    readonly bytesRead: () => number
+    readonly takeHeld: () => boolean
+  },
+) => {
+  let answered = true
+  let before = 0
+  const onPong = () => {
+    answered = true
+  }
+  return Effect.acquireUseRelease(
+    Effect.sync(() => websocket.on("pong", onPong)),
+    () =>
+      Effect.sync(() => {
+        if (websocket.readyState !== websocket.OPEN) return
+        const now = bytesRead()
+        // While nothing is read no pong is seen.
+        const isAlive = [answered, now > before, takeHeld()].includes(true)
+        if (!isAlive) {
+          onSilence()
+          return websocket.terminate()
+        }
+        answered = false
+        before = now
+        websocket.ping()
+      }).pipe(
+        // What came in while this process was busy is read first.
+        Effect.delay(0),
+        Effect.delay(interval),
+        Effect.forever,
+      ),
+    () => Effect.sync(() => websocket.off("pong", onPong)),
+  )
+}
+
+function toChannelError({ reason }: Socket.SocketError): ChannelError {
+  switch (reason._tag) {
+    case "SocketCloseError":
+      return new ChannelError({
+        code: reason.code,
+        detail: `It was closed with code ${reason.message}${
+          reason.code === 1009 ? ", a message was too large" : ""
+        }`,
+      })
+    case "SocketOpenError":
+    case "SocketReadError":
+    case "SocketWriteError": {
+      const detail = causeMessage(reason.cause)
+      const [, status] = /Unexpected server response: (\d+)/.exec(detail) ?? []
+      return new ChannelError({
+        ...(status === undefined ? {} : { code: Number(status) }),
+        detail: `${reason.message}: ${detail}`,
+      })
+    }
+    case "SocketUpgradeError":
+      return new ChannelError({ detail: reason.message })
+  }
+}
+
+/** The `ws` package reports failures as events that carry a message. */
+function causeMessage(cause: unknown): string {
+  return typeof cause === "object" && cause !== null && "message" in cause
+    ? String(cause.message)
+    : String(cause)
+}
