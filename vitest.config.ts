@@ -1,3 +1,4 @@
+import process from "node:process"
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 
@@ -13,6 +14,8 @@ export default defineConfig({
   test: {
     globalSetup: "test/support/global_setup.ts",
     include: ["test/**/*_test.ts"],
+    // Not yet proved steady under load; run it by name: step 2 of the project is open.
+    exclude: process.env.CONNECTION_FAULTS === undefined ? ["test/connection_fault_test.ts"] : [],
     // Two cores: each file runs a gateway and kernels of its own.
     maxWorkers: 2,
     testTimeout: 60_000,
