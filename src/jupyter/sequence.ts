@@ -15,15 +15,18 @@ export interface Sequence {
   readonly origin: string | undefined
   /** The highest number before the count began. */
   readonly base: number
+  /** The highest number on the channel `iopub`, where all that was sent before arrives before. */
   readonly highest: number
-  /** How many messages with numbers above `base` arrived. */
+  /** How many messages with numbers from `base` to `highest` arrived. */
   readonly count: number
+  /** Numbers above `highest`: replies overtake what `iopub` still carries. */
+  readonly ahead: ReadonlyArray<number>
   /** How many replies went to other clients. */
   readonly foreign: number
 }
 
 /** Nothing is known yet. */
-export const unknown: Sequence = { origin: undefined, base: 0, highest: 0, count: 0, foreign: 0 }
+export const unknown: Sequence = { origin: undefined, base: 0, highest: 0, count: 0, ahead: [], foreign: 0 }
 
 /** Begins the count anew: what was lost before is no longer of interest. */
 export function begin(sequence: Sequence): Sequence {
@@ -35,16 +38,20 @@ export function observe(sequence: Sequence, message: Message, session: string): 
   const [, origin, digits = ""] = /^(.+)_(\d+)$/.exec(message.header.msg_id) ?? []
   if (origin === undefined || (sequence.origin !== undefined && sequence.origin !== origin)) return sequence
   const number = Number(digits)
-  if (sequence.origin === undefined) {
-    return { origin, base: number - 1, highest: number, count: 1, foreign: 0 }
-  }
+  if (sequence.origin === undefined) return { ...unknown, origin, base: number, highest: number }
   if (number <= sequence.base) return sequence
+  if (message.channel !== "iopub" && number > sequence.highest) {
+    return { ...sequence, ahead: [...sequence.ahead, number] }
+  }
   const isForeignIdle = message.header.msg_type === "status" && message.content.execution_state === "idle" &&
     !isOwn(message.parentHeader, session)
+  const highest = Math.max(sequence.highest, number)
+  const ahead = sequence.ahead.filter((other) => other > highest)
   return {
     ...sequence,
-    highest: Math.max(sequence.highest, number),
-    count: sequence.count + 1,
+    highest,
+    count: sequence.count + 1 + sequence.ahead.length - ahead.length,
+    ahead,
     foreign: sequence.foreign + (isForeignIdle ? 1 : 0),
   }
 }

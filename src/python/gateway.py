@@ -46,6 +46,15 @@ class Connection(ZMQChannelsWebsocketConnection):
         self.websocket_handler.set_nodelay(True)
         return super().connect()
 
+    async def _register_session(self):
+        """Ends at once what this connection replaces: a closing handshake with nobody would lose output."""
+        stale = self._open_sessions.get(f"{self.kernel_id}:{self.session.session}")
+        if stale is not None and stale.ws_connection is not None:
+            stale.ws_connection._abort()
+            while stale.connection is not None:
+                await asyncio.sleep(0.001)
+        await super()._register_session()
+
     def create_stream(self):
         self.is_new = True
         super().create_stream()

@@ -13,13 +13,14 @@ const foreign = { ...own, msg_id: "other", session: "other-session" }
 
 const message = (
   number: number | string,
-  { content = {}, parentHeader = own, type = "stream" }: {
+  { channel = "iopub", content = {}, parentHeader = own, type = "stream" }: {
+    readonly channel?: "iopub" | "shell"
     readonly content?: Message["content"]
     readonly parentHeader?: Message["parentHeader"]
     readonly type?: string
   } = {},
 ): Message => ({
-  channel: "iopub",
+  channel,
   header: { msg_id: typeof number === "string" ? number : `${origin}_${number}`, msg_type: type },
   parentHeader,
   metadata: {},
@@ -36,13 +37,21 @@ const observe = (start: Sequence.Sequence, messages: ReadonlyArray<Message>): Se
 const behind = (number: number): Sequence.Sequence =>
   Sequence.begin(observe(Sequence.unknown, [message(number)]))
 
+type Kind = "own" | "reply" | "idle" | "foreign" | "nudge"
+
 /** What a kernel sends: own outputs, and conversations with others, of which the replies stay invisible. */
 interface Traffic {
   readonly messages: ReadonlyArray<Message>
   readonly next: number
 }
-const say = ({ messages, next }: Traffic, kind: "own" | "idle" | "foreign" | "nudge"): Traffic => {
+const say = ({ messages, next }: Traffic, kind: Kind): Traffic => {
   if (kind === "own") return { messages: [...messages, message(next)], next: next + 1 }
+  if (kind === "reply") {
+    return {
+      messages: [...messages, message(next, { channel: "shell", type: "execute_reply" })],
+      next: next + 1,
+    }
+  }
   if (kind === "idle") return { messages: [...messages, idle(next, own)], next: next + 1 }
   const parentHeader = kind === "foreign" ? foreign : nudge
   const busy = message(next, { type: "status", content: { execution_state: "busy" }, parentHeader })
@@ -50,13 +59,13 @@ const say = ({ messages, next }: Traffic, kind: "own" | "idle" | "foreign" | "nu
   return { messages: [...messages, busy, idle(next + 2, parentHeader)], next: next + 3 }
 }
 
-const kinds = (all: ReadonlyArray<"own" | "idle" | "foreign" | "nudge">) =>
+const kinds = (all: ReadonlyArray<Kind>) =>
   Arbitrary.array(Arbitrary.schema(Schema.Literals(all)), { minLength: 1, maxLength: 40 })
 const first = Arbitrary.schema(Schema.Int).pipe(Arbitrary.map((n) => Math.abs(n) % 100_000))
 /** Sorting by these keys shuffles. */
 const keys = Arbitrary.array(Arbitrary.schema(Schema.Int), { minLength: 120, maxLength: 120 })
 
-const traffic = (start: number, all: ReadonlyArray<"own" | "idle" | "foreign" | "nudge">) =>
+const traffic = (start: number, all: ReadonlyArray<Kind>) =>
   all.reduce(say, { messages: [], next: start + 1 }).messages
 const shuffle = (messages: ReadonlyArray<Message>, order: ReadonlyArray<number>): ReadonlyArray<Message> =>
   messages.map((next, index) => ({ next, key: order[index] ?? 0 })).sort((a, b) => a.key - b.key).map((
@@ -66,7 +75,7 @@ const shuffle = (messages: ReadonlyArray<Message>, order: ReadonlyArray<number>)
 describe("sequence", () => {
   it.prop(
     "nothing is missing when everything arrived, in whatever order and whoever else is there",
-    [first, kinds(["own", "idle", "foreign", "nudge"]), keys],
+    [first, kinds(["own", "reply", "idle", "foreign", "nudge"]), keys],
     ([start, all, order]) => {
       const sequence = observe(behind(start), shuffle(traffic(start, all), order))
       assert.strictEqual(Sequence.missing(sequence), 0)
@@ -75,10 +84,10 @@ describe("sequence", () => {
 
   it.prop(
     "each dropped message is found when nobody else is there",
-    [first, kinds(["own", "idle"]), keys],
+    [first, kinds(["own", "reply", "idle"]), keys],
     ([start, all, order]) => {
-      const messages = traffic(start, all)
       // The last one is the one that tells; it is always there, because nothing is over without it.
+      const messages = traffic(start, [...all, "idle"])
       for (let dropped = 0; dropped < messages.length - 1; dropped++) {
         const rest = messages.filter((_, index) => index !== dropped)
         assert.strictEqual(Sequence.missing(observe(behind(start), shuffle(rest, order))), 1)
@@ -102,6 +111,16 @@ describe("sequence", () => {
   it("the replies to a server's own questions are not missing, though it asks in the client's session", () => {
     const { messages } = say({ messages: [], next: 1 }, "nudge")
     assert.strictEqual(Sequence.missing(observe(behind(0), messages)), 0)
+  })
+
+  it("a reply that overtakes what was sent before it does not make that missing", () => {
+    const reply = message(13, { channel: "shell", type: "kernel_info_reply" })
+    const overtaken = observe(behind(10), [message(11), reply])
+    assert.strictEqual(Sequence.missing(overtaken), 0)
+    assert.strictEqual(Sequence.missing(observe(overtaken, [idle(14, own)])), 1)
+    assert.strictEqual(Sequence.missing(observe(overtaken, [idle(14, own), message(12)])), 0)
+    // A count that begins in between takes it along.
+    assert.strictEqual(Sequence.missing(observe(Sequence.begin(overtaken), [message(12), idle(14, own)])), 0)
   })
 
   it("what came before the count began, and comes late, does not count", () => {
