@@ -51,7 +51,9 @@ class Connection(ZMQChannelsWebsocketConnection):
         stale = self._open_sessions.get(f"{self.kernel_id}:{self.session.session}")
         if stale is not None and stale.ws_connection is not None:
             stale.ws_connection._abort()
-            while stale.connection is not None:
+            for _ in range(1000):
+                if stale.connection is None:
+                    break
                 await asyncio.sleep(0.001)
         await super()._register_session()
 
