@@ -1,4 +1,3 @@
-import process from "node:process"
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 
@@ -13,10 +12,21 @@ export default defineConfig({
   },
   test: {
     globalSetup: "test/support/global_setup.ts",
-    include: ["test/**/*_test.ts"],
-    // Not yet proved steady under load; run it by name: step 2 of the project is open.
-    // @effect-diagnostics-next-line processEnv:off
-    exclude: process.env.CONNECTION_FAULTS === undefined ? ["test/connection_fault_test.ts"] : [],
+    projects: [
+      { extends: true, test: { name: "plain", include: ["test/**/*_test.ts"] } },
+      {
+        extends: true,
+        test: {
+          name: "sandboxed",
+          // What a user sees of a kernel, once more with every kernel in a sandbox.
+          include: ["kernel_client", "kernel_setup", "interruption", "input", "kernel_fault"].map((name) =>
+            `test/${name}_test.ts`
+          ),
+          // Kernels may write below this TMPDIR: a sandbox is never given all of /tmp.
+          env: { EFFECT_JUPYTER_TEST_SANDBOX: "1", TMPDIR: "/tmp/effect-jupyter-sandboxed" },
+        },
+      },
+    ],
     // Two cores: each file runs a gateway and kernels of its own.
     maxWorkers: 2,
     testTimeout: 60_000,

@@ -9,17 +9,25 @@ import * as SecureRandom from "effect/crypto/SecureRandom"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Hex from "effect/encoding/Hex"
+import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Path from "effect/Path"
+import * as PubSub from "effect/PubSub"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
+import * as Cache from "./gateway/cache.ts"
 import * as Connection from "./gateway/connection.ts"
 import { type GatewayError, gatewayError, Unauthorized, Unreachable } from "./gateway/error.ts"
 import * as Process from "./gateway/process.ts"
 import type { RestError } from "./jupyter/rest.ts"
 import * as Platform from "./platform.ts"
 import * as PythonEnvironment from "./python_environment.ts"
+import type { SandboxError } from "./sandbox/error.ts"
+import * as Host from "./sandbox/host.ts"
+import * as Permissions from "./sandbox/permissions.ts"
+import * as Rules from "./sandbox/rules.ts"
+import { type Violation, violationOf } from "./sandbox/violation.ts"
 
 export * from "./gateway/error.ts"
 
@@ -63,6 +71,11 @@ export interface GatewayOptions {
    * PATH, HOME, USER, LOGNAME, SHELL, LANG, LANGUAGE, LC_ALL, LC_CTYPE, TZ and TMPDIR.
    */
   readonly env?: Record<string, string>
+  /**
+   * The sandbox of every kernel; none by default. `true` stands for no network and writing nowhere but in
+   * `workingDir`, see `Sandbox.Permissions` for the rest. A process of root has to say whom kernels run as.
+   */
+  readonly sandbox?: boolean | Permissions.Permissions | Permissions.SettingsFile
   /** The interpreter; see {@link PythonEnvironment.Options} for the default. */
   readonly python?: PythonEnvironment.Options
   /** What the gateway logs, see {@link make}; `"Warn"` by default. */
@@ -76,7 +89,7 @@ export interface GatewayOptions {
  * in whatever way, the gateway, its kernels and all that they started are killed and their files removed.
  *
  * What the gateway logs goes to Effect's logger at level Debug, and its last lines into errors. Fails with
- * {@link GatewayError}.
+ * {@link GatewayError}, and with `SandboxError` if kernels are to be sandboxed and cannot be.
  *
  * @example
  * ```ts
@@ -94,26 +107,38 @@ export interface GatewayOptions {
  */
 export const make: (
   options?: GatewayOptions,
-) => Effect.Effect<KernelGateway["Service"], GatewayError, Scope.Scope> = Effect.fn("KernelGateway.make")(
+) => Effect.Effect<KernelGateway["Service"], GatewayError | SandboxError, Scope.Scope> = Effect.fn(
+  "KernelGateway.make",
+)(
   function* (options: GatewayOptions = {}) {
     const { env = {}, host = "127.0.0.1", logLevel = "Warn", port = 0, startTimeout = "30 seconds" } = options
     const platform = yield* Layer.build(Platform.layer)
+    const kernelEnv: Record<string, string> = { ...inherited(), ...env }
+    const workspace = yield* Effect.provideContext(findWorkspace(options.workingDir), platform)
+    const sandbox = options.sandbox === undefined || options.sandbox === false
+      ? undefined
+      : yield* Effect.provideContext(
+        makeSandbox(options.sandbox, { workspace, path: kernelEnv.PATH ?? "", python: options.python }),
+        platform,
+      )
     const { python } = yield* PythonEnvironment.make(options.python)
-    const token = Redacted.make(Hex.encode(SecureRandom.randomBytesUnsafe(32)), { label: "gateway token" })
+    const token = randomSecret("gateway token")
     return yield* Effect.gen(function* () {
-      const path = yield* Path.Path
       const process = yield* Process.start({
         python,
         host,
         port,
-        workingDir: path.resolve(options.workingDir ?? "."),
-        env: { ...inherited(), ...env },
+        workingDir: workspace,
+        sandbox,
+        onViolation: (kernelId, detail) =>
+          sandbox === undefined ? Effect.void : report(sandbox.violations, violationOf(kernelId, detail)),
+        env: kernelEnv,
         token,
         logLevel,
         startTimeout,
       })
       const url = `http://${reachable(host)}:${process.port}`
-      const connection = yield* Connection.make({ url, token }, { kernelEnv: process.kernelEnv })
+      const connection = yield* Connection.make({ url, token }, { kernelEnv: process.kernelEnv, sandbox })
       yield* Effect.raceFirst(answers(connection), Effect.andThen(process.join, Effect.never)).pipe(
         Effect.timeoutOrElse({ duration: startTimeout, orElse: () => process.tooLate }),
       )
@@ -132,7 +157,7 @@ export const make: (
  * export const gateway = KernelGateway.layer({ workingDir: "notebooks", python: { packages: ["pandas"] } })
  * ```
  */
-export function layer(options?: GatewayOptions): Layer.Layer<KernelGateway, GatewayError> {
+export function layer(options?: GatewayOptions): Layer.Layer<KernelGateway, GatewayError | SandboxError> {
   return Layer.effect(KernelGateway, make(options))
 }
 
@@ -149,7 +174,7 @@ export function layer(options?: GatewayOptions): Layer.Layer<KernelGateway, Gate
  */
 export function layerConfig(
   options: Config.Wrap<GatewayOptions>,
-): Layer.Layer<KernelGateway, GatewayError | Config.ConfigError> {
+): Layer.Layer<KernelGateway, GatewayError | SandboxError | Config.ConfigError> {
   return Layer.effect(KernelGateway, Effect.flatMap(Config.unwrap(options), make))
 }
 
@@ -190,6 +215,42 @@ const makeRemote = Effect.fn("KernelGateway.makeRemote")(function* (options: Rem
   yield* Effect.mapError(connection.rest.check, (error) => gatewayError(unfit(url, error)))
   return Connection.attach(KernelGateway.of({ url, token, join: Effect.never }), connection)
 })
+
+const randomSecret = (label: string): Redacted.Redacted<string> =>
+  Redacted.make(Hex.encode(SecureRandom.randomBytesUnsafe(32)), { label })
+
+/** The option `workingDir` without links on the way, which a sandbox does not follow. */
+const findWorkspace = Effect.fnUntraced(function* (workingDir: string | undefined) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const absolute = path.resolve(workingDir ?? ".")
+  return yield* Effect.orElseSucceed(fs.realPath(absolute), () => absolute)
+})
+
+/** Checks what sandboxed kernels may do and whether they can be sandboxed, before anything is started. */
+const makeSandbox = Effect.fnUntraced(
+  function* (
+    input: true | Permissions.Permissions | Permissions.SettingsFile,
+    { path, python, workspace }: {
+      readonly workspace: string
+      readonly path: string
+      readonly python: PythonEnvironment.Options | undefined
+    },
+  ) {
+    const rules = yield* Rules.resolve(yield* Permissions.read(input), workspace)
+    const cacheDir = python?.cacheDir ?? (yield* Cache.folder)
+    const host = yield* Host.settings(rules, { path, cacheDir })
+    const violations = yield* Effect.acquireRelease(PubSub.sliding<Violation>(1000), PubSub.shutdown)
+    return { rules, host, workspace, violations, secret: randomSecret("gateway secret") }
+  },
+)
+
+const report = (violations: PubSub.PubSub<Violation>, violation: Violation) =>
+  Effect.andThen(
+    PubSub.publish(violations, violation),
+    // Untrusted code decides how many there are.
+    Effect.annotateLogs(Effect.logDebug(violation.detail), { kernel: violation.kernelId }),
+  )
 
 /** Asks until the server answers: it listens a moment before it does. */
 const answers = (connection: Connection.Connection) =>

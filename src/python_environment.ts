@@ -16,6 +16,7 @@ import * as Schema from "effect/Schema"
 import * as Stdio from "effect/Stdio"
 import * as Stream from "effect/Stream"
 import { fileURLToPath } from "node:url"
+import * as Cache from "./gateway/cache.ts"
 import { type GatewayError, gatewayError, ProvisioningFailed, PythonNotFound } from "./gateway/error.ts"
 import * as Tail from "./gateway/tail.ts"
 import * as Platform from "./platform.ts"
@@ -131,7 +132,10 @@ const script = (name: string): string => fileURLToPath(new URL(`./python/${name}
 
 /** Prints which of the requirements are not met; one that is no name and version cannot be checked. */
 const probeCode = `
-import importlib.metadata, json, sys
+import sys
+# What lies in the working directory is no module of ours.
+del sys.path[0]
+import importlib.metadata, json
 def load():
     try:
         from packaging import requirements
@@ -200,24 +204,13 @@ const managed = Effect.fnUntraced(function* (packages: ReadonlyArray<string>, ca
   const digest = yield* Digest.Digest
   const requirements = [...pinned, ...packages].sort()
   const key = yield* digest.digestHex(Digest.sha256, new TextEncoder().encode(requirements.join("\n")))
-  const directory = path.join(cacheDir ?? (yield* userCache), `python-${key.slice(0, 16)}`)
+  const directory = path.join(cacheDir ?? (yield* Cache.folder), `python-${key.slice(0, 16)}`)
   // The file is there only if the environment is complete; the interpreter may since have been uninstalled.
   const ready = yield* fs.readFileString(path.join(directory, "current")).pipe(
     Effect.tap((python) => fs.access(python)),
     Effect.option,
   )
   return Option.isSome(ready) ? ready.value : yield* provision(directory, requirements)
-})
-
-const userCache = Effect.gen(function* () {
-  const path = yield* Path.Path
-  const cache = Platform.variable("XDG_CACHE_HOME")
-  const home = Platform.variable("HOME")
-  return cache !== undefined
-    ? path.join(cache, "effect-jupyter")
-    : home !== undefined
-    ? path.join(home, ".cache", "effect-jupyter")
-    : path.resolve(".effect-jupyter")
 })
 
 const provision = Effect.fnUntraced(function* (directory: string, requirements: ReadonlyArray<string>) {

@@ -2,7 +2,7 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import type { Duration, Effect, Layer, Redacted, Scope, Stream } from "effect"
 import * as Library from "../src/mod.ts"
-import { Execution, KernelClient, KernelGateway, PythonEnvironment } from "../src/mod.ts"
+import { Execution, KernelClient, KernelGateway, PythonEnvironment, Sandbox } from "../src/mod.ts"
 
 describe("the public contract", () => {
   it("the entry exports one namespace per public module", () => {
@@ -11,6 +11,7 @@ describe("the public contract", () => {
       "KernelClient",
       "KernelGateway",
       "PythonEnvironment",
+      "Sandbox",
     ])
   })
 
@@ -24,9 +25,12 @@ describe("the public contract", () => {
     expectTypeOf(KernelGateway.make).toEqualTypeOf<
       (
         options?: KernelGateway.GatewayOptions,
-      ) => Effect.Effect<Gateway, KernelGateway.GatewayError, Scope.Scope>
+      ) => Effect.Effect<Gateway, KernelGateway.GatewayError | Sandbox.SandboxError, Scope.Scope>
     >()
     expectTypeOf(KernelGateway.layer).returns.toEqualTypeOf<
+      Layer.Layer<KernelGateway.KernelGateway, KernelGateway.GatewayError | Sandbox.SandboxError>
+    >()
+    expectTypeOf(KernelGateway.layerRemote).returns.toEqualTypeOf<
       Layer.Layer<KernelGateway.KernelGateway, KernelGateway.GatewayError>
     >()
     expectTypeOf(KernelGateway.layerRemote).toBeCallableWith({ url: "", token: "", headers: {} })
@@ -35,6 +39,7 @@ describe("the public contract", () => {
       readonly port?: number
       readonly workingDir?: string
       readonly env?: Record<string, string>
+      readonly sandbox?: boolean | Sandbox.Permissions | { readonly settings: string }
       readonly python?: PythonEnvironment.Options
       readonly logLevel?: "Debug" | "Info" | "Warn" | "Error"
       readonly startTimeout?: Duration.Input
@@ -50,6 +55,34 @@ describe("the public contract", () => {
       | "Unreachable"
     >()
     assert.isFunction(KernelGateway.layerConfig)
+  })
+
+  it("Sandbox", () => {
+    expectTypeOf<Required<Sandbox.Permissions>>().toEqualTypeOf<{
+      readonly allowNet: ReadonlyArray<string>
+      readonly allowWrite: ReadonlyArray<string>
+      readonly denyRead: ReadonlyArray<string>
+      readonly allowRead: ReadonlyArray<string>
+      readonly strict: boolean
+      readonly user: { readonly uid: number; readonly gid: number }
+      readonly limits: Sandbox.Limits
+      readonly upstreamProxy: string
+    }>()
+    expectTypeOf<Sandbox.Limits>().toEqualTypeOf<{
+      readonly memory?: number
+      readonly processes?: number
+      readonly fileSize?: number
+      readonly cpuTime?: Duration.Input
+    }>()
+    expectTypeOf<Sandbox.SandboxError["reason"]["_tag"]>().toEqualTypeOf<
+      | "ToolMissing"
+      | "NamespacesDisabled"
+      | "InvalidSettings"
+      | "RunningAsRoot"
+      | "StartFailed"
+      | "UnsupportedPlatform"
+    >()
+    expectTypeOf(KernelClient.make).toBeCallableWith({ sandbox: { allowNet: [] } })
   })
 
   it("KernelClient", () => {
@@ -93,6 +126,7 @@ describe("the public contract", () => {
     >()
     assert.isFunction(KernelClient.layerConfig)
   })
+
 
   it("Execution", () => {
     expectTypeOf<Execution.Chunk>().toEqualTypeOf<

@@ -186,6 +186,7 @@ layer(Platform.layer, slow)("Examples", (it) => {
       assert.include(lines, "Computed by 2 kernels from 1600000 samples")
     }))
 
+
   it.effect("service.ts --demo streams JSON lines, survives hang-ups and dead kernels", () =>
     Effect.gen(function* () {
       const { lines } = yield* run("service.ts", "--demo")

@@ -82,7 +82,8 @@ layer(kernelLayer(), slow)("a kernel that freezes", (it) => {
       assert.isBelow(seconds, 0.5 + 0.5 + 5 + 2)
       const [next, immediately] = yield* timed(Effect.flip(kernel.execute("1")))
       assert.strictEqual(reasonOf(next), "KernelUnresponsive")
-      assert.isBelow(immediately, 1)
+      // Without waiting for another five seconds; a busy machine may need one to get round to it.
+      assert.isBelow(immediately, 3)
       yield* kernel.reset
       assert.strictEqual(yield* text(kernel.execute("print('fine')")), "fine")
     }))
@@ -109,9 +110,9 @@ const stubborn = {
   "sits in C": "sum(range(n))",
 } as const
 
-/** How far to count for ten seconds on this machine. */
+/** How far to count for ten seconds on this machine, longer if it has other work to do. */
 const calibration =
-  "import time\nstart = time.perf_counter(); sum(range(10_000_000))\nn = int(1e8 / (time.perf_counter() - start))"
+  "import time\nstart = time.thread_time(); sum(range(10_000_000))\nn = int(1e8 / (time.thread_time() - start))"
 
 layer(kernelLayer(), slow)("code that is hard to interrupt", (it) => {
   for (const [what, code] of Object.entries(stoppable)) {
@@ -141,7 +142,8 @@ layer(kernelLayer(), slow)("code that is hard to interrupt", (it) => {
         assert.isBelow(seconds, 0.3 + 0.5 + 5 + 2)
         const [next, immediately] = yield* timed(Effect.flip(kernel.execute("print('new')")))
         assert.strictEqual(reasonOf(next), "KernelUnresponsive")
-        assert.isBelow(immediately, 1)
+        // Without waiting for another five seconds; a busy machine may need one to get round to it.
+        assert.isBelow(immediately, 3)
         // As soon as the code ends the kernel counts as idle, and nothing of the old cell shows up.
         const usable = yield* text(kernel.execute("print('new')")).pipe(
           Effect.retry({

@@ -198,6 +198,16 @@ describe("the life of a gateway", () => {
       assert.lengthOf(supervisors(process.pid), 0)
     }))
 
+  live("kernels start in the working directory", () =>
+    Effect.gen(function* () {
+      const folder = yield* FileSystem.FileSystem.use((fs) =>
+        Effect.flatMap(temporary, (path) => fs.realPath(path))
+      )
+      const gateway = yield* KernelGateway.make({ workingDir: folder })
+      const kernel = yield* Effect.provideService(KernelClient.make(), KernelGateway.KernelGateway, gateway)
+      assert.strictEqual(yield* text(kernel.execute("import os; print(os.getcwd())")), folder)
+    }).pipe(Effect.scoped, Effect.provide(Platform.layer)))
+
   live(
     "a working directory that does not exist is a typed failure that names it",
     () =>

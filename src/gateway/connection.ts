@@ -5,8 +5,11 @@
  */
 import * as Effect from "effect/Effect"
 import type * as HttpClient from "effect/http/HttpClient"
+import type * as PubSub from "effect/PubSub"
 import * as Redacted from "effect/Redacted"
 import * as Rest from "../jupyter/rest.ts"
+import type { Rules } from "../sandbox/rules.ts"
+import type { Violation } from "../sandbox/violation.ts"
 
 /** A way to a Jupyter server. */
 export interface Connection {
@@ -16,6 +19,18 @@ export interface Connection {
   readonly rest: Rest.Rest
   /** The environment of kernels before a client adds its own. */
   readonly kernelEnv: Readonly<Record<string, string>>
+  /** The sandbox of its kernels; `undefined` if they have none, or if the server is not ours. */
+  readonly sandbox: Sandbox | undefined
+}
+
+/** What all kernels of a gateway may do, and what they tried beyond that. */
+export interface Sandbox {
+  readonly rules: Rules
+  /** The gateway takes other rules from whoever knows it: those are narrower. */
+  readonly secret: Redacted.Redacted<string>
+  /** An absolute path. */
+  readonly workspace: string
+  readonly violations: PubSub.PubSub<Violation>
 }
 
 /** The part of a gateway that everybody may see. */
@@ -32,15 +47,16 @@ export const make: (
   options?: {
     readonly headers?: Readonly<Record<string, string>> | undefined
     readonly kernelEnv?: Readonly<Record<string, string>>
+    readonly sandbox?: Sandbox | undefined
   },
 ) => Effect.Effect<Connection, never, HttpClient.HttpClient> = Effect.fnUntraced(
-  function* ({ token, url }, { headers, kernelEnv = {} } = {}) {
+  function* ({ token, url }, { headers, kernelEnv = {}, sandbox } = {}) {
     const all = {
       ...headers,
       // Kernel Gateway knows the scheme `token` only, and a URL with the token would end up in logs.
       ...(token === undefined ? {} : { authorization: `token ${Redacted.value(token)}` }),
     }
-    return { url, headers: all, rest: yield* Rest.make({ url, headers: all }), kernelEnv }
+    return { url, headers: all, rest: yield* Rest.make({ url, headers: all }), kernelEnv, sandbox }
   },
 )
 
@@ -54,4 +70,9 @@ export function attach<G extends Address>(gateway: G, connection: Connection): G
 export function of(gateway: Address): Effect.Effect<Connection, never, HttpClient.HttpClient> {
   const known = connections.get(gateway)
   return known === undefined ? make(gateway) : Effect.succeed(known)
+}
+
+/** The sandbox of a gateway's kernels, if they have one. */
+export function sandboxOf(gateway: Address): Sandbox | undefined {
+  return connections.get(gateway)?.sandbox
 }

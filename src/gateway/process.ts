@@ -10,12 +10,15 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FileSystem from "effect/FileSystem"
+import * as Path from "effect/Path"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { fileURLToPath } from "node:url"
 import { Exited, type GatewayError, gatewayError, PortInUse, StartFailed, StartTimeout } from "./error.ts"
+import { type SandboxError, sandboxError, SandboxErrorReason } from "../sandbox/error.ts"
+import type { HostSettings } from "../sandbox/host.ts"
 import * as Tail from "./tail.ts"
 
 /** What to run and how. */
@@ -31,6 +34,13 @@ export interface ProcessOptions {
   readonly token: Redacted.Redacted<string>
   readonly logLevel: "Debug" | "Info" | "Warn" | "Error"
   readonly startTimeout: Duration.Input
+  readonly sandbox: {
+    readonly host: HostSettings
+    /** What a request has to know in order to say what a sandboxed kernel may do. */
+    readonly secret: Redacted.Redacted<string>
+  } | undefined
+  /** Called for each thing that a sandbox denied. */
+  readonly onViolation: (kernelId: string | undefined, violation: string) => Effect.Effect<void>
 }
 
 /** A gateway that listens. */
@@ -45,13 +55,21 @@ export interface GatewayProcess {
 }
 
 const python = (name: string): string => fileURLToPath(new URL(`../python/${name}`, import.meta.url))
-const decodePort = Schema.decodeUnknownEffect(Schema.fromJsonString(Schema.Struct({ port: Schema.Int })))
+
+/** What `gateway.py` prints. */
+const Line = Schema.Union([
+  Schema.Struct({ port: Schema.Int }),
+  Schema.Struct({ refused: SandboxErrorReason }),
+  Schema.Struct({ violation: Schema.String, kernel: Schema.NullOr(Schema.String) }),
+])
+const decodeLine = Schema.decodeEffect(Schema.fromJsonString(Line))
 
 /** The status with which `gateway.py` ends if the port is taken. */
 const portTaken = 98
 
 /** Starts a gateway and waits until it listens. */
 export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
+  const path = yield* Path.Path
   const tail = Tail.make()
   const runtimeDir = yield* makeRuntimeDir
   const settings = {
@@ -60,15 +78,25 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
     workingDir: options.workingDir,
     runtimeDir,
     logLevel: options.logLevel.toUpperCase(),
-    kernelLauncher: python("kernel.py"),
+    sandbox: options.sandbox?.host ?? null,
+    secret: options.sandbox === undefined ? null : Redacted.value(options.sandbox.secret),
   }
   // Profiles and histories of kernels go with the gateway.
   const kernelEnv = { IPYTHONDIR: `${runtimeDir}/ipython`, ...options.env }
   const closing = yield* Deferred.make<void>()
   const handle = yield* ChildProcess.make(
-    options.python,
-    [python("supervisor.py"), runtimeDir, python("gateway.py"), JSON.stringify(settings)],
+    // Seen from the directory below.
+    options.python.includes("/") ? path.resolve(options.python) : options.python,
+    [
+      // Next to untrusted code the variables of the kernels must not lead Python to other modules.
+      ...(options.sandbox === undefined ? [] : ["-E"]),
+      python("supervisor.py"),
+      runtimeDir,
+      python("gateway.py"),
+    ],
     {
+      // What lies in the working directory of the program is no module of ours.
+      cwd: "/",
       // Nothing is ever written: this pipe closes when our process dies, and the supervisor waits for that.
       stdin: "pipe",
       env: {
@@ -78,6 +106,8 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
         JUPYTER_PATH: runtimeDir,
         JUPYTER_NO_CONFIG: "1",
         KG_AUTH_TOKEN: options.token,
+        // Not as an argument: everybody can read those.
+        EFFECT_JUPYTER_SETTINGS: Redacted.make(JSON.stringify(settings), { label: "gateway settings" }),
       },
       // Longer than the supervisor may take: nobody else knows all that has to go.
       forceKillAfter: "10 seconds",
@@ -87,16 +117,27 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   )
   yield* Effect.addFinalizer(() => Deferred.succeed(closing, undefined))
 
-  const port = yield* Deferred.make<number>()
+  const port = yield* Deferred.make<number, SandboxError>()
   const logs = yield* tail.follow(handle.stderr, (line) => Effect.logDebug(line)).pipe(
     Effect.annotateLogs("gateway", handle.pid),
     Effect.forkScoped,
   )
-  yield* handle.stdout.pipe(
+  const told = yield* handle.stdout.pipe(
     Stream.decodeText(),
     Stream.splitLines,
     Stream.runForEach((line) =>
-      Effect.flatMap(decodePort(line), (ready) => Deferred.succeed(port, ready.port))
+      Effect.flatMap(
+        decodeLine(line),
+        (message): Effect.Effect<unknown> =>
+          "port" in message
+            ? Deferred.succeed(port, message.port)
+            : "refused" in message
+            ? Deferred.fail(port, sandboxError(message.refused))
+            : options.onViolation(message.kernel ?? undefined, message.violation),
+      ).pipe(
+        // A library inside the gateway may print.
+        Effect.ignore,
+      )
     ),
     Effect.ignore,
     Effect.forkScoped,
@@ -104,7 +145,7 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
 
   const exitCode = Effect.match(handle.exitCode, { onSuccess: Number, onFailure: () => undefined }).pipe(
     // The exit is known before the last lines are read.
-    Effect.tap(Effect.timeoutOption(Fiber.await(logs), "500 millis")),
+    Effect.tap(Effect.timeoutOption(Effect.andThen(Fiber.await(logs), Fiber.await(told)), "500 millis")),
   )
   const join = Effect.flatMap(
     exitCode,
@@ -113,12 +154,15 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
         ? Effect.void
         : Effect.fail(gatewayError(new Exited({ exitCode: code, output: tail.lines() }))),
   )
-  const gaveUp = Effect.flatMap(exitCode, (code) =>
-    Effect.fail(gatewayError(
-      code === portTaken
-        ? new PortInUse({ host: options.host, port: options.port })
-        : new StartFailed({ detail: `It ended with exit code ${code ?? "unknown"}`, output: tail.lines() }),
-    )))
+  const gaveUp = Effect.flatMap(
+    exitCode,
+    (code): Effect.Effect<number, GatewayError | SandboxError> =>
+      Deferred.isDoneUnsafe(port) ? Deferred.await(port) : Effect.fail(gatewayError(
+        code === portTaken
+          ? new PortInUse({ host: options.host, port: options.port })
+          : new StartFailed({ detail: `It ended with exit code ${code ?? "unknown"}`, output: tail.lines() }),
+      )),
+  )
   const tooLate = Effect.suspend(() =>
     gatewayError(
       new StartTimeout({ timeout: Duration.fromInputUnsafe(options.startTimeout), output: tail.lines() }),

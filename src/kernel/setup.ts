@@ -50,6 +50,18 @@ export const load: (
   })
 })
 
+/** Runs code of the user before the first execution, of which it is no part: nothing is counted or shown. */
+export const run: (connection: Connection, code: string) => Effect.Effect<void, KernelError> = Effect
+  .fnUntraced(function* (connection, code) {
+    const failed = (detail: string) =>
+      new KernelError({ reason: new KernelStartFailed({ kernelId: connection.id, detail }) })
+    const { raised, reply } = yield* Effect.mapError(runSilently(connection, code), failed)
+    if (reply === "ok") return
+    if (raised === undefined) return yield* failed(`Its "setup" did not run: ${reply}`)
+    const { ename, evalue, traceback } = raised
+    return yield* failed(`Its "setup" raised ${[`${ename}: ${evalue}`, ...traceback].join("\n")}`)
+  })
+
 /** The kernel's language, which shows that the kernel answers. */
 const askLanguage = (connection: Connection) =>
   converse(connection, "kernel_info_request", {}, (message: Message) => {

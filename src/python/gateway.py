@@ -1,184 +1,84 @@
-"""Jupyter Kernel Gateway, set up for one program on this machine.
+"""Starts the gateway of one program, with a sandbox for its kernels if that is asked for.
 
-Usage: gateway.py SETTINGS, where SETTINGS is a JSON object:
-{"host", "port", "workingDir", "runtimeDir", "logLevel", "kernelLauncher"}.
-The token comes in the environment variable KG_AUTH_TOKEN. Once the server listens, one line
-{"port": ...} is printed to standard output; logs go to standard error. A port that is taken ends the
-process with status 98.
+The environment variable EFFECT_JUPYTER_SETTINGS is a JSON object: {"host", "port", "workingDir", "runtimeDir",
+"logLevel", "sandbox": see `sandbox_host.py`, or null, "secret": what a request has to know that says what its
+kernel may do}. The token comes in KG_AUTH_TOKEN.
+
+Standard output has lines of JSON: {"port": ...} once the server listens, {"refused": {...}} if there can be no
+sandbox, {"violation": ..., "kernel": ...} for what a sandbox denied. Logs go to standard error. A port that is
+taken ends the process with status 98.
 """
 
-import asyncio
-import errno
 import json
 import os
 import signal
 import sys
 import tempfile
+import threading
 
-import zmq
-from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
-from kernel_gateway.gatewayapp import KernelGatewayApp
-from kernel_gateway.services.kernels.handlers import MainKernelHandler
-from kernel_gateway.services.kernels.manager import SeedingMappingKernelManager
-from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
-from traitlets.config import Config
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+# What is installed comes first: nothing in this folder is to be taken for it.
+sys.path.append(FOLDER)
+# Nor is it ours to write to.
+sys.dont_write_bytecode = True
 
-PORT_TAKEN = 98
-MARK = "EFFECT_JUPYTER_KERNEL"
-# Code and its buffers arrive in one frame; tornado's default of 10 MB closes the connection.
-MAX_FRAME = 1024 * 1024 * 1024
+import sandbox_check  # noqa: E402
+import sandbox_host  # noqa: E402
+
+printing = threading.Lock()
 
 
-class Everything:
-    """The names of environment variables that a request may set: it comes from our own program."""
-
-    def __contains__(self, name):
-        return True
-
-
-class Connection(ZMQChannelsWebsocketConnection):
-    """Sends each message at once: Nagle's algorithm and delayed acknowledgements cost 40 ms a message."""
-
-    is_new = False
-
-    def connect(self):
-        self.websocket_handler.set_nodelay(True)
-        return super().connect()
-
-    async def _register_session(self):
-        """Ends at once what this connection replaces: a closing handshake with nobody would lose output."""
-        stale = self._open_sessions.get(f"{self.kernel_id}:{self.session.session}")
-        if stale is not None and stale.ws_connection is not None:
-            stale.ws_connection._abort()
-            for _ in range(1000):
-                if stale.connection is None:
-                    break
-                await asyncio.sleep(0.001)
-        await super()._register_session()
-
-    def create_stream(self):
-        self.is_new = True
-        super().create_stream()
-
-    def nudge(self):
-        """Waits until new channels work. On channels that a client comes back to it would swallow a message."""
-        if self.is_new:
-            return super().nudge()
-        ready = asyncio.get_running_loop().create_future()
-        ready.set_result(None)
-        return ready
+def tell(message):
+    """One line for the program; threads may speak at once."""
+    with printing:
+        print(json.dumps(message), flush=True)
 
 
-class Kernels(SeedingMappingKernelManager):
-    """Marks every process of a kernel, so that none outlives it: not one that left the process group either."""
-
-    async def start_kernel(self, *args, env=None, kernel_id=None, **kwargs):
-        kernel_id = kernel_id or self.new_kernel_id()
-        env = {**(os.environ if env is None else env), MARK: kernel_id}
-        return await super().start_kernel(*args, env=env, kernel_id=kernel_id, **kwargs)
-
-    def remove_kernel(self, kernel_id):
-        try:
-            return super().remove_kernel(kernel_id)
-        finally:
-            kill_processes_of(kernel_id)
-
-
-def kill_processes_of(kernel_id):
-    mark = f"{MARK}={kernel_id}".encode()
-    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/environ", "rb") as file:
-                    if mark in file.read().split(b"\0"):
-                        os.kill(int(name), signal.SIGKILL)
-            except OSError:
-                pass  # it ended, or belongs to somebody else
+def make_sandbox(settings, runtime_dir, workspace, secret):
+    """Checks the machine, makes the sandbox and starts its helper, which gets ready meanwhile."""
+    bwrap = None
+    if "bwrap" in settings["tools"]:
+        bwrap = sandbox_check.write_bwrap(runtime_dir, settings["tools"]["bwrap"])
+    sandbox = sandbox_host.Sandbox(settings, runtime_dir, workspace, secret)
+    sandbox.start_helper(
+        bwrap,
+        on_violation=lambda kernel, line: tell({"violation": line, "kernel": kernel}),
+        # Without the helper nobody filters the network any more, and no kernel can start.
+        on_end=lambda: os.kill(os.getpid(), signal.SIGKILL),
+    )
+    readable = [*settings["needed"], *sandbox_host.python_files()]
+    sandbox_check.try_out(bwrap, readable=readable, workspace=workspace, identity=sandbox.identity)
+    return sandbox
 
 
-class Gateway(KernelGatewayApp):
-    def init_webapp(self):
-        super().init_webapp()
-        self.web_app.settings["websocket_max_message_size"] = MAX_FRAME
-
-    def init_http_server(self):
-        self.http_server = HTTPServer(self.web_app, max_buffer_size=MAX_FRAME)
-        try:
-            sockets = bind_sockets(self.port, self.ip)
-        except OSError as error:
-            print(f"Cannot listen on {self.ip}:{self.port}: {error}", file=sys.stderr)
-            sys.exit(PORT_TAKEN if error.errno == errno.EADDRINUSE else 1)
-        self.http_server.add_sockets(sockets)
-        self.port = sockets[0].getsockname()[1]
-        print(json.dumps({"port": self.port}), flush=True)
-
-
-def start_one_kernel_at_a_time():
-    """Kernel Gateway keeps the environment of a request in a place that concurrent requests share."""
-    lock = asyncio.Lock()
-    post = MainKernelHandler.post
-
-    async def post_alone(self):
-        async with lock:
-            await post(self)
-
-    MainKernelHandler.post = post_alone
-    MainKernelHandler.env_whitelist = Everything()
-
-
-def write_kernelspec(runtime_dir, launcher):
-    """A kernel that dies with the gateway, found before any that the user has installed."""
-    directory = os.path.join(runtime_dir, "kernels", "python3")
-    os.makedirs(directory)
-    with open(os.path.join(directory, "kernel.json"), "w") as file:
-        json.dump(
-            {
-                "argv": [sys.executable, launcher, "-f", "{connection_file}"],
-                "display_name": "Python 3 (effect-jupyter)",
-                "language": "python",
-                "metadata": {"debugger": True},
-            },
-            file,
-        )
-
-
-def configuration(settings):
-    config = Config()
-    config.KernelGatewayApp.ip = settings["host"]
-    config.KernelGatewayApp.port = settings["port"]
-    config.KernelGatewayApp.port_retries = 0
-    config.KernelGatewayApp.log_level = settings["logLevel"]
-    config.KernelGatewayApp.kernel_websocket_connection_class = Connection
-    config.KernelGatewayApp.default_kernel_name = "python3"
-    # The client pings; a ping that a busy loop answers late would close the connection.
-    config.KernelGatewayApp.ws_ping_interval = 0
-    config.KernelGatewayApp.kernel_manager_class = Kernels
-    config.SeedingMappingKernelManager.root_dir = settings["workingDir"]
-    # A kernel that does not end by itself is killed; whoever deleted it is not interested in it any more.
-    config.KernelManager.shutdown_wait_time = 1.0
-    # The directory of the sockets must stay short: a path of a socket has 107 bytes at most.
-    config.KernelManager.transport = "ipc"
-    # A dead kernel stays dead and says so: a new one under the same id would hide the loss of state.
-    config.KernelRestarter.restart_limit = 0
-    config.KernelRestarter.time_to_dead = 0.5
-    # Output is never thrown away to protect a browser.
-    config.ZMQChannelsWebsocketConnection.limit_rate = False
-    return config
+def refuse(reason):
+    tell({"refused": reason})
+    sys.exit(1)
 
 
 def main():
-    settings = json.loads(sys.argv[1])
+    settings = json.loads(os.environ.pop("EFFECT_JUPYTER_SETTINGS"))
     # Jupyter never removes the temporary directories that it makes; there the supervisor does.
     tempfile.tempdir = settings["runtimeDir"]
-    start_one_kernel_at_a_time()
-    write_kernelspec(settings["runtimeDir"], settings["kernelLauncher"])
-    app = Gateway.instance()
-    app.update_config(configuration(settings))
-    app.initialize(argv=[])
-    # ZeroMQ drops what a subscriber is too slow for, past 1000 messages and without a word.
-    app.kernel_manager.context.setsockopt(zmq.RCVHWM, 0)
-    app.start()
+    sandbox = None
+    try:
+        if settings["sandbox"] is not None:
+            sandbox = make_sandbox(
+                settings["sandbox"], settings["runtimeDir"], settings["workingDir"], settings["secret"]
+            )
+        # As if it were not installed: an optional format of jsonschema, whose grammar takes a second to build.
+        sys.modules.setdefault("rfc3987_syntax", None)
+        import gateway_app
+
+        if sandbox is not None:
+            sandbox.wait_for_helper()
+    except sandbox_check.Refused as refused:
+        refuse(refused.reason)
+    except Exception as error:
+        if settings["sandbox"] is None or isinstance(error, ImportError):
+            raise
+        refuse({"_tag": "StartFailed", "detail": str(error) or type(error).__name__, "output": []})
+    gateway_app.run(settings, sandbox, tell)
 
 
 main()

@@ -36,8 +36,21 @@ def end_when_input_closes():
 
 
 def run(*command):
-    # preexec_fn is safe here: this process has one other thread, which only reads.
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr, preexec_fn=die_with_parent)
+    subprocess.run(
+        command,
+        check=True,
+        # What lies in the working directory of the program is no module or setting of an installer.
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        # Safe here: this process has one other thread, which only reads.
+        preexec_fn=die_with_parent,
+    )
+
+
+def absolute(requirement):
+    """A requirement that is a path, seen from elsewhere."""
+    return os.path.abspath(requirement) if requirement.startswith(".") else requirement
 
 
 def build(environment, requirements):
@@ -45,12 +58,13 @@ def build(environment, requirements):
     uv = shutil.which("uv")
     # Not by a link that another version may move under: its packages would be in another folder.
     base = os.path.realpath(sys.executable)
+    requirements = [absolute(requirement) for requirement in requirements]
     if uv is not None:
         run(uv, "venv", "--quiet", "--python", base, environment)
         run(uv, "pip", "install", "--python", python, *requirements)
     else:
-        run(base, "-m", "venv", environment)
-        run(python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *requirements)
+        run(base, "-I", "-m", "venv", environment)
+        run(python, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *requirements)
     return python
 
 
@@ -74,6 +88,8 @@ def provision(directory, requirements):
             if name.startswith("build-"):
                 shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
         environment = tempfile.mkdtemp(prefix="build-", dir=directory)
+        # Sandboxed kernels of root run as somebody else.
+        os.chmod(environment, 0o755)
         try:
             python = build(environment, requirements)
         except BaseException:

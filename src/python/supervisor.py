@@ -11,12 +11,14 @@ nothing else does.
 
 import ctypes
 import fcntl
+import json
 import os
 import re
 import runpy
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -139,6 +141,29 @@ def claim(runtime_dir):
         shutil.rmtree(runtime_dir, ignore_errors=True)
 
 
+def remove(runtime_dir):
+    """Removes the directory, and what sandboxes left in a workspace: it would look like somebody's."""
+    try:
+        with open(os.path.join(runtime_dir, "placeholders")) as file:
+            placeholders = [json.loads(line) for line in file]
+    except (OSError, ValueError):
+        placeholders = []
+    # The deepest first.
+    for path in sorted(placeholders, reverse=True):
+        try:
+            if os.path.realpath(os.path.dirname(path)) != os.path.dirname(path):
+                continue  # somebody wants another folder to be tidied up
+            status = os.lstat(path)
+            if stat.S_ISDIR(status.st_mode):
+                os.rmdir(path)  # only if it is empty
+            elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
+                os.unlink(path)
+        except OSError:
+            pass
+    # Not by Python's own functions: folders in folders in folders exceed its stack.
+    subprocess.run(["rm", "-rf", "--", runtime_dir], stderr=subprocess.DEVNULL)
+
+
 def remove_abandoned(runtime_dir):
     """Removes directories whose supervisor was killed: those that nobody has locked."""
     for entry in os.scandir(os.path.dirname(runtime_dir)):
@@ -150,11 +175,11 @@ def remove_abandoned(runtime_dir):
             lock = os.open(os.path.join(entry.path, "lock"), os.O_RDWR | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(entry.path, ignore_errors=True)
+                remove(entry.path)
             finally:
                 os.close(lock)
-        except OSError:
-            pass  # in use, just created, or gone
+        except Exception:
+            pass  # in use, just created, gone, or not to be removed
 
 
 def main():
@@ -180,7 +205,7 @@ def main():
         try:
             kill_all()
         finally:
-            shutil.rmtree(runtime_dir, ignore_errors=True)
+            remove(runtime_dir)
     return 0 if status is None else os.waitstatus_to_exitcode(status)
 
 

@@ -21,7 +21,8 @@ function checkExports(file: string, text: string): void {
   const exported = /(\/\*\*(?:(?!\*\/).)*\*\/\n)?^export (?:declare )?(\w+) (\w+)/gms
   const documented = new Set<string>()
   for (const [, doc, kind, name = ""] of text.matchAll(exported)) {
-    if (kind === "type" && documented.has(name)) continue
+    // The type of a class or a schema, and further signatures of a function.
+    if (/^(type|function)$/.test(kind ?? "") && documented.has(name)) continue
     if (doc === undefined) problems.push(`${file}: "${name}" has no JSDoc`)
     else if (isPublic && /^(const|function|class)$/.test(kind ?? "") && !doc.includes("@example")) {
       problems.push(`${file}: "${name}" has no example`)

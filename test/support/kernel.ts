@@ -1,10 +1,23 @@
 /** What integration tests share: a gateway with one kernel, a folder for its files, and readers of results. */
 import { Effect, FileSystem, Layer, Stream } from "effect"
-import { Execution, KernelClient, KernelGateway } from "../../src/mod.ts"
+import { tmpdir } from "node:os"
+import process from "node:process"
+import { Execution, KernelClient, KernelGateway, Sandbox } from "../../src/mod.ts"
 import * as Platform from "../../src/platform.ts"
+
+/** Whom sandboxed kernels run as in tests by root. */
+export const nobody = { uid: 65534, gid: 65534 } as const
 
 /** Real processes need real time and more of it than tests of pure code. */
 export const slow = { excludeTestServices: true, timeout: "2 minutes" } as const
+
+/** Whether this is the run of the tests in which every kernel is in a sandbox; see `vitest.config.ts`. */
+export const inSandbox = Platform.variable("EFFECT_JUPYTER_TEST_SANDBOX") !== undefined
+
+/** The sandbox of that run: kernels may write to the folders that `temporary` makes, and nowhere else. */
+const sandbox: KernelGateway.GatewayOptions = inSandbox
+  ? { sandbox: { allowWrite: [tmpdir()], ...(process.geteuid?.() === 0 ? { user: nobody } : {}) } }
+  : {}
 
 /** One gateway and one kernel of it, for a file of tests. */
 export function kernelLayer(
@@ -12,21 +25,21 @@ export function kernelLayer(
   client: KernelClient.ClientOptions = {},
 ): Layer.Layer<
   KernelClient.KernelClient | KernelGateway.KernelGateway | Platform.Platform,
-  Execution.KernelError | KernelGateway.GatewayError
+  Execution.KernelError | KernelGateway.GatewayError | Sandbox.SandboxError
 > {
   return KernelClient.layer(client).pipe(
-    Layer.provideMerge(KernelGateway.layer(gateway)),
+    Layer.provideMerge(KernelGateway.layer({ ...sandbox, ...gateway })),
     Layer.provideMerge(Platform.layer),
   )
 }
 
-/** A temporary folder that goes with the scope. */
-export const temporary = Effect.orDie(
-  Effect.flatMap(
-    FileSystem.FileSystem,
-    (fs) => fs.makeTempDirectoryScoped({ prefix: "effect-jupyter-test-" }),
-  ),
-)
+/** A temporary folder that goes with the scope; kernels may write to it. */
+export const temporary = Effect.gen(function* () {
+  const fs = yield* FileSystem.FileSystem
+  const folder = yield* fs.makeTempDirectoryScoped({ prefix: "effect-jupyter-test-" })
+  if (inSandbox) yield* fs.chmod(folder, 0o777)
+  return folder
+}).pipe(Effect.orDie)
 
 /** All elements of a stream: the chunks and, last, the result. */
 export const collect = (

@@ -1,0 +1,155 @@
+"""Jupyter Kernel Gateway, set up for one program on this machine; `gateway.py` starts it."""
+
+import asyncio
+import errno
+import json
+import os
+import sys
+
+import zmq
+from gateway_kernels import Kernels, SandboxedKernels
+from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
+from kernel_gateway.gatewayapp import KernelGatewayApp
+from kernel_gateway.services.kernels.handlers import MainKernelHandler
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from traitlets.config import Config
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+PORT_TAKEN = 98
+# Code and its buffers arrive in one frame; tornado's default of 10 MB closes the connection.
+MAX_FRAME = 1024 * 1024 * 1024
+
+
+class Everything:
+    """The names of environment variables that a request may set: it comes from our own program."""
+
+    def __contains__(self, name):
+        return True
+
+
+class Connection(ZMQChannelsWebsocketConnection):
+    """Sends each message at once: Nagle's algorithm and delayed acknowledgements cost 40 ms a message."""
+
+    is_new = False
+
+    def connect(self):
+        self.websocket_handler.set_nodelay(True)
+        return super().connect()
+
+    async def _register_session(self):
+        """Ends at once what this connection replaces: a closing handshake with nobody would lose output."""
+        stale = self._open_sessions.get(f"{self.kernel_id}:{self.session.session}")
+        if stale is not None and stale.ws_connection is not None:
+            stale.ws_connection._abort()
+            for _ in range(1000):
+                if stale.connection is None:
+                    break
+                await asyncio.sleep(0.001)
+        await super()._register_session()
+
+    def create_stream(self):
+        self.is_new = True
+        super().create_stream()
+
+    def nudge(self):
+        """Waits until new channels work. On channels that a client comes back to it would swallow a message."""
+        if self.is_new:
+            return super().nudge()
+        ready = asyncio.get_running_loop().create_future()
+        ready.set_result(None)
+        return ready
+
+
+class Gateway(KernelGatewayApp):
+    def init_webapp(self):
+        super().init_webapp()
+        self.web_app.settings["websocket_max_message_size"] = MAX_FRAME
+
+    def init_http_server(self):
+        self.http_server = HTTPServer(self.web_app, max_buffer_size=MAX_FRAME)
+        try:
+            sockets = bind_sockets(self.port, self.ip)
+        except OSError as error:
+            print(f"Cannot listen on {self.ip}:{self.port}: {error}", file=sys.stderr)
+            sys.exit(PORT_TAKEN if error.errno == errno.EADDRINUSE else 1)
+        self.http_server.add_sockets(sockets)
+        self.port = sockets[0].getsockname()[1]
+
+
+def start_one_kernel_at_a_time():
+    """Kernel Gateway keeps the environment of a request in a place that concurrent requests share."""
+    lock = asyncio.Lock()
+    post = MainKernelHandler.post
+
+    async def post_alone(self):
+        async with lock:
+            await post(self)
+
+    MainKernelHandler.post = post_alone
+    MainKernelHandler.env_whitelist = Everything()
+
+
+def write_kernelspec(runtime_dir, launcher, is_sandboxed):
+    """A kernel that dies with the gateway, found before any that the user has installed."""
+    directory = os.path.join(runtime_dir, "kernels", "python3")
+    os.makedirs(directory)
+    with open(os.path.join(directory, "kernel.json"), "w") as file:
+        json.dump(
+            {
+                "argv": [sys.executable, *launcher, "{connection_file}"],
+                "display_name": "Python 3 (effect-jupyter)",
+                "language": "python",
+                # A signal to the sandbox would end it; `SandboxedKernels` knows whom to send it to.
+                "interrupt_mode": "message" if is_sandboxed else "signal",
+                "metadata": {"debugger": True},
+            },
+            file,
+        )
+
+
+def configuration(settings, kernels):
+    config = Config()
+    config.KernelGatewayApp.ip = settings["host"]
+    config.KernelGatewayApp.port = settings["port"]
+    config.KernelGatewayApp.port_retries = 0
+    config.KernelGatewayApp.log_level = settings["logLevel"]
+    config.KernelGatewayApp.kernel_websocket_connection_class = Connection
+    config.KernelGatewayApp.default_kernel_name = "python3"
+    # The client pings; a ping that a busy loop answers late would close the connection.
+    config.KernelGatewayApp.ws_ping_interval = 0
+    config.KernelGatewayApp.kernel_manager_class = kernels
+    config.SeedingMappingKernelManager.root_dir = settings["workingDir"]
+    # A kernel that does not end by itself is killed; whoever deleted it is not interested in it any more.
+    config.KernelManager.shutdown_wait_time = 1.0
+    # The directory of the sockets must stay short: a path of a socket has 107 bytes at most.
+    config.KernelManager.transport = "ipc"
+    # A dead kernel stays dead and says so: a new one under the same id would hide the loss of state.
+    config.KernelRestarter.restart_limit = 0
+    config.KernelRestarter.time_to_dead = 0.5
+    # Output is never thrown away to protect a browser.
+    config.ZMQChannelsWebsocketConnection.limit_rate = False
+    return config
+
+
+def run(settings, sandbox, tell):
+    """Serves until the process ends; `sandbox` has a place for every kernel, or is None."""
+    start_one_kernel_at_a_time()
+    kernels = Kernels
+    launcher = [os.path.join(FOLDER, "kernel.py"), "-f"]
+    if sandbox is not None:
+        kernels = SandboxedKernels
+        kernels.sandbox = sandbox
+        kernels.tell = staticmethod(tell)
+        launcher = ["-I", "-S", os.path.join(FOLDER, "sandbox_launcher.py")]
+    write_kernelspec(settings["runtimeDir"], launcher, sandbox is not None)
+    app = Gateway.instance()
+    app.update_config(configuration(settings, kernels))
+    if sandbox is not None:
+        # A request that names another specification would leave the sandbox.
+        app.force_kernel_name = "python3"
+    app.initialize(argv=[])
+    # ZeroMQ drops what a subscriber is too slow for, past 1000 messages and without a word.
+    app.kernel_manager.context.setsockopt(zmq.RCVHWM, 0)
+    tell({"port": app.port})
+    app.start()

@@ -1,0 +1,204 @@
+"""The gateway's kernels: plain ones, and ones in a sandbox."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import time
+
+from kernel_gateway.services.kernels.manager import SeedingMappingKernelManager
+from sandbox_processes import Watch, find_leader, snapshot
+from tornado.web import HTTPError
+
+MARK = "EFFECT_JUPYTER_KERNEL"
+RULES = "EFFECT_JUPYTER_SANDBOX"
+LAUNCH = "EFFECT_JUPYTER_LAUNCH"
+# What makes the loader, a shell, Node or Python run other code, or write files: not before the sandbox is complete.
+INSIDE_ONLY = re.compile(
+    "LD_.*|GLIBC_TUNABLES|GCONV_PATH|MALLOC_.*|BASH.*|SHELLOPTS|ENV|PS4|SSH2?_CLIENT|NODE_.*|PYTHON.*", re.DOTALL
+)
+
+
+class Kernels(SeedingMappingKernelManager):
+    """Marks every process of a kernel, so that none outlives it: not one that left the process group either."""
+
+    async def start_kernel(self, *args, env=None, kernel_id=None, **kwargs):
+        # In the workspace, wherever the gateway itself is.
+        kwargs["path"] = kwargs.get("path") or ""
+        kernel_id = kernel_id or self.new_kernel_id()
+        env = {**(os.environ if env is None else env), MARK: kernel_id}
+        env.pop(RULES, None)
+        return await super().start_kernel(*args, env=env, kernel_id=kernel_id, **kwargs)
+
+    def remove_kernel(self, kernel_id):
+        try:
+            return super().remove_kernel(kernel_id)
+        finally:
+            kill_processes_of(kernel_id)
+
+
+def kill_processes_of(kernel_id):
+    mark = f"{MARK}={kernel_id}".encode()
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/environ", "rb") as file:
+                    if mark in file.read().split(b"\0"):
+                        os.kill(int(name), signal.SIGKILL)
+            except OSError:
+                pass  # it ended, or belongs to somebody else
+
+
+class SandboxedKernels(Kernels):
+    """Puts every kernel into a sandbox of its own."""
+
+    sandbox = None  # set before the first kernel, as what tells the program of a violation
+    tell = None
+    start_bound = 20.0
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._ending = {}
+        self._watches = {}
+        self._leaders = {}
+        self._watching = None
+
+    async def start_kernel(self, *args, env=None, kernel_id=None, **kwargs):
+        if kwargs.get("kernel_name") not in (None, "", "python3"):
+            raise HTTPError(400, f'There is no sandboxed kernel "{kwargs["kernel_name"]}"; leave the name out')
+        # Not where a request wants: outside of the workspace there is nothing for a kernel.
+        kwargs["path"] = ""
+        env = dict(env or {})
+        try:
+            rules = self.sandbox.rules_of(env.pop(RULES, None))
+        except (ValueError, TypeError, KeyError):
+            raise HTTPError(403, f"{RULES} is not for requests to set") from None
+        inside = {name: env.pop(name) for name in list(env) if INSIDE_ONLY.fullmatch(name)}
+        kernel_id = kernel_id or self.new_kernel_id()
+        errors = Errors()
+        try:
+            command = await self._soon(self.sandbox.prepare(kernel_id, rules, inside), "The rules were not ready")
+            env[LAUNCH] = self.sandbox.launch_file(kernel_id, command, rules)
+            await super().start_kernel(*args, env=env, kernel_id=kernel_id, stderr=errors.writer, **kwargs)
+            errors.close_writer()
+            await self._wait_until_inside(kernel_id, errors)
+            self._watch(kernel_id, rules["limits"])
+            return kernel_id
+        except BaseException as error:
+            errors.close_writer()
+            try:
+                if kernel_id in self:
+                    await self.shutdown_kernel(kernel_id, now=True)
+            finally:
+                await self._soon(self.sandbox.end(kernel_id), "Its folder was not removed")
+            if isinstance(error, RuntimeError):
+                raise HTTPError(500, f"The sandbox of the kernel could not be started: {error}") from None
+            raise
+
+    async def _soon(self, future, complaint):
+        """The value of a future of another thread, which goes on whoever loses interest in it."""
+        try:
+            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), self.start_bound)
+        except asyncio.TimeoutError:
+            raise RuntimeError(f"{complaint} within {self.start_bound:g} s") from None
+
+    async def _wait_until_inside(self, kernel_id, errors):
+        """A sandbox that cannot start ends at once, which nobody would notice for a minute."""
+        deadline = time.monotonic() + self.start_bound
+        while (inner_pid := self.sandbox.started(kernel_id)) is None:
+            if kernel_id not in self or not await self.get_kernel(kernel_id).is_alive():
+                raise RuntimeError(errors.tail() or "It ended without a word")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"It was not there within {self.start_bound:g} s\n{errors.tail()}")
+            await asyncio.sleep(0.002)
+        if os.path.isdir("/proc/self"):
+            self._leaders[kernel_id] = find_leader(self.get_kernel(kernel_id).provisioner.pid, inner_pid)
+
+    async def interrupt_kernel(self, kernel_id, *args, **kwargs):
+        leader = self._leaders.get(kernel_id)
+        if leader is None:
+            await super().interrupt_kernel(kernel_id, *args, **kwargs)
+        else:
+            leader.interrupt()
+
+    def _watch(self, kernel_id, limits):
+        if os.path.isdir("/proc/self") and not {"memory", "cpuTime", "processes"}.isdisjoint(limits):
+            self._watches[kernel_id] = Watch(limits)
+        if self._watches and self._watching is None:
+            self._watching = asyncio.create_task(self._look_again_and_again())
+
+    async def _look_again_and_again(self):
+        while self._watches:
+            children = snapshot()
+            for kernel_id, watch in list(self._watches.items()):
+                try:
+                    await self._look(kernel_id, watch, children)
+                except Exception:
+                    # Among many kernels one that is just ending must not leave the others without limits.
+                    self.log.exception("The limits of kernel %s could not be checked", kernel_id)
+            await asyncio.sleep(0.25)
+        self._watching = None
+
+    async def _look(self, kernel_id, watch, children):
+        if kernel_id not in self:
+            del self._watches[kernel_id]
+            return
+        provisioner = self.get_kernel(kernel_id).provisioner
+        exceeded = None if provisioner is None else watch.exceeded(children, provisioner.pid)
+        if exceeded is not None:
+            del self._watches[kernel_id]
+            self.tell({"violation": f"deny {exceeded}", "kernel": kernel_id})
+            await provisioner.kill()
+
+    async def restart_kernel(self, kernel_id, *args, **kwargs):
+        raise HTTPError(405, "A sandboxed kernel is not restarted; delete it and start another")
+
+    def remove_kernel(self, kernel_id):
+        self._leaders.pop(kernel_id, None)
+        try:
+            return super().remove_kernel(kernel_id)
+        finally:
+            ending = self._ending[kernel_id] = self.sandbox.end(kernel_id)
+            ending.add_done_callback(lambda _: self._ending.pop(kernel_id, None))
+
+    async def shutdown_kernel(self, kernel_id, *args, **kwargs):
+        await super().shutdown_kernel(kernel_id, *args, **kwargs)
+        # Whoever deletes a kernel may look at the workspace afterwards.
+        ending = self._ending.get(kernel_id)
+        if ending is not None:
+            await self._soon(ending, "The folder of the kernel was not removed")
+
+
+class Errors:
+    """What a sandbox writes to standard error: only the end is kept, and nothing of it is a log of ours."""
+
+    kept = 8192
+
+    def __init__(self):
+        self._reader, self.writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        self._text = b""
+        asyncio.get_running_loop().add_reader(self._reader, self._read)
+
+    def close_writer(self):
+        if self.writer is not None:
+            os.close(self.writer)
+            self.writer = None
+
+    def tail(self):
+        self._read()
+        return self._text.decode(errors="replace").strip()
+
+    def _read(self):
+        if self._reader is None:
+            return
+        try:
+            data = os.read(self._reader, 65536)
+        except BlockingIOError:
+            return
+        self._text = (self._text + data)[-self.kept :]
+        if data == b"":
+            asyncio.get_running_loop().remove_reader(self._reader)
+            os.close(self._reader)
+            self._reader = None

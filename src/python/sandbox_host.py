@@ -1,0 +1,323 @@
+"""The sandbox of a gateway's kernels, from the gateway's side: the helper process that runs srt, and a place for
+each kernel. Standard library only.
+
+`settings` is what the program resolved, with absolute paths everywhere: {"rules": see `complete`, "user": {"uid",
+"gid"} or null, "helper": the command of the helper, "tools": paths of programs by name, "path": PATH
+without folders that a kernel may write to, "needed": paths that every kernel reads, "protected": paths that
+no kernel may write to}.
+"""
+
+import hmac
+import json
+import os
+import shlex
+import site
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import sandbox_macos
+import sandbox_user
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+# What Python reads besides its own files, and what a program that it starts needs to run at all.
+SYSTEM = (
+    "/usr /bin /sbin /lib /lib32 /lib64 /opt /etc/alternatives /etc/ca-certificates /etc/fonts /etc/group"
+    " /etc/hosts /etc/ld.so.cache /etc/ld.so.conf /etc/ld.so.conf.d /etc/locale.alias /etc/localtime"
+    " /etc/mime.types /etc/nsswitch.conf /etc/os-release /etc/passwd /etc/pki /etc/resolv.conf /etc/ssl"
+    " /etc/timezone /sys/devices/system/cpu"
+).split()
+# srt lets every command write here, where all kernels and other programs meet.
+SHARED_WITH_ALL = ["/tmp/claude", "/private/tmp/claude"]
+
+
+def is_under(path, folder):
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def python_files():
+    """Where the interpreter and its packages are."""
+    return sorted({*map(os.path.realpath, (sys.prefix, sys.base_prefix, sys.executable)), sys.prefix, HERE})
+
+
+def bounded(words, memory):
+    """The command of bubblewrap with a size for what is memory and looks like a folder.
+
+    Such folders are small, but for /dev/shm, which has the limit of memory if there is one.
+    """
+    result, before = [], None
+    for word in words:
+        if word == "--tmpfs":
+            result += ["--size", "1048576"]
+        result.append(word)
+        if (before, word) == ("--dev", "/dev"):
+            result += [*([] if memory is None else ["--size", str(memory)]), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+        before = word
+    return result
+
+
+def limits(given):
+    """Limits by their name in the module `resource`. What a process maps but never writes is not its memory."""
+    names = {
+        "memory": "RLIMIT_DATA",
+        "processes": "RLIMIT_NPROC",
+        "fileSize": "RLIMIT_FSIZE",
+        "cpuTime": "RLIMIT_CPU",
+    }
+    return {names[name]: value for name, value in given.items()}
+
+
+class Identity:
+    """Whom everything sandboxed runs as, and what it has to see."""
+
+    def __init__(self, settings, workspace):
+        self.user = settings["user"]
+        seen = [*python_files(), *settings["needed"], settings["helper"][0], workspace]
+        # Only now: a kernel must not be able to have another place shown to a later one.
+        self.paths = sorted({os.path.realpath(path) for path in seen if os.path.exists(path)})
+
+    def command(self, command):
+        """What starts a command as the user."""
+        if self.user is None:
+            return command
+        identity = json.dumps({**self.user, "paths": self.paths})
+        return [sys.executable, "-I", "-S", os.path.join(HERE, "sandbox_user.py"), identity, *command]
+
+
+class Helper:
+    """The process that wraps commands and filters the network for all kernels of a gateway."""
+
+    def __init__(self, command, *, path, folder, workspace, on_violation, on_end):
+        self._pending = {}
+        self._count = 0
+        self._lock = threading.Lock()
+        self._on_violation = on_violation
+        self._on_end = on_end
+        self._ready = Future()
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # srt protects the files of its working directory, and keeps its sockets in TMPDIR.
+            cwd=workspace,
+            # Nothing else: a proxy or a preloaded module of ours would be the kernels' too.
+            env={"PATH": path, "HOME": folder, "TMPDIR": folder},
+            text=True,
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def initialize(self, settings):
+        self._say(settings)
+
+    def wait_until_ready(self):
+        """Raises an exception if the helper cannot wrap commands."""
+        self._ready.result(20)
+
+    def wrap(self, kernel_id, command, rules):
+        """A future of the sandboxed command."""
+        return self._ask({"wrap": kernel_id, "command": command, "rules": rules})
+
+    def ended(self, kernel_id):
+        """A future that is done when the files which protected the workspace from this kernel are gone."""
+        return self._ask({"ended": kernel_id})
+
+    def _ask(self, question):
+        answer = Future()
+        # Whoever waits may lose interest; the answer comes all the same.
+        answer.set_running_or_notify_cancel()
+        with self._lock:
+            self._count += 1
+            number = self._count
+            self._pending[number] = answer
+        self._say({"number": number, **question})
+        return answer
+
+    def _say(self, message):
+        with self._lock:
+            try:
+                self._process.stdin.write(json.dumps(message) + "\n")
+                self._process.stdin.flush()
+            except OSError:
+                pass  # the listener notices
+
+    def _listen(self):
+        try:
+            for line in self._process.stdout:
+                self._hear(json.loads(line))
+        finally:
+            was_ready = self._ready.done() and self._ready.exception() is None
+            with self._lock:
+                unanswered = [self._ready, *self._pending.values()]
+            for answer in unanswered:
+                if not answer.done():
+                    answer.set_exception(RuntimeError("The sandbox helper ended"))
+            if was_ready:
+                self._on_end()
+
+    def _hear(self, message):
+        if "violation" in message:
+            self._on_violation(message["kernel"], message["violation"])
+            return
+        with self._lock:
+            answer = self._pending.pop(message["number"], None) if "number" in message else self._ready
+        if answer is None or answer.done():
+            return
+        if "error" in message:
+            answer.set_exception(RuntimeError(message["error"]))
+        else:
+            answer.set_result(message.get("command"))
+
+
+class Sandbox:
+    """Places for kernels: a folder, the rules, the command."""
+
+    def __init__(self, settings, runtime_dir, workspace, secret):
+        self._settings = settings
+        self._secret = secret
+        self.rules = settings["rules"]
+        self.identity = Identity(settings, workspace)
+        self._cleaner = ThreadPoolExecutor(1)
+        self._user = settings["user"]
+        self._workspace = workspace
+        self._runtime_dir = runtime_dir
+        self.helper_dir = os.path.join(runtime_dir, "helper")
+        self._places = os.path.join(runtime_dir, "places")
+        self._helper = None
+        if self._user is not None:
+            # The other user may pass through, and sees what is given to it.
+            os.chmod(runtime_dir, 0o711)
+        os.mkdir(self._places, 0o711)
+        self._give(self.helper_dir)
+
+    def start_helper(self, bwrap, *, on_violation, on_end):
+        tools = self._settings["tools"]
+        self._helper = Helper(
+            self.identity.command(self._settings["helper"]),
+            path=self._settings["path"],
+            folder=self.helper_dir,
+            workspace=self._workspace,
+            on_violation=on_violation,
+            on_end=on_end,
+        )
+        self._helper.initialize(
+            {
+                "bwrapPath": bwrap,
+                "socatPath": tools.get("socat"),
+                "ripgrepPath": tools["rg"],
+                "parentProxy": self.rules.get("parentProxy"),
+                "denyNet": self.rules["denyNet"],
+            }
+        )
+
+    def wait_for_helper(self):
+        self._helper.wait_until_ready()
+
+    def rules_of(self, request):
+        """The rules that a request gives, which are the gateway's unless it knows the secret; ValueError if not."""
+        if request is None:
+            return self.rules
+        given = json.loads(request)
+        if not hmac.compare_digest(given["secret"], self._secret):
+            raise ValueError("the secret is another")
+        return given["rules"]
+
+    def own_dir(self, kernel_id):
+        return os.path.join(self._places, kernel_id)
+
+    def started(self, kernel_id):
+        """The number that a kernel's process has in its sandbox, once it is there."""
+        try:
+            with open(os.path.join(self.own_dir(kernel_id), "started")) as file:
+                return int(file.read())
+        except FileNotFoundError:
+            return None
+
+    def prepare(self, kernel_id, rules, env):
+        """A future of the sandboxed command of a kernel, whose folder is there afterwards.
+
+        `env` is set within the sandbox, beside the environment that the command is started in.
+        """
+        own_dir = self.own_dir(kernel_id)
+        self._give(own_dir)
+        start = [os.path.join(HERE, "sandboxed_kernel.py"), own_dir, json.dumps(limits(rules["limits"]))]
+        command = [sys.executable, *start]
+        if env:
+            variables = (f"{name}={value}" for name, value in env.items())
+            command = [sys.executable, "-I", "-S", *start, "/usr/bin/env", *variables, *command]
+        completed = self.complete(rules, own_dir)
+        if sandbox_macos.IS_HERE:
+            completed["unixSockets"] = sandbox_macos.sockets(self._runtime_dir, kernel_id)
+            completed["allowWrite"] += completed["unixSockets"]
+        return self._helper.wrap(kernel_id, f"exec {shlex.join(command)}", completed)
+
+    def launch_file(self, kernel_id, command, rules):
+        """Tells the launcher what to do; too long for an environment."""
+        words = shlex.split(command)
+        self._remember_placeholders(words)
+        path = self._launch_file(kernel_id)
+        launch = {
+            "command": shlex.join(bounded(words, rules["limits"].get("memory"))),
+            "ownDir": self.own_dir(kernel_id),
+            "user": self._user,
+            "paths": self.identity.paths,
+            "pidFile": self._pid_file(kernel_id),
+        }
+        # Whoever reads it knows a kernel's password for the proxy.
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            json.dump(launch, file)
+        return path
+
+    def end(self, kernel_id):
+        """A future of the end of a kernel's place, once the kernel itself is gone."""
+        return self._cleaner.submit(self._end, kernel_id)
+
+    def _end(self, kernel_id):
+        if sandbox_macos.IS_HERE:
+            sandbox_macos.end(self._pid_file(kernel_id))
+        # Not by Python's own functions: folders in folders in folders exceed its stack.
+        leftovers = [self.own_dir(kernel_id), self._launch_file(kernel_id)]
+        subprocess.run(["rm", "-rf", "--", *leftovers], stderr=subprocess.DEVNULL)
+        self._helper.ended(kernel_id).result(20)
+
+    def _launch_file(self, kernel_id):
+        return os.path.join(self._runtime_dir, f"launch-{kernel_id}.json")
+
+    def _pid_file(self, kernel_id):
+        return os.path.join(self._runtime_dir, f"kernel-{kernel_id}.pid")
+
+    def _remember_placeholders(self, words):
+        """Lists the empty files and folders that bubblewrap makes in order to mount something on them.
+
+        The helper removes them when the last kernel ends. If everything is killed, the supervisor does.
+        """
+        places = [place for option, place in zip(words, words[2:]) if option == "--ro-bind"]
+        with open(os.path.join(self._runtime_dir, "placeholders"), "a") as file:
+            file.writelines(f"{json.dumps(place)}\n" for place in places if not os.path.lexists(place))
+
+    def complete(self, rules, own_dir):
+        """The rules of one kernel: what the user gave, and what a kernel needs in order to run at all."""
+        needed = [*python_files(), *self._settings["needed"], *(SYSTEM if rules["strict"] else [])]
+        denied = [path for path in rules["denyRead"] if "*" not in path]
+        hidden = [path for path in needed if any(is_under(path, folder) for folder in denied)]
+        return {
+            "allowNet": rules["allowNet"],
+            "denyRead": [*rules["denyRead"], self._runtime_dir],
+            "allowRead": [*rules["allowRead"], *filter(os.path.exists, hidden), own_dir, self.helper_dir],
+            "allowWrite": [*rules["allowWrite"], own_dir],
+            "denyWrite": [
+                *rules["denyWrite"],
+                *SHARED_WITH_ALL,
+                # srt denies parts of it, or all of it if it is not there: which is so for the first kernel only.
+                os.path.join(self._workspace, ".claude"),
+                *python_files(),
+                *self._settings["protected"],
+                site.getusersitepackages(),
+                self.helper_dir,
+            ],
+        }
+
+    def _give(self, folder):
+        os.mkdir(folder, 0o700)
+        if self._user is not None:
+            os.chown(folder, self._user["uid"], self._user["gid"])

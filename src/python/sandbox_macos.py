@@ -1,0 +1,59 @@
+"""What differs on macOS, where the sandbox is Seatbelt's. Nothing in CI tries it. Standard library only.
+
+There are no namespaces: a kernel makes its sockets itself, at the five paths that its profile names, finds its
+connection file in its own folder, and lives no longer than its gateway because its launcher stays and watches.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+IS_HERE = sys.platform == "darwin"
+SANDBOX_EXEC = "/usr/bin/sandbox-exec"
+CONNECTION_FILE = "connection.json"
+
+
+def smallest_sandbox():
+    """Runs a program in a sandbox that denies nothing."""
+    return [SANDBOX_EXEC, "-p", "(version 1)(allow default)"]
+
+
+def sockets(runtime_dir, kernel_id):
+    """Where a kernel listens; Jupyter counts them from one."""
+    return [os.path.join(runtime_dir, f"kernel-{kernel_id}-ipc-{number}") for number in range(1, 6)]
+
+
+def run(launch, connection_file, environment, become):
+    """Runs the sandboxed command as long as the gateway lives, and ends with its status."""
+    gateway = os.getppid()
+    shutil.copyfile(connection_file, os.path.join(launch["ownDir"], CONNECTION_FILE))
+    if launch["user"] is not None:
+        os.chown(os.path.join(launch["ownDir"], CONNECTION_FILE), launch["user"]["uid"], launch["user"]["gid"])
+    kernel = subprocess.Popen(
+        ["/bin/sh", "-c", f"exec {launch['command']}"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=become if launch["user"] is not None else None,
+    )
+    with open(launch["pidFile"], "w") as file:
+        file.write(str(kernel.pid))
+    while True:
+        try:
+            sys.exit(kernel.wait(0.5))
+        except subprocess.TimeoutExpired:
+            if os.getppid() != gateway:
+                end(launch["pidFile"])
+
+
+def end(pid_file):
+    """Kills what a launcher that was killed has left."""
+    try:
+        with open(pid_file) as file:
+            os.killpg(int(file.read()), signal.SIGKILL)
+        os.unlink(pid_file)
+    except (OSError, ValueError):
+        pass  # it never started, or is gone

@@ -1,0 +1,110 @@
+"""The processes of a sandboxed kernel from outside: bounds of all together, as the system bounds each alone, and the
+one to interrupt. Standard library only.
+"""
+
+import os
+import signal
+
+TICKS = os.sysconf("SC_CLK_TCK")
+# How many looks in a row a kernel may have all the processes that it may have: what forks without end does.
+PATIENCE = 8
+
+
+def read(pid):
+    """(parent, bytes of memory, threads, seconds of CPU time with dead children's, depth of namespaces)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name of a command may hold blanks and parentheses.
+            fields = file.read().rpartition(b")")[2].split()
+        memory, depth = 0, 1
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith((b"RssAnon:", b"RssShmem:", b"VmSwap:")):
+                    memory += int(line.split()[1]) * 1024
+                elif line.startswith(b"NSpid:"):
+                    depth = len(line.split()) - 1
+        return int(fields[1]), memory, int(fields[17]), sum(map(int, fields[11:15])) / TICKS, depth
+    except (OSError, IndexError, ValueError):
+        return None  # it ended
+
+
+def snapshot():
+    """All processes by parent, as (pid, memory, threads, seconds, depth)."""
+    children = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            found = read(name)
+            if found is not None:
+                children.setdefault(found[0], []).append((int(name), *found[1:]))
+    return children
+
+
+class Leader:
+    """The process of a kernel, seen from outside of its sandbox, and the group of those that it started."""
+
+    def __init__(self, pid):
+        self._pid = pid
+        self._birth = birth(pid)
+
+    def interrupt(self):
+        """Sends the signal that a message inside would only ask for: before whoever asks goes on."""
+        # Another process may have the number by now.
+        if self._birth is not None and birth(self._pid) == self._birth:
+            os.killpg(self._pid, signal.SIGINT)
+
+
+def birth(pid):
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19]
+    except OSError:
+        return None
+
+
+def find_leader(sandbox, inner_pid):
+    """The process below `sandbox` that has this number in the innermost namespace; None if there is none."""
+    children = snapshot()
+    todo, found = [sandbox], {}
+    while todo:
+        for child, *_ in children.get(todo.pop(), ()):
+            todo.append(child)
+            try:
+                with open(f"/proc/{child}/status", "rb") as file:
+                    numbers = next(line.split()[1:] for line in file if line.startswith(b"NSpid:"))
+            except (OSError, StopIteration):
+                continue
+            if int(numbers[-1]) == inner_pid:
+                found[len(numbers)] = child
+    # The outer namespace of the sandbox has the same numbers.
+    return Leader(found[max(found)]) if found else None
+
+
+class Watch:
+    """Looks at one kernel again and again."""
+
+    def __init__(self, limits):
+        self._limits = limits
+        self._full = 0
+
+    def exceeded(self, children, pid):
+        """What the kernel whose sandbox is `pid` has too much of, in words; None if nothing."""
+        memory, seconds = 0, 0.0
+        # The sandbox's own processes are less deep, and are not the kernel's.
+        threads = {}
+        todo = [pid]
+        while todo:
+            for child, its_memory, its_threads, its_seconds, depth in children.get(todo.pop(), ()):
+                memory, seconds = memory + its_memory, seconds + its_seconds
+                threads[depth] = threads.get(depth, 0) + its_threads
+                todo.append(child)
+        limits = self._limits
+        if memory > limits.get("memory", float("inf")):
+            return f"memory of {memory} bytes, more than {limits['memory']}"
+        if seconds > limits.get("cpuTime", float("inf")):
+            return f"CPU time of {seconds:.1f} s, more than {limits['cpuTime']}"
+        count = threads[max(threads)] if threads else 0
+        # The system counts one more: the first process of the sandbox.
+        self._full = self._full + 1 if count + 1 >= limits.get("processes", float("inf")) else 0
+        if self._full >= PATIENCE:
+            return f"processes without end, more than {limits['processes']}"
+        return None

@@ -1,0 +1,101 @@
+"""Becoming another user who still sees what sandboxed kernels are made of. Standard library only.
+
+As a program: sandbox_user.py IDENTITY COMMAND ..., where IDENTITY is a JSON object {"uid", "gid", "paths"}, becomes
+COMMAND as that user.
+"""
+
+import ctypes
+import json
+import os
+import stat
+import sys
+
+CLONE_NEWNS = 0x00020000
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+
+
+def become(user, paths):
+    """Gives up root for good. Each of `paths` can be reached afterwards, where it was.
+
+    Interpreters and packages of root are often in a home that nobody else may enter. In a mount namespace of
+    this process such a home is replaced by an empty folder with only these paths in it.
+    """
+    if sys.platform.startswith("linux"):
+        reveal(user, paths)
+    uid, gid = user["uid"], user["gid"]
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    # The largest number means "leave it as it is".
+    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or os.getgroups():
+        raise PermissionError(f"The process did not become the user {uid}")
+
+
+def reveal(user, paths):
+    hidden = {}
+    for path in outermost(set(paths)):
+        # Somebody who may write on the way could lead elsewhere.
+        if os.path.realpath(path) != path:
+            raise PermissionError(f"{path} is not where it was any more")
+        closed = closed_ancestor(user, path)
+        if closed is not None:
+            hidden.setdefault(closed, []).append(path)
+    if not hidden:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    check(libc, libc.unshare(CLONE_NEWNS), "unshare")
+    check(libc, libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "/")
+    for closed, contents in hidden.items():
+        descriptors = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in contents]
+        check(libc, libc.mount(b"tmpfs", closed.encode(), b"tmpfs", 0, b"mode=755,size=1m"), closed)
+        for path, descriptor in zip(contents, descriptors):
+            make_place(path, descriptor)
+            source = f"/proc/self/fd/{descriptor}".encode()
+            check(libc, libc.mount(source, path.encode(), None, MS_BIND | MS_REC, None), path)
+            os.close(descriptor)
+
+
+def outermost(paths):
+    """Those that are in no other."""
+    return [path for path in sorted(paths) if not any(path.startswith(f"{other}/") for other in paths)]
+
+
+def closed_ancestor(user, path):
+    """The topmost folder on the way that the user may not enter."""
+    folder = ""
+    for name in path.split("/")[1:-1]:
+        folder = f"{folder}/{name}"
+        if not may_enter(user, os.stat(folder)):
+            return folder
+    return None
+
+
+def may_enter(user, status):
+    if status.st_uid == user["uid"]:
+        return bool(status.st_mode & stat.S_IXUSR)
+    if status.st_gid == user["gid"]:
+        return bool(status.st_mode & stat.S_IXGRP)
+    return bool(status.st_mode & stat.S_IXOTH)
+
+
+def make_place(path, descriptor):
+    """Something to mount on, of the same kind."""
+    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        os.mkdir(path, 0o755)
+    else:
+        os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC, 0o644))
+
+
+def check(libc, result, path):
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+
+
+if __name__ == "__main__":
+    identity, *command = sys.argv[1:]
+    identity = json.loads(identity)
+    become(identity, identity["paths"])
+    os.execvp(command[0], command)

@@ -1,0 +1,193 @@
+"""Starts an IPython kernel inside a sandbox, where `sandbox_launcher.py` has put it.
+
+Usage: sandboxed_kernel.py OWN_DIR LIMITS [COMMAND ...], where LIMITS is a JSON object of limits by their name in the
+module `resource`. With a COMMAND, which is this one again in an environment that may have Python run other code first,
+it only sees to it that nothing comes before the limits and the filter of system calls.
+
+Standard output is a socket that holds one message: the content of the connection file, and the listening sockets of
+the kernel's channels. The sandbox lets nobody create such sockets.
+"""
+
+import array
+import ctypes
+import errno
+import json
+import os
+import resource
+import socket
+import struct
+import sys
+
+PR_SET_NO_NEW_PRIVS = 38
+PR_SET_SECCOMP = 22
+SECCOMP_MODE_FILTER = 2
+# Lines of a filter: (operation, lines to skip if so, lines to skip if not, value).
+LOAD, EQUALS, MASK, GIVE = 0x20, 0x15, 0x54, 0x06
+ALLOW = (GIVE, 0, 0, 0x7FFF0000)
+REFUSE = (GIVE, 0, 0, 0x00050000 | errno.EPERM)
+
+CHANNELS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
+
+
+def limit(limits):
+    for name, value in limits.items():
+        number = getattr(resource, name)
+        # Past the soft limit of CPU time comes a signal, past the hard one the end.
+        hard = value + 1 if name == "RLIMIT_CPU" else value
+        resource.setrlimit(number, (value, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def load(offset):
+    return (LOAD, 0, 0, offset)
+
+
+def on(value, then):
+    return [(EQUALS, 0, len(then), value), *then]
+
+
+def forbid_what_leads_out():
+    """Refuses with EPERM what srt's own filter leaves open and no namespace separates.
+
+    That is every family of sockets but the internet's and the kernel's own; `socketpair(AF_UNIX, kind)` unless the
+    kind is connected, because one of a pair of datagram sockets can send to any address; and the kernel's keys,
+    which all processes of a session share.
+    """
+    architecture, sock, pair, keys = {
+        "x86_64": (0xC000003E, 41, 53, (248, 249, 250)),
+        "aarch64": (0xC00000B7, 198, 199, (217, 218, 219)),
+    }[os.uname().machine]
+
+    def on_any(values, then):
+        return [line for value in values for line in on(value, then)]
+
+    families = (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+    connected = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
+    kinds = [load(24), (MASK, 0, 0, 0xF), *on_any(connected, [ALLOW]), REFUSE]
+    numbers = [
+        load(0),
+        *on_any(keys, [REFUSE]),
+        *on(sock, [load(16), *on_any(families, [ALLOW]), REFUSE]),
+        *on(pair, [load(16), *on(socket.AF_UNIX, kinds), ALLOW]),
+        ALLOW,
+    ]
+    # srt's filter ends whoever uses another architecture.
+    install([load(4), *on(architecture, numbers), ALLOW])
+
+
+def forbid_memory_files():
+    """Memory behind a file that nobody maps is no process's, and no limit counts it."""
+    memfd_create = {"x86_64": 319, "aarch64": 279}[os.uname().machine]
+    install([load(0), *on(memfd_create, [REFUSE]), ALLOW])
+
+
+def install(program):
+    """Makes a filter of system calls the law, beside those that are there."""
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
+    pointer = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, pointer, 0, 0) != 0:
+        sys.exit(f"The system call filter was refused: {os.strerror(ctypes.get_errno())}")
+
+
+def receive():
+    """The connection's description and the listeners, by address."""
+    with socket.socket(fileno=1) as gift:
+        room = socket.CMSG_SPACE(len(CHANNELS) * array.array("i").itemsize)
+        message, ancillary, _, _ = gift.recvmsg(65536, room)
+    null = os.open(os.devnull, os.O_WRONLY)
+    if null != 1:
+        os.dup2(null, 1)
+        os.close(null)
+    os.set_inheritable(1, True)
+    descriptors = array.array("i")
+    for _, _, data in ancillary:
+        descriptors.frombytes(data)
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    connection = json.loads(message)
+    addresses = [f"ipc://{connection['ip']}-{connection[channel]}" for channel in CHANNELS]
+    return connection, dict(zip(addresses, descriptors))
+
+
+def keep(connection):
+    """A file that is nowhere but in this process; its path."""
+    file = os.memfd_create("connection")
+    os.write(file, json.dumps(connection).encode())
+    return f"/proc/self/fd/{file}"
+
+
+def use_own_dir(own_dir):
+    for name, folder in (
+        ("IPYTHONDIR", "ipython"),
+        ("JUPYTER_RUNTIME_DIR", "jupyter"),
+        ("JUPYTER_DATA_DIR", "jupyter"),
+        ("JUPYTER_CONFIG_DIR", "jupyter"),
+        ("MPLCONFIGDIR", "matplotlib"),
+        ("XDG_CACHE_HOME", "cache"),
+        ("TMPDIR", "tmp"),
+    ):
+        path = os.path.join(own_dir, folder)
+        os.makedirs(path, exist_ok=True)
+        os.environ[name] = path
+    home = os.environ.get("HOME", "")
+    if home.startswith(own_dir):
+        os.makedirs(home, exist_ok=True)
+
+
+def adopt(listeners):
+    """Makes ZeroMQ listen on the sockets that are there already."""
+    import zmq
+
+    bind = zmq.Socket.bind
+
+    def bind_or_adopt(self, address):
+        descriptor = listeners.pop(address, None)
+        if descriptor is not None:
+            self.setsockopt(zmq.USE_FD, descriptor)
+        return bind(self, address)
+
+    zmq.Socket.bind = bind_or_adopt
+
+
+def main():
+    own_dir, limits, *command = sys.argv[1:]
+    is_linux = sys.platform != "darwin"
+    if is_linux:
+        forbid_what_leads_out()
+    limit(json.loads(limits))
+    if command:
+        os.execv(command[0], command)
+    if is_linux:
+        # A group of its own, which an interrupt reaches as a whole.
+        os.setsid()
+        connection, listeners = receive()
+        connection_file = keep(connection)
+        if "RLIMIT_DATA" in json.loads(limits):
+            forbid_memory_files()
+    else:
+        # See `sandbox_macos.py`, whose other half this is.
+        connection_file, listeners = os.path.join(own_dir, "connection.json"), {}
+    use_own_dir(own_dir)
+    # In the sandbox's own count of processes.
+    os.environ["JPY_PARENT_PID"] = str(os.getppid())
+    started = os.path.join(own_dir, "started")
+    with open(f"{started}.part", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(f"{started}.part", started)
+    # The history goes with the kernel; a file for it takes a tenth of a second to make.
+    sys.argv[1:] = ["-f", connection_file, "--HistoryManager.hist_file=:memory:"]
+    # Only what is installed is imported, nothing from this folder but the kernel.
+    folder = sys.path.pop(0)
+    adopt(listeners)
+    sys.path.append(folder)
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    from effect_jupyter_kernel import Kernel
+
+    sys.path.remove(folder)
+    sys.dont_write_bytecode = writes
+    Kernel.launch_instance()
+
+
+main()

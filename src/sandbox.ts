@@ -1,0 +1,36 @@
+/**
+ * Kernels in an operating-system sandbox: what untrusted code may do, and what it tried beyond that.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import * as Connection from "./gateway/connection.ts"
+import { KernelGateway } from "./kernel_gateway.ts"
+import type { Violation } from "./sandbox/violation.ts"
+
+export * from "./sandbox/error.ts"
+export type { Input, Limits, Permissions, SettingsFile, User } from "./sandbox/permissions.ts"
+export * from "./sandbox/violation.ts"
+
+/**
+ * What the sandboxes of a gateway deny from now on, at least every host. Without a sandbox the stream is empty.
+ * Whoever reads too slowly misses the oldest past 1,000.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { Sandbox } from "effect-jupyter"
+ *
+ * export const audit = Stream.runForEach(
+ *   Sandbox.violations,
+ *   ({ host, kernelId }) => Effect.logWarning(`The kernel ${kernelId} wanted to reach ${host}`)
+ * )
+ * ```
+ */
+export const violations: Stream.Stream<Violation, never, KernelGateway> = Stream.unwrap(
+  Effect.map(KernelGateway, (gateway) => {
+    const sandbox = Connection.sandboxOf(gateway)
+    return sandbox === undefined ? Stream.empty : Stream.fromPubSub(sandbox.violations)
+  }),
+)

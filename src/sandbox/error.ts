@@ -1,0 +1,240 @@
+/**
+ * The ways in which a sandbox can fail to come about.
+ *
+ * @module
+ */
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+
+const identifier = <const Tag extends string>(tag: Tag) => `effect-jupyter/Sandbox/${tag}` as const
+const Lines = Schema.Array(Schema.String)
+const quoted = (lines: ReadonlyArray<string>): string => lines.length === 0 ? "" : `\n${lines.join("\n")}`
+
+/**
+ * A program that the sandbox is built with is not installed.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.scoped(KernelGateway.make({ sandbox: true })).pipe(
+ *   Effect.catchReason("SandboxError", "ToolMissing", (reason) => Effect.logError(reason.tools.join(", ")))
+ * )
+ * ```
+ */
+export class ToolMissing extends Schema.TaggedError<ToolMissing>(identifier("ToolMissing"))("ToolMissing", {
+  /** The programs that are not on the PATH: `bwrap`, `socat`, `rg` or `bash`. */
+  tools: Schema.Array(Schema.String),
+  /** The packages that have them. */
+  packages: Schema.Array(Schema.String),
+}) {
+  override get message(): string {
+    return `The sandbox needs "${this.tools.join('", "')}", which is not installed; run the script ` +
+      `"sandbox/install.sh" of this package, or "sudo apt-get install -y ${this.packages.join(" ")}"`
+  }
+}
+
+/**
+ * The system does not let an ordinary user create namespaces.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.scoped(KernelGateway.make({ sandbox: true })).pipe(
+ *   Effect.catchReason("SandboxError", "NamespacesDisabled", (reason) => Effect.logError(reason.command))
+ * )
+ * ```
+ */
+export class NamespacesDisabled
+  extends Schema.TaggedError<NamespacesDisabled>(identifier("NamespacesDisabled"))("NamespacesDisabled", {
+    detail: Schema.String,
+    /** The command that allows them. */
+    command: Schema.String,
+    /** What bubblewrap said. */
+    output: Lines,
+  }) {
+  override get message(): string {
+    return `The system lets the sandbox create no namespaces. ${this.detail}; run "${this.command}"` +
+      quoted(this.output)
+  }
+}
+
+/**
+ * The permissions, or the settings file, are not valid.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.scoped(KernelGateway.make({ sandbox: { allowWrite: ["*.csv"] } })).pipe(
+ *   Effect.catchReason("SandboxError", "InvalidSettings", (reason) => Effect.logError(reason.key))
+ * )
+ * ```
+ */
+export class InvalidSettings
+  extends Schema.TaggedError<InvalidSettings>(identifier("InvalidSettings"))("InvalidSettings", {
+    /** The settings file, if they came from one. */
+    file: Schema.UndefinedOr(Schema.String),
+    /** Where the problem is, for instance `"allowNet[0]"`; empty for the whole. */
+    key: Schema.String,
+    detail: Schema.String,
+  }) {
+  override get message(): string {
+    const where = [this.key, this.file].filter((part) => part !== undefined && part !== "")
+    return `The sandbox settings are not valid${
+      where.length === 0 ? "" : ` at "${where.join('" of "')}"`
+    }: ` +
+      this.detail
+  }
+}
+
+/**
+ * The process runs as root and was not told whom the kernels are to run as.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.scoped(KernelGateway.make({ sandbox: true })).pipe(
+ *   Effect.catchReason("SandboxError", "RunningAsRoot", (reason) => Effect.logError(reason.message))
+ * )
+ * ```
+ */
+export class RunningAsRoot
+  extends Schema.TaggedError<RunningAsRoot>(identifier("RunningAsRoot"))("RunningAsRoot", {}) {
+  override get message(): string {
+    return 'The process runs as root, and a sandbox of root leaks; give the option "sandbox" the permission ' +
+      '"user", for instance { uid: 65534, gid: 65534 }, or run the program as another user'
+  }
+}
+
+/**
+ * The sandbox could not be started although everything that it needs seems to be there.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway, Sandbox } from "effect-jupyter"
+ *
+ * const isStart = (error: unknown) => Sandbox.isSandboxError(error) && error.reason._tag === "StartFailed"
+ *
+ * export const program = Effect.scoped(KernelGateway.make({ sandbox: true })).pipe(
+ *   Effect.tapError((error) => isStart(error) ? Effect.logError(error.message) : Effect.void)
+ * )
+ * ```
+ */
+export class StartFailed extends Schema.TaggedError<StartFailed>(identifier("StartFailed"))("StartFailed", {
+  detail: Schema.String,
+  /** What the sandbox said. */
+  output: Lines,
+}) {
+  override get message(): string {
+    return `The sandbox could not be started: ${this.detail}${quoted(this.output)}`
+  }
+}
+
+/**
+ * There is no sandbox for this platform.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.scoped(KernelGateway.make({ sandbox: true })).pipe(
+ *   Effect.catchReason("SandboxError", "UnsupportedPlatform", (reason) => Effect.logError(reason.platform))
+ * )
+ * ```
+ */
+export class UnsupportedPlatform
+  extends Schema.TaggedError<UnsupportedPlatform>(identifier("UnsupportedPlatform"))("UnsupportedPlatform", {
+    platform: Schema.String,
+  }) {
+  override get message(): string {
+    return `There is no sandbox for "${this.platform}"; run the kernels on Linux`
+  }
+}
+
+/**
+ * The schema of {@link SandboxErrorReason}.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Sandbox } from "effect-jupyter"
+ *
+ * const isReason = Schema.is(Sandbox.SandboxErrorReason)
+ * console.log(isReason(new Sandbox.RunningAsRoot())) // => true
+ * ```
+ */
+export const SandboxErrorReason = Schema.Union([
+  ToolMissing,
+  NamespacesDisabled,
+  InvalidSettings,
+  RunningAsRoot,
+  StartFailed,
+  UnsupportedPlatform,
+])
+
+/** Why there is no sandbox. */
+export type SandboxErrorReason = typeof SandboxErrorReason.Type
+
+const SandboxErrorTypeId = "~effect-jupyter/Sandbox/SandboxError"
+
+/**
+ * There is no sandbox, and so nothing was started. `reason` says why.
+ *
+ * @example
+ * ```ts
+ * import { Layer } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const gateway = KernelGateway.layer({ sandbox: true }).pipe(
+ *   Layer.tapError((error) => error._tag === "SandboxError" ? Effect.logError(error.message) : Effect.void)
+ * )
+ * import { Effect } from "effect"
+ * ```
+ */
+export class SandboxError
+  extends Schema.TaggedError<SandboxError>(identifier("SandboxError"))("SandboxError", {
+    reason: SandboxErrorReason,
+  }) {
+  readonly [SandboxErrorTypeId] = SandboxErrorTypeId
+  override readonly cause = this.reason
+  override get message(): string {
+    return this.reason.message
+  }
+}
+
+/**
+ * Tells whether a value is a {@link SandboxError}.
+ *
+ * @example
+ * ```ts
+ * import { Sandbox } from "effect-jupyter"
+ *
+ * console.log(Sandbox.isSandboxError(new Error("no"))) // => false
+ * ```
+ */
+export function isSandboxError(value: unknown): value is SandboxError {
+  return Predicate.hasProperty(value, SandboxErrorTypeId)
+}
+
+/**
+ * The failure for a reason.
+ *
+ * @example
+ * ```ts
+ * import { Sandbox } from "effect-jupyter"
+ *
+ * console.log(Sandbox.sandboxError(new Sandbox.RunningAsRoot()).message)
+ * ```
+ */
+export function sandboxError(reason: SandboxErrorReason): SandboxError {
+  return new SandboxError({ reason })
+}

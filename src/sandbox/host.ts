@@ -1,0 +1,180 @@
+/**
+ * What the gateway's process has to know in order to sandbox its kernels on this platform. What differs between
+ * platforms is in here, and on Python's side in `sandbox_macos.py`.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Path from "effect/Path"
+import { createRequire } from "node:module"
+import process from "node:process"
+import { fileURLToPath } from "node:url"
+import * as Platform from "../platform.ts"
+import {
+  RunningAsRoot,
+  type SandboxError,
+  sandboxError,
+  StartFailed,
+  ToolMissing,
+  UnsupportedPlatform,
+} from "./error.ts"
+import { invalid } from "./permissions.ts"
+import { isUnder, type Rules } from "./rules.ts"
+
+/** The argument of `sandbox_host.py`. */
+export interface HostSettings {
+  readonly rules: Rules
+  readonly user: { readonly uid: number; readonly gid: number } | null
+  /** How to start `helper.ts`. */
+  readonly helper: ReadonlyArray<string>
+  /** Where the programs are that the sandbox is built with. */
+  readonly tools: Readonly<Record<string, string>>
+  /** The PATH of the helper: nothing that a kernel could have put there. */
+  readonly path: string
+  /** Our own files, which a kernel has to read. */
+  readonly needed: ReadonlyArray<string>
+  /** What runs outside of a sandbox later: no kernel may write there, whatever else it may write. */
+  readonly protected: ReadonlyArray<string>
+}
+
+/** The programs that the sandbox is built with on a platform, by the packages that have them. */
+const packages: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  linux: { bwrap: "bubblewrap", socat: "socat", rg: "ripgrep", bash: "bash" },
+  darwin: { rg: "ripgrep", bash: "bash" },
+}
+
+/** What shells, editors, git and Python run or follow later, below the home. */
+const inHome = [
+  ".bash_login",
+  ".bash_logout",
+  ".bash_profile",
+  ".bashrc",
+  ".config",
+  ".gitconfig",
+  ".ipython",
+  ".jupyter",
+  ".local/bin",
+  ".local/share/jupyter",
+  ".npmrc",
+  ".profile",
+  ".ssh",
+  ".zlogin",
+  ".zprofile",
+  ".zshenv",
+  ".zshrc",
+]
+
+/** What a gateway says of itself. */
+export interface HostOptions {
+  /** The PATH of the gateway. */
+  readonly path: string
+  /** Where managed environments of Python are. */
+  readonly cacheDir: string
+}
+
+/** Checks the platform, decides whom kernels run as, and finds what the sandbox is built with. */
+export const settings: (
+  rules: Rules,
+  options: HostOptions,
+) => Effect.Effect<HostSettings, SandboxError, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
+  function* (rules, { cacheDir, path }) {
+    const needs = packages[process.platform]
+    if (needs === undefined || !["x64", "arm64"].includes(process.arch)) {
+      const platform = `${process.platform} on ${process.arch}`
+      return yield* sandboxError(new UnsupportedPlatform({ platform }))
+    }
+    const isRoot = process.geteuid?.() === 0
+    if (isRoot && rules.user === undefined) return yield* sandboxError(new RunningAsRoot())
+    if (!isRoot && rules.user !== undefined && rules.user.uid !== process.geteuid?.()) {
+      return yield* invalid("user", `Only root can become the user "${rules.user.uid}"; leave the key out`)
+    }
+    const folders = path.split(":").filter((folder) =>
+      folder.startsWith("/") && !rules.allowWrite.some((writable) => isUnder(folder, writable))
+    )
+    const tools = yield* find(Object.keys(needs), folders)
+    const missing = Object.keys(needs).filter((tool) => tools[tool] === undefined)
+    if (missing.length > 0) {
+      const reason = { tools: missing, packages: missing.map((tool) => needs[tool] ?? tool) }
+      return yield* sandboxError(new ToolMissing(reason))
+    }
+    const own = fileURLToPath(new URL("..", import.meta.url))
+    const runtime = yield* runtimeDir
+    const home = Platform.variable("HOME")
+    return {
+      rules,
+      user: isRoot ? rules.user ?? null : null,
+      helper: helper(),
+      tools,
+      path: folders.join(":"),
+      needed: [own, runtime],
+      protected: [
+        own,
+        fileURLToPath(new URL("../../sandbox", import.meta.url)),
+        fileURLToPath(new URL("../../package.json", import.meta.url)),
+        ...[own, runtime].flatMap(modulesAbove),
+        ...yield* modulesSeenFrom(own),
+        process.execPath,
+        cacheDir,
+        ...(home === undefined ? [] : inHome.map((name) => `${home}/${name}`)),
+      ],
+    }
+  },
+)
+
+/** The paths of programs; those that are nowhere are left out. */
+const find = Effect.fnUntraced(function* (names: ReadonlyArray<string>, folders: ReadonlyArray<string>) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const found: Record<string, string> = {}
+  for (const name of names) {
+    for (const file of folders.map((folder) => path.join(folder, name))) {
+      if (found[name] === undefined && (yield* Effect.isSuccess(fs.access(file, { ok: true })))) {
+        found[name] = file
+      }
+    }
+  }
+  return found
+})
+
+/** The folder of the package that the sandbox comes from. */
+const runtimeDir = Effect.try({
+  try: () =>
+    fileURLToPath(
+      new URL(
+        ".",
+        `file://${createRequire(import.meta.url).resolve("@anthropic-ai/sandbox-runtime/package.json")}`,
+      ),
+    ),
+  catch: () =>
+    sandboxError(
+      new StartFailed({
+        detail: 'The package "@anthropic-ai/sandbox-runtime" is not there; run "npm install"',
+        output: [],
+      }),
+    ),
+})
+
+/** The folders of modules that are there for a folder; what is in them may be links to elsewhere. */
+const modulesSeenFrom = Effect.fnUntraced(function* (folder: string) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const above = folder.split("/").map((_, depth, names) =>
+    path.join("/", ...names.slice(0, depth), "node_modules")
+  )
+  return yield* Effect.filter(above, (modules) => Effect.orElseSucceed(fs.exists(modules), () => false))
+})
+
+/** The outermost folder of modules that a path is in: all that our processes import is below it. */
+function modulesAbove(path: string): ReadonlyArray<string> {
+  const [above] = path.split("/node_modules/")
+  return above === undefined || above === path ? [] : [`${above}/node_modules`]
+}
+
+function helper(): ReadonlyArray<string> {
+  const extension = import.meta.url.endsWith(".ts") ? "ts" : "js"
+  const file = fileURLToPath(new URL(`./helper.${extension}`, import.meta.url))
+  return "deno" in process.versions
+    ? [process.execPath, "run", "--allow-all", "--no-config", "--node-modules-dir=manual", file]
+    : [process.execPath, "--no-warnings", file]
+}

@@ -1,0 +1,246 @@
+/**
+ * What sandboxed code may do, as it is given: permissions in Deno's words, or a settings file.
+ *
+ * @module
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Inspectable from "effect/Inspectable"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+import * as SchemaIssue from "effect/SchemaIssue"
+import { fileURLToPath } from "node:url"
+import { InvalidSettings, type SandboxError, sandboxError } from "./error.ts"
+import * as Hosts from "./hosts.ts"
+
+/** Bounds of one kernel. What is not given is not bounded. */
+export interface Limits {
+  /** Bytes of memory of each process, shared libraries and files not counted; all of them together as well. */
+  readonly memory?: number
+  /** Processes and threads at once. A kernel with nothing to do has about 15. */
+  readonly processes?: number
+  /** Bytes of the longest file that can be written. */
+  readonly fileSize?: number
+  /** CPU time of each process. */
+  readonly cpuTime?: Duration.Input
+}
+
+/** Whom to become. */
+export interface User {
+  readonly uid: number
+  readonly gid: number
+}
+
+/**
+ * What sandboxed code may do. What is not given is denied; reading alone is open unless it is denied. Paths may be
+ * relative to the workspace, which is the option `workingDir` of the gateway.
+ *
+ * @example
+ * ```ts
+ * import { KernelGateway, type Sandbox } from "effect-jupyter"
+ *
+ * const permissions: Sandbox.Permissions = {
+ *   allowNet: ["pypi.org:443", "*.pythonhosted.org:443"],
+ *   denyRead: [".env", "secrets"],
+ *   limits: { memory: 2e9, processes: 200 }
+ * }
+ *
+ * export const gateway = KernelGateway.layer({ workingDir: "work", sandbox: permissions })
+ * ```
+ */
+export interface Permissions {
+  /** Hosts as in `"example.org"`, `"*.example.org"` or `"example.org:443"`; none by default. */
+  readonly allowNet?: ReadonlyArray<string>
+  /** Files and folders that are there already; the workspace by default. */
+  readonly allowWrite?: ReadonlyArray<string>
+  /** Files and folders, as globs too; every `.env` of the workspace by default. Fixed when a kernel starts. */
+  readonly denyRead?: ReadonlyArray<string>
+  /** Wins over `denyRead`; none by default. */
+  readonly allowRead?: ReadonlyArray<string>
+  /** Denies to read anything but the workspace and what Python needs; false by default. */
+  readonly strict?: boolean
+  /** Whom kernels run as if the process runs as root, which is refused without it. */
+  readonly user?: User
+  readonly limits?: Limits
+  /** URL of an HTTP proxy that allowed traffic goes through; none by default. */
+  readonly upstreamProxy?: string
+}
+
+/** Permissions that come from a file in the format of Anthropic's sandbox runtime. */
+export interface SettingsFile {
+  /** Path of the file. */
+  readonly settings: string
+  /** See {@link Permissions}; the format has no such key. */
+  readonly user?: User
+  /** See {@link Permissions}; the format has no such key. */
+  readonly limits?: Limits
+  /** See {@link Permissions}; wins over that of the file. */
+  readonly upstreamProxy?: string
+}
+
+/** How permissions can be asked for; `true` stands for the file `sandbox/default.json` of this package. */
+export type Input = true | Permissions | SettingsFile
+
+const Checked = (problem: (value: string) => string | undefined) =>
+  Schema.String.check(Schema.makeFilter((value: string) => problem(value)))
+const Host = Checked(Hosts.problem)
+const AnyPath = Checked((path) =>
+  path === "" || path.includes("\0") ? `"${path}" is no path; give that of a file or a folder` : undefined
+)
+const PlainPath = Checked((path) =>
+  path === "" || path.includes("\0")
+    ? `"${path}" is no path; give that of a file or a folder`
+    : /[*?[\]{}]/.test(path)
+    ? `"${path}" has a wildcard, which takes no effect here; name the folder`
+    : undefined
+)
+const ProxyUrl = Checked((url) =>
+  URL.canParse(url) && /^https?:/.test(url)
+    ? undefined
+    : `"${url}" is no http or https URL; give that of a proxy`
+)
+/** Whether Duration reads the value; its own reader says so by failing. */
+const isDuration = (value: unknown): value is Duration.Input =>
+  Duration.isDuration(value) || typeof value === "number" || typeof value === "bigint" ||
+  (typeof value === "string" &&
+    /^-?\d+(\.\d+)?\s+(nano|micro|milli|second|minute|hour|day|week)s?$/.test(value))
+const Time = Schema.declare(isDuration, { expected: 'a duration as in "30 seconds"' }).check(
+  Schema.makeFilter((value: Duration.Input) =>
+    Option.exists(Duration.fromInput(value), (time) => Duration.isGreaterThan(time, Duration.zero))
+      ? undefined
+      : "It has to be longer than nothing"
+  ),
+)
+/** The number after it means "leave it as it is" to the system. */
+const Id = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 4294967294 }))
+const Count = Schema.Int.check(Schema.isGreaterThan(0))
+const list = <S extends Schema.Constraint>(element: S) => Schema.optionalKey(Schema.Array(element))
+
+const UserSchema = Schema.Struct({ uid: Id, gid: Id })
+const LimitsSchema = Schema.Struct({
+  memory: Schema.optionalKey(Count),
+  processes: Schema.optionalKey(Count),
+  fileSize: Schema.optionalKey(Count),
+  cpuTime: Schema.optionalKey(Time),
+})
+const PermissionsSchema = Schema.Struct({
+  allowNet: list(Host),
+  allowWrite: list(PlainPath),
+  denyRead: list(AnyPath),
+  allowRead: list(AnyPath),
+  strict: Schema.optionalKey(Schema.Boolean),
+  user: Schema.optionalKey(UserSchema),
+  limits: Schema.optionalKey(LimitsSchema),
+  upstreamProxy: Schema.optionalKey(ProxyUrl),
+})
+const SettingsFileSchema = Schema.Struct({
+  settings: Schema.NonEmptyString,
+  upstreamProxy: Schema.optionalKey(ProxyUrl),
+  user: Schema.optionalKey(UserSchema),
+  limits: Schema.optionalKey(LimitsSchema),
+})
+
+/** The part of the format of Anthropic's sandbox runtime that has a meaning for kernels. */
+const RuntimeSchema = Schema.Struct({
+  network: Schema.Struct({
+    allowedDomains: Schema.Array(Host),
+    deniedDomains: list(Host),
+    parentProxy: Schema.optionalKey(Schema.Struct({
+      http: Schema.optionalKey(ProxyUrl),
+      https: Schema.optionalKey(ProxyUrl),
+      noProxy: Schema.optionalKey(Schema.String),
+    })),
+  }),
+  filesystem: Schema.Struct({
+    denyRead: Schema.Array(AnyPath),
+    allowRead: list(AnyPath),
+    allowWrite: Schema.Array(PlainPath),
+    denyWrite: list(PlainPath),
+  }),
+})
+
+/** The failure of a setting. */
+export function invalid(key: string, detail: string, file?: string): SandboxError {
+  return sandboxError(new InvalidSettings({ file, key, detail }))
+}
+
+const format = SchemaIssue.makeFormatterStandardSchemaV1()
+
+/** `["a", 0, "b"]` as `"a[0].b"`. */
+function keyOf(path: ReadonlyArray<PropertyKey>): string {
+  return path.map((part) => typeof part === "number" ? `[${part}]` : `.${String(part)}`).join("").replace(
+    /^\./,
+    "",
+  )
+}
+
+const valueAt = (value: unknown, path: ReadonlyArray<PropertyKey>): unknown =>
+  path.reduce((inner, key) => Predicate.hasProperty(inner, key) ? inner[key] : undefined, value)
+
+/** Makes Schema's own messages name the value; ours do. */
+const explain = (message: string, value: unknown): string =>
+  message === "Expected no excess property"
+    ? "There is no such key; remove it, or correct its name"
+    : message.startsWith("Expected") && value !== undefined
+    ? `${message}, not "${Inspectable.toStringUnknown(value, 0)}"`
+    : message
+
+const decode = <S extends Schema.ConstraintDecoder<unknown>>(
+  schema: S,
+  value: unknown,
+  file?: string,
+): Effect.Effect<S["Type"], SandboxError> =>
+  Effect.mapError(
+    Schema.decodeUnknownEffect(schema, { onExcessProperty: "error" })(value),
+    ({ issue }) => {
+      const first = format(issue).issues[0]
+      const path = (first?.path ?? []).map((part) => typeof part === "object" ? part.key : part)
+      return invalid(keyOf(path), explain(first?.message ?? "It cannot be read", valueAt(value, path)), file)
+    },
+  )
+
+/** Permissions as the library takes them, wherever they come from. */
+export interface Given extends Permissions {
+  readonly denyNet?: ReadonlyArray<string>
+  readonly denyWrite?: ReadonlyArray<string>
+  readonly parentProxy?: ParentProxy | undefined
+  /** The file that they come from and the names that the keys have there. */
+  readonly file?: string
+}
+
+/** The proxy for the traffic that is allowed. */
+export interface ParentProxy {
+  readonly http?: string
+  readonly https?: string
+  /** Hosts that are reached without it. */
+  readonly noProxy?: string
+}
+
+const preset = (name: string): string => fileURLToPath(new URL(`../../sandbox/${name}`, import.meta.url))
+
+/** Reads and checks what was given. */
+export const read: (input: unknown) => Effect.Effect<Given, SandboxError, FileSystem.FileSystem> = Effect
+  .fnUntraced(function* (input: unknown) {
+    const asked = input === true ? { settings: preset("default.json") } : input
+    if (!Predicate.hasProperty(asked, "settings")) return yield* decode(PermissionsSchema, asked)
+    const { settings, ...rest } = yield* decode(SettingsFileSchema, asked)
+    return { ...yield* readFile(settings), ...rest }
+  })
+
+const readFile = Effect.fnUntraced(function* (file: string) {
+  const fs = yield* FileSystem.FileSystem
+  const text = yield* Effect.mapError(
+    fs.readFileString(file),
+    (error) => invalid("", `It cannot be read: ${error.message}`, file),
+  )
+  const json = yield* Effect.mapError(
+    Schema.decodeEffect(Schema.fromJsonString(Schema.Unknown))(text),
+    () => invalid("", "It is not valid JSON", file),
+  )
+  const { filesystem, network } = yield* decode(RuntimeSchema, json, file)
+  const { denyRead, allowRead = [], allowWrite, denyWrite = [] } = filesystem
+  const { allowedDomains: allowNet, deniedDomains: denyNet = [], parentProxy } = network
+  return { file, allowNet, denyNet, denyRead, allowRead, allowWrite, denyWrite, parentProxy }
+})

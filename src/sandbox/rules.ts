@@ -1,0 +1,235 @@
+/**
+ * What permissions come to: rules that leave nothing out.
+ *
+ * @module
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Equal from "effect/Equal"
+import * as FileSystem from "effect/FileSystem"
+import * as Path from "effect/Path"
+import * as Platform from "../platform.ts"
+import type { SandboxError } from "./error.ts"
+import * as Hosts from "./hosts.ts"
+import { type Given, invalid, type ParentProxy, type User } from "./permissions.ts"
+
+/** What one kernel may do. Paths are absolute. */
+export interface Rules {
+  readonly allowNet: ReadonlyArray<string>
+  readonly denyNet: ReadonlyArray<string>
+  readonly allowWrite: ReadonlyArray<string>
+  readonly denyWrite: ReadonlyArray<string>
+  readonly denyRead: ReadonlyArray<string>
+  readonly allowRead: ReadonlyArray<string>
+  /** Whether only the workspace and what Python needs can be read. */
+  readonly strict: boolean
+  readonly limits: Limits
+  readonly user: User | undefined
+  readonly parentProxy: ParentProxy | undefined
+}
+
+/** Bounds of a kernel in bytes, in numbers and in seconds. */
+export interface Limits {
+  readonly memory?: number
+  readonly processes?: number
+  readonly fileSize?: number
+  readonly cpuTime?: number
+}
+
+/** The names of keys in a settings file, where they are others. */
+const inFile: Readonly<Record<string, string>> = {
+  allowNet: "network.allowedDomains",
+  denyNet: "network.deniedDomains",
+  allowWrite: "filesystem.allowWrite",
+  denyWrite: "filesystem.denyWrite",
+  denyRead: "filesystem.denyRead",
+  allowRead: "filesystem.allowRead",
+}
+const named = (given: Given, key: string): string => given.file === undefined ? key : inFile[key] ?? key
+
+/** The absolute paths of a list of permissions. What is relative stays in the workspace. */
+const absolute = Effect.fnUntraced(function* (given: Given, key: PathKey, workspace: string) {
+  const path = yield* Path.Path
+  const home = Platform.variable("HOME")
+  return yield* Effect.forEach(given[key] ?? defaults[key], (name, index) => {
+    if (home !== undefined && /^~(\/|$)/.test(name)) return Effect.succeed(path.join(home, name.slice(1)))
+    const resolved = path.resolve(workspace, name)
+    return path.isAbsolute(name) || isUnder(resolved, workspace) ? Effect.succeed(resolved) : problem(
+      given,
+      { key, index },
+      `"${name}" leads out of the workspace "${workspace}"; give an absolute path`,
+    )
+  })
+})
+
+/** Where gateways keep what they need to run. */
+const runtimeDirs = "/tmp"
+
+type PathKey = "allowWrite" | "denyWrite" | "denyRead" | "allowRead"
+
+const defaults: Readonly<Record<PathKey, ReadonlyArray<string>>> = {
+  allowWrite: ["."],
+  denyWrite: [],
+  denyRead: [".env", "**/.env"],
+  allowRead: [],
+}
+
+/** The failure of one element of a list. */
+function problem(
+  given: Given,
+  at: { readonly key: string; readonly index: number },
+  detail: string,
+): SandboxError {
+  return invalid(`${named(given, at.key)}[${at.index}]`, detail, given.file)
+}
+
+/** The rules for permissions in a workspace. */
+export const resolve: (
+  given: Given,
+  workspace: string,
+) => Effect.Effect<Rules, SandboxError, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
+  function* (given, workspace) {
+    const fs = yield* FileSystem.FileSystem
+    const path = yield* Path.Path
+    const allowWrite = yield* absolute(given, "allowWrite", workspace)
+    const writable: Array<string> = []
+    for (const [index, file] of allowWrite.entries()) {
+      // The sandbox would skip what does not exist, and what leads elsewhere, without a word.
+      const real = yield* Effect.mapError(
+        fs.realPath(file),
+        () =>
+          problem(
+            given,
+            { key: "allowWrite", index },
+            `"${file}" does not exist; create it before the gateway starts`,
+          ),
+      )
+      if (isUnder(runtimeDirs, real)) {
+        const detail = `"${file}" holds the files of gateways; name a folder in it`
+        return yield* problem(given, { key: "allowWrite", index }, detail)
+      }
+      writable.push(real)
+    }
+    const denyRead = yield* absolute(given, "denyRead", workspace)
+    const allowRead = yield* absolute(given, "allowRead", workspace)
+    const { allowNet = [], denyNet = [], parentProxy, upstreamProxy, user } = given
+    return {
+      allowNet,
+      denyNet,
+      allowWrite: writable,
+      denyWrite: [
+        ...yield* absolute(given, "denyWrite", workspace),
+        // Whoever could write it could do more the next time.
+        ...(given.file === undefined ? [] : [path.resolve(given.file)]),
+      ],
+      denyRead: given.strict ? [...denyRead, "/"] : denyRead,
+      allowRead: given.strict ? [...allowRead, workspace] : allowRead,
+      strict: given.strict ?? denyRead.includes("/"),
+      limits: limitsOf(given),
+      user,
+      parentProxy: upstreamProxy === undefined
+        ? parentProxy
+        : { http: upstreamProxy, https: upstreamProxy, noProxy: "" },
+    }
+  },
+)
+
+function limitsOf({ limits: { cpuTime, ...limits } = {} }: Given): Limits {
+  return cpuTime === undefined
+    ? limits
+    : { ...limits, cpuTime: Math.ceil(Duration.toSeconds(Duration.fromInputUnsafe(cpuTime))) }
+}
+
+/** Whether a path is a folder or in it. */
+export function isUnder(path: string, folder: string): boolean {
+  return path === folder || path.startsWith(folder.endsWith("/") ? folder : `${folder}/`)
+}
+
+/**
+ * The rules of a kernel whose client gives permissions of its own: they may take away from what the gateway's
+ * rules allow, and are refused if they add to it. What a client does not mention is denied, as it is for a gateway,
+ * but for what is written and read.
+ */
+export const narrow: (
+  wide: Rules,
+  given: Given,
+  workspace: string,
+) => Effect.Effect<Rules, SandboxError, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
+  function* (wide, given, workspace) {
+    const asked = yield* resolve({ ...given, allowWrite: given.allowWrite ?? [] }, workspace)
+    const refuse = (key: string, detail: string) =>
+      invalid(key, `${detail}; a kernel may not do more than its gateway allows`, given.file)
+    const first = (
+      key: PathKey | "allowNet",
+      names: ReadonlyArray<string>,
+      isAllowed: (name: string) => boolean,
+    ) => {
+      const index = names.findIndex((name) => !isAllowed(name))
+      return index < 0
+        ? Effect.void
+        : refuse(`${named(given, key)}[${index}]`, `"${names[index]}" is not allowed`)
+    }
+
+    yield* first(
+      "allowNet",
+      asked.allowNet,
+      (host) => wide.allowNet.some((pattern) => Hosts.covers(pattern, host)),
+    )
+    yield* first(
+      "allowWrite",
+      asked.allowWrite,
+      (path) => wide.allowWrite.some((folder) => isUnder(path, folder)),
+    )
+    yield* first(
+      "allowRead",
+      yield* absolute(given, "allowRead", workspace),
+      (path) =>
+        wide.allowRead.some((folder) => isUnder(fixedPart(path), folder)) ||
+        !wide.denyRead.some((pattern) => overlaps(fixedPart(pattern), fixedPart(path))),
+    )
+    if (!asked.denyNet.every((host) => wide.denyNet.includes(host))) {
+      return yield* refuse(named(given, "denyNet"), "Only a gateway can deny hosts")
+    }
+    if (given.strict === false && wide.strict) return yield* refuse("strict", "The gateway is strict")
+    if (given.user !== undefined && !sameUser(given.user, wide.user)) {
+      return yield* refuse("user", `"${given.user.uid}" is not the user of the gateway's kernels`)
+    }
+    if (asked.parentProxy !== undefined && !Equal.equals(asked.parentProxy, wide.parentProxy)) {
+      return yield* refuse(
+        "upstreamProxy",
+        `"${asked.parentProxy.http ?? asked.parentProxy.https ?? ""}" is not the proxy of the gateway`,
+      )
+    }
+    for (const key of ["memory", "processes", "fileSize", "cpuTime"] as const) {
+      const [mine, bound] = [asked.limits[key], wide.limits[key]]
+      if (mine !== undefined && bound !== undefined && mine > bound) {
+        return yield* refuse(`limits.${key}`, `"${mine}" is more than "${bound}"`)
+      }
+    }
+    return {
+      allowNet: asked.allowNet,
+      denyNet: [...wide.denyNet, ...asked.denyNet],
+      allowWrite: given.allowWrite === undefined ? wide.allowWrite : asked.allowWrite,
+      denyWrite: [...wide.denyWrite, ...asked.denyWrite],
+      denyRead: [...wide.denyRead, ...asked.denyRead],
+      allowRead: [...wide.allowRead, ...asked.allowRead],
+      strict: wide.strict || asked.strict,
+      limits: { ...wide.limits, ...asked.limits },
+      user: wide.user,
+      parentProxy: wide.parentProxy,
+    }
+  },
+)
+
+const sameUser = (one: User, other: User | undefined): boolean =>
+  one.uid === other?.uid && one.gid === other.gid
+
+/** Whether one path is in the other. */
+function overlaps(one: string, other: string): boolean {
+  return isUnder(one, other) || isUnder(other, one)
+}
+
+/** The folder that everything which a pattern stands for is in. */
+function fixedPart(pattern: string): string {
+  return /[*?[{]/.test(pattern) ? pattern.replace(/\/[^/]*[*?[{].*$/s, "") || "/" : pattern
+}

@@ -1,0 +1,42 @@
+/**
+ * What a sandbox denied.
+ *
+ * @module
+ */
+import * as Schema from "effect/Schema"
+
+/**
+ * Sandboxed code tried what it may not do.
+ *
+ * @example
+ * ```ts
+ * import { Sandbox } from "effect-jupyter"
+ *
+ * const line = "deny network-outbound example.com:443 (not in the allow list)"
+ * console.log(Sandbox.violationOf("a-kernel", line).host) // => "example.com:443"
+ * ```
+ */
+export class Violation
+  extends Schema.TaggedClass<Violation>("effect-jupyter/Sandbox/Violation")("Violation", {
+    /** The kernel; `undefined` if the traffic does not say whose it is. */
+    kernelId: Schema.UndefinedOr(Schema.String),
+    /** The host and port of a connection that was denied. */
+    host: Schema.UndefinedOr(Schema.String),
+    /** All that the sandbox said, for instance `"deny network-outbound example.com:443 (...)"`. */
+    detail: Schema.String,
+  }) {}
+
+/**
+ * Reads a line of the sandbox.
+ *
+ * @example
+ * ```ts
+ * import { Sandbox } from "effect-jupyter"
+ *
+ * console.log(Sandbox.violationOf(undefined, "deny something else").host) // => undefined
+ * ```
+ */
+export function violationOf(kernelId: string | undefined, detail: string): Violation {
+  const host = /^deny network-outbound (\S+)/.exec(detail)?.[1]
+  return new Violation({ kernelId, host, detail })
+}
