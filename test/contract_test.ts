@@ -2,7 +2,7 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import type { Duration, Effect, Layer, Redacted, Scope, Stream } from "effect"
 import * as Library from "../src/mod.ts"
-import { Execution, KernelClient, KernelGateway, PythonEnvironment, Sandbox } from "../src/mod.ts"
+import { Execution, KernelClient, KernelGateway, KernelPool, PythonEnvironment, Sandbox } from "../src/mod.ts"
 
 describe("the public contract", () => {
   it("the entry exports one namespace per public module", () => {
@@ -10,6 +10,7 @@ describe("the public contract", () => {
       "Execution",
       "KernelClient",
       "KernelGateway",
+      "KernelPool",
       "PythonEnvironment",
       "Sandbox",
     ])
@@ -127,6 +128,32 @@ describe("the public contract", () => {
     assert.isFunction(KernelClient.layerConfig)
   })
 
+  it("KernelPool", () => {
+    type Pool = KernelPool.KernelPool["Service"]
+    expectTypeOf<Pool["get"]>().toEqualTypeOf<
+      Effect.Effect<KernelClient.Kernel, Execution.KernelError, Scope.Scope>
+    >()
+    expectTypeOf<KernelPool.PoolOptions>().toMatchTypeOf<{
+      readonly size?: number
+      readonly min?: number
+      readonly max?: number
+      readonly warm?: number
+      readonly idleTimeToLive?: Duration.Input
+      readonly setup?: string | ReadonlyArray<string>
+    }>()
+    const overOne = KernelPool.layer({ size: 1 })
+    expectTypeOf(overOne).toEqualTypeOf<
+      Layer.Layer<KernelPool.KernelPool, never, KernelGateway.KernelGateway>
+    >()
+    const overMany = KernelPool.layer({
+      gateways: [KernelGateway.layer(), KernelGateway.layerRemote({ url: "" })],
+    })
+    expectTypeOf(overMany).toEqualTypeOf<
+      Layer.Layer<KernelPool.KernelPool, KernelGateway.GatewayError | Sandbox.SandboxError>
+    >()
+    assert.isFunction(KernelPool.make)
+    assert.isFunction(KernelPool.layerConfig)
+  })
 
   it("Execution", () => {
     expectTypeOf<Execution.Chunk>().toEqualTypeOf<

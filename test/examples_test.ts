@@ -109,7 +109,7 @@ layer(Platform.layer, slow)("Examples", (it) => {
   it.effect("are all tested here", () =>
     Effect.gen(function* () {
       const fs = yield* FileSystem.FileSystem
-      const tested = ["errors.ts", "pipeline.ts", "quickstart.ts", "service.ts", "streaming.ts"]
+      const tested = ["errors.ts", "pipeline.ts", "pool.ts", "quickstart.ts", "service.ts", "streaming.ts"]
       assert.deepStrictEqual((yield* fs.readDirectory(pathOf("examples"))).sort(), tested)
     }))
 
@@ -186,6 +186,15 @@ layer(Platform.layer, slow)("Examples", (it) => {
       assert.include(lines, "Computed by 2 kernels from 1600000 samples")
     }))
 
+  it.effect("pool.ts hands out clean kernels, bounds their number and resets with a warm one", () =>
+    Effect.gen(function* () {
+      const { lines } = yield* run("pool.ts")
+
+      assert.deepStrictEqual(section(lines, "A kernel of the pool"), ["mean 3, median 2"])
+      assert.deepStrictEqual(section(lines, "What one user leaves"), ["False mean 3, median 2"])
+      assert.deepStrictEqual(section(lines, "Six users"), ["1, 4, 9, 16, 25, 36"])
+      assert.deepStrictEqual(section(lines, "A reset"), ["False mean 3, median 2"])
+    }))
 
   it.effect("service.ts --demo streams JSON lines, survives hang-ups and dead kernels", () =>
     Effect.gen(function* () {

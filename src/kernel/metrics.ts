@@ -56,3 +56,25 @@ export const memory = Metric.gauge("effect_jupyter_kernel_memory_bytes", {
 export const cpu = Metric.gauge("effect_jupyter_kernel_cpu_percent", {
   description: "CPU use of kernels, if usage is asked for",
 })
+
+/** Kernels that a pool had ready when it was asked. */
+export const poolHits = Metric.counter("effect_jupyter_pool_hits_total", {
+  description: "Kernels that pools had ready when they were asked",
+  incremental: true,
+})
+
+/** Requests to a pool that had to wait. */
+export const poolMisses = Metric.counter("effect_jupyter_pool_misses_total", {
+  description: "Requests to pools that had no kernel ready",
+  incremental: true,
+})
+
+/** Who waits for a kernel of a pool now. */
+export const poolWaiting = Metric.gauge("effect_jupyter_pool_waiting", {
+  description: "Requests that wait for a kernel of a pool",
+})
+
+/** Kernels that pools have ready. */
+export const poolWarm = Metric.gauge("effect_jupyter_pool_warm", {
+  description: "Kernels of pools that are ready to be handed out",
+})

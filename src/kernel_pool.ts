@@ -1,0 +1,280 @@
+/**
+ * Warm kernels: started, connected and set up before somebody asks for them, over one or more gateways.
+ *
+ * @module
+ */
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import { KernelError } from "./execution.ts"
+import * as Gateway from "./gateway/connection.ts"
+import * as Connection from "./kernel/connection.ts"
+import * as Kernels from "./kernel/kernel.ts"
+import * as Setup from "./kernel/setup.ts"
+import * as Start from "./kernel/start.ts"
+import { type ClientOptions, type Kernel, KernelClient } from "./kernel_client.ts"
+import { KernelGateway } from "./kernel_gateway.ts"
+import * as Platform from "./platform.ts"
+import * as Keeper from "./pool/keeper.ts"
+import * as Plan from "./pool/plan.ts"
+
+/** What a pool has at the moment. */
+export interface State {
+  /** Kernels that are ready. */
+  readonly warm: number
+  /** Kernels that are being started. */
+  readonly starting: number
+  /** Kernels that somebody has. */
+  readonly busy: number
+  /** Kernels that are being deleted. */
+  readonly stopping: number
+  /** Requests for a kernel that wait. */
+  readonly waiting: number
+  /** The gateways in the order of the options, with the number of the pool's kernels on each. */
+  readonly gateways: ReadonlyArray<{
+    readonly url: string
+    readonly kernels: number
+    /** Its process ended: it gets no more kernels. */
+    readonly isGone: boolean
+  }>
+}
+
+/**
+ * A pool of kernels.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { KernelGateway, KernelPool } from "effect-jupyter"
+ *
+ * const answer = Effect.gen(function*() {
+ *   const pool = yield* KernelPool.KernelPool
+ *   const kernel = yield* pool.get
+ *   return yield* kernel.execute("6 * 7")
+ * }).pipe(Effect.scoped)
+ *
+ * export const program = answer.pipe(
+ *   Effect.provide(KernelPool.layer({ size: 4 }).pipe(Layer.provide(KernelGateway.layer())))
+ * )
+ * ```
+ */
+export class KernelPool extends Context.Service<KernelPool, {
+  /**
+   * Takes a kernel that nobody has used. It is deleted when the scope closes, and the pool starts another.
+   *
+   * Without a spare the request waits, first come, first served. Fails with the reason `KernelStartFailed` if
+   * more than `maxWaiting` wait already, if `acquireTimeout` passes, if kernels cannot be started three times
+   * in a row (a `setup` that raises is told of here), if no gateway is left, and if the pool is closed; with
+   * `ConnectionLost` if no gateway answers. The pool goes on to try, at least every 10 seconds.
+   *
+   * `reset` of the kernel takes a spare too, before all others who wait.
+   */
+  readonly get: Effect.Effect<Kernel, KernelError, Scope.Scope>
+  /** What the pool has now. */
+  readonly state: Effect.Effect<State>
+}>()("effect-jupyter/KernelPool") {}
+
+/** How many kernels to keep, and which; those of {@link ClientOptions} are for each kernel. */
+export interface PoolOptions extends ClientOptions {
+  /** Shorthand for `min` and `max`: so many kernels, always. */
+  readonly size?: number
+  /** Kernels, in use or ready, that are there even if nobody asks for any; 1 by default. */
+  readonly min?: number
+  /** Kernels at one time, those that are being started or deleted included; 8 by default. */
+  readonly max?: number
+  /** Spares that are kept ready beside the kernels in use, as far as `max` allows; 1 by default. */
+  readonly warm?: number
+  /** How long nobody asks for a kernel until the spares that `min` does not need go; 5 minutes by default. */
+  readonly idleTimeToLive?: Duration.Input
+  /** Python code that each kernel runs before it is handed out, within `initTimeout`; several cells run in order. */
+  readonly setup?: string | ReadonlyArray<string>
+  /** How long a request waits; 1 minute by default. */
+  readonly acquireTimeout?: Duration.Input
+  /** How many requests wait; 1,000 by default. With 0, whoever finds no spare fails at once. */
+  readonly maxWaiting?: number
+  /** How many kernels start at one time; 2 by default. */
+  readonly startConcurrency?: number
+}
+
+/** The gateways behind a pool. */
+export interface GatewaysOptions<E, R> {
+  /** Of our own or remote ones. Each new kernel goes to the one with the fewest kernels of the pool. */
+  readonly gateways: ReadonlyArray<Layer.Layer<KernelGateway, E, R>>
+}
+
+/**
+ * Makes a pool over the gateway of the environment, or over `gateways` of its own. Does not wait for kernels:
+ * the first requests do. With the scope all kernels are deleted, also those that somebody still has.
+ *
+ * A gateway of several may end: its kernels are lost, and the others serve. All have to be there at first:
+ * otherwise this fails with their errors.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway, KernelPool } from "effect-jupyter"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const pool = yield* KernelPool.make({
+ *     warm: 2,
+ *     max: 16,
+ *     setup: "import pandas as pd",
+ *     gateways: [
+ *       KernelGateway.layer(),
+ *       KernelGateway.layerRemote({ url: "http://gateway.example.org:8888", token: "secret" })
+ *     ]
+ *   })
+ *   const kernel = yield* pool.get
+ *   return yield* kernel.execute("pd.DataFrame({'x': [1, 2]}).describe()")
+ * }).pipe(Effect.scoped)
+ * ```
+ */
+export function make<E, R>(
+  options: PoolOptions & GatewaysOptions<E, R>,
+): Effect.Effect<KernelPool["Service"], E, R | Scope.Scope>
+export function make(
+  options?: PoolOptions & { readonly gateways?: undefined },
+): Effect.Effect<KernelPool["Service"], never, KernelGateway | Scope.Scope>
+export function make<E, R>(
+  options: PoolOptions & { readonly gateways?: GatewaysOptions<E, R>["gateways"] | undefined } = {},
+): Effect.Effect<KernelPool["Service"], E, R | KernelGateway | Scope.Scope> {
+  return Effect.gen(function* () {
+    if (options.gateways === undefined) return yield* makeOver([yield* KernelGateway], options)
+    const contexts = yield* Effect.forEach(options.gateways, (gateway) => Layer.build(gateway), {
+      concurrency: "unbounded",
+    })
+    return yield* makeOver(contexts.map((context) => Context.get(context, KernelGateway)), options)
+  }).pipe(Effect.withSpan("KernelPool.make"))
+}
+
+/** How long a spare may take to show that it lives. */
+const checkBound: Duration.Input = "2 seconds"
+
+const makeOver = Effect.fnUntraced(
+  function* (gateways: ReadonlyArray<KernelGateway["Service"]>, options: PoolOptions) {
+    const { initTimeout = Start.defaultTimeout } = options
+    const platform = yield* Layer.build(Platform.layer)
+    const starting = yield* Effect.provideContext(Start.load(options), platform)
+    const cells = typeof options.setup === "string" ? [options.setup] : options.setup ?? []
+
+    const prepare = (connection: Connection.Connection) =>
+      Effect.forEach(cells, (code) => Setup.run(connection, code), { discard: true }).pipe(
+        Effect.timeoutOrElse({
+          duration: initTimeout,
+          orElse: () => new KernelError({ reason: Connection.notReady(initTimeout) }),
+        }),
+        // From now on a cut of the connection is remembered.
+        Effect.andThen(Effect.sync(() => connection.channel.mark())),
+      )
+    const sources = yield* Effect.forEach(
+      gateways,
+      (gateway) =>
+        Effect.map(Gateway.of(gateway), (connection): Keeper.Source<Connection.Connection> => ({
+          name: gateway.url,
+          start: Effect.tap(starting(connection), prepare),
+          gone: Effect.match(gateway.join, {
+            onFailure: (error) => error.message,
+            onSuccess: () => "The gateway was closed",
+          }),
+        })),
+    ).pipe(Effect.provideContext(platform))
+
+    const keeper = yield* Keeper.make({
+      limits: Plan.limits(options),
+      sources,
+      // A server may take seconds to notice that a kernel died, and a frozen kernel it does not notice at all.
+      isAlive: ({ channel, ended }) =>
+        ended() !== undefined || channel.cutBy() !== undefined
+          ? Effect.succeed(false)
+          : Effect.isSuccess(Effect.timeout(channel.fence, checkBound)),
+      idleTimeToLive: options.idleTimeToLive ?? "5 minutes",
+      acquireTimeout: options.acquireTimeout ?? "1 minute",
+      maxWaiting: options.maxWaiting ?? 1000,
+    })
+    return KernelPool.of({
+      get: Effect.suspend(() => {
+        let isReset = false
+        const start = Effect.tap(
+          Effect.suspend(() => keeper.take({ isReset })),
+          () =>
+            Effect.sync(() => {
+              isReset = true
+            }),
+        )
+        return Kernels.make({ start, imagesDir: options.imagesDir, platform })
+      }).pipe(Effect.withSpan("KernelPool.get")),
+      state: Effect.sync(() => {
+        const { sources, ...counts } = keeper.inventory()
+        return { ...counts, gateways: sources.map(({ name, ...source }) => ({ url: name, ...source })) }
+      }),
+    })
+  },
+)
+
+/**
+ * Provides a pool, see {@link make}.
+ *
+ * @example
+ * ```ts
+ * import { Layer } from "effect"
+ * import { KernelGateway, KernelPool } from "effect-jupyter"
+ *
+ * export const pool = KernelPool.layer({ min: 1, max: 8, warm: 2, idleTimeToLive: "10 minutes" }).pipe(
+ *   Layer.provide(KernelGateway.layer())
+ * )
+ * ```
+ */
+export function layer<E, R>(
+  options: PoolOptions & GatewaysOptions<E, R>,
+): Layer.Layer<KernelPool, E, R>
+export function layer(
+  options?: PoolOptions & { readonly gateways?: undefined },
+): Layer.Layer<KernelPool, never, KernelGateway>
+export function layer<E, R>(
+  options: PoolOptions & { readonly gateways?: GatewaysOptions<E, R>["gateways"] | undefined } = {},
+): Layer.Layer<KernelPool, E, R | KernelGateway> {
+  const { gateways, ...rest } = options
+  return gateways === undefined
+    ? Layer.effect(KernelPool, make(rest))
+    : Layer.effect(KernelPool, make({ ...rest, gateways }))
+}
+
+/**
+ * Provides a pool with options that come from configuration, see {@link make}.
+ *
+ * @example
+ * ```ts
+ * import { Config } from "effect"
+ * import { KernelPool } from "effect-jupyter"
+ *
+ * export const pool = KernelPool.layerConfig({ max: Config.Int("MAX_KERNELS") })
+ * ```
+ */
+export function layerConfig(
+  options: Config.Wrap<PoolOptions>,
+): Layer.Layer<KernelPool, Config.ConfigError, KernelGateway> {
+  return Layer.effect(KernelPool, Effect.flatMap(Config.unwrap(options), (options) => make(options)))
+}
+
+/**
+ * Provides a kernel of the pool as the kernel of the application: it is there at once, and so is the new one
+ * after a `reset`.
+ *
+ * @example
+ * ```ts
+ * import { Layer } from "effect"
+ * import { KernelGateway, KernelPool } from "effect-jupyter"
+ *
+ * export const kernel = KernelPool.layerClient.pipe(
+ *   Layer.provide(KernelPool.layer({ size: 2 })),
+ *   Layer.provide(KernelGateway.layer())
+ * )
+ * ```
+ */
+export const layerClient: Layer.Layer<KernelClient, KernelError, KernelPool> = Layer.effect(
+  KernelClient,
+  Effect.flatMap(KernelPool, ({ get }) => get),
+)
