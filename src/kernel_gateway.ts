@@ -113,12 +113,12 @@ export const make: (
   function* (options: GatewayOptions = {}) {
     const { env = {}, host = "127.0.0.1", logLevel = "Warn", port = 0, startTimeout = "30 seconds" } = options
     const platform = yield* Layer.build(Platform.layer)
-    const kernelEnv: Record<string, string> = { ...inherited(), ...env }
+    const variables: Record<string, string> = { ...inherited(), ...env }
     const workspace = yield* Effect.provideContext(findWorkspace(options.workingDir), platform)
     const sandbox = options.sandbox === undefined || options.sandbox === false
       ? undefined
       : yield* Effect.provideContext(
-        makeSandbox(options.sandbox, { workspace, path: kernelEnv.PATH ?? "", python: options.python }),
+        makeSandbox(options.sandbox, { workspace, path: variables.PATH ?? "", python: options.python }),
         platform,
       )
     const { python } = yield* PythonEnvironment.make(options.python)
@@ -132,13 +132,15 @@ export const make: (
         sandbox,
         onViolation: (kernelId, detail) =>
           sandbox === undefined ? Effect.void : report(sandbox.violations, violationOf(kernelId, detail)),
-        env: kernelEnv,
+        env: variables,
         token,
         logLevel,
         startTimeout,
       })
       const url = `http://${reachable(host)}:${process.port}`
-      const connection = yield* Connection.make({ url, token }, { kernelEnv: process.kernelEnv, sandbox })
+      const { kernelEnv } = process
+      // More would start no sooner, on few cores.
+      const connection = yield* Connection.make({ url, token }, { kernelEnv, sandbox, startsAtOnce: 4 })
       yield* Effect.raceFirst(answers(connection), Effect.andThen(process.join, Effect.never)).pipe(
         Effect.timeoutOrElse({ duration: startTimeout, orElse: () => process.tooLate }),
       )

@@ -133,8 +133,11 @@ const script = (name: string): string => fileURLToPath(new URL(`./python/${name}
 /** Prints which of the requirements are not met; one that is no name and version cannot be checked. */
 const probeCode = `
 import sys
-# What lies in the working directory is no module of ours.
+# What lies in the working directory is no module of ours, and nothing that a kernel can write runs at every start.
 del sys.path[0]
+sys.modules["sitecustomize"] = sys.modules["usercustomize"] = None
+import site
+site.main()
 import importlib.metadata, json
 def load():
     try:
@@ -166,7 +169,7 @@ const probe = Effect.fnUntraced(function* (python: string, packages: ReadonlyArr
   const unfit = (detail: string) => gatewayError(new PythonNotFound({ python, detail }))
   const tail = Tail.make()
   const found = yield* Effect.gen(function* () {
-    const handle = yield* ChildProcess.make(python, ["-c", probeCode, JSON.stringify(requirements)], {
+    const handle = yield* ChildProcess.make(python, ["-S", "-c", probeCode, JSON.stringify(requirements)], {
       stdin: "ignore",
       env: { PYTHONPATH: undefined },
       extendEnv: true,

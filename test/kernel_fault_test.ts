@@ -1,8 +1,8 @@
 /** Kernels that die, freeze or do not listen. */
 import { assert, layer } from "@effect/vitest"
-import { Clock, Duration, Effect, Fiber, Option, Schedule, Stream } from "effect"
+import { Clock, Duration, Effect, Fiber, FileSystem, Option, Schedule, Stream } from "effect"
 import { Execution, KernelClient } from "../src/mod.ts"
-import { kernelLayer, slow, text } from "./support/kernel.ts"
+import { inSandbox, kernelLayer, slow, temporary, text } from "./support/kernel.ts"
 
 /** Time that an effect takes, in seconds, with its value. */
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
@@ -62,6 +62,19 @@ layer(kernelLayer(), slow)("a kernel that dies", (it) => {
       assert.isBelow(seconds, 3.3)
       yield* kernel.reset
       assert.strictEqual(yield* text(kernel.execute("print('fine')")), "fine")
+    }))
+})
+
+layer(kernelLayer(), slow)("a kernel that dies while it starts", (it) => {
+  it.effect("fails the start with what is known, not with its bound", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const folder = yield* temporary
+      // IPython's kernel imports a module of this name.
+      yield* fs.writeFileString(`${folder}/comm.py`, "import sys; sys.exit('no such luck')")
+      const error = yield* Effect.flip(KernelClient.make({ env: { PYTHONPATH: folder } }))
+      assert.strictEqual(reasonOf(error), "KernelStartFailed")
+      assert.include(error.message, inSandbox ? "no such luck" : "It ended before it was ready")
     }))
 })
 

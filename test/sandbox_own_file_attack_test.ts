@@ -36,17 +36,19 @@ layer(Platform.layer, slow)("what runs outside of the sandbox", (it) => {
         `${environment}/pyvenv.cfg`,
         `home = ${target.replace(/\/[^/]*$/, "")}\ninclude-system-site-packages = false\n`,
       )
+      // The second is a project that is installed in place, and that a kernel may write to.
       yield* fs.writeFileString(
         `${packages}/there.pth`,
-        python.replace(/\/bin\/[^/]*$/, `/lib/${version}/site-packages`),
+        `${python.replace(/\/bin\/[^/]*$/, `/lib/${version}/site-packages`)}\n${folder}/tools\n`,
       )
       yield* give(environment)
       for (const path of entries(environment)) if (!path.endsWith("/python")) yield* give(path)
-      const gateway = yield* KernelGateway.make({
+      const options: KernelGateway.GatewayOptions = {
         workingDir: folder,
         sandbox: sandboxUser,
         python: { python: `${environment}/bin/python` },
-      })
+      }
+      const gateway = yield* KernelGateway.make(options)
       const results = yield* Effect.provideService(
         Effect.flatMap(attacker(), (kernel) =>
           outcomes(
@@ -76,6 +78,19 @@ attempt("grandparent", lambda: os.rename(${py(`${folder}/tools`)}, ${py(`${folde
         parent: "EBUSY",
         grandparent: "EBUSY",
       })
+      // What Python runs at every start, and what a library of the gateway imports if it is there.
+      yield* Effect.provideService(
+        Effect.flatMap(attacker(), (kernel) =>
+          kernel.execute(`
+for name in ("sitecustomize", "usercustomize", "rfc3987"):
+    with open(${py(`${folder}/tools/`)} + name + ".py", "w") as file:
+        file.write(${py(`open(${py(`${folder}/outside.txt`)}, "w")`)})
+`)),
+        KernelGateway.KernelGateway,
+        gateway,
+      )
+      yield* KernelGateway.make(options)
+      assert.isFalse(yield* fs.exists(`${folder}/outside.txt`))
     }))
 
   it.effect("18: our own files and node_modules cannot be written, not even where writing is allowed", () =>

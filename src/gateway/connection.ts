@@ -48,15 +48,17 @@ export const make: (
     readonly headers?: Readonly<Record<string, string>> | undefined
     readonly kernelEnv?: Readonly<Record<string, string>>
     readonly sandbox?: Sandbox | undefined
+    readonly startsAtOnce?: number
   },
 ) => Effect.Effect<Connection, never, HttpClient.HttpClient> = Effect.fnUntraced(
-  function* ({ token, url }, { headers, kernelEnv = {}, sandbox } = {}) {
+  function* ({ token, url }, { headers, kernelEnv = {}, sandbox, startsAtOnce = 1 } = {}) {
     const all = {
       ...headers,
       // Kernel Gateway knows the scheme `token` only, and a URL with the token would end up in logs.
       ...(token === undefined ? {} : { authorization: `token ${Redacted.value(token)}` }),
     }
-    return { url, headers: all, rest: yield* Rest.make({ url, headers: all }), kernelEnv, sandbox }
+    const rest = yield* Rest.make({ url, headers: all, startsAtOnce })
+    return { url, headers: all, rest, kernelEnv, sandbox }
   },
 )
 

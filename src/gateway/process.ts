@@ -88,8 +88,8 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
     // Seen from the directory below.
     options.python.includes("/") ? path.resolve(options.python) : options.python,
     [
-      // Next to untrusted code the variables of the kernels must not lead Python to other modules.
-      ...(options.sandbox === undefined ? [] : ["-E"]),
+      // Next to untrusted code neither the variables nor the files of the kernels lead Python to other modules.
+      ...(options.sandbox === undefined ? [] : ["-E", "-S"]),
       python("supervisor.py"),
       runtimeDir,
       python("gateway.py"),

@@ -50,6 +50,8 @@ export interface RestOptions {
   readonly headers: Readonly<Record<string, string>>
   /** Bound of a request that does not start a kernel; 10 seconds by default. */
   readonly timeout?: Duration.Input
+  /** How many kernels may be asked for at once; 1 by default, because Kernel Gateway mixes up their environments. */
+  readonly startsAtOnce?: number
 }
 
 /** The kernels of one server. */
@@ -88,11 +90,10 @@ export interface Rest {
  */
 export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClient.HttpClient> = Effect
   .fnUntraced(
-    function* ({ headers, timeout = "10 seconds", url }: RestOptions) {
+    function* ({ headers, startsAtOnce = 1, timeout = "10 seconds", url }: RestOptions) {
       const base = url.replace(/\/+$/, "")
       const http = yield* HttpClient.HttpClient
-      // Kernel Gateway mixes up the environments of kernels that are started at once.
-      const oneStart = yield* Semaphore.make(1)
+      const starts = yield* Semaphore.make(startsAtOnce)
 
       const send = (request: HttpClientRequest.HttpClientRequest, bound: Duration.Input) => {
         const name = `${request.method} ${request.url.slice(base.length)}`
@@ -148,7 +149,7 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
         start: ({ env, name, timeout }) =>
           // Not interruptible once it is under way: a kernel whose id never arrived could not be deleted.
           Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
-            yield* restore(Semaphore.take(oneStart, 1))
+            yield* restore(Semaphore.take(starts, 1))
             const post = HttpClientRequest.post(`${base}/api/kernels`).pipe(
               // Always with an environment: without one Kernel Gateway hands its own to the kernel.
               HttpClientRequest.bodyJsonUnsafe({ name, env }),
@@ -156,7 +157,7 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
             const starting = yield* send(post, Duration.max(Duration.fromInputUnsafe(timeout), postBound))
               .pipe(
                 Effect.flatMap(model),
-                Effect.ensuring(Semaphore.release(oneStart, 1)),
+                Effect.ensuring(Semaphore.release(starts, 1)),
                 Effect.forkDetach({ startImmediately: true }),
               )
             const kernel = yield* Effect.timeoutOption(Fiber.join(starting), timeout)

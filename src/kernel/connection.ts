@@ -79,7 +79,14 @@ export const make: (
     }
     const notFound = Effect.sync(() => end(new KernelNotFound({ kernelId }))).pipe(Effect.delay(confirmation))
 
-    const channel = yield* Channel.make({
+    const look = gateway.rest.get(kernelId).pipe(
+      Effect.flatMap((model) =>
+        model.execution_state === "dead" ? Effect.sync(() => end(new KernelDied({ kernelId }))) : Effect.void
+      ),
+      Effect.catchIf((error) => error.kind === "NotFound", () => notFound),
+      Effect.ignore,
+    )
+    const connecting = Channel.make({
       url: gateway.url,
       headers: gateway.headers,
       kernelId,
@@ -102,6 +109,22 @@ export const make: (
         new KernelError({ reason: new KernelStartFailed({ kernelId, detail: error.message }) })
       ),
     )
+    // A server that waits for a kernel to answer does not tell that it died meanwhile.
+    const dying = Effect.repeat(look, {
+      schedule: Schedule.spaced("500 millis"),
+      while: () => ended === undefined,
+    })
+    const channel = yield* Effect.raceFirst(
+      connecting,
+      Effect.andThen(
+        dying,
+        Effect.suspend(() =>
+          new KernelError({
+            reason: new KernelStartFailed({ kernelId, detail: "It ended before it was ready" }),
+          })
+        ),
+      ),
+    )
     yield* channel.lost.pipe(
       Effect.catch((error) =>
         error.code === 404
@@ -111,15 +134,7 @@ export const make: (
       Effect.forkScoped,
     )
     // A server does not tell its clients that it culled a kernel or that somebody deleted it.
-    yield* gateway.rest.get(kernelId).pipe(
-      Effect.flatMap((model) =>
-        model.execution_state === "dead" ? Effect.sync(() => end(new KernelDied({ kernelId }))) : Effect.void
-      ),
-      Effect.catchIf((error) => error.kind === "NotFound", () => notFound),
-      Effect.ignore,
-      Effect.schedule(Schedule.spaced(options.pingInterval)),
-      Effect.forkScoped,
-    )
+    yield* Effect.forkScoped(Effect.repeat(look, Schedule.spaced(options.pingInterval)))
     return {
       id: kernelId,
       session,

@@ -52,7 +52,7 @@ class PythonKernel(IPythonKernel):
         self.saved_sigint_handler = signal.signal(signal.SIGINT, interrupt_code)
 
 
-class Kernel(IPKernelApp):
+class KernelApp(IPKernelApp):
     @default("kernel_class")
     def _default_kernel_class(self):
         # These are private parts of ipykernel and IPython: where they are others, their own way will do.

@@ -12,9 +12,15 @@ taken ends the process with status 98.
 import json
 import os
 import signal
+import site
 import sys
 import tempfile
 import threading
+
+if sys.flags.no_site:
+    # A project that is installed in place can be one that a kernel writes to: no code of it runs at every start.
+    sys.modules["sitecustomize"] = sys.modules["usercustomize"] = None
+    site.main()
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 # What is installed comes first: nothing in this folder is to be taken for it.
@@ -36,17 +42,15 @@ def tell(message):
 
 def make_sandbox(settings, runtime_dir, workspace, secret):
     """Checks the machine, makes the sandbox and starts its helper, which gets ready meanwhile."""
-    bwrap = None
-    if "bwrap" in settings["tools"]:
-        bwrap = sandbox_check.write_bwrap(runtime_dir, settings["tools"]["bwrap"])
+    sandbox_host.keep_from_importing(settings["rules"]["allowWrite"])
     sandbox = sandbox_host.Sandbox(settings, runtime_dir, workspace, secret)
     sandbox.start_helper(
-        bwrap,
         on_violation=lambda kernel, line: tell({"violation": line, "kernel": kernel}),
         # Without the helper nobody filters the network any more, and no kernel can start.
         on_end=lambda: os.kill(os.getpid(), signal.SIGKILL),
     )
     readable = [*settings["needed"], *sandbox_host.python_files()]
+    bwrap = settings["tools"].get("bwrap")
     sandbox_check.try_out(bwrap, readable=readable, workspace=workspace, identity=sandbox.identity)
     return sandbox
 

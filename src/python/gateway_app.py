@@ -7,25 +7,20 @@ import os
 import sys
 
 import zmq
-from gateway_kernels import Kernels, SandboxedKernels
+from gateway_kernels import Kernels, SandboxedKernels, requested_env
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
+from jupyter_server.services.kernels.handlers import MainKernelHandler as JupyterMainKernelHandler
 from kernel_gateway.gatewayapp import KernelGatewayApp
 from kernel_gateway.services.kernels.handlers import MainKernelHandler
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
+from tornado.web import HTTPError
 from traitlets.config import Config
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 PORT_TAKEN = 98
 # Code and its buffers arrive in one frame; tornado's default of 10 MB closes the connection.
 MAX_FRAME = 1024 * 1024 * 1024
-
-
-class Everything:
-    """The names of environment variables that a request may set: it comes from our own program."""
-
-    def __contains__(self, name):
-        return True
 
 
 class Connection(ZMQChannelsWebsocketConnection):
@@ -53,12 +48,41 @@ class Connection(ZMQChannelsWebsocketConnection):
         super().create_stream()
 
     def nudge(self):
-        """Waits until new channels work. On channels that a client comes back to it would swallow a message."""
-        if self.is_new:
-            return super().nudge()
-        ready = asyncio.get_running_loop().create_future()
-        ready.set_result(None)
-        return ready
+        """Waits until new channels work. On channels that a client comes back to it would swallow a message.
+
+        Jupyter Server asks twice a second for output, and waits for what another channel hears too.
+        """
+        return asyncio.ensure_future(self._wait_for_output())
+
+    async def _wait_for_output(self):
+        # A busy kernel has output enough, and would answer late.
+        if not self.is_new or self.kernel_manager.execution_state == "busy":
+            return
+        heard = asyncio.Event()
+        iopub = self.channels["iopub"]
+        iopub.on_recv(lambda _: heard.set())
+        control = self.kernel_manager.connect_control()
+        try:
+            for pause in pauses(self.kernel_info_timeout):
+                self.session.send(control, "kernel_info_request")
+                try:
+                    return await asyncio.wait_for(heard.wait(), pause)
+                except asyncio.TimeoutError:
+                    if self.kernel_id not in self.multi_kernel_manager or iopub.closed():
+                        return
+        finally:
+            control.close()
+            if not iopub.closed():
+                iopub.stop_on_recv()
+
+
+def pauses(total):
+    """Seconds to wait, again and again, ever longer up to half a second, `total` together."""
+    pause = 0.01
+    while total > 0:
+        yield pause
+        total -= pause
+        pause = min(2 * pause, 0.5)
 
 
 class Gateway(KernelGatewayApp):
@@ -77,17 +101,18 @@ class Gateway(KernelGatewayApp):
         self.port = sockets[0].getsockname()[1]
 
 
-def start_one_kernel_at_a_time():
+def give_each_kernel_its_environment():
     """Kernel Gateway keeps the environment of a request in a place that concurrent requests share."""
-    lock = asyncio.Lock()
-    post = MainKernelHandler.post
 
-    async def post_alone(self):
-        async with lock:
-            await post(self)
+    async def post(self):
+        env = (self.get_json_body() or {}).get("env", {})
+        if not isinstance(env, dict):
+            raise HTTPError(400, "The environment of a kernel is an object")
+        # All of it: the request comes from our own program.
+        requested_env.set({"PATH": os.environ.get("PATH", ""), **env})
+        await JupyterMainKernelHandler.post(self)
 
-    MainKernelHandler.post = post_alone
-    MainKernelHandler.env_whitelist = Everything()
+    MainKernelHandler.post = post
 
 
 def write_kernelspec(runtime_dir, launcher, is_sandboxed):
@@ -134,7 +159,7 @@ def configuration(settings, kernels):
 
 def run(settings, sandbox, tell):
     """Serves until the process ends; `sandbox` has a place for every kernel, or is None."""
-    start_one_kernel_at_a_time()
+    give_each_kernel_its_environment()
     kernels = Kernels
     launcher = [os.path.join(FOLDER, "kernel.py"), "-f"]
     if sandbox is not None:
@@ -151,5 +176,7 @@ def run(settings, sandbox, tell):
     app.initialize(argv=[])
     # ZeroMQ drops what a subscriber is too slow for, past 1000 messages and without a word.
     app.kernel_manager.context.setsockopt(zmq.RCVHWM, 0)
+    # A kernel that just starts does not listen yet; ZeroMQ would look again after 100 ms.
+    app.kernel_manager.context.setsockopt(zmq.RECONNECT_IVL, 10)
     tell({"port": app.port})
     app.start()

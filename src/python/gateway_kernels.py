@@ -1,19 +1,24 @@
 """The gateway's kernels: plain ones, and ones in a sandbox."""
 
 import asyncio
+import functools
 import json
 import os
 import re
 import signal
+import socket
 import time
+from contextvars import ContextVar
 
 from kernel_gateway.services.kernels.manager import SeedingMappingKernelManager
 from sandbox_processes import Watch, find_leader, snapshot
 from tornado.web import HTTPError
 
+# What the request in progress wants to be the environment of its kernel.
+requested_env = ContextVar("requested_env", default=None)
+
 MARK = "EFFECT_JUPYTER_KERNEL"
 RULES = "EFFECT_JUPYTER_SANDBOX"
-LAUNCH = "EFFECT_JUPYTER_LAUNCH"
 # What makes the loader, a shell, Node or Python run other code, or write files: not before the sandbox is complete.
 INSIDE_ONLY = re.compile(
     "LD_.*|GLIBC_TUNABLES|GCONV_PATH|MALLOC_.*|BASH.*|SHELLOPTS|ENV|PS4|SSH2?_CLIENT|NODE_.*|PYTHON.*", re.DOTALL
@@ -24,6 +29,7 @@ class Kernels(SeedingMappingKernelManager):
     """Marks every process of a kernel, so that none outlives it: not one that left the process group either."""
 
     async def start_kernel(self, *args, env=None, kernel_id=None, **kwargs):
+        env = requested_env.get() if env is None else env
         # In the workspace, wherever the gateway itself is.
         kwargs["path"] = kwargs.get("path") or ""
         kernel_id = kernel_id or self.new_kernel_id()
@@ -69,23 +75,31 @@ class SandboxedKernels(Kernels):
             raise HTTPError(400, f'There is no sandboxed kernel "{kwargs["kernel_name"]}"; leave the name out')
         # Not where a request wants: outside of the workspace there is nothing for a kernel.
         kwargs["path"] = ""
-        env = dict(env or {})
+        env = dict(env or requested_env.get() or {})
         try:
             rules = self.sandbox.rules_of(env.pop(RULES, None))
         except (ValueError, TypeError, KeyError):
             raise HTTPError(403, f"{RULES} is not for requests to set") from None
         inside = {name: env.pop(name) for name in list(env) if INSIDE_ONLY.fullmatch(name)}
         kernel_id = kernel_id or self.new_kernel_id()
-        errors = Errors()
+        errors, ordering = Errors(), None
+        ours, theirs = socket.socketpair()
         try:
-            command = await self._soon(self.sandbox.prepare(kernel_id, rules, inside), "The rules were not ready")
-            env[LAUNCH] = self.sandbox.launch_file(kernel_id, command, rules)
-            await super().start_kernel(*args, env=env, kernel_id=kernel_id, stderr=errors.writer, **kwargs)
+            preparing = self.sandbox.prepare(kernel_id, rules, inside)
+            # The launcher gets ready meanwhile.
+            ordering = asyncio.ensure_future(self._order(kernel_id, preparing, rules, ours))
+            streams = {"stdin": theirs.fileno(), "stderr": errors.writer}
+            await super().start_kernel(*args, env=env, kernel_id=kernel_id, **streams, **kwargs)
+            theirs.close()
             errors.close_writer()
+            await ordering
             await self._wait_until_inside(kernel_id, errors)
             self._watch(kernel_id, rules["limits"])
+            last_words = functools.partial(self._log_last_words, kernel_id, errors)
+            self.add_restart_callback(kernel_id, last_words, "dead")
             return kernel_id
         except BaseException as error:
+            theirs.close()
             errors.close_writer()
             try:
                 if kernel_id in self:
@@ -95,6 +109,26 @@ class SandboxedKernels(Kernels):
             if isinstance(error, RuntimeError):
                 raise HTTPError(500, f"The sandbox of the kernel could not be started: {error}") from None
             raise
+        finally:
+            if ordering is not None:
+                ordering.cancel()
+            ours.close()
+
+    def _log_last_words(self, kernel_id, errors):
+        self.log.warning("Kernel %s ended by itself: %s", kernel_id, errors.tail())
+
+    async def _order(self, kernel_id, preparing, rules, launcher):
+        """Tells the launcher what to do, once that is known."""
+        command = await self._soon(preparing, "The rules were not ready")
+        orders = self.sandbox.orders(kernel_id, command, rules)
+        launcher.setblocking(False)
+        try:
+            await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(launcher, orders), self.start_bound)
+        except asyncio.TimeoutError:
+            raise RuntimeError(f"Its launcher did not listen within {self.start_bound:g} s") from None
+        except OSError:
+            pass  # it ended, and standard error says why
+        launcher.close()
 
     async def _soon(self, future, complaint):
         """The value of a future of another thread, which goes on whoever loses interest in it."""

@@ -17,8 +17,8 @@ folder = sys.path.pop(0)
 sys.path.append(folder)
 writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
 
-from effect_jupyter_kernel import Kernel  # noqa: E402
+from effect_jupyter_kernel import KernelApp  # noqa: E402
 
 sys.path.remove(folder)
 sys.dont_write_bytecode = writes
-Kernel.launch_instance()
+KernelApp.launch_instance()

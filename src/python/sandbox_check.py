@@ -4,11 +4,11 @@ library only.
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 
 import sandbox_macos
+from sandbox_host import ISOLATED
 
 # What bubblewrap says, and what to do about it.
 FAILURES = (
@@ -45,24 +45,9 @@ class Refused(Exception):
         self.reason = {"_tag": tag, **details}
 
 
-# Shares even less than srt asks for: no shared memory, no semaphores, no name of the host.
-BWRAP = """#!/bin/sh
-exec {bwrap} --unshare-ipc --unshare-uts --unshare-cgroup-try "$@"
-"""
-
-
-def write_bwrap(folder, bwrap):
-    """Makes the `bwrap` that srt is to use; its path."""
-    path = os.path.join(folder, "bwrap")
-    with open(path, "w") as file:
-        file.write(BWRAP.replace("{bwrap}", shlex.quote(bwrap)))
-    os.chmod(path, 0o755)
-    return path
-
-
 def try_out(bwrap, *, readable, workspace, identity):
     """Runs Python in the smallest sandbox."""
-    command = [bwrap, "--new-session", "--die-with-parent", "--unshare-net", "--ro-bind", "/", "/", "--dev", "/dev"]
+    command = [bwrap, *ISOLATED, "--new-session", "--die-with-parent", "--unshare-net", "--ro-bind", "/", "/", "--dev", "/dev"]
     command += ["--unshare-pid", "--unshare-user", "--cap-drop", "ALL", "--proc", "/proc", "--"]
     if sandbox_macos.IS_HERE:
         command = sandbox_macos.smallest_sandbox()

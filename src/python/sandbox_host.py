@@ -28,6 +28,8 @@ SYSTEM = (
     " /etc/mime.types /etc/nsswitch.conf /etc/os-release /etc/passwd /etc/pki /etc/resolv.conf /etc/ssl"
     " /etc/timezone /sys/devices/system/cpu"
 ).split()
+# Shares even less than srt asks for: no shared memory, no semaphores, no name of the host.
+ISOLATED = ["--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
 # srt lets every command write here, where all kernels and other programs meet.
 SHARED_WITH_ALL = ["/tmp/claude", "/private/tmp/claude"]
 
@@ -37,16 +39,31 @@ def is_under(path, folder):
 
 
 def python_files():
-    """Where the interpreter and its packages are."""
-    return sorted({*map(os.path.realpath, (sys.prefix, sys.base_prefix, sys.executable)), sys.prefix, HERE})
+    """Where the interpreter and its packages are, those that it shares with another environment among them."""
+    packages = [folder for folder in sys.path if os.path.basename(folder) in ("site-packages", "dist-packages")]
+    places = (sys.prefix, sys.base_prefix, sys.executable, *filter(os.path.isdir, packages))
+    return sorted({*map(os.path.realpath, places), sys.prefix, HERE})
+
+
+def keep_from_importing(writable):
+    """No module of this process comes from where a kernel may write, such as a project that is installed in place."""
+    safe = python_files()
+    writable = [os.path.realpath(folder) for folder in writable]
+    sys.path[:] = [
+        folder
+        for folder in sys.path
+        if any(is_under(os.path.realpath(folder), place) for place in safe)
+        or not any(is_under(os.path.realpath(folder), place) for place in writable)
+    ]
 
 
 def bounded(words, memory):
-    """The command of bubblewrap with a size for what is memory and looks like a folder.
+    """The command of bubblewrap, isolated, and with a size for what is memory and looks like a folder.
 
     Such folders are small, but for /dev/shm, which has the limit of memory if there is one.
     """
-    result, before = [], None
+    bwrap, *words = words
+    result, before = [bwrap, *ISOLATED], None
     for word in words:
         if word == "--tmpfs":
             result += ["--size", "1048576"]
@@ -190,7 +207,7 @@ class Sandbox:
         os.mkdir(self._places, 0o711)
         self._give(self.helper_dir)
 
-    def start_helper(self, bwrap, *, on_violation, on_end):
+    def start_helper(self, *, on_violation, on_end):
         tools = self._settings["tools"]
         self._helper = Helper(
             self.identity.command(self._settings["helper"]),
@@ -202,7 +219,7 @@ class Sandbox:
         )
         self._helper.initialize(
             {
-                "bwrapPath": bwrap,
+                "bwrapPath": tools.get("bwrap"),
                 "socatPath": tools.get("socat"),
                 "ripgrepPath": tools["rg"],
                 "parentProxy": self.rules.get("parentProxy"),
@@ -251,22 +268,18 @@ class Sandbox:
             completed["allowWrite"] += completed["unixSockets"]
         return self._helper.wrap(kernel_id, f"exec {shlex.join(command)}", completed)
 
-    def launch_file(self, kernel_id, command, rules):
-        """Tells the launcher what to do; too long for an environment."""
+    def orders(self, kernel_id, command, rules):
+        """What `sandbox_launcher.py` is to do, in its own terms."""
         words = shlex.split(command)
         self._remember_placeholders(words)
-        path = self._launch_file(kernel_id)
-        launch = {
-            "command": shlex.join(bounded(words, rules["limits"].get("memory"))),
+        orders = {
+            "command": words if sandbox_macos.IS_HERE else bounded(words, rules["limits"].get("memory")),
             "ownDir": self.own_dir(kernel_id),
             "user": self._user,
             "paths": self.identity.paths,
             "pidFile": self._pid_file(kernel_id),
         }
-        # Whoever reads it knows a kernel's password for the proxy.
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            json.dump(launch, file)
-        return path
+        return json.dumps(orders).encode()
 
     def end(self, kernel_id):
         """A future of the end of a kernel's place, once the kernel itself is gone."""
@@ -276,12 +289,8 @@ class Sandbox:
         if sandbox_macos.IS_HERE:
             sandbox_macos.end(self._pid_file(kernel_id))
         # Not by Python's own functions: folders in folders in folders exceed its stack.
-        leftovers = [self.own_dir(kernel_id), self._launch_file(kernel_id)]
-        subprocess.run(["rm", "-rf", "--", *leftovers], stderr=subprocess.DEVNULL)
+        subprocess.run(["rm", "-rf", "--", self.own_dir(kernel_id)], stderr=subprocess.DEVNULL)
         self._helper.ended(kernel_id).result(20)
-
-    def _launch_file(self, kernel_id):
-        return os.path.join(self._runtime_dir, f"launch-{kernel_id}.json")
 
     def _pid_file(self, kernel_id):
         return os.path.join(self._runtime_dir, f"kernel-{kernel_id}.pid")

@@ -1,15 +1,14 @@
 """Starts a kernel in its sandbox. Runs outside of it, as the gateway's user, and becomes the sandbox.
 
-Usage: sandbox_launcher.py CONNECTION_FILE, with a file of JSON named by EFFECT_JUPYTER_LAUNCH:
-{"command": the sandboxed command for a shell, "ownDir": the kernel's folder, "user": {"uid", "gid"} or null,
-"paths": what that user has to see, "pidFile": see `sandbox_macos.py`}.
-Standard library only; started with `python -I -S`.
+Usage: sandbox_launcher.py CONNECTION_FILE, with JSON from standard input: {"command": the words of the sandboxed
+command, "ownDir": the kernel's folder, "user": {"uid", "gid"} or null, "paths": what that user has to see, "pidFile":
+see `sandbox_macos.py`}. Standard library only; started with `python -I -S` while its orders are still being made.
 """
 
+import _socket  # `socket` takes as long as all the rest
 import array
 import json
 import os
-import socket
 import sys
 
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
@@ -18,6 +17,7 @@ sys.dont_write_bytecode = True
 import sandbox_macos  # noqa: E402
 from sandbox_user import become  # noqa: E402
 
+
 CHANNELS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
 
@@ -25,7 +25,7 @@ def listen(connection):
     """The kernel's channels; the sandbox could not create them."""
     sockets = []
     for channel in CHANNELS:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         listener.bind(f"{connection['ip']}-{connection[channel]}")
         listener.listen(100)
         # ZeroMQ accepts until there is nobody left.
@@ -36,24 +36,22 @@ def listen(connection):
 
 def give(listeners, connection):
     """The end of a connection that holds the sockets and the description, to be standard output."""
-    here, there = socket.socketpair()
+    here, there = _socket.socketpair()
     descriptors = array.array("i", [listener.fileno() for listener in listeners])
-    here.sendmsg([json.dumps(connection).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+    here.sendmsg([json.dumps(connection).encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)])
     return there
 
 
 def main():
     with open(sys.argv[1]) as file:
         connection = json.load(file)
-    path = os.environ.pop("EFFECT_JUPYTER_LAUNCH")
-    with open(path) as file:
-        launch = json.load(file)
-    os.unlink(path)
-    environment = dict(os.environ)
-    if launch["user"] is not None:
+    with open(0) as orders:
+        launch = json.load(orders)
+    user, environment = launch["user"], dict(os.environ)
+    if user is not None:
         environment["HOME"] = os.path.join(launch["ownDir"], "home")
     if sandbox_macos.IS_HERE:
-        sandbox_macos.run(launch, sys.argv[1], environment, lambda: become(launch["user"], []))
+        sandbox_macos.run(launch, connection, environment, lambda: become(user, []))
     os.umask(0o077)
     there = give(listen(connection), connection)
     os.umask(0o022)
@@ -61,10 +59,10 @@ def main():
     os.dup2(null, 0)
     # Not standard input: with a socket there, bash takes itself for a remote shell and reads ~/.bashrc.
     os.dup2(there.fileno(), 1)
-    if launch["user"] is not None:
-        become(launch["user"], launch["paths"])
+    if user is not None:
+        become(user, launch["paths"])
     # All that is open here closes on exec, but for the three standard streams.
-    os.execve("/bin/sh", ["/bin/sh", "-c", f"exec {launch['command']}"], environment)
+    os.execve(launch["command"][0], launch["command"], environment)
 
 
 main()

@@ -4,10 +4,9 @@ There are no namespaces: a kernel makes its sockets itself, at the five paths th
 connection file in its own folder, and lives no longer than its gateway because its launcher stays and watches.
 """
 
+import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 
 IS_HERE = sys.platform == "darwin"
@@ -25,14 +24,18 @@ def sockets(runtime_dir, kernel_id):
     return [os.path.join(runtime_dir, f"kernel-{kernel_id}-ipc-{number}") for number in range(1, 6)]
 
 
-def run(launch, connection_file, environment, become):
+def run(launch, connection, environment, become):
     """Runs the sandboxed command as long as the gateway lives, and ends with its status."""
+    import subprocess
+
     gateway = os.getppid()
-    shutil.copyfile(connection_file, os.path.join(launch["ownDir"], CONNECTION_FILE))
+    connection_file = os.path.join(launch["ownDir"], CONNECTION_FILE)
+    with os.fdopen(os.open(connection_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        json.dump(connection, file)
     if launch["user"] is not None:
-        os.chown(os.path.join(launch["ownDir"], CONNECTION_FILE), launch["user"]["uid"], launch["user"]["gid"])
+        os.chown(connection_file, launch["user"]["uid"], launch["user"]["gid"])
     kernel = subprocess.Popen(
-        ["/bin/sh", "-c", f"exec {launch['command']}"],
+        launch["command"],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

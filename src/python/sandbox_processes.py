@@ -61,12 +61,25 @@ def birth(pid):
         return None
 
 
+def children(pid):
+    """The processes whose parent this one is."""
+    if not os.path.exists("/proc/thread-self/children"):
+        return [child for child, *_ in snapshot().get(pid, ())]
+    found = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                found += map(int, file.read().split())
+    except OSError:
+        pass  # it ended
+    return found
+
+
 def find_leader(sandbox, inner_pid):
     """The process below `sandbox` that has this number in the innermost namespace; None if there is none."""
-    children = snapshot()
     todo, found = [sandbox], {}
     while todo:
-        for child, *_ in children.get(todo.pop(), ()):
+        for child in children(todo.pop()):
             todo.append(child)
             try:
                 with open(f"/proc/{child}/status", "rb") as file:

@@ -4,8 +4,6 @@ As a program: sandbox_user.py IDENTITY COMMAND ..., where IDENTITY is a JSON obj
 COMMAND as that user.
 """
 
-import ctypes
-import json
 import os
 import stat
 import sys
@@ -44,6 +42,8 @@ def reveal(user, paths):
             hidden.setdefault(closed, []).append(path)
     if not hidden:
         return
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     check(libc, libc.unshare(CLONE_NEWNS), "unshare")
     check(libc, libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "/")
@@ -91,10 +91,14 @@ def make_place(path, descriptor):
 
 def check(libc, result, path):
     if result != 0:
+        import ctypes
+
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
 
 
 if __name__ == "__main__":
+    import json
+
     identity, *command = sys.argv[1:]
     identity = json.loads(identity)
     become(identity, identity["paths"])

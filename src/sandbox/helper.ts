@@ -74,7 +74,7 @@ async function initialize(
 async function wrap(kernel: string, command: string, rules: Rules): Promise<string> {
   const config = SandboxManager.getConfig()
   if (rules.unixSockets !== undefined && config !== undefined) {
-    // Not an option of a single command; kernels start one at a time.
+    // Not an option of a single command.
     const network = { ...config.network, allowUnixSockets: [...rules.unixSockets] }
     SandboxManager.updateConfig({ ...config, network })
   }
@@ -109,6 +109,9 @@ function end(kernel: string): void {
   SandboxManager.cleanupAfterCommand()
 }
 
+/** Commands are wrapped one after the other: what srt knows of the sockets on macOS is the same for all. */
+let wrapped: Promise<unknown> = Promise.resolve()
+
 async function answer(request: Request): Promise<void> {
   const { number } = request
   try {
@@ -116,7 +119,9 @@ async function answer(request: Request): Promise<void> {
       end(request.ended)
       say({ number })
     } else {
-      say({ number, command: await wrap(request.wrap, request.command, request.rules) })
+      const command = wrapped.then(() => wrap(request.wrap, request.command, request.rules))
+      wrapped = command.catch(() => undefined)
+      say({ number, command: await command })
     }
   } catch (error) {
     say({ number, error: messageOf(error) })
