@@ -139,8 +139,7 @@ export const make: (
       })
       const url = `http://${reachable(host)}:${process.port}`
       const { kernelEnv } = process
-      // More would start no sooner, on few cores.
-      const connection = yield* Connection.make({ url, token }, { kernelEnv, sandbox, startsAtOnce: 4 })
+      const connection = yield* Connection.make({ url, token }, { isOwn: true, kernelEnv, sandbox })
       yield* Effect.raceFirst(answers(connection), Effect.andThen(process.join, Effect.never)).pipe(
         Effect.timeoutOrElse({ duration: startTimeout, orElse: () => process.tooLate }),
       )

@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import type * as HttpClient from "effect/http/HttpClient"
 import type * as PubSub from "effect/PubSub"
 import * as Redacted from "effect/Redacted"
+import * as Hurry from "../jupyter/hurry.ts"
 import * as Rest from "../jupyter/rest.ts"
 import type { Rules } from "../sandbox/rules.ts"
 import type { Violation } from "../sandbox/violation.ts"
@@ -16,6 +17,8 @@ export interface Connection {
   readonly url: string
   /** The headers of every request and of the WebSocket's handshake. */
   readonly headers: Readonly<Record<string, string>>
+  /** How to get the next message early; `undefined` if the server does not keep it back. */
+  readonly hurry: Hurry.Hurry | undefined
   readonly rest: Rest.Rest
   /** The environment of kernels before a client adds its own. */
   readonly kernelEnv: Readonly<Record<string, string>>
@@ -48,17 +51,20 @@ export const make: (
     readonly headers?: Readonly<Record<string, string>> | undefined
     readonly kernelEnv?: Readonly<Record<string, string>>
     readonly sandbox?: Sandbox | undefined
-    readonly startsAtOnce?: number
+    /** Whether it is a gateway of this library. */
+    readonly isOwn?: boolean
   },
 ) => Effect.Effect<Connection, never, HttpClient.HttpClient> = Effect.fnUntraced(
-  function* ({ token, url }, { headers, kernelEnv = {}, sandbox, startsAtOnce = 1 } = {}) {
+  function* ({ token, url }, { headers, kernelEnv = {}, isOwn = false, sandbox } = {}) {
     const all = {
       ...headers,
       // Kernel Gateway knows the scheme `token` only, and a URL with the token would end up in logs.
       ...(token === undefined ? {} : { authorization: `token ${Redacted.value(token)}` }),
     }
-    const rest = yield* Rest.make({ url, headers: all, startsAtOnce })
-    return { url, headers: all, rest, kernelEnv, sandbox }
+    // Ours takes more, and more would start no sooner, on few cores.
+    const rest = yield* Rest.make({ url, headers: all, startsAtOnce: isOwn ? 4 : 1 })
+    const hurry = isOwn ? undefined : Hurry.make()
+    return { url, headers: all, rest, hurry, kernelEnv, sandbox }
   },
 )
 

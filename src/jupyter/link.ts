@@ -39,6 +39,8 @@ export interface LinkOptions {
   readonly session: string
   /** A peer that does not answer a ping before the next one is due counts as lost. */
   readonly pingInterval: Duration.Input
+  /** Whether to answer what arrived with a pong, which carries its acknowledgement; never by default. */
+  readonly hurries?: Effect.Effect<boolean>
   /** Subprotocols to offer; v1 by default, none for the legacy format. */
   readonly protocols?: ReadonlyArray<string>
 }
@@ -57,6 +59,9 @@ export interface Link {
 
 /** Larger messages cannot become a JavaScript string. */
 const maxPayload = 512 * 1024 * 1024
+
+/** Bytes that come in at once after which the operating system acknowledges at once, wherever the server is. */
+const largeArrival = 128 * 1024
 
 /** Opens a WebSocket, which closes with the scope. `takeHeld` tells whether reading was put off since it was asked last. */
 export const open: (
@@ -100,12 +105,19 @@ export const open: (
       isSilent = true
     },
   }))
+  const { hurries = Effect.succeed(false) } = options
+  const acknowledge = (frames: ReadonlyArray<string | Uint8Array>) => {
+    const bytes = frames.reduce((sum, { length }) => sum + length, 0)
+    return bytes >= largeArrival
+      ? Effect.void
+      : Effect.map(hurries, (hurry) => hurry ? websocket.pong() : undefined)
+  }
   const protocol = websocket.protocol === WireV1.subprotocol ? "v1" : "legacy"
   const bound = Duration.format(Duration.fromInputUnsafe(options.pingInterval))
   return {
     protocol,
     pull: Effect.mapError(
-      pull,
+      Effect.tap(pull, acknowledge),
       (error) =>
         isSilent
           ? new ChannelError({ detail: `The server did not answer a ping within ${bound}` })

@@ -86,12 +86,14 @@ export const make: (
       Effect.catchIf((error) => error.kind === "NotFound", () => notFound),
       Effect.ignore,
     )
+    const hurries = gateway.hurry === undefined ? {} : { hurries: yield* gateway.hurry.join }
     const connecting = Channel.make({
       url: gateway.url,
       headers: gateway.headers,
       kernelId,
       session,
       pingInterval: options.pingInterval,
+      ...hurries,
       onUnclaimed: (message) => {
         if (isDeath(message)) end(new KernelDied({ kernelId }))
         // Every client of a kernel hears of all its states; anything else was meant for somebody here.

@@ -63,6 +63,8 @@ export interface FakeServer {
   readonly requests: ReadonlyArray<string>
   /** Types of the messages that clients sent. */
   readonly received: ReadonlyArray<string>
+  /** How many pongs clients sent. */
+  readonly pongs: () => number
   /** Sends to all connections a message that answers nothing. */
   readonly broadcast: (type: string, content: JsonObject) => void
 }
@@ -78,6 +80,7 @@ export const make = (script: Script = {}): Effect.Effect<FakeServer, never, Scop
     let kernels = 0
     let sent = 0
     let handshakes = 0
+    let pongs = 0
 
     const nameOf = ({ method, url = "" }: IncomingMessage): string =>
       `${method} ${url.replace(/\?.*/, "").replace(/(\/api\/kernels\/)[^/]+/, "$1:id")}`
@@ -175,6 +178,7 @@ export const make = (script: Script = {}): Effect.Effect<FakeServer, never, Scop
       websockets.handleUpgrade(request, socket, head, (peer) => {
         peers.add(peer)
         peer.on("close", () => peers.delete(peer))
+        peer.on("pong", () => pongs++)
         peer.on("message", (data: Buffer, isBinary: boolean) => {
           const decoded = format === "v1"
             ? WireV1.decode(data)
@@ -189,6 +193,7 @@ export const make = (script: Script = {}): Effect.Effect<FakeServer, never, Scop
       url: `http://127.0.0.1:${port}`,
       requests,
       received,
+      pongs: () => pongs,
       broadcast: (type, content) => peers.forEach((peer) => peer.send(write(compose(type, content, {})))),
     }
   })
