@@ -148,6 +148,22 @@ layer(kernelLayer({ env: { GIVEN_TO_GATEWAY: "to the kernel" } }), slow)("Kernel
         assert.isAbove(texts(elements).length, 1)
       }))
 
+    it.effect("lines come soon and whole, one that takes its time before its end", () =>
+      Effect.gen(function* () {
+        const chunks = texts(
+          yield* collect(
+            (yield* Client).stream(
+              "import time\nfor i in range(200):\n    print('line', i)\n    time.sleep(0.002)\nprint('Wait', end='')\ntime.sleep(1)\nprint(' over')",
+            ),
+          ),
+        )
+        assert.isAbove(chunks.length, 5)
+        const parts = chunks.filter((chunk) => !chunk.endsWith("\n"))
+        assert.lengthOf(parts, 1)
+        assert.match(parts.join(), /Wait$/)
+        assert.strictEqual(chunks.at(-1), " over\n")
+      }))
+
     it.effect("ending the consumption early interrupts the kernel", () =>
       Effect.gen(function* () {
         const kernel = yield* Client

@@ -1,5 +1,6 @@
-"""IPython's kernel, made fit for programs: no output is cut in two, none is dropped, interrupts hit the code alone."""
+"""IPython's kernel, made fit for programs: output comes early and in lines, none is dropped, interrupts hit the code alone."""
 
+import functools
 import signal
 import time
 
@@ -12,28 +13,46 @@ from traitlets import default
 
 
 class Stream(OutStream):
-    """Ignores timers that were set for output that has been flushed since.
+    """Sends lines soon after they are written, and not the half of one that a `print` has just begun.
 
-    A `print` writes its text and its line break one after the other; such a timer cuts between the two.
+    ipykernel collects output for a fifth of a second and sends what is there then; timers that it set for output
+    which has been flushed since cut the next `print` between its text and its line break.
     """
 
     # Past ten seconds, which hundreds of megabytes can take, ipykernel complains within the output of the code.
     flush_timeout = 600
-    _due = 0.0
+    flush_interval = 0.01
+    # How long a line may be written, in seconds; prompts and dots of progress are such lines.
+    patience = 0.2
+    _since = 0.0
 
     def _schedule_flush(self):
         if not self._flush_pending:
-            self._due = time.monotonic() + self.flush_interval
-        super()._schedule_flush()
+            self._flush_pending = True
+            self._since = time.monotonic()
+            self.pub_thread.schedule(functools.partial(self._flush_later, self._since))
 
-    def flush(self):
-        self._due = 0.0
-        super().flush()
+    def _flush_later(self, since):
+        self._io_loop.call_later(self.flush_interval, self._flush_in_time, since)
 
-    def _flush(self):
-        # Timers may be early by as much as their clock is coarse.
-        if time.monotonic() >= self._due - 0.01:
-            super()._flush()
+    def _flush_in_time(self, since):
+        if not self._flush_pending or since != self._since:
+            return  # somebody flushed
+        if time.monotonic() < since + self.patience and self._is_within_line():
+            self._flush_later(since)
+        else:
+            self._flush()
+
+    def _is_within_line(self):
+        with self._buffer_lock:
+            return any(last_of(buffer) not in ("", "\n", "\r") for buffer in self._buffers.values())
+
+
+def last_of(buffer):
+    """The last character of what was written to a buffer, whose position is its end."""
+    end = buffer.tell()
+    buffer.seek(max(end - 1, 0))
+    return buffer.read(1)
 
 
 def interrupt_code(number, frame):
@@ -63,7 +82,8 @@ class KernelApp(IPKernelApp):
     @default("outstream_class")
     def _default_outstream_class(self):
         # These are private parts of ipykernel: where they are others, its own class will do.
-        fits = all(hasattr(OutStream, name) for name in ("_flush", "_schedule_flush"))
+        names = {*OutStream._schedule_flush.__code__.co_names, *OutStream._rotate_buffers.__code__.co_names}
+        fits = {"_flush_pending", "pub_thread", "schedule", "_buffer_lock", "_buffers"} <= names
         return f"{__name__}.Stream" if fits else "ipykernel.iostream.OutStream"
 
     def init_iopub(self, context):
