@@ -1,11 +1,29 @@
-/** Measures us and our peers side by side in one run, and prints the ratios as a table and as JSON. */
+/**
+ * Measures us and our peers side by side in one run, and prints the ratios as a table and as JSON.
+ *
+ * Usage: npm run bench [-- SECTION ...], where a section is one of those below; all of them by default.
+ */
 import { NodeRuntime } from "@effect/platform-node"
-import { Console, Effect } from "effect"
+import { Console, Effect, Layer } from "effect"
+import process from "node:process"
+import * as Platform from "../../src/platform.ts"
+import * as Execute from "./execute.ts"
+import * as Losses from "./losses.ts"
 import * as Sandbox from "./sandbox.ts"
-import { table } from "./table.ts"
+import * as Start from "./start.ts"
+import { type Row, table } from "./table.ts"
+
+const sections: Readonly<Record<string, Effect.Effect<ReadonlyArray<Row>, unknown, Platform.Platform>>> = {
+  execute: Execute.rows,
+  start: Start.rows,
+  sandbox: Sandbox.rows,
+  losses: Losses.rows,
+}
 
 Effect.gen(function* () {
-  const rows = yield* Sandbox.rows
+  const asked = process.argv.slice(2)
+  const chosen = Object.entries(sections).filter(([name]) => asked.length === 0 || asked.includes(name))
+  const rows = (yield* Effect.forEach(chosen, ([, rows]) => rows)).flat()
   yield* Console.log(table(rows))
   yield* Console.log(JSON.stringify(rows))
-}).pipe(NodeRuntime.runMain)
+}).pipe(Effect.provide(Layer.fresh(Platform.layer)), NodeRuntime.runMain)

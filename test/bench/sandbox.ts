@@ -2,27 +2,16 @@
  * What a sandbox costs: time from asking for a kernel to its first result, and memory of one more kernel, each
  * against kernels without a sandbox, interleaved in one run.
  */
-import { Duration, Effect, FileSystem, Layer, Scope } from "effect"
-import { readFileSync } from "node:fs"
+import { Effect, FileSystem, Scope } from "effect"
 import process from "node:process"
 import { KernelClient, KernelGateway, Sandbox } from "../../src/mod.ts"
-import * as Platform from "../../src/platform.ts"
 import { nobody, temporary } from "../support/kernel.ts"
-import { descendants, supervisors } from "../support/processes.ts"
-import { median, type Row } from "./table.ts"
+import { supervisors } from "../support/processes.ts"
+import { memoryBelow } from "./start.ts"
+import { inTurns, milliseconds, type Row } from "./table.ts"
 
 const rounds = 20
 const kernels = 8
-
-/** The memory of a process that it shares with nobody, and its part of what it shares, in MB. */
-function pss(pid: number): number {
-  try {
-    const kilobytes = /^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"))?.[1] ?? "0"
-    return Number(kilobytes) / 1024
-  } catch {
-    return 0
-  }
-}
 
 /** A gateway, and the memory of all that runs below it. */
 const started = Effect.fnUntraced(function* (options: KernelGateway.GatewayOptions) {
@@ -32,8 +21,7 @@ const started = Effect.fnUntraced(function* (options: KernelGateway.GatewayOptio
   const kernel = KernelClient.make().pipe(Effect.provideService(KernelGateway.KernelGateway, gateway))
   return {
     kernel,
-    memory: () =>
-      supervisor === undefined ? 0 : descendants(supervisor.pid).reduce((sum, { pid }) => sum + pss(pid), 0),
+    memory: () => supervisor === undefined ? 0 : memoryBelow(supervisor.pid),
   }
 })
 
@@ -43,8 +31,7 @@ type Gateway = Effect.Success<ReturnType<typeof started>>
 const first = ({ kernel }: Gateway) =>
   kernel.pipe(
     Effect.flatMap((kernel) => kernel.execute("1+1")),
-    Effect.timed,
-    Effect.map(([time]) => Duration.toMillis(time)),
+    milliseconds,
     Effect.scoped,
   )
 
@@ -61,10 +48,7 @@ const memory = Effect.fnUntraced(function* ({ kernel, memory }: Gateway) {
 })
 
 /** The rows of the table. */
-export const rows: Effect.Effect<
-  ReadonlyArray<Row>,
-  unknown
-> = Effect.gen(function* () {
+export const rows = Effect.gen(function* () {
   const fs = yield* FileSystem.FileSystem
   const workingDir = yield* temporary
   yield* fs.chmod(workingDir, 0o777)
@@ -73,11 +57,7 @@ export const rows: Effect.Effect<
   const sandboxed = yield* started({ workingDir, sandbox: user })
   yield* first(plain)
   yield* first(sandboxed)
-  const times = yield* Effect.forEach(
-    Array.from({ length: rounds }),
-    () => Effect.all([first(plain), first(sandboxed)]),
-  )
-  const [ours, theirs] = [median(times.map(([, time]) => time)), median(times.map(([time]) => time))]
+  const [theirs = NaN, ours = NaN] = yield* inTurns(rounds, [first(plain), first(sandboxed)])
   const [alone, inside] = [yield* memory(plain), yield* memory(sandboxed)]
   return [
     {
@@ -93,5 +73,5 @@ export const rows: Effect.Effect<
       theirs: alone,
       unit: "MB",
     },
-  ]
-}).pipe(Effect.scoped, Effect.provide(Layer.fresh(Platform.layer)))
+  ] satisfies ReadonlyArray<Row>
+}).pipe(Effect.scoped)
