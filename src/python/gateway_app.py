@@ -27,6 +27,7 @@ class Connection(ZMQChannelsWebsocketConnection):
     """Sends each message at once: Nagle's algorithm and delayed acknowledgements cost 40 ms a message."""
 
     is_new = False
+    _listening = None
 
     def connect(self):
         self.websocket_handler.set_nodelay(True)
@@ -59,8 +60,13 @@ class Connection(ZMQChannelsWebsocketConnection):
         if not self.is_new or self.kernel_manager.execution_state == "busy":
             return
         heard = asyncio.Event()
-        iopub = self.channels["iopub"]
-        iopub.on_recv(lambda _: heard.set())
+
+        def hear(_):
+            self._stop_listening()
+            heard.set()
+
+        self._listening = self.channels["iopub"]
+        self._listening.on_recv(hear)
         control = self.kernel_manager.connect_control()
         try:
             for pause in pauses(self.kernel_info_timeout):
@@ -68,12 +74,24 @@ class Connection(ZMQChannelsWebsocketConnection):
                 try:
                     return await asyncio.wait_for(heard.wait(), pause)
                 except asyncio.TimeoutError:
-                    if self.kernel_id not in self.multi_kernel_manager or iopub.closed():
+                    if self._listening is None or self.kernel_id not in self.multi_kernel_manager:
                         return
         finally:
             control.close()
-            if not iopub.closed():
-                iopub.stop_on_recv()
+            self._stop_listening()
+
+    def _stop_listening(self):
+        if self._listening is not None and not self._listening.closed():
+            self._listening.stop_on_recv()
+        self._listening = None
+
+    def disconnect(self):
+        was_listening = self._listening is not None
+        # What comes from now on is kept for whoever comes back.
+        self._stop_listening()
+        super().disconnect()
+        if was_listening:
+            self.channels = {}
 
 
 def pauses(total):
