@@ -1,6 +1,7 @@
 /** Fibers that are interrupted at any moment, executions that wait and are withdrawn. */
 import { assert, layer } from "@effect/vitest"
-import { Effect, Exit, Fiber, Random, Stream } from "effect"
+import { Effect, Exit, Fiber, Metric, Random, Stream } from "effect"
+import * as Metrics from "../src/kernel/metrics.ts"
 import { KernelClient } from "../src/mod.ts"
 import { kernelLayer, slow, text } from "./support/kernel.ts"
 
@@ -35,10 +36,13 @@ layer(kernelLayer(), slow)("interruption", (it) => {
   it.effect("at any moment of a short execution does too", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
-      for (const moment of [...moments, ...moments]) {
+      const before = yield* Metric.value(Metrics.ignored)
+      for (const moment of [...moments, ...moments, ...moments, ...moments]) {
         yield* cut(kernel.execute("print('old')"), moment / 4)
         yield* isClean(kernel, `after ${moment / 4} ms`)
       }
+      // An interrupt that hits the kernel while it writes a message makes it two that nobody understands.
+      assert.deepStrictEqual(yield* Metric.value(Metrics.ignored), before)
     }), 120_000)
 
   it.effect("at any moment of a stream does too", () =>

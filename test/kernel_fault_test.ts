@@ -113,6 +113,11 @@ const stoppable = {
   "a finally that takes a while": "import time\ntry:\n    time.sleep(60)\nfinally:\n    time.sleep(0.5)",
   "one swallowed KeyboardInterrupt":
     "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('swallowed')\n    time.sleep(60)",
+  "a command of the shell": "get_ipython().system('sleep 60')",
+  "a value that is shown":
+    "class Slow:\n    def __repr__(self):\n        import time; time.sleep(60)\nSlow()",
+  "a hook after the cell":
+    "import time\ndef hook(*_):\n    get_ipython().events.unregister('post_run_cell', hook)\n    time.sleep(60)\nget_ipython().events.register('post_run_cell', hook)",
 } as const
 
 /** Code that two interrupts do not stop; each ends by itself after a while. */
@@ -140,6 +145,13 @@ layer(kernelLayer(), slow)("code that is hard to interrupt", (it) => {
         assert.strictEqual(yield* text(kernel.execute("print('new')")), "new")
       }))
   }
+
+  it.effect("libraries find Python's own handler of interrupts", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.KernelClient
+      const code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+      assert.strictEqual(yield* text(kernel.execute(code)), "True")
+    }))
 
   for (const [what, code] of Object.entries(stubborn)) {
     it.effect(`code that ${what}: KernelUnresponsive within the bound, typed at once after it, usable when it ends`, () =>

@@ -1,13 +1,16 @@
 """IPython's kernel, made fit for programs: output comes early and in lines, none is dropped, interrupts hit the code alone."""
 
 import functools
+import inspect
 import signal
+import threading
 import time
 
 import zmq
 from ipykernel.iostream import OutStream
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
+from IPython.core.events import EventManager
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets import default
 
@@ -55,20 +58,77 @@ def last_of(buffer):
     return buffer.read(1)
 
 
-def interrupt_code(number, frame):
-    """Raises KeyboardInterrupt if it is the user's code that runs.
+class Interrupt:
+    """An interrupt is for the code of the user.
 
-    Anywhere else it would tear a message in two, swallow a reply, or end the kernel.
+    Anywhere else Python's own handler would tear a message in two, swallow a reply, or end the kernel: there it is
+    remembered for the code that is about to run.
     """
-    while frame is not None:
-        if frame.f_code is InteractiveShell.run_code.__code__:
+
+    came = False
+
+    @classmethod
+    def remember(cls, number, frame):
+        cls.came = True
+
+    @classmethod
+    def take(cls):
+        """Raises the one that came before the code did."""
+        if cls.came and threading.current_thread() is threading.main_thread():
+            cls.came = False
             raise KeyboardInterrupt
-        frame = frame.f_back
+
+    @classmethod
+    def is_remembered(cls):
+        """Whether it is for us to let interrupts through: other handlers have their reasons."""
+        is_main = threading.current_thread() is threading.main_thread()
+        return is_main and signal.getsignal(signal.SIGINT) == cls.remember
+
+
+def interruptible_code(run_code):
+    """IPython's own way to run code, with Python's own handler of interrupts."""
+
+    @functools.wraps(run_code)
+    async def run(self, *args, **kwargs):
+        Interrupt.take()
+        if not Interrupt.is_remembered():
+            return await run_code(self, *args, **kwargs)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return await run_code(self, *args, **kwargs)
+        finally:
+            signal.signal(signal.SIGINT, Interrupt.remember)
+
+    return run
+
+
+def interruptible_hooks(trigger):
+    """The same for what the user wants to run before and after each cell; drawing plots is such a hook."""
+
+    @functools.wraps(trigger)
+    def run(self, *args, **kwargs):
+        if not Interrupt.is_remembered():
+            return trigger(self, *args, **kwargs)
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            trigger(self, *args, **kwargs)
+        except KeyboardInterrupt:
+            pass  # between two of them
+        finally:
+            signal.signal(signal.SIGINT, Interrupt.remember)
+
+    return run
 
 
 class PythonKernel(IPythonKernel):
+    # Messages that lead to code of the user past IPython's way to run cells.
+    leading_to_code = frozenset(("comm_open", "comm_msg", "comm_close", "complete_request", "inspect_request"))
+
     def pre_handler_hook(self):
-        self.saved_sigint_handler = signal.signal(signal.SIGINT, interrupt_code)
+        kind = self.get_parent("shell").get("header", {}).get("msg_type")
+        Interrupt.came = False
+        handler = signal.default_int_handler if kind in self.leading_to_code else Interrupt.remember
+        self.saved_sigint_handler = signal.signal(signal.SIGINT, handler)
 
 
 class KernelApp(IPKernelApp):
@@ -76,8 +136,11 @@ class KernelApp(IPKernelApp):
     def _default_kernel_class(self):
         # These are private parts of ipykernel and IPython: where they are others, their own way will do.
         restores = "saved_sigint_handler" in IPythonKernel.post_handler_hook.__code__.co_names
-        fits = restores and hasattr(getattr(InteractiveShell, "run_code", None), "__code__")
-        return PythonKernel if fits else IPythonKernel
+        if not (restores and inspect.iscoroutinefunction(getattr(InteractiveShell, "run_code", None))):
+            return IPythonKernel
+        InteractiveShell.run_code = interruptible_code(InteractiveShell.run_code)
+        EventManager.trigger = interruptible_hooks(EventManager.trigger)
+        return PythonKernel
 
     @default("outstream_class")
     def _default_outstream_class(self):
