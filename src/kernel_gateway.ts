@@ -133,6 +133,8 @@ export const make: (
         onViolation: (kernelId, detail) =>
           sandbox === undefined ? Effect.void : report(sandbox.violations, violationOf(kernelId, detail)),
         env: variables,
+        // Nothing that is meant for untrusted code changes what runs outside of its sandbox.
+        ownEnv: sandbox === undefined ? variables : { ...inherited(), PATH: sandbox.host.path },
         token,
         logLevel,
         startTimeout,

@@ -78,11 +78,15 @@ attempt("grandparent", lambda: os.rename(${py(`${folder}/tools`)}, ${py(`${folde
         parent: "EBUSY",
         grandparent: "EBUSY",
       })
-      // What Python runs at every start, and what a library of the gateway imports if it is there.
+      const own = readdirSync(`${repository}/src/python`).flatMap((name) =>
+        name.endsWith(".py") ? [name.slice(0, -3)] : []
+      )
+      assert.include(own, "sandbox_check")
+      // What Python runs at every start, what a library of the gateway imports if it is there, and our own modules.
       yield* Effect.provideService(
         Effect.flatMap(attacker(), (kernel) =>
           kernel.execute(`
-for name in ("sitecustomize", "usercustomize", "rfc3987"):
+for name in ${py(["sitecustomize", "usercustomize", "rfc3987", ...own])}:
     with open(${py(`${folder}/tools/`)} + name + ".py", "w") as file:
         file.write(${py(`open(${py(`${folder}/outside.txt`)}, "w")`)})
 `)),

@@ -5,7 +5,7 @@ import { Execution, KernelClient, KernelGateway, PythonEnvironment, Sandbox } fr
 import * as Platform from "../src/platform.ts"
 import { nobody, slow, text } from "./support/kernel.ts"
 import { fakeProxy } from "./support/fake_proxy.ts"
-import { isRoot, sandboxLayer, sandboxUser, workspace } from "./support/sandbox.ts"
+import { entries, isRoot, sandboxLayer, sandboxUser, workspace } from "./support/sandbox.ts"
 
 const fetchCode = (url: string) => `
 import urllib.request
@@ -78,6 +78,27 @@ layer(sandboxLayer(), slow)("a sandbox", (it) => {
       assert.instanceOf(wide.reason, Execution.KernelStartFailed)
       assert.include(wide.message, `"allowNet[0]"`)
       assert.include(wide.message, `"example.org" is not allowed`)
+    }).pipe(Effect.scoped))
+
+  it.effect("may be strict for several kernels at once, wherever the settings of agents are", () =>
+    Effect.gen(function* () {
+      for (const files of [{}, { ".claude/commands/mine.md": "mine" }]) {
+        const workingDir = yield* workspace(files)
+        const sandbox = { ...sandboxUser, strict: true }
+        yield* Effect.gen(function* () {
+          const [one, two] = yield* Effect.all([KernelClient.make(), KernelClient.make()], { concurrency: 2 })
+          for (const kernel of [one, two]) {
+            for (const place of ["settings.json", "commands/planted.md"]) {
+              const error = yield* Effect.flip(kernel.execute(`open('.claude/${place}', 'w')`))
+              assert.strictEqual(error._tag, "ExecutionError", place)
+            }
+          }
+        }).pipe(Effect.scoped, Effect.provide(KernelGateway.layer({ workingDir, sandbox })))
+        assert.deepStrictEqual(
+          entries(workingDir).map((path) => path.slice(workingDir.length + 1)).sort(),
+          Object.keys(files).length === 0 ? [] : [".claude", ".claude/commands", ".claude/commands/mine.md"],
+        )
+      }
     }).pipe(Effect.scoped))
 
   it.effect("is not widened by a variable of the environment", () =>
@@ -154,6 +175,12 @@ describe("limits", () => {
         { memory: 4e8 },
         "with open('/dev/shm/x', 'wb') as file:\n for _ in range(50): file.write(bytes(10**7))",
         "OSError",
+      ],
+      [
+        "memory that is shared",
+        { memory: 4e8 },
+        "import ctypes\nif ctypes.CDLL(None, use_errno=True).shmget(0, 10**8, 0o1600) == -1:\n raise OSError(ctypes.get_errno(), 'shmget')",
+        "PermissionError",
       ],
       [
         "a fork bomb",

@@ -29,8 +29,10 @@ export interface ProcessOptions {
   readonly port: number
   /** Where kernels start. */
   readonly workingDir: string
-  /** The whole environment of the gateway and its kernels. */
+  /** The whole environment of the kernels. */
   readonly env: Readonly<Record<string, string>>
+  /** The whole environment of the gateway itself, but for its settings. */
+  readonly ownEnv: Readonly<Record<string, string>>
   readonly token: Redacted.Redacted<string>
   readonly logLevel: "Debug" | "Info" | "Warn" | "Error"
   readonly startTimeout: Duration.Input
@@ -82,7 +84,8 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
     secret: options.sandbox === undefined ? null : Redacted.value(options.sandbox.secret),
   }
   // Profiles and histories of kernels go with the gateway.
-  const kernelEnv = { IPYTHONDIR: `${runtimeDir}/ipython`, ...options.env }
+  const profile = { IPYTHONDIR: `${runtimeDir}/ipython` }
+  const kernelEnv = { ...profile, ...options.env }
   const closing = yield* Deferred.make<void>()
   const handle = yield* ChildProcess.make(
     // Seen from the directory below.
@@ -100,7 +103,8 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
       // Nothing is ever written: this pipe closes when our process dies, and the supervisor waits for that.
       stdin: "pipe",
       env: {
-        ...kernelEnv,
+        ...profile,
+        ...options.ownEnv,
         // Settings of the user do not change the gateway.
         JUPYTER_RUNTIME_DIR: runtimeDir,
         JUPYTER_PATH: runtimeDir,

@@ -17,19 +17,22 @@ import sys
 import tempfile
 import threading
 
-if sys.flags.no_site:
-    # A project that is installed in place can be one that a kernel writes to: no code of it runs at every start.
-    sys.modules["sitecustomize"] = sys.modules["usercustomize"] = None
-    site.main()
-
 FOLDER = os.path.dirname(os.path.abspath(__file__))
-# What is installed comes first: nothing in this folder is to be taken for it.
 sys.path.append(FOLDER)
-# Nor is it ours to write to.
+# It is not ours to write to.
 sys.dont_write_bytecode = True
 
 import sandbox_check  # noqa: E402
 import sandbox_host  # noqa: E402
+
+if sys.flags.no_site:
+    # A project that is installed in place can be one that a kernel writes to: no code of it runs at every start, and
+    # what is above is not looked for there.
+    sys.modules["sitecustomize"] = sys.modules["usercustomize"] = None
+    sys.path.remove(FOLDER)
+    site.main()
+    # What is installed comes first: nothing in this folder is to be taken for it.
+    sys.path.append(FOLDER)
 
 printing = threading.Lock()
 

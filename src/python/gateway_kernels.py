@@ -82,8 +82,9 @@ class SandboxedKernels(Kernels):
             raise HTTPError(403, f"{RULES} is not for requests to set") from None
         inside = {name: env.pop(name) for name in list(env) if INSIDE_ONLY.fullmatch(name)}
         kernel_id = kernel_id or self.new_kernel_id()
-        errors, ordering = Errors(), None
+        ordering = None
         ours, theirs = socket.socketpair()
+        errors = Errors()
         try:
             preparing = self.sandbox.prepare(kernel_id, rules, inside)
             # The launcher gets ready meanwhile.
@@ -111,7 +112,9 @@ class SandboxedKernels(Kernels):
             raise
         finally:
             if ordering is not None:
+                # It may still wait for the descriptor.
                 ordering.cancel()
+                await asyncio.wait([ordering])
             ours.close()
 
     def _log_last_words(self, kernel_id, errors):
@@ -140,7 +143,7 @@ class SandboxedKernels(Kernels):
     async def _wait_until_inside(self, kernel_id, errors):
         """A sandbox that cannot start ends at once, which nobody would notice for a minute."""
         deadline = time.monotonic() + self.start_bound
-        while (inner_pid := self.sandbox.started(kernel_id)) is None:
+        while (inner_pid := self._started(kernel_id)) is None:
             if kernel_id not in self or not await self.get_kernel(kernel_id).is_alive():
                 raise RuntimeError(errors.tail() or "It ended without a word")
             if time.monotonic() > deadline:
@@ -148,6 +151,12 @@ class SandboxedKernels(Kernels):
             await asyncio.sleep(0.002)
         if os.path.isdir("/proc/self"):
             self._leaders[kernel_id] = find_leader(self.get_kernel(kernel_id).provisioner.pid, inner_pid)
+
+    def _started(self, kernel_id):
+        try:
+            return self.sandbox.started(kernel_id)
+        except (OSError, ValueError) as error:
+            raise RuntimeError(f"It did not tell its number: {error}") from None
 
     async def interrupt_kernel(self, kernel_id, *args, **kwargs):
         leader = self._leaders.get(kernel_id)

@@ -85,6 +85,13 @@ def limits(given):
     return {names[name]: value for name, value in given.items()}
 
 
+def remove(folder):
+    """Not by Python's own functions: folders in folders in folders exceed its stack."""
+    for command in (["/bin/rm", "-rf"], ["/bin/chmod", "-R", "u+rwX"], ["/bin/rm", "-rf"]):
+        if os.path.lexists(folder):
+            subprocess.run([*command, "--", folder], stderr=subprocess.DEVNULL)
+
+
 class Identity:
     """Whom everything sandboxed runs as, and what it has to see."""
 
@@ -109,6 +116,7 @@ class Helper:
         self._pending = {}
         self._count = 0
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._on_violation = on_violation
         self._on_end = on_end
         self._ready = Future()
@@ -151,7 +159,8 @@ class Helper:
         return answer
 
     def _say(self, message):
-        with self._lock:
+        # Another one than for the answers: a helper that cannot speak does not listen either.
+        with self._writing:
             try:
                 self._process.stdin.write(json.dumps(message) + "\n")
                 self._process.stdin.flush()
@@ -195,6 +204,7 @@ class Sandbox:
         self.rules = settings["rules"]
         self.identity = Identity(settings, workspace)
         self._cleaner = ThreadPoolExecutor(1)
+        self._remover = ThreadPoolExecutor(1)
         self._user = settings["user"]
         self._workspace = workspace
         self._runtime_dir = runtime_dir
@@ -243,12 +253,16 @@ class Sandbox:
         return os.path.join(self._places, kernel_id)
 
     def started(self, kernel_id):
-        """The number that a kernel's process has in its sandbox, once it is there."""
+        """The number that a kernel's process has in its sandbox, once it is there; ValueError if it is none."""
         try:
-            with open(os.path.join(self.own_dir(kernel_id), "started")) as file:
-                return int(file.read())
+            # Code of the workspace may have run in there before: this may be a pipe, a link, or without end.
+            file = os.open(os.path.join(self.own_dir(kernel_id), "started"), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         except FileNotFoundError:
             return None
+        try:
+            return int(os.read(file, 16))
+        finally:
+            os.close(file)
 
     def prepare(self, kernel_id, rules, env):
         """A future of the sandboxed command of a kernel, whose folder is there afterwards.
@@ -288,8 +302,13 @@ class Sandbox:
     def _end(self, kernel_id):
         if sandbox_macos.IS_HERE:
             sandbox_macos.end(self._pid_file(kernel_id))
-        # Not by Python's own functions: folders in folders in folders exceed its stack.
-        subprocess.run(["rm", "-rf", "--", self.own_dir(kernel_id)], stderr=subprocess.DEVNULL)
+        trash = f"{self.own_dir(kernel_id)}.trash"
+        try:
+            os.rename(self.own_dir(kernel_id), trash)
+        except FileNotFoundError:
+            pass
+        # What a kernel left may be much; nobody waits for that.
+        self._remover.submit(remove, trash)
         self._helper.ended(kernel_id).result(20)
 
     def _pid_file(self, kernel_id):
@@ -317,14 +336,22 @@ class Sandbox:
             "denyWrite": [
                 *rules["denyWrite"],
                 *SHARED_WITH_ALL,
-                # srt denies parts of it, or all of it if it is not there: which is so for the first kernel only.
-                os.path.join(self._workspace, ".claude"),
+                *self._settings_of_agents(rules["strict"]),
                 *python_files(),
                 *self._settings["protected"],
                 site.getusersitepackages(),
                 self.helper_dir,
             ],
         }
+
+    def _settings_of_agents(self, strict):
+        """srt denies parts of this folder, or all of it if it is not there: which is so for the first kernel only.
+
+        In a strict sandbox it would make those parts within what is read-only already, and fail.
+        """
+        folder = os.path.join(self._workspace, ".claude")
+        parts = ("agents", "commands", "settings.json", "settings.local.json")
+        return [os.path.join(folder, part) for part in parts] if strict else [folder]
 
     def _give(self, folder):
         os.mkdir(folder, 0o700)

@@ -75,10 +75,11 @@ def forbid_what_leads_out():
     install([load(4), *on(architecture, numbers), ALLOW])
 
 
-def forbid_memory_files():
-    """Memory behind a file that nobody maps is no process's, and no limit counts it."""
-    memfd_create = {"x86_64": 319, "aarch64": 279}[os.uname().machine]
-    install([load(0), *on(memfd_create, [REFUSE]), ALLOW])
+def forbid_memory_of_nobody():
+    """Files in memory, shared memory and queues of messages are no process's: no limit counts them."""
+    memfd_create, shmget, msgget = {"x86_64": (319, 29, 68), "aarch64": (279, 194, 186)}[os.uname().machine]
+    refused = [line for number in (memfd_create, shmget, msgget) for line in on(number, [REFUSE])]
+    install([load(0), *refused, ALLOW])
 
 
 def install(program):
@@ -177,7 +178,7 @@ def main():
         connection, listeners = receive()
         connection_file = keep(connection)
         if "RLIMIT_DATA" in json.loads(limits):
-            forbid_memory_files()
+            forbid_memory_of_nobody()
     else:
         # See `sandbox_macos.py`, whose other half this is.
         connection_file, listeners = os.path.join(own_dir, "connection.json"), {}

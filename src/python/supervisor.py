@@ -161,7 +161,9 @@ def remove(runtime_dir):
         except OSError:
             pass
     # Not by Python's own functions: folders in folders in folders exceed its stack.
-    subprocess.run(["rm", "-rf", "--", runtime_dir], stderr=subprocess.DEVNULL)
+    for command in (["/bin/rm", "-rf"], ["/bin/chmod", "-R", "u+rwX"], ["/bin/rm", "-rf"]):
+        if os.path.lexists(runtime_dir):
+            subprocess.run([*command, "--", runtime_dir], stderr=subprocess.DEVNULL)
 
 
 def remove_abandoned(runtime_dir):

@@ -116,6 +116,8 @@ async function answer(request: Request): Promise<void> {
   const { number } = request
   try {
     if ("ended" in request) {
+      // A start that was given up may still be on its way.
+      await wrapped
       end(request.ended)
       say({ number })
     } else {

@@ -89,10 +89,16 @@ export const settings: (
     if (!isRoot && rules.user !== undefined && rules.user.uid !== process.geteuid?.()) {
       return yield* invalid("user", `Only root can become the user "${rules.user.uid}"; leave the key out`)
     }
-    const folders = path.split(":").filter((folder) =>
-      folder.startsWith("/") && !rules.allowWrite.some((writable) => isUnder(folder, writable))
+    const isWritable = (place: string) => rules.allowWrite.some((writable) => isUnder(place, writable))
+    const named = path.split(":").filter((folder) => folder.startsWith("/"))
+    const places = yield* Effect.forEach(
+      named,
+      (folder) => Effect.map(realPath(folder), (real) => ({ folder, real })),
     )
-    const tools = yield* find(Object.keys(needs), folders)
+    const folders = places.flatMap(({ folder, real }) =>
+      real === undefined || isWritable(real) ? [] : [folder]
+    )
+    const tools = yield* find(Object.keys(needs), { folders, isWritable })
     const missing = Object.keys(needs).filter((tool) => tools[tool] === undefined)
     if (missing.length > 0) {
       const reason = { tools: missing, packages: missing.map((tool) => needs[tool] ?? tool) }
@@ -101,6 +107,7 @@ export const settings: (
     const own = fileURLToPath(new URL("..", import.meta.url))
     const runtime = yield* runtimeDir
     const home = Platform.variable("HOME")
+    const virtualEnv = Platform.variable("VIRTUAL_ENV")
     return {
       rules,
       user: isRoot ? rules.user ?? null : null,
@@ -116,20 +123,37 @@ export const settings: (
         ...yield* modulesSeenFrom(own),
         process.execPath,
         cacheDir,
+        // Programs that are looked for by their name, here or by whoever works with the workspace later.
+        ...places.flatMap(({ real }) =>
+          real !== undefined && isWritable(real) && !rules.allowWrite.includes(real) ? [real] : []
+        ),
+        ...(virtualEnv === undefined ? [] : [virtualEnv]),
         ...(home === undefined ? [] : inHome.map((name) => `${home}/${name}`)),
       ],
     }
   },
 )
 
-/** The paths of programs; those that are nowhere are left out. */
-const find = Effect.fnUntraced(function* (names: ReadonlyArray<string>, folders: ReadonlyArray<string>) {
+/** Where a path leads; `undefined` if nothing is there. */
+const realPath = (path: string) =>
+  Effect.flatMap(FileSystem.FileSystem, (fs) => Effect.orElseSucceed(fs.realPath(path), () => undefined))
+
+/** The paths of programs; those that are nowhere, or where a kernel may write, are left out. */
+const find = Effect.fnUntraced(function* (
+  names: ReadonlyArray<string>,
+  { folders, isWritable }: {
+    readonly folders: ReadonlyArray<string>
+    readonly isWritable: (place: string) => boolean
+  },
+) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
   const found: Record<string, string> = {}
   for (const name of names) {
     for (const file of folders.map((folder) => path.join(folder, name))) {
-      if (found[name] === undefined && (yield* Effect.isSuccess(fs.access(file, { ok: true })))) {
+      const real = yield* realPath(file)
+      const isSafe = real !== undefined && !isWritable(real)
+      if (found[name] === undefined && isSafe && (yield* Effect.isSuccess(fs.access(file, { ok: true })))) {
         found[name] = file
       }
     }
