@@ -46,7 +46,7 @@ export interface KeeperOptions<K> {
 }
 
 /** What a keeper has now. */
-export interface Inventory extends Plan.Counts {
+export interface Inventory extends Omit<Plan.Counts, "probing"> {
   readonly sources: ReadonlyArray<
     { readonly name: string; readonly kernels: number; readonly isGone: boolean }
   >
@@ -73,6 +73,7 @@ interface Place<K> {
   /** Failures in a row. */
   failures: number
   isPaused: boolean
+  isProbed: boolean
   isGone: boolean
 }
 
@@ -111,6 +112,7 @@ export const make: <K extends Life>(
       kernels: 0,
       failures: 0,
       isPaused: false,
+      isProbed: false,
       isGone: false,
     }))
     const all = new Set<Held<K>>()
@@ -118,6 +120,7 @@ export const make: <K extends Life>(
     const line: Array<Request<K>> = []
     let busy = 0
     let starting = 0
+    let probing = 0
     let stopping = 0
     let isActive = true
     let isClosed = false
@@ -129,6 +132,7 @@ export const make: <K extends Life>(
       waiting: line.length,
       busy,
       starting,
+      probing,
       stopping,
     })
     /** Brings the metrics, which all pools of the process share, up to date. */
@@ -152,10 +156,12 @@ export const make: <K extends Life>(
         Deferred.doneUnsafe(request.answer, Exit.succeed(spare))
       }
       while (Plan.toStart(limits, counts(), isActive) > 0) {
-        const place = Plan.place(places)
+        const place = Plan.place(places, counts())
         if (place === undefined) break
         starting++
         place.kernels++
+        place.isProbed = place.failures > 0
+        if (place.isProbed) probing++
         fork(begin(place))
       }
       while (Plan.toRetire(limits, counts(), isActive) > 0) {
@@ -209,6 +215,7 @@ export const make: <K extends Life>(
 
     const begin = (place: Place<K>): Effect.Effect<void> =>
       Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
+        const { failures, isProbed } = place
         const own = yield* Scope.fork(scope)
         const exit = yield* Scope.provide(place.source.start, own).pipe(
           Effect.raceFirst(Effect.flatMap(Deferred.await(place.gone), (detail) => failed(detail))),
@@ -216,6 +223,10 @@ export const make: <K extends Life>(
           Effect.exit,
         )
         starting--
+        if (isProbed) {
+          probing--
+          place.isProbed = false
+        }
         if (Exit.isSuccess(exit) && exit.value.ended() === undefined && !isClosed) {
           place.failures = 0
           place.isPaused = false
@@ -223,7 +234,7 @@ export const make: <K extends Life>(
           return balance()
         }
         stopping++
-        if (!isClosed) yield* noteFailure(place, exit)
+        if (!isClosed) yield* noteFailure(place, { exit, failures })
         balance()
         yield* Scope.close(own, exit)
         stopping--
@@ -231,11 +242,16 @@ export const make: <K extends Life>(
         balance()
       }))
 
-    const noteFailure = (place: Place<K>, exit: Exit.Exit<K, KernelError>): Effect.Effect<void> =>
+    const noteFailure = (
+      place: Place<K>,
+      { exit, failures: before }: { readonly exit: Exit.Exit<K, KernelError>; readonly failures: number },
+    ): Effect.Effect<void> =>
       Effect.suspend(() => {
         const error = failureOf(exit)
-        const failures = ++place.failures
         lastFailure = error
+        // Starts that were under way together fail by the same cause.
+        if (place.failures !== before) return logFailure(place, error)
+        const failures = ++place.failures
         place.isPaused = true
         fork(Effect.delay(
           Effect.sync(() => {
@@ -247,8 +263,10 @@ export const make: <K extends Life>(
           Plan.pause(failures),
         ))
         if (places.every((each) => each.isGone || each.failures >= patience)) failAll(error)
-        return Effect.annotateLogs(Effect.logWarning(error.message), { gateway: place.source.name })
+        return logFailure(place, error)
       })
+    const logFailure = (place: Place<K>, error: KernelError): Effect.Effect<void> =>
+      Effect.annotateLogs(Effect.logWarning(error.message), { gateway: place.source.name })
 
     const noteEnd = (place: Place<K>, detail: string): void => {
       place.isGone = true
@@ -348,8 +366,8 @@ export const make: <K extends Life>(
     })
     yield* Effect.addFinalizer(() =>
       Effect.sync(() => {
-        failAll(failed("The pool is closed"))
         isClosed = true
+        failAll(failed("The pool is closed"))
         for (const spare of spares.splice(0)) spare.forget()
         for (const { kernel } of all) {
           kernel.end(new ExecutionAborted({ kernelId: kernel.id, detail: "The pool is closed" }))
@@ -366,7 +384,11 @@ export const make: <K extends Life>(
     return {
       take,
       inventory: () => ({
-        ...counts(),
+        warm: spares.length,
+        waiting: line.length,
+        busy,
+        starting,
+        stopping,
         sources: places.map(({ isGone, kernels, source: { name } }) => ({ name, kernels, isGone })),
       }),
     }

@@ -21,6 +21,8 @@ export interface Limits {
 export interface Counts {
   readonly warm: number
   readonly starting: number
+  /** Those of them on gateways that failed: nobody counts on them. */
+  readonly probing: number
   readonly busy: number
   readonly stopping: number
   readonly waiting: number
@@ -53,33 +55,47 @@ function goal(limits: Limits, { busy, waiting }: Counts, isActive: IsActive): nu
 
 /** How many kernels to start now. */
 export function toStart(limits: Limits, counts: Counts, isActive: IsActive): number {
-  const { busy, starting, stopping, warm } = counts
-  const missing = goal(limits, counts, isActive) - warm - starting
+  const { busy, probing, starting, stopping, warm } = counts
+  const expected = starting - probing
+  const missing = goal(limits, counts, isActive) - warm - expected
   const room = limits.max - warm - starting - busy - stopping
-  return Math.max(0, Math.min(missing, room, limits.startConcurrency - starting))
+  return Math.max(0, Math.min(missing, room, limits.startConcurrency - expected))
 }
 
 /** How many spares to let go now: those that `min` does not ask for, when nobody asked for long. */
 export function toRetire(limits: Limits, counts: Counts, isActive: IsActive): number {
   if (isActive) return 0
-  const { starting, warm } = counts
-  return Math.max(0, Math.min(warm, warm + starting - goal(limits, counts, isActive)))
+  const { probing, starting, warm } = counts
+  return Math.max(0, Math.min(warm, warm + starting - probing - goal(limits, counts, isActive)))
 }
 
 /** What counts when a gateway is chosen. */
 export interface Load {
   readonly kernels: number
   readonly isGone: boolean
+  /** Starts that failed, since the last one that did not. */
+  readonly failures: number
   /** It failed a moment ago. */
   readonly isPaused: boolean
+  /** A start is under way that shows whether it works again. */
+  readonly isProbed: boolean
 }
 
-/** Which gateway gets the next kernel: the one with the fewest, the first of several; none if none can. */
-export function place<G extends Load>(gateways: ReadonlyArray<G>): G | undefined {
-  return gateways.filter(({ isGone, isPaused }) => !isGone && !isPaused).reduce<G | undefined>(
+/**
+ * Which gateway gets the next kernel; none if none can. One that failed is tried again, by one start at a time, when
+ * nobody waits or when there is no other; else it is the one with the fewest kernels, the first of several.
+ */
+export function place<G extends Load>(
+  gateways: ReadonlyArray<G>,
+  { waiting }: { readonly waiting: number },
+): G | undefined {
+  const usable = gateways.filter(({ isGone, isPaused, isProbed }) => !isGone && !isPaused && !isProbed)
+  const doubtful = usable.find(({ failures }) => failures > 0)
+  if (doubtful !== undefined && waiting === 0) return doubtful
+  return usable.filter(({ failures }) => failures === 0).reduce<G | undefined>(
     (best, each) => best === undefined || each.kernels < best.kernels ? each : best,
     undefined,
-  )
+  ) ?? doubtful
 }
 
 /** How long to leave a gateway alone after so many failures in a row: from 100 ms to 10 seconds. */

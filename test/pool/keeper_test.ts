@@ -35,6 +35,7 @@ class FakeSource implements Keeper.Source<Fake> {
   readonly gone: Effect.Effect<string> = Deferred.await(this.ended)
   /** How the next starts end, if not well. */
   failure: string | undefined
+  startTime = 1000
   /** Starts in all, under way, and the most that there were at one time of these and of kernels. */
   starts = 0
   starting = 0
@@ -53,7 +54,7 @@ class FakeSource implements Keeper.Source<Fake> {
     const die = Effect.andThen(Effect.sleep(500), Effect.sync(() => this.alive.delete(fake.id)))
     const reason = (detail: string) => new Execution.KernelStartFailed({ kernelId: fake.id, detail })
     return Effect.acquireRelease(born, () => die).pipe(
-      Effect.andThen(Effect.sleep(1000)),
+      Effect.andThen(Effect.suspend(() => Effect.sleep(this.startTime))),
       Effect.andThen(
         Effect.suspend(() =>
           this.failure === undefined
@@ -249,7 +250,7 @@ describe("keeper", () => {
       const borrowers = yield* Effect.replicateEffect(borrow(keeper), 3)
       yield* pass(10_000)
       for (const { error } of borrowers) {
-        assert.strictEqual(yield* error, `The kernel "gateway 3" could not be started: no such kernel`)
+        assert.strictEqual(yield* error, `The kernel "gateway 4" could not be started: no such kernel`)
       }
       assert.match(yield* (yield* borrow(keeper)).error, /no such kernel/)
       const before = source.starts
@@ -335,6 +336,33 @@ describe("keeper", () => {
       for (let second = 0; second < 5; second++) yield* pass(1000)
       assert.isTrue(borrowers.every((borrower) => borrower.id()?.startsWith("b")))
       assert.strictEqual(a.alive.size, 0)
+    }))
+
+  it.effect("a gateway that hangs keeps nobody from the other one, and is used again when it works", () =>
+    Effect.gen(function* () {
+      const sources = [new FakeSource("a"), new FakeSource("b")]
+      const [a, b] = sources
+      if (a === undefined || b === undefined) return
+      a.failure = "no answer"
+      a.startTime = 30_000
+      const keeper = yield* make(sources, { limits: { min: 0, max: 8, warm: 1, startConcurrency: 2 } })
+      // The first ones find out.
+      yield* borrow(keeper)
+      yield* borrow(keeper)
+      yield* pass(31_000)
+      for (let turn = 0; turn < 20; turn++) {
+        const borrower = yield* borrow(keeper)
+        yield* pass(2000)
+        assert.match(borrower.id() ?? "nothing", /^b/)
+        yield* borrower.close
+        yield* pass(1000)
+      }
+      a.failure = undefined
+      a.startTime = 1000
+      yield* pass(60_000)
+      const [one, two] = [yield* borrow(keeper), yield* borrow(keeper)]
+      yield* pass(2000)
+      assert.include([one.id()?.[0], two.id()?.[0]], "a")
     }))
 
   it.effect("when it closes, who waits hears of it and no kernel is left, started or not", () =>

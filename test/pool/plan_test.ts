@@ -11,8 +11,15 @@ const Limits = Schema.Struct({
 })
 const limits = Arbitrary.schema(Limits).pipe(Arbitrary.map(Plan.limits))
 const counts = Arbitrary.schema(
-  Schema.Struct({ warm: upTo(5), starting: upTo(3), busy: upTo(5), stopping: upTo(3), waiting: upTo(9) }),
-)
+  Schema.Struct({
+    warm: upTo(5),
+    starting: upTo(3),
+    probing: upTo(3),
+    busy: upTo(5),
+    stopping: upTo(3),
+    waiting: upTo(9),
+  }),
+).pipe(Arbitrary.map((counts) => ({ ...counts, probing: Math.min(counts.probing, counts.starting) })))
 const many = { arbitrary: { runs: 500 } }
 
 const total = ({ busy, starting, stopping, warm }: Plan.Counts): number => busy + starting + stopping + warm
@@ -26,6 +33,7 @@ function settle(limits: Plan.Limits, counts: Plan.Counts, isActive: boolean): Pl
     waiting: counts.waiting - served,
     busy: counts.busy + served,
     starting: 0,
+    probing: 0,
     stopping: 0,
   }
   const change = Plan.toStart(limits, now, isActive) - Plan.toRetire(limits, now, isActive)
@@ -42,7 +50,7 @@ describe("plan", () => {
       assert.isAtLeast(starts, 0)
       if (starts === 0) return
       assert.isAtMost(total(counts) + starts, limits.max)
-      assert.isAtMost(counts.starting + starts, limits.startConcurrency)
+      assert.isAtMost(counts.starting - counts.probing + starts, limits.startConcurrency)
     },
     many,
   )
@@ -95,20 +103,36 @@ describe("plan", () => {
   })
 
   const Loads = Schema.Array(
-    Schema.Struct({ kernels: upTo(5), isGone: Schema.Boolean, isPaused: Schema.Boolean }),
+    Schema.Struct({
+      kernels: upTo(5),
+      failures: upTo(1),
+      isGone: Schema.Boolean,
+      isPaused: Schema.Boolean,
+      isProbed: Schema.Boolean,
+    }),
   )
-  it.prop("places a kernel where the fewest are, on a gateway that works", [Loads], ([loads]) => {
-    const usable = loads.filter(({ isGone, isPaused }) => !isGone && !isPaused)
-    const place = Plan.place(loads)
-    if (usable.length === 0) return assert.isUndefined(place)
-    assert.isDefined(place)
-    assert.strictEqual(
-      usable.find(({ kernels }) => kernels === place?.kernels),
-      place,
-      "the first of several",
-    )
-    assert.strictEqual(place?.kernels, Math.min(...usable.map(({ kernels }) => kernels)))
-  }, many)
+  it.prop(
+    "places a kernel where the fewest are, once those that failed are being tried",
+    [Loads, upTo(1)],
+    ([loads, waiting]) => {
+      const usable = loads.filter(({ isGone, isPaused, isProbed }) => !isGone && !isPaused && !isProbed)
+      const place = Plan.place(loads, { waiting })
+      if (usable.length === 0) return assert.isUndefined(place)
+      assert.isDefined(place)
+      const doubtful = usable.find(({ failures }) => failures > 0)
+      const reliable = usable.filter(({ failures }) => failures === 0)
+      if (doubtful !== undefined && (waiting === 0 || reliable.length === 0)) {
+        return assert.strictEqual(place, doubtful)
+      }
+      assert.strictEqual(
+        reliable.find(({ kernels }) => kernels === place?.kernels),
+        place,
+        "the first of several",
+      )
+      assert.strictEqual(place?.kernels, Math.min(...reliable.map(({ kernels }) => kernels)))
+    },
+    many,
+  )
 
   it("waits longer after each failure, and never longer than 10 seconds", () => {
     const pauses = Array.from({ length: 2000 }, (_, index) => Duration.toMillis(Plan.pause(index + 1)))
