@@ -96,8 +96,8 @@ export const make: (
       ...hurries,
       onUnclaimed: (message) => {
         if (isDeath(message)) end(new KernelDied({ kernelId }))
-        // Every client of a kernel hears of all its states; anything else was meant for somebody here.
-        else if (message.header.msg_type !== "status") count(Metrics.ignored)
+        // All clients of a kernel hear of its states; a fence may be answered when nobody needs it any more.
+        else if (!["status", "kernel_info_reply"].includes(message.header.msg_type)) count(Metrics.ignored)
       },
       onMalformed: (error) => {
         count(Metrics.ignored)
