@@ -25,10 +25,11 @@ export function memoryBelow(pid: number): number {
 
 const many = 32
 
-const ourNothing = KernelClient.make().pipe(
-  Effect.flatMap((kernel) => kernel.execute("1+1")),
-  Effect.provide(KernelGateway.layer()),
-)
+const ourNothing = Effect.flatMap(KernelGateway.make(), (gateway) =>
+  KernelClient.make().pipe(
+    Effect.flatMap((kernel) => kernel.execute("1+1")),
+    Effect.provideService(KernelGateway.KernelGateway, gateway),
+  ))
 const theirNothing = Effect.flatMap(
   Stock.start(),
   ({ url }) => Effect.flatMap(Raw.make(url), (raw) => raw.execute("1+1")),
