@@ -50,6 +50,8 @@ export interface Connection {
 /** The server tells of a death on one connection and of a missing kernel on another: the death has to win. */
 const confirmation: Duration.Input = "300 millis"
 
+const endedEarly = "It ended before it was ready"
+
 /** Starts a kernel and connects to it; with the scope the connection closes and the kernel is deleted. */
 export const make: (
   gateway: Gateway.Connection,
@@ -108,7 +110,12 @@ export const make: (
       onReconnected: () => count(Metrics.reconnects),
     }).pipe(
       Effect.mapError((error) =>
-        new KernelError({ reason: new KernelStartFailed({ kernelId, detail: error.message }) })
+        new KernelError({
+          reason: new KernelStartFailed({
+            kernelId,
+            detail: error.code === 404 ? `${endedEarly}: ${error.message}` : error.message,
+          }),
+        })
       ),
     )
     // A server that waits for a kernel to answer does not tell that it died meanwhile.
@@ -122,7 +129,7 @@ export const make: (
         dying,
         Effect.suspend(() =>
           new KernelError({
-            reason: new KernelStartFailed({ kernelId, detail: "It ended before it was ready" }),
+            reason: new KernelStartFailed({ kernelId, detail: endedEarly }),
           })
         ),
       ),
