@@ -47,6 +47,31 @@ attempt("rename", lambda: os.rename(${py(`${folder}/tools`)}, ${py(`${folder}/ol
       })
     }).pipe(Effect.scoped))
 
+  it.effect("by an active environment of Python that is not used", () =>
+    Effect.gen(function* () {
+      const folder = yield* workspace({ ".venv/bin/activate": "" })
+      yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          process.env["VIRTUAL_ENV"] = `${folder}/.venv`
+        }),
+        () => Effect.sync(() => delete process.env["VIRTUAL_ENV"]),
+      )
+      const gateway = yield* KernelGateway.make({ workingDir: folder, sandbox: sandboxUser })
+      const results = yield* on(
+        gateway,
+        Effect.flatMap(attacker(), (kernel) =>
+          outcomes(
+            kernel,
+            `
+attempt("python", lambda: write(${py(`${folder}/.venv/bin/python`)}))
+attempt("activate", lambda: write(${py(`${folder}/.venv/bin/activate`)}))
+attempt("beside", lambda: write(${py(`${folder}/plain.txt`)}))
+`,
+          )),
+      )
+      assert.deepStrictEqual(results, { python: "EROFS", activate: "EROFS", beside: "written" })
+    }).pipe(Effect.scoped))
+
   it.effect("by programs that are there already: none of a folder where a kernel may write is taken", () =>
     Effect.gen(function* () {
       const fs = yield* FileSystem.FileSystem

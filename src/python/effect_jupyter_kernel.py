@@ -1,4 +1,4 @@
-"""IPython's kernel, made fit for programs: output comes early and in lines, none is dropped, interrupts hit the code alone."""
+"""IPython's kernel, made fit for programs: output comes early, in lines and all of it, interrupts hit the code alone."""
 
 import functools
 import inspect

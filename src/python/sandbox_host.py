@@ -18,7 +18,6 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import sandbox_macos
-import sandbox_user
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # What Python reads besides its own files, and what a program that it starts needs to run at all.
@@ -256,7 +255,8 @@ class Sandbox:
         """The number that a kernel's process has in its sandbox, once it is there; ValueError if it is none."""
         try:
             # Code of the workspace may have run in there before: this may be a pipe, a link, or without end.
-            file = os.open(os.path.join(self.own_dir(kernel_id), "started"), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW
+            file = os.open(os.path.join(self.own_dir(kernel_id), "started"), flags)
         except FileNotFoundError:
             return None
         try:

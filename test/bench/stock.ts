@@ -1,6 +1,5 @@
 /** A Jupyter Kernel Gateway with its defaults, as everybody starts it who has no library for that. */
 import { Effect, Schedule } from "effect"
-import type * as Scope from "effect/Scope"
 import * as ChildProcess from "effect/process/ChildProcess"
 import { createServer } from "node:net"
 import process from "node:process"
@@ -41,6 +40,3 @@ export const start = Effect.fnUntraced(function* () {
   const stock: Stock = { url, pid: handle.pid }
   return stock
 })
-
-/** What {@link start} needs besides its effects. */
-export type Requirements = Scope.Scope
