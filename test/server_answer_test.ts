@@ -219,6 +219,31 @@ describe("while a client asks whether its kernel is alive", { concurrent: true }
     }))
 })
 
+describe("while a server is asked for pongs", { concurrent: true }, () => {
+  const handshakes = (server: Fake.FakeServer) =>
+    server.requests.filter((name) => name === "GET /api/kernels/:id/channels").length
+
+  it.live("one that is late by many pings, and by less than two seconds, keeps its connection", () =>
+    Effect.gen(function* () {
+      let asked = 0
+      const { kernel, server } = yield* Fake.client({
+        ping: (count) => {
+          asked = count
+          return count % 10 === 0
+        },
+      }, { pingInterval: "50 millis" })
+      yield* eventually(() => asked < 60 ? "not asked yet" : undefined)
+      assert.strictEqual(handshakes(server), 1)
+      assert.strictEqual((yield* kernel.execute("x")).text, "x")
+    }))
+
+  it.live("one that never answers is connected to anew", () =>
+    Effect.gen(function* () {
+      const { server } = yield* Fake.client({ ping: () => false }, { pingInterval: "50 millis" })
+      yield* eventually(() => handshakes(server) < 2 ? "still the first connection" : undefined)
+    }))
+})
+
 describe("many clients", () => {
   it.live("leave the process's own streams alone", () =>
     Effect.gen(function* () {

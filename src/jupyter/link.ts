@@ -37,7 +37,7 @@ export interface LinkOptions {
   readonly kernelId: string
   /** Identifies the client to the server; the server keeps what a client of this id missed. */
   readonly session: string
-  /** A peer that does not answer a ping before the next one is due counts as lost. */
+  /** A peer that does not answer a ping before the next one is due, and within two seconds, counts as lost. */
   readonly pingInterval: Duration.Input
   /** Whether to answer what arrived with a pong, which carries its acknowledgement; never by default. */
   readonly hurries?: Effect.Effect<boolean>
@@ -62,6 +62,9 @@ const maxPayload = 512 * 1024 * 1024
 
 /** Bytes that come in at once after which the operating system acknowledges at once, wherever the server is. */
 const largeArrival = 128 * 1024
+
+/** A server that is only busy must not lose its connection, and the output on it, however often it is asked. */
+const patience = Duration.seconds(2)
 
 /** Opens a WebSocket, which closes with the scope. `takeHeld` tells whether reading was put off since it was asked last. */
 export const open: (
@@ -113,7 +116,7 @@ export const open: (
       : Effect.map(hurries, (hurry) => hurry ? websocket.pong() : undefined)
   }
   const protocol = websocket.protocol === WireV1.subprotocol ? "v1" : "legacy"
-  const bound = Duration.format(Duration.fromInputUnsafe(options.pingInterval))
+  const bound = Duration.format(Duration.max(Duration.fromInputUnsafe(options.pingInterval), patience))
   return {
     protocol,
     pull: Effect.mapError(
@@ -135,8 +138,8 @@ export const open: (
 })
 
 /**
- * Pings, and cuts the connection when the pong to the last ping is still missing at the next, unless something
- * else came: the pong waits behind all output that the server has ready.
+ * Pings, and cuts the connection when the pong to the last ping is still missing at the next, or at as many as take
+ * two seconds, unless something else came: the pong waits behind all output that the server has ready.
  */
 const keepAlive = (
   websocket: WebSocket,
@@ -147,7 +150,12 @@ const keepAlive = (
     readonly takeHeld: () => boolean
   },
 ) => {
+  const tolerated = Math.max(
+    1,
+    Math.ceil(Duration.toMillis(patience) / Duration.toMillis(Duration.fromInputUnsafe(interval))),
+  )
   let answered = true
+  let missed = 0
   let before = 0
   const onPong = () => {
     answered = true
@@ -159,8 +167,8 @@ const keepAlive = (
         if (websocket.readyState !== websocket.OPEN) return
         const now = bytesRead()
         // While nothing is read no pong is seen.
-        const isAlive = [answered, now > before, takeHeld()].includes(true)
-        if (!isAlive) {
+        missed = [answered, now > before, takeHeld()].includes(true) ? 0 : missed + 1
+        if (missed >= tolerated) {
           onSilence()
           return websocket.terminate()
         }

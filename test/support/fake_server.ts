@@ -50,6 +50,8 @@ export interface Script {
   readonly rest?: (name: string) => Reaction
   /** Called for each WebSocket handshake. */
   readonly handshake?: (count: number) => Reaction
+  /** Called for each ping; whether it is answered. All are by default. */
+  readonly ping?: (count: number) => boolean
   /** Called for each `execute_request`, in place of what a good kernel does. */
   readonly execute?: (conversation: Conversation) => void
   /** Called for each `kernel_info_request`, in place of what a good kernel does. */
@@ -81,6 +83,7 @@ export const make = (script: Script = {}): Effect.Effect<FakeServer, never, Scop
     let sent = 0
     let handshakes = 0
     let pongs = 0
+    let pings = 0
 
     const nameOf = ({ method, url = "" }: IncomingMessage): string =>
       `${method} ${url.replace(/\?.*/, "").replace(/(\/api\/kernels\/)[^/]+/, "$1:id")}`
@@ -166,6 +169,7 @@ export const make = (script: Script = {}): Effect.Effect<FakeServer, never, Scop
 
     const websockets = new WebSocketServer({
       noServer: true,
+      autoPong: false,
       handleProtocols: (offered) =>
         format === "v1" && offered.has(WireV1.subprotocol) ? WireV1.subprotocol : false,
     })
@@ -179,6 +183,9 @@ export const make = (script: Script = {}): Effect.Effect<FakeServer, never, Scop
         peers.add(peer)
         peer.on("close", () => peers.delete(peer))
         peer.on("pong", () => pongs++)
+        peer.on("ping", (data) => {
+          if (script.ping?.(++pings) ?? true) peer.pong(data)
+        })
         peer.on("message", (data: Buffer, isBinary: boolean) => {
           const decoded = format === "v1"
             ? WireV1.decode(data)
