@@ -223,7 +223,7 @@ describe("while a server is asked for pongs", { concurrent: true }, () => {
   const handshakes = (server: Fake.FakeServer) =>
     server.requests.filter((name) => name === "GET /api/kernels/:id/channels").length
 
-  it.live("one that is late by many pings, and by less than two seconds, keeps its connection", () =>
+  it.live("one that is late by many pings, and by less than 1.5 seconds, keeps its connection", () =>
     Effect.gen(function* () {
       let asked = 0
       const { kernel, server } = yield* Fake.client({

@@ -37,7 +37,7 @@ export interface LinkOptions {
   readonly kernelId: string
   /** Identifies the client to the server; the server keeps what a client of this id missed. */
   readonly session: string
-  /** A peer that does not answer a ping before the next one is due, and within two seconds, counts as lost. */
+  /** A peer that does not answer a ping before the next one is due, and within a second and a half, counts as lost. */
   readonly pingInterval: Duration.Input
   /** Whether to answer what arrived with a pong, which carries its acknowledgement; never by default. */
   readonly hurries?: Effect.Effect<boolean>
@@ -64,7 +64,7 @@ const maxPayload = 512 * 1024 * 1024
 const largeArrival = 128 * 1024
 
 /** A server that is only busy must not lose its connection, and the output on it, however often it is asked. */
-const patience = Duration.seconds(2)
+const patience = Duration.millis(1500)
 
 /** Opens a WebSocket, which closes with the scope. `takeHeld` tells whether reading was put off since it was asked last. */
 export const open: (
@@ -139,7 +139,7 @@ export const open: (
 
 /**
  * Pings, and cuts the connection when the pong to the last ping is still missing at the next, or at as many as take
- * two seconds, unless something else came: the pong waits behind all output that the server has ready.
+ * a second and a half, unless something else came: the pong waits behind all output that the server has ready.
  */
 const keepAlive = (
   websocket: WebSocket,
