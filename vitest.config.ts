@@ -26,6 +26,15 @@ export default defineConfig({
           env: { EFFECT_JUPYTER_TEST_SANDBOX: "1", TMPDIR: "/tmp/effect-jupyter-sandboxed" },
         },
       },
+      {
+        extends: true,
+        // The same for kernels that are started, where others are forked; in a sandbox they are, too.
+        test: {
+          name: "started",
+          include: ["kernel_client", "kernel_setup"].map((name) => `test/${name}_test.ts`),
+          env: { EFFECT_JUPYTER_TEST_STARTED: "1" },
+        },
+      },
     ],
     // Two cores: each file runs a gateway and kernels of its own.
     maxWorkers: 2,

@@ -78,6 +78,18 @@ export interface GatewayOptions {
   readonly sandbox?: boolean | Permissions.Permissions | Permissions.SettingsFile
   /** The interpreter; see {@link PythonEnvironment.Options} for the default. */
   readonly python?: PythonEnvironment.Options
+  /**
+   * Python modules that kernels have loaded when they start, for instance `["matplotlib.pyplot"]`: the first use of
+   * them takes no time, and kernels share their memory. None by default. A module that cannot be loaded fails the
+   * start. Kernels of a sandbox, which share nothing, and those on other systems than Linux load them when asked.
+   */
+  readonly preload?: ReadonlyArray<string>
+  /**
+   * Whether kernels are forked from one process that has everything loaded, which starts them in milliseconds. True
+   * by default; possible on Linux, outside of a sandbox, for kernels of Python whose own `env` changes nothing that
+   * Python or a library reads when it loads. Kernels of one gateway have the same seed of `hash` then.
+   */
+  readonly fork?: boolean
   /** What the gateway logs, see {@link make}; `"Warn"` by default. */
   readonly logLevel?: "Debug" | "Info" | "Warn" | "Error"
   /** Bound of the start, without the time that a managed environment takes; 30 seconds by default. */
@@ -138,6 +150,8 @@ export const make: (
         token,
         logLevel,
         startTimeout,
+        fork: options.fork ?? true,
+        preload: options.preload ?? [],
       })
       const url = `http://${reachable(host)}:${process.port}`
       const { kernelEnv } = process

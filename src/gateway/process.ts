@@ -36,6 +36,10 @@ export interface ProcessOptions {
   readonly token: Redacted.Redacted<string>
   readonly logLevel: "Debug" | "Info" | "Warn" | "Error"
   readonly startTimeout: Duration.Input
+  /** Whether kernels may be forked from a process that has loaded what they need. */
+  readonly fork: boolean
+  /** Modules that such kernels have loaded from the start. */
+  readonly preload: ReadonlyArray<string>
   readonly sandbox: {
     readonly host: HostSettings
     /** What a request has to know in order to say what a sandboxed kernel may do. */
@@ -80,6 +84,8 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
     workingDir: options.workingDir,
     runtimeDir,
     logLevel: options.logLevel.toUpperCase(),
+    fork: options.fork,
+    preload: options.preload,
     sandbox: options.sandbox?.host ?? null,
     secret: options.sandbox === undefined ? null : Redacted.value(options.sandbox.secret),
   }

@@ -2,17 +2,31 @@
 
 import functools
 import inspect
+import os
 import signal
+import sys
 import threading
 import time
 
-import zmq
-from ipykernel.iostream import OutStream
-from ipykernel.ipkernel import IPythonKernel
-from ipykernel.kernelapp import IPKernelApp
-from IPython.core.events import EventManager
-from IPython.core.interactiveshell import InteractiveShell
-from traitlets import default
+# Jupyter's debugger is of no use to programs, and takes longer to load than all the rest.
+has_debugger = "debugpy" in sys.modules
+sys.modules.setdefault("debugpy", None)
+
+import zmq  # noqa: E402
+from ipykernel.iostream import OutStream  # noqa: E402
+from ipykernel.ipkernel import IPythonKernel  # noqa: E402
+from ipykernel.kernelapp import IPKernelApp  # noqa: E402
+from IPython.core.events import EventManager  # noqa: E402
+from IPython.core.interactiveshell import InteractiveShell  # noqa: E402
+from traitlets import default  # noqa: E402
+
+try:
+    import ipykernel.debugger  # noqa: E402, F401
+except ImportError:
+    pass  # it has none
+if not has_debugger:
+    # The code of the user may have it all the same.
+    del sys.modules["debugpy"]
 
 
 class Stream(OutStream):
@@ -132,6 +146,16 @@ class PythonKernel(IPythonKernel):
 
 
 class KernelApp(IPKernelApp):
+    def parse_command_line(self, argv=None):
+        """There is nothing to parse, and Jupyter takes long to find that out."""
+        # The history goes with the kernel; a file for it takes longer to open, and would be that of all kernels.
+        self.config.HistoryManager.hist_file = ":memory:"
+
+    @default("parent_handle")
+    def _default_parent_handle(self):
+        # ipykernel reads it when it is imported, which is before a forked kernel has a parent.
+        return int(os.environ.get("JPY_PARENT_PID") or 0)
+
     @default("kernel_class")
     def _default_kernel_class(self):
         # These are private parts of ipykernel and IPython: where they are others, their own way will do.

@@ -1,8 +1,9 @@
 """Starts the gateway of one program, with a sandbox for its kernels if that is asked for.
 
 The environment variable EFFECT_JUPYTER_SETTINGS is a JSON object: {"host", "port", "workingDir", "runtimeDir",
-"logLevel", "sandbox": see `sandbox_host.py`, or null, "secret": what a request has to know that says what its
-kernel may do}. The token comes in KG_AUTH_TOKEN.
+"logLevel", "fork": whether kernels may be forked, "preload": modules that they have then, "sandbox": see
+`sandbox_host.py`, or null, "secret": what a request has to know that says what its kernel may do}. The token comes in
+KG_AUTH_TOKEN.
 
 Standard output has lines of JSON: {"port": ...} once the server listens, {"refused": {...}} if there can be no
 sandbox, {"violation": ..., "kernel": ...} for what a sandbox denied. Logs go to standard error. A port that is
@@ -22,6 +23,7 @@ sys.path.append(FOLDER)
 # It is not ours to write to.
 sys.dont_write_bytecode = True
 
+import gateway_zygote  # noqa: E402
 import sandbox_check  # noqa: E402
 import sandbox_host  # noqa: E402
 
@@ -67,8 +69,11 @@ def main():
     settings = json.loads(os.environ.pop("EFFECT_JUPYTER_SETTINGS"))
     # Jupyter never removes the temporary directories that it makes; there the supervisor does.
     tempfile.tempdir = settings["runtimeDir"]
-    sandbox = None
+    sandbox = zygote = None
     try:
+        # Kernels in a sandbox share nothing, and other systems than Linux do not like processes that are copies.
+        if settings["fork"] and settings["sandbox"] is None and sys.platform == "linux":
+            zygote = gateway_zygote.Zygote(settings["preload"], settings["workingDir"])
         if settings["sandbox"] is not None:
             sandbox = make_sandbox(
                 settings["sandbox"], settings["runtimeDir"], settings["workingDir"], settings["secret"]
@@ -85,7 +90,11 @@ def main():
         if settings["sandbox"] is None or isinstance(error, ImportError):
             raise
         refuse({"_tag": "StartFailed", "detail": str(error) or type(error).__name__, "output": []})
-    gateway_app.run(settings, sandbox, tell)
+    if zygote is not None and settings["preload"]:
+        zygote.wait_until_ready()
+        if zygote.refusal is not None:
+            sys.exit(zygote.refusal)
+    gateway_app.run(settings, sandbox, zygote, tell)
 
 
 main()

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 
+import gateway_forks
 import zmq
 from gateway_kernels import Kernels, SandboxedKernels, requested_env
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
@@ -145,7 +146,7 @@ def write_kernelspec(runtime_dir, launcher, is_sandboxed):
                 "language": "python",
                 # A signal to the sandbox would end it; `SandboxedKernels` knows whom to send it to.
                 "interrupt_mode": "message" if is_sandboxed else "signal",
-                "metadata": {"debugger": True},
+                "metadata": {"debugger": False},
             },
             file,
         )
@@ -175,11 +176,15 @@ def configuration(settings, kernels):
     return config
 
 
-def run(settings, sandbox, tell):
-    """Serves until the process ends; `sandbox` has a place for every kernel, or is None."""
+def run(settings, sandbox, zygote, tell):
+    """Serves until the process ends; `sandbox` has a place for every kernel, `zygote` forks them; either can be None."""
     give_each_kernel_its_environment()
     kernels = Kernels
-    launcher = [os.path.join(FOLDER, "kernel.py"), "-f"]
+    script = os.path.join(FOLDER, "kernel.py")
+    launcher = [script]
+    if zygote is not None:
+        kernels.zygote = zygote
+        gateway_forks.install(zygote, script)
     if sandbox is not None:
         kernels = SandboxedKernels
         kernels.sandbox = sandbox

@@ -27,7 +27,16 @@ INSIDE_ONLY = re.compile(
 class Kernels(SeedingMappingKernelManager):
     """Marks every process of a kernel, so that none outlives it: not one that left the process group either."""
 
+    zygote = None  # what kernels are forked from, if they are
+    loading_bound = 10.0
+
     async def start_kernel(self, *args, env=None, kernel_id=None, **kwargs):
+        # Whoever waits for it is faster than whoever does not.
+        deadline = time.monotonic() + self.loading_bound
+        while self.zygote is not None and self.zygote.is_loading():
+            if time.monotonic() > deadline:
+                self.zygote.give_up(f"Nothing was loaded within {self.loading_bound:g} s")
+            await asyncio.sleep(0.002)
         env = requested_env.get() if env is None else env
         # In the workspace, wherever the gateway itself is.
         kwargs["path"] = kwargs.get("path") or ""

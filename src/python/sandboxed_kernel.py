@@ -152,18 +152,6 @@ def adopt(listeners):
     zmq.Socket.bind = bind_or_adopt
 
 
-def leave_out_debugger():
-    """Nobody attaches a debugger to what nobody trusts; loading one takes longer than all of the sandbox."""
-    sys.modules["debugpy"] = None
-    try:
-        import ipykernel.debugger  # noqa: F401
-    except ImportError:
-        pass  # it has none
-    finally:
-        # The code of the user may have it all the same.
-        del sys.modules["debugpy"]
-
-
 def main():
     own_dir, limits, *command = sys.argv[1:]
     is_linux = sys.platform != "darwin"
@@ -185,12 +173,10 @@ def main():
     use_own_dir(own_dir)
     # In the sandbox's own count of processes.
     os.environ["JPY_PARENT_PID"] = str(os.getppid())
-    # The history goes with the kernel; a file for it takes a tenth of a second to make.
-    sys.argv[1:] = ["-f", connection_file, "--HistoryManager.hist_file=:memory:"]
+    sys.argv[1:] = [connection_file]
     # Only what is installed is imported, nothing from this folder but the kernel.
     folder = sys.path.pop(0)
     adopt(listeners)
-    leave_out_debugger()
     sys.path.append(folder)
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     from effect_jupyter_kernel import KernelApp
@@ -202,7 +188,7 @@ def main():
     with open(f"{started}.part", "w") as file:
         file.write(str(os.getpid()))
     os.rename(f"{started}.part", started)
-    KernelApp.launch_instance()
+    KernelApp.launch_instance(connection_file=connection_file)
 
 
 main()

@@ -19,6 +19,11 @@ const sandbox: KernelGateway.GatewayOptions = inSandbox
   ? { sandbox: { allowWrite: [tmpdir()], ...(process.geteuid?.() === 0 ? { user: nobody } : {}) } }
   : {}
 
+/** The run of the tests in which kernels are not forked. */
+const started: KernelGateway.GatewayOptions = Platform.variable("EFFECT_JUPYTER_TEST_STARTED") === undefined
+  ? {}
+  : { fork: false }
+
 /** One gateway and one kernel of it, for a file of tests. */
 export function kernelLayer(
   gateway: KernelGateway.GatewayOptions = {},
@@ -28,7 +33,7 @@ export function kernelLayer(
   Execution.KernelError | KernelGateway.GatewayError | Sandbox.SandboxError
 > {
   return KernelClient.layer(client).pipe(
-    Layer.provideMerge(KernelGateway.layer({ ...sandbox, ...gateway })),
+    Layer.provideMerge(KernelGateway.layer({ ...sandbox, ...started, ...gateway })),
     Layer.provideMerge(Platform.layer),
   )
 }

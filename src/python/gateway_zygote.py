@@ -1,0 +1,180 @@
+"""The gateway's side of `zygote.py`: kernels that are forked instead of started, and are processes like others.
+
+Whatever is in the way of a fork, the kernel is started plainly. Standard library only, and little of it: the zygote
+loads beside the gateway, and is to begin first.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+# Something has read these while the zygote was loading; only a new process would look again.
+READ_EARLY = re.compile(
+    "PYTHON.*|LD_.*|GLIBC_.*|MALLOC_.*|LANG|LANGUAGE|LC_.*|HOME|TMPDIR|XDG_.*|IPYTHON.*|JUPYTER_.*|MPL.*"
+    "|OMP_.*|GOMP_.*|KMP_.*|OPENBLAS_.*|GOTO_.*|MKL_.*|BLIS_.*|NUMEXPR_.*|VECLIB_.*|CUDA_.*|TF_.*|TORCH_.*",
+    re.DOTALL,
+)
+# A kernel's mark is written over the zygote's.
+MARK, MARK_LENGTH = "EFFECT_JUPYTER_KERNEL", 36
+# Seconds that a fork may take.
+PATIENCE = 2.0
+# More than a message of the system's sockets can be.
+LARGEST = 1024 * 1024
+
+
+class Zygote:
+    """Starts to load at once; `is_loading` tells whether it still does."""
+
+    def __init__(self, modules, cwd):
+        self._env = {name: value for name, value in os.environ.items() if not re.match("KG_|JUPYTER_", name)}
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)
+        with theirs:
+            descriptor = theirs.fileno()
+            self._process = subprocess.Popen(
+                [sys.executable, os.path.join(HERE, "zygote.py"), str(descriptor), *modules],
+                env={**self._env, "EFFECT_JUPYTER_GATEWAY": str(os.getpid()), MARK: "-" * MARK_LENGTH},
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                # Standard output is where the gateway talks to the program.
+                stdout=sys.stderr.fileno(),
+                pass_fds=[descriptor],
+            )
+        self._kernels = {}
+        # The number of the kernel that was asked for last; 0 if it ended before it was one.
+        self._forked = None
+        self.is_ready = False
+        # Why there will be no more forks; None as long as there may be.
+        self.failure = None
+        # The same if it is for a module that the user named.
+        self.refusal = None
+
+    def wait_until_ready(self):
+        """Blocks; for as long as loading takes."""
+        self._socket.setblocking(True)
+        while not self.is_ready and self.failure is None:
+            self._hear()
+        if self.failure is None:
+            self._socket.setblocking(False)
+
+    def is_loading(self):
+        self.listen()
+        return not self.is_ready and self.failure is None
+
+    def fork(self, argv, env, cwd):
+        """The process of a new kernel, or None if there can be none by this way."""
+        self.listen()
+        if self.failure is not None or not self.is_ready or self._reads_early(env):
+            return None
+        if len(env.get(MARK, "").encode()) != MARK_LENGTH:
+            return None
+        self._forked = None
+        if not self._tell(argv=argv, env=env, cwd=cwd):
+            return None
+        self._socket.settimeout(PATIENCE)
+        try:
+            while self._forked is None and self.failure is None:
+                self._hear()
+        finally:
+            if self.failure is None:
+                self._socket.setblocking(False)
+        if not self._forked:
+            return None
+        process = self._kernels[self._forked] = ForkedProcess(self._forked, self)
+        return process
+
+    def listen(self):
+        """Takes what has come."""
+        try:
+            while self.failure is None:
+                self._hear()
+        except BlockingIOError:
+            pass
+
+    def _reads_early(self, env):
+        names = filter(READ_EARLY.fullmatch, {*env, *self._env})
+        return any(env.get(name) != self._env.get(name) for name in names)
+
+    def _tell(self, **message):
+        try:
+            self._socket.send(json.dumps(message).encode())
+            return True
+        except OSError as error:
+            # Nothing is wrong with the next one if this one was too large.
+            print(f"A kernel is started plainly: {error}", file=sys.stderr)
+            return False
+
+    def _hear(self):
+        try:
+            data = self._socket.recv(LARGEST)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            return self.give_up(f"It did not answer: {error}")
+        message = json.loads(data) if data else {"failed": "It ended"}
+        if "refused" in message:
+            self.refusal = message["refused"]
+            self.give_up(self.refusal)
+        elif "failed" in message:
+            self.give_up(message["failed"])
+        elif "ready" in message:
+            self.is_ready = True
+        elif "pid" in message:
+            self._forked = message["pid"]
+        elif "exited" in message:
+            if message["exited"] not in self._kernels:
+                self._forked = 0
+            self._tell(reap=message["exited"])
+        elif "reaped" in message:
+            self._ended(message["reaped"], message["status"])
+
+    def _ended(self, pid, status):
+        process = self._kernels.pop(pid, None)
+        if process is not None:
+            process.returncode = os.waitstatus_to_exitcode(status)
+
+    def give_up(self, why):
+        """Its kernels end with it; whoever comes is started plainly."""
+        self.failure = why
+        print(f"Kernels are not forked: {why}", file=sys.stderr)
+        self._process.kill()
+        self._socket.close()
+        for pid in list(self._kernels):
+            self._ended(pid, signal.SIGKILL)
+
+
+class ForkedProcess:
+    """What Jupyter needs of `subprocess.Popen`, for a process that is no child of this one."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, pid, zygote):
+        self.pid = pid
+        self.returncode = None
+        self._zygote = zygote
+
+    def poll(self):
+        if self.returncode is None:
+            self._zygote.listen()
+        return self.returncode
+
+    def wait(self):
+        while self.poll() is None:
+            time.sleep(0.005)
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)

@@ -1,0 +1,189 @@
+"""The process that the kernels of a gateway are forked from: what all of them import is there already.
+
+Usage: zygote.py DESCRIPTOR MODULE ...
+
+DESCRIPTOR is a socket to the gateway, which keeps messages apart. Each is a JSON object; `gateway_zygote.py` has the
+other side. {"ready": true} goes out once the MODULEs are imported, {"failed": why} if there can be no kernels of this
+process, {"refused": why} if it is for a MODULE that cannot be imported. {"argv", "env", "cwd"} comes in for a kernel, which answers {"pid"} itself. When a kernel ends, {"exited": pid}
+goes out; its number stays taken until {"reap": pid} comes in, which is answered by {"reaped": pid, "status"}.
+"""
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+
+from kernel import die_with, load
+
+LARGEST = 1024 * 1024
+LOADED_BY_ALL = (
+    "IPython.core.completerlib IPython.core.debugger IPython.core.oinspect IPython.extensions.storemagic"
+    " IPython.utils.wildcard cProfile concurrent.futures.thread faulthandler pdb pstats sqlite3 stringprep"
+    " tornado.platform.asyncio unicodedata"
+).split()
+MARK = b"EFFECT_JUPYTER_KERNEL"
+
+
+def preload(modules):
+    """Imports what the user names, from the working directory too, as a kernel would."""
+    sys.path.insert(0, "")
+    # As the kernel will have it, which sets it too late for a matplotlib that is there already.
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except BaseException as error:
+            raise Refused(f'The module "{module}" could not be loaded: {type(error).__name__}: {error}') from None
+    sys.path.remove("")
+
+
+def warm_up():
+    """Loads what every kernel would load while it starts."""
+    from jupyter_client import localinterfaces
+
+    localinterfaces.localhost()
+    for module in LOADED_BY_ALL:
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            pass  # this version has none
+
+
+def check_for_threads():
+    """A thread is not in the copy, and what it held would be held for ever. Some libraries end theirs for a fork."""
+    if threading.active_count() > 1:
+        raise RuntimeError(f"There are threads: {', '.join(thread.name for thread in threading.enumerate())}")
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    count = len(os.listdir("/proc/self/task"))
+    if count > 1:
+        raise RuntimeError(f"Libraries keep {count - 1} threads of their own")
+
+
+class Refused(Exception):
+    """What the user asked for is not to be had."""
+
+
+class Control:
+    """The connection with the gateway."""
+
+    def __init__(self, descriptor):
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.set_inheritable(False)
+
+    def fileno(self):
+        return self._socket.fileno()
+
+    def tell(self, **message):
+        self._socket.send(json.dumps(message).encode())
+
+    def hear(self):
+        """The next message; None when the gateway is gone."""
+        message = self._socket.recv(LARGEST)
+        return json.loads(message) if message else None
+
+    def close(self):
+        self._socket.close()
+
+
+def serve(control, wakeup):
+    """Forks a kernel for each request; returns in the kernel only, with what it is to be."""
+    kernels = set()
+    while True:
+        ready, _, _ = select.select([control, wakeup], [], [])
+        if wakeup in ready:
+            os.read(wakeup, 512)
+            for pid in list(kernels):
+                # Its number stays taken, so that nobody signals another process by it.
+                if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                    kernels.remove(pid)
+                    control.tell(exited=pid)
+        if control in ready:
+            request = control.hear()
+            if request is None:
+                os._exit(0)
+            if "reap" in request:
+                pid, status = os.waitpid(request["reap"], 0)
+                control.tell(reaped=pid, status=status)
+                continue
+            pid = os.fork()
+            if pid == 0:
+                return request
+            kernels.add(pid)
+
+
+def mark(value):
+    """Writes the mark of a kernel to where the system shows the environment that a process was started with.
+
+    By it, what a kernel leaves behind is found, and a copy of the zygote has the zygote's.
+    """
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_void_p
+    ctypes.memmove(getenv(MARK), value.encode(), len(value))
+
+
+def become(kernel, zygote):
+    """From here on this process is as if it had just been started for the kernel."""
+    die_with(zygote)
+    mark(kernel["env"][MARK.decode()])
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(kernel["cwd"])
+    os.environ.clear()
+    os.environ.update(kernel["env"], JPY_PARENT_PID=str(zygote))
+    time.tzset()
+    tempfile.tempdir = None
+    # Python's own generators are seeded anew by every fork.
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+    sys.argv[:] = kernel["argv"]
+
+
+def main():
+    descriptor, *modules = sys.argv[1:]
+    die_with(int(os.environ.pop("EFFECT_JUPYTER_GATEWAY")))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = Control(int(descriptor))
+    app = load()
+    try:
+        preload(modules)
+        warm_up()
+        check_for_threads()
+    except Refused as error:
+        control.tell(refused=str(error))
+        sys.exit(1)
+    except RuntimeError as error:
+        control.tell(failed=str(error))
+        sys.exit(1)
+    wakeup, wakeup_writer = os.pipe()
+    os.set_blocking(wakeup_writer, False)
+    signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    gc.collect()
+    # Looking for garbage among what is here would only copy the pages that it lies on.
+    gc.freeze()
+    control.tell(ready=True)
+    zygote = os.getpid()
+    kernel = serve(control, wakeup)
+    signal.set_wakeup_fd(-1)
+    for end in (wakeup, wakeup_writer):
+        os.close(end)
+    become(kernel, zygote)
+    control.tell(pid=os.getpid())
+    control.close()
+    app.launch_instance(connection_file=sys.argv[1])
+
+
+main()
