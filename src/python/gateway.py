@@ -23,6 +23,7 @@ sys.path.append(FOLDER)
 # It is not ours to write to.
 sys.dont_write_bytecode = True
 
+import gateway_imports  # noqa: E402
 import gateway_zygote  # noqa: E402
 import sandbox_check  # noqa: E402
 import sandbox_host  # noqa: E402
@@ -78,8 +79,7 @@ def main():
             sandbox = make_sandbox(
                 settings["sandbox"], settings["runtimeDir"], settings["workingDir"], settings["secret"]
             )
-        # As if it were not installed: an optional format of jsonschema, whose grammar takes a second to build.
-        sys.modules.setdefault("rfc3987_syntax", None)
+        gateway_imports.defer()
         import gateway_app
 
         if sandbox is not None:

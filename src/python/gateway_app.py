@@ -163,6 +163,7 @@ def configuration(settings, kernels):
     # The client pings; a ping that a busy loop answers late would close the connection.
     config.KernelGatewayApp.ws_ping_interval = 0
     config.KernelGatewayApp.kernel_manager_class = kernels
+    config.SeedingMappingKernelManager.kernel_manager_class = "gateway_kernels.Manager"
     config.SeedingMappingKernelManager.root_dir = settings["workingDir"]
     # A kernel that does not end by itself is killed; whoever deleted it is not interested in it any more.
     config.KernelManager.shutdown_wait_time = 1.0

@@ -9,7 +9,7 @@ import socket
 import time
 from contextvars import ContextVar
 
-from kernel_gateway.services.kernels.manager import SeedingMappingKernelManager
+from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager, SeedingMappingKernelManager
 from sandbox_processes import Watch, find_leader, snapshot
 from tornado.web import HTTPError
 
@@ -22,6 +22,13 @@ RULES = "EFFECT_JUPYTER_SANDBOX"
 INSIDE_ONLY = re.compile(
     "LD_.*|GLIBC_TUNABLES|GCONV_PATH|MALLOC_.*|BASH.*|SHELLOPTS|ENV|PS4|SSH2?_CLIENT|NODE_.*|PYTHON.*", re.DOTALL
 )
+
+
+class Manager(KernelGatewayIOLoopKernelManager):
+    """One kernel; whether it has ended is looked at more often than ten times a second."""
+
+    async def _async_wait(self, pollinterval=0.005):
+        await super()._async_wait(pollinterval=min(pollinterval, 0.005))
 
 
 class Kernels(SeedingMappingKernelManager):

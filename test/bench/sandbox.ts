@@ -53,7 +53,8 @@ export const rows = Effect.gen(function* () {
   const workingDir = yield* temporary
   yield* fs.chmod(workingDir, 0o777)
   const user: Pick<Sandbox.Permissions, "user"> = process.geteuid?.() === 0 ? { user: nobody } : {}
-  const plain = yield* started({ workingDir })
+  // Kernels in a sandbox share nothing: each is started.
+  const plain = yield* started({ workingDir, fork: false })
   const sandboxed = yield* started({ workingDir, sandbox: user })
   yield* first(plain)
   yield* first(sandboxed)
