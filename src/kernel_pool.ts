@@ -150,6 +150,9 @@ export function make<E, R>(
   }).pipe(Effect.withSpan("KernelPool.make"))
 }
 
+/** About what a first small execution takes, which a start beside it would double. */
+const headStart: Duration.Input = "30 millis"
+
 /** How long a spare may take to show that it lives. */
 const checkBound: Duration.Input = "2 seconds"
 
@@ -193,6 +196,7 @@ const makeOver = Effect.fnUntraced(
       idleTimeToLive: options.idleTimeToLive ?? "5 minutes",
       acquireTimeout: options.acquireTimeout ?? "1 minute",
       maxWaiting: options.maxWaiting ?? 1000,
+      headStart,
     })
     return KernelPool.of({
       get: Effect.suspend(() => {

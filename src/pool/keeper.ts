@@ -43,6 +43,8 @@ export interface KeeperOptions<K> {
   readonly acquireTimeout: Duration.Input
   /** How many requests wait. */
   readonly maxWaiting: number
+  /** How long whoever just got a kernel has the machine for himself before one that nobody waits for is started. */
+  readonly headStart: Duration.Input
 }
 
 /** What a keeper has now. */
@@ -162,7 +164,8 @@ export const make: <K extends Life>(
         place.kernels++
         place.isProbed = place.failures > 0
         if (place.isProbed) probing++
-        fork(begin(place))
+        const isUrgent = line.length > 0 || busy === 0
+        fork(begin(place, isUrgent))
       }
       while (Plan.toRetire(limits, counts(), isActive) > 0) {
         const spare = spares.shift()
@@ -213,11 +216,13 @@ export const make: <K extends Life>(
       })
     }
 
-    const begin = (place: Place<K>): Effect.Effect<void> =>
+    const begin = (place: Place<K>, isUrgent: boolean): Effect.Effect<void> =>
       Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
         const { failures, isProbed } = place
         const own = yield* Scope.fork(scope)
-        const exit = yield* Scope.provide(place.source.start, own).pipe(
+        const { start } = place.source
+        const exit = yield* (isUrgent ? start : Effect.delay(start, options.headStart)).pipe(
+          Scope.provide(own),
           Effect.raceFirst(Effect.flatMap(Deferred.await(place.gone), (detail) => failed(detail))),
           restore,
           Effect.exit,

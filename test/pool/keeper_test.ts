@@ -80,6 +80,7 @@ const make = Effect.fnUntraced(function* (
     idleTimeToLive: "5 minutes",
     acquireTimeout: "1 minute",
     maxWaiting: 100,
+    headStart: 0,
     ...options,
   })
   // At the end of the test the clock goes on: kernels take time to be deleted.
@@ -132,6 +133,25 @@ describe("keeper", () => {
       yield* pass(1000)
       assert.deepStrictEqual(counted(keeper), { ...none, warm: 5 })
       assert.strictEqual(source.mostAlive, 5)
+    }))
+
+  it.effect("begins with what nobody waits for when the borrower has had a head start", () =>
+    Effect.gen(function* () {
+      const source = new FakeSource()
+      const keeper = yield* make([source], { limits: { min: 0, warm: 1, max: 3 }, headStart: 30 })
+      yield* pass(0)
+      assert.strictEqual(source.starts, 1, "nobody is there to be disturbed")
+      yield* pass(1000)
+      yield* borrow(keeper)
+      yield* pass(29)
+      assert.strictEqual(source.starts, 1)
+      assert.deepStrictEqual(counted(keeper), { ...none, busy: 1, starting: 1 })
+      yield* pass(1)
+      assert.strictEqual(source.starts, 2)
+      yield* borrow(keeper)
+      yield* borrow(keeper)
+      yield* pass(0)
+      assert.strictEqual(source.starts, 3, "somebody waits")
     }))
 
   it.effect("keeps spares beside the kernels in use, as far as max allows", () =>
