@@ -20,6 +20,8 @@ export interface Connection {
   /** How to get the next message early; `undefined` if the server does not keep it back. */
   readonly hurry: Hurry.Hurry | undefined
   readonly rest: Rest.Rest
+  /** Whether it is a gateway of this library, of which more is known than of others. */
+  readonly isOwn: boolean
   /** The environment of kernels before a client adds its own. */
   readonly kernelEnv: Readonly<Record<string, string>>
   /** The sandbox of its kernels; `undefined` if they have none, or if the server is not ours. */
@@ -64,7 +66,7 @@ export const make: (
     // Ours takes more, and more would start no sooner, on few cores.
     const rest = yield* Rest.make({ url, headers: all, startsAtOnce: isOwn ? 4 : 1 })
     const hurry = isOwn ? undefined : Hurry.make()
-    return { url, headers: all, rest, hurry, kernelEnv, sandbox }
+    return { url, headers: all, rest, isOwn, hurry, kernelEnv, sandbox }
   },
 )
 

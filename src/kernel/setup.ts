@@ -22,11 +22,17 @@ export interface SetupOptions {
   readonly workingDir: string | undefined
 }
 
-/** Reads the set-up code and gives what brings a kernel to its first execution. */
+/** Brings a kernel to its first execution; asks it for its language unless that is known to be Python. */
+export type Setup = (
+  connection: Connection,
+  known: { readonly isPython: boolean },
+) => Effect.Effect<void, KernelError>
+
+/** Reads the set-up code and gives what runs it. */
 export const load: (
   options: SetupOptions,
 ) => Effect.Effect<
-  (connection: Connection) => Effect.Effect<void, KernelError>,
+  Setup,
   never,
   FileSystem.FileSystem
 > = Effect.fnUntraced(function* (options: SetupOptions) {
@@ -38,10 +44,10 @@ export const load: (
     JSON.stringify(json)
   })})`
 
-  return Effect.fnUntraced(function* (connection: Connection) {
+  return Effect.fnUntraced(function* (connection: Connection, { isPython }) {
     const failed = (detail: string) =>
       new KernelError({ reason: new KernelStartFailed({ kernelId: connection.id, detail }) })
-    const language = yield* Effect.mapError(askLanguage(connection), failed)
+    const language = isPython ? "python" : yield* Effect.mapError(askLanguage(connection), failed)
     if (language !== "python") return
     const { raised, reply } = yield* Effect.mapError(runSilently(connection, code), failed)
     if (reply !== "ok") {

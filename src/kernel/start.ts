@@ -66,7 +66,9 @@ export const load: (
           startTimeout: initTimeout,
           pingInterval,
         })
-        yield* setup(connection)
+        // The default kernel of our own gateways.
+        const isPython = gateway.isOwn && kernelName === undefined
+        yield* setup(connection, { isPython })
         if (options.usageInterval !== undefined) yield* Usage.report(connection, options.usageInterval)
         return connection
       }).pipe(
