@@ -149,6 +149,22 @@ print(os.read(reader, 20).decode())`
       assert.strictEqual(yield* text(kernel.execute(hash)), yield* text(other.execute(hash)))
     }))
 
+  it.effect("are started if nothing is forked in time, and those that are there go on", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      yield* kernel.execute("x = 1")
+      const zygote = Number(yield* text(kernel.execute("import os; os.getppid()")))
+      yield* Effect.sync(() => process.kill(zygote, "SIGSTOP"))
+      const other = yield* KernelClient.make().pipe(
+        Effect.ensuring(Effect.sync(() => process.kill(zygote, "SIGCONT"))),
+      )
+      assert.isFalse(yield* isForked(other))
+      const next = yield* KernelClient.make()
+      assert.isTrue(yield* isForked(next))
+      for (const each of [kernel, other, next]) assert.strictEqual(yield* text(each.execute("6 * 7")), "42")
+      assert.strictEqual(yield* text(kernel.execute("print(x)")), "1")
+    }))
+
   it.effect("end with the process they are forked from, and others are started", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
