@@ -55,6 +55,23 @@ def warm_up():
             importlib.import_module(module)
         except ImportError:
             pass  # this version has none
+    if "matplotlib.pyplot" in sys.modules:
+        draw()
+
+
+def draw():
+    """Fonts and formats are looked for with the first plot. No figure of the user's: those are pyplot's."""
+    import io
+
+    import IPython.core.pylabtools
+    import matplotlib_inline.config  # noqa: F401
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    FigureCanvasAgg(figure)
+    figure.add_subplot().plot([0, 1])
+    figure.savefig(io.BytesIO(), format="png", bbox_inches="tight")
 
 
 def check_for_threads():
