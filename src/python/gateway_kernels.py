@@ -9,6 +9,7 @@ import socket
 import time
 from contextvars import ContextVar
 
+import gateway_relay
 from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager, SeedingMappingKernelManager
 from sandbox_processes import Watch, find_leader, snapshot
 from tornado.web import HTTPError
@@ -24,6 +25,7 @@ INSIDE_ONLY = re.compile(
 )
 
 
+import gateway_relay
 class Manager(KernelGatewayIOLoopKernelManager):
     """One kernel; whether it has ended is looked at more often than ten times a second."""
 
