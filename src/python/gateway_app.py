@@ -17,6 +17,7 @@ from jupyter_server.services.kernels.handlers import MainKernelHandler as Jupyte
 from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
 from kernel_gateway.gatewayapp import KernelGatewayApp
 from kernel_gateway.services.kernels.handlers import MainKernelHandler
+from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import HTTPError
@@ -183,6 +184,11 @@ def fits_server():
     )
 
 
+def fits_managers():
+    wait = KernelGatewayIOLoopKernelManager._async_wait
+    return asyncio.iscoroutinefunction(wait) and takes(wait, "self", "pollinterval") and uses(wait, "sleep")
+
+
 def patch():
     """Puts our ways in the places of Jupyter's where these are what ours were made for."""
     Connection.nudges = fits("connections that open at once", fits_connections)
@@ -222,7 +228,8 @@ def configuration(settings, kernels):
     # The client pings; a ping that a busy loop answers late would close the connection.
     config.KernelGatewayApp.ws_ping_interval = 0
     config.KernelGatewayApp.kernel_manager_class = kernels
-    config.SeedingMappingKernelManager.kernel_manager_class = "gateway_kernels.Manager"
+    if fits("kernels whose end is noticed soon", fits_managers):
+        config.SeedingMappingKernelManager.kernel_manager_class = "gateway_kernels.Manager"
     config.SeedingMappingKernelManager.root_dir = settings["workingDir"]
     # A kernel that does not end by itself is killed; whoever deleted it is not interested in it any more.
     config.KernelManager.shutdown_wait_time = 1.0

@@ -25,7 +25,6 @@ INSIDE_ONLY = re.compile(
 )
 
 
-import gateway_relay
 class Manager(KernelGatewayIOLoopKernelManager):
     """One kernel; whether it has ended is looked at more often than ten times a second."""
 
@@ -33,7 +32,7 @@ class Manager(KernelGatewayIOLoopKernelManager):
         await super()._async_wait(pollinterval=min(pollinterval, 0.005))
 
 
-class Kernels(SeedingMappingKernelManager):
+class Kernels(gateway_relay.Activity, SeedingMappingKernelManager):
     """Marks every process of a kernel, so that none outlives it: not one that left the process group either."""
 
     zygote = None  # what kernels are forked from, if they are

@@ -173,7 +173,7 @@ class Relay(ZMQChannelsWebsocketConnection):
         stream.send_multipart([DELIM, self.session.sign(parts[:4]), *parts])
 
 
-class Watch(MappingKernelManager):
+class Activity(MappingKernelManager):
     """Knows what kernels are doing without unpacking what they say, where `relays` allows that."""
 
     relays = False
