@@ -166,6 +166,13 @@ class PythonKernel(IPythonKernel):
         self.saved_sigint_handler = signal.signal(signal.SIGINT, handler)
 
 
+def uses(function, *names):
+    """Whether the code of the function, or of functions within it, mentions all of these names."""
+    code = function.__code__
+    inner = [constant.co_names for constant in code.co_consts if inspect.iscode(constant)]
+    return set(names) <= set().union(code.co_names, *inner)
+
+
 class KernelApp(IPKernelApp):
     def parse_command_line(self, argv=None):
         """There is nothing to parse, and Jupyter takes long to find that out."""
@@ -185,7 +192,7 @@ class KernelApp(IPKernelApp):
     @default("kernel_class")
     def _default_kernel_class(self):
         # These are private parts of ipykernel and IPython: where they are others, their own way will do.
-        restores = "saved_sigint_handler" in IPythonKernel.post_handler_hook.__code__.co_names
+        restores = uses(IPythonKernel.post_handler_hook, "saved_sigint_handler")
         sleeps = isinstance(getattr(IPythonKernel, "_execute_sleep", None), Float)
         if not (restores and sleeps and inspect.iscoroutinefunction(getattr(InteractiveShell, "run_code", None))):
             return IPythonKernel
@@ -196,9 +203,12 @@ class KernelApp(IPKernelApp):
     @default("outstream_class")
     def _default_outstream_class(self):
         # These are private parts of ipykernel: where they are others, its own class will do.
-        names = {*OutStream._schedule_flush.__code__.co_names, *OutStream._rotate_buffers.__code__.co_names}
-        names |= {*OutStream.flush.__code__.co_names, *OutStream._flush.__code__.co_names}
-        fits = {"_flush_pending", "pub_thread", "schedule", "_buffer_lock", "_buffers", "_flush"} <= names
+        fits = (
+            uses(OutStream._schedule_flush, "_flush_pending", "pub_thread", "schedule", "_io_loop")
+            and uses(OutStream._rotate_buffers, "_buffer_lock", "_buffers")
+            and uses(OutStream.flush, "pub_thread", "schedule", "_flush")
+            and uses(OutStream._flush, "_flush_pending", "echo", "_flush_buffers")
+        )
         return f"{__name__}.Stream" if fits else "ipykernel.iostream.OutStream"
 
     def init_iopub(self, context):

@@ -21,7 +21,7 @@ from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelMan
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import HTTPError
-from tornado.websocket import WebSocketHandler, WebSocketProtocol
+from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 from traitlets.config import Config
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -122,6 +122,12 @@ class Gateway(KernelGatewayApp):
 
     def init_http_server(self):
         if not self.listens:
+            if self.port == 0:
+                # Jupyter's own way does not tell which one the system chose.
+                [free, *others] = bind_sockets(0, self.ip)
+                self.port = free.getsockname()[1]
+                for listening in (free, *others):
+                    listening.close()
             return super().init_http_server()
         self.http_server = HTTPServer(self.web_app, max_buffer_size=MAX_FRAME)
         try:
@@ -165,7 +171,7 @@ def fits_sessions():
         and uses(stock._register_session, "_open_sessions", "session_key", "kernel_id", "session")
         and uses(WebSocketHandler.on_connection_close, "on_close")
         and uses(KernelWebsocketHandler.on_close, "connection", "disconnect")
-        and takes(WebSocketProtocol._abort, "self")
+        and takes(WebSocketProtocol13._abort, "self")
     )
 
 
