@@ -5,8 +5,8 @@ Usage: zygote.py DESCRIPTOR MODULE ...
 DESCRIPTOR is a socket to the gateway, which keeps messages apart. Each is a JSON object; `gateway_zygote.py` has the
 other side. {"ready": true} goes out once the MODULEs are imported, {"failed": why} if there can be no kernels of this
 process, {"refused": why} if it is for a MODULE that cannot be imported. {"request": number, "argv", "env", "cwd",
-"until"} comes in for a kernel, which answers {"pid", "request": number} itself, before that time. When a kernel ends, {"exited": pid, "code"} goes out;
-its number stays taken until {"reap": pid} comes in.
+"until"} comes in for a kernel, which answers {"pid", "request": number} itself, before that time. When a kernel ends,
+{"exited": pid, "code"} goes out; its number stays taken until {"reap": pid} comes in.
 """
 
 import ctypes
