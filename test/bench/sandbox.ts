@@ -7,7 +7,8 @@ import process from "node:process"
 import { KernelClient, KernelGateway, Sandbox } from "../../src/mod.ts"
 import { nobody, temporary } from "../support/kernel.ts"
 import { supervisors } from "../support/processes.ts"
-import { memoryBelow } from "./start.ts"
+import { memoryBelow } from "./memory.ts"
+import { quiet } from "./quiet.ts"
 import { inTurns, milliseconds, type Row } from "./table.ts"
 
 const rounds = 20
@@ -55,9 +56,11 @@ export const rows = Effect.gen(function* () {
   const user: Pick<Sandbox.Permissions, "user"> = process.geteuid?.() === 0 ? { user: nobody } : {}
   const plain = yield* started({ workingDir })
   const sandboxed = yield* started({ workingDir, sandbox: user })
-  yield* first(plain)
-  yield* first(sandboxed)
-  const [theirs = NaN, ours = NaN] = yield* inTurns(rounds, [first(plain), first(sandboxed)])
+  const [theirs = NaN, ours = NaN] = yield* inTurns(
+    rounds,
+    [first(plain), first(sandboxed)],
+    { before: quiet },
+  )
   const [alone, inside] = [yield* memory(plain), yield* memory(sandboxed)]
   return [
     {
