@@ -60,8 +60,11 @@ export const ipybox: Effect.Effect<(task: Task) => Effect.Effect<number>, unknow
   function* () {
     const checkout = process.env["IPYBOX"]
     if (checkout === undefined) return () => Effect.succeed(NaN)
-    const { python } = yield* PythonEnvironment.make({ packages: [`ipybox @ file://${checkout}`] })
-    const client = yield* start(python, "./ipybox.py")
+    const { python } = yield* PythonEnvironment.make({
+      // What it is built on does not work with mcp 2, and does not say so.
+      packages: [`ipybox @ file://${checkout}`, "mcp<2"],
+    })
+    const client = yield* start(python, "./ipybox_client.py")
     yield* client("execute")
     return client
   },
