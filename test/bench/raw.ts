@@ -13,6 +13,7 @@ interface Message {
     readonly text?: string
     readonly data?: Readonly<Record<string, string>>
     readonly evalue?: string
+    readonly status?: string
   }
 }
 
@@ -84,13 +85,21 @@ export const make = Effect.fnUntraced(function* (url: string, way: Way = {}) {
         const msg_id = randomUUID()
         let isIdle = way.endsWithReply === true
         let isReplied = false
+        let hasFailed = false
         const outputs: Array<Output> = []
         listeners.set(msg_id, (message) => {
           const { content, header } = message
           outputs.push(...texts(message).map((text) => ({ at: clock(), text })))
+          hasFailed ||= header.msg_type === "error"
+          // The reply tells of an exception once more, or for the first time.
+          if (content.status === "error" && !hasFailed) {
+            outputs.push({ at: clock(), text: content.evalue ?? "" })
+          }
           isReplied ||= header.msg_type === "execute_reply"
           isIdle ||= content.execution_state === "idle"
-          if (!isIdle || !isReplied) return
+          if (!isIdle || !isReplied) {
+            return
+          }
           listeners.delete(msg_id)
           resume(Effect.succeed(outputs))
         })
