@@ -73,12 +73,16 @@ function received({ outputs }: Cell, came: string): number {
   return count
 }
 
+/** IPython itself warns, within the output of a cell, when it has kept a thousand results. */
+const calm = `import warnings; warnings.filterwarnings("ignore", "Output cache limit")`
+
 /** Runs cells one after the other and counts. What comes besides the outputs of a cell makes it a wrong one. */
 const run = Effect.fnUntraced(function* <E>(
   execute: (code: string) => Effect.Effect<ReadonlyArray<string>, E>,
   count: number,
 ) {
   const total = { sent: 0, received: 0, wrong: 0 }
+  yield* execute(calm)
   for (let index = 0; index < count; index++) {
     const cell = cellOf(index)
     const came = (yield* execute(cell.code)).join("").replaceAll(/\s/g, "")
