@@ -86,18 +86,19 @@ export const rows = Effect.gen(function* () {
       direct("1+1"),
       ipybox("execute"),
     ])
+  const inIpyboxWay = yield* IpyboxWay.make(stock.url)
+  // Next, since ipybox loses its connection when it is left alone for some ten seconds.
+  const [timeout = NaN, timeoutWay = NaN, timeoutIpybox = NaN] = yield* inTurns(15, [
+    ourTimeout(ours),
+    Effect.map(IpyboxWay.timeOut(inIpyboxWay, { code: sleeping, deadline }), Duration.toMillis),
+    ipybox("timeout"),
+  ])
   // Each cell that prints leaves a timer behind in ipykernel, which flushes what later ones print before its time.
   const [late = NaN, lateRaw = NaN, lateAgain = NaN, lateAgainRaw = NaN] = yield* inTurns(5, [
     Effect.scoped(Effect.flatMap(client(own), ourLateness)),
     Effect.scoped(Effect.flatMap(Raw.make(stock.url), theirLateness)),
     ourLateness(ours),
     theirLateness(raw),
-  ])
-  const inIpyboxWay = yield* IpyboxWay.make(stock.url)
-  const [timeout = NaN, timeoutWay = NaN, timeoutIpybox = NaN] = yield* inTurns(15, [
-    ourTimeout(ours),
-    Effect.map(IpyboxWay.timeOut(inIpyboxWay, { code: sleeping, deadline }), Duration.toMillis),
-    ipybox("timeout"),
   ])
   const oursOfEight = yield* Effect.replicateEffect(client(own), 8)
   const rawOfEight = yield* Effect.replicateEffect(Raw.make(stock.url), 8)
