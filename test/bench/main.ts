@@ -7,6 +7,7 @@ import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer } from "effect"
 import process from "node:process"
 import * as Platform from "../../src/platform.ts"
+import * as Client from "./client.ts"
 import * as Execute from "./execute.ts"
 import * as Losses from "./losses.ts"
 import * as Sandbox from "./sandbox.ts"
@@ -15,6 +16,7 @@ import { type Row, table } from "./table.ts"
 
 const sections: Readonly<Record<string, Effect.Effect<ReadonlyArray<Row>, unknown, Platform.Platform>>> = {
   execute: Execute.rows,
+  client: Client.rows,
   start: Start.rows,
   sandbox: Sandbox.rows,
   losses: Losses.rows,
