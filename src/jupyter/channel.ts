@@ -14,9 +14,10 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
-import { ChannelError, type Link, type LinkOptions, open } from "./link.ts"
+import { type Link, type LinkOptions, open } from "./link.ts"
 import { type Message, parentId, request, type WireError } from "./message.ts"
 import * as Sequence from "./sequence.ts"
+import { ChannelError, type Frame } from "./socket.ts"
 
 /** Where and how to connect, and what to tell of it. */
 export interface ChannelOptions extends LinkOptions {
@@ -115,7 +116,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
     let held = false
     let wasHeld = false
 
-    const receive = (frame: string | Uint8Array): void => {
+    const receive = (frame: Frame): void => {
       const decoded = current.link.decode(frame)
       if (Result.isFailure(decoded)) return options.onMalformed(decoded.failure)
       const message = decoded.success
@@ -137,11 +138,13 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
     }
 
     /** Reads until the connection is cut. */
-    const read = ({ pull }: Link): Effect.Effect<never, ChannelError> =>
+    const read = ({ acknowledge, pull }: Link): Effect.Effect<never, ChannelError> =>
       pull.pipe(
         Effect.flatMap((frames) => {
           for (const frame of frames) receive(frame)
-          return held ? gate.await : Effect.void
+          if (held) return gate.await
+          // Nobody hurries who waits for nothing more.
+          return listeners.size > 0 ? acknowledge(frames) : Effect.void
         }),
         Effect.forever({ disableYield: true }),
       )

@@ -92,7 +92,7 @@ export const rows = Effect.gen(function* () {
     cost(Stream.runDrain(ours.stream(replay)), chunks),
     cost(raw.execute(replay), chunks),
   ])
-  const row = (what: string, [ours, theirs]: readonly [Cost?, Cost?], key: keyof Cost): Row => ({
+  const row = (what: string, [ours, theirs]: ReadonlyArray<Cost | undefined>, key: keyof Cost): Row => ({
     what: `${what}${key === "cpu" ? ", CPU time of the client" : ""}`,
     ours: ours?.[key] ?? NaN,
     theirs: theirs?.[key] ?? NaN,
