@@ -69,7 +69,7 @@ export interface Channel {
   readonly lost: Effect.Effect<never, ChannelError>
 }
 
-/** How many message ids are remembered to recognise a message that comes again after a reconnection. */
+/** At least so many message ids are remembered to recognise a message that comes again after a reconnection. */
 const remembered = 8192
 
 /** How long a restored connection may take to become quiet before new requests go out all the same. */
@@ -107,7 +107,9 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
     const listeners = new Map<string, Listener>()
     /** The requests among the listeners' that went out. */
     const sent = new Set<string>()
-    const seen = new Set<string>()
+    /** Numbers of the kernel's messages, and whole ids of others. */
+    let seen = new Set<string | number>()
+    let seenBefore = new Set<string | number>()
     const gate = yield* Latch.make(true)
     const connected = yield* Latch.make(true)
     const lost = yield* Deferred.make<never, ChannelError>()
@@ -120,8 +122,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       const decoded = current.link.decode(frame)
       if (Result.isFailure(decoded)) return options.onMalformed(decoded.failure)
       const message = decoded.success
-      if (seen.has(message.header.msg_id)) return
-      remember(message.header.msg_id)
+      if (isRepeated(message.header.msg_id)) return
       sequence = Sequence.observe(sequence, message, options.session)
       const listener = listeners.get(parentId(message) ?? "")
       if (listener === undefined) options.onUnclaimed(message)
@@ -131,10 +132,15 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       listeners.delete(id)
       sent.delete(id)
     }
-    const remember = (id: string): void => {
+    const isRepeated = (messageId: string): boolean => {
+      const id = Sequence.numberOf(sequence, messageId) ?? messageId
+      if (seen.has(id) || seenBefore.has(id)) return true
+      if (seen.size === remembered) {
+        seenBefore = seen
+        seen = new Set()
+      }
       seen.add(id)
-      if (seen.size <= remembered) return
-      for (const oldest of seen) return void seen.delete(oldest)
+      return false
     }
 
     /** Reads until the connection is cut. */

@@ -47,6 +47,9 @@ export interface Link {
 /** Bytes that come in at once after which the operating system acknowledges at once, wherever the server is. */
 const largeArrival = 128 * 1024
 
+/** Bytes that come in at once after which more is likely to follow: one acknowledgement does for all of a while. */
+const flood = 8 * 1024
+
 /** A server that is only busy must not lose its connection, and the output on it, however often it is asked. */
 const patience = Duration.millis(1500)
 
@@ -75,6 +78,22 @@ export const open: (
     },
   }))
   const { hurries = Effect.succeed(false) } = options
+  const scope = yield* Effect.scope
+  const pong = Effect.sync(() => {
+    isDue = false
+    if (websocket.readyState === websocket.OPEN) websocket.pong()
+  })
+  let isDue = false
+  const acknowledge = (frames: ReadonlyArray<Socket.Frame>): Effect.Effect<void> => {
+    const bytes = frames.reduce((sum, { length }) => sum + length, 0)
+    if (isDue || bytes >= largeArrival) return Effect.void
+    return Effect.flatMap(hurries, (hurry) => {
+      if (!hurry || bytes < flood) return hurry ? pong : Effect.void
+      isDue = true
+      return Effect.asVoid(Effect.forkIn(Effect.delay(pong, "1 millis"), scope))
+    })
+  }
+  const decodeV1 = WireV1.makeDecoder()
   const protocol = websocket.protocol === WireV1.subprotocol ? "v1" : "legacy"
   const bound = Duration.format(Duration.max(Duration.fromInputUnsafe(options.pingInterval), patience))
   return {
@@ -86,19 +105,15 @@ export const open: (
           ? new Socket.ChannelError({ detail: `The server did not answer a ping within ${bound}` })
           : error,
     ),
-    acknowledge: (frames) => {
-      const bytes = frames.reduce((sum, { length }) => sum + length, 0)
-      return bytes >= largeArrival
-        ? Effect.void
-        : Effect.map(hurries, (hurry) => hurry ? websocket.pong() : undefined)
-    },
+    acknowledge,
     decode: (frame) =>
-      protocol === "v1" && typeof frame !== "string" ? WireV1.decode(frame) : WireLegacy.decode(frame),
+      protocol === "v1" && typeof frame !== "string" ? decodeV1(frame) : WireLegacy.decode(frame),
     isOpen: () => websocket.readyState === websocket.OPEN,
     transmit: (message) =>
       Effect.try({
         try: () => websocket.send(protocol === "v1" ? WireV1.encode(message) : WireLegacy.encode(message)),
-        catch: (cause) => new Socket.ChannelError({ detail: String(cause) }),
+        catch: (cause) =>
+          new Socket.ChannelError({ detail: cause instanceof Error ? cause.message : String(cause) }),
       }),
   }
 })

@@ -26,7 +26,7 @@ const info = {
   language_info: { name: "fake", version: "1", mimetype: "", file_extension: "" },
 }
 /** With it a chunk in the binary format has 636 bytes. */
-const line = `${"A line of output, as long as lines of logs are. ".repeat(2)}${"x".repeat(28)}\n`
+const line = `${"A line of output, as long as lines of logs are. ".repeat(2)}${"x".repeat(44)}\n`
 
 /** All numbers have as many digits as these. */
 let sent = 1_000_000
