@@ -7,6 +7,7 @@ import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer } from "effect"
 import process from "node:process"
 import * as Platform from "../../src/platform.ts"
+import * as Client from "./client.ts"
 import * as Execute from "./execute.ts"
 import * as Losses from "./losses.ts"
 import * as Many from "./many.ts"
@@ -17,6 +18,7 @@ import { json, type Row, table } from "./table.ts"
 
 const sections: Readonly<Record<string, Effect.Effect<ReadonlyArray<Row>, unknown, Platform.Platform>>> = {
   execute: Execute.rows,
+  client: Client.rows,
   start: Start.rows,
   plot: Plot.rows,
   many: Many.rows,
