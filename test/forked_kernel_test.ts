@@ -100,9 +100,11 @@ print(random.random(), numpy.random.rand(), numpy.random.default_rng().random(),
       assert.lengthOf(images, 1)
     }).pipe(Effect.provide(Platform.layer)))
 
-  it.effect("share neither state nor descriptors", () =>
+  it.effect("share neither state nor descriptors, nor what was run in them", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Effect.all([KernelClient.make(), KernelClient.make()])
+      yield* a.execute("password = 'hunter2'")
+      assert.notInclude(yield* text(b.execute("%history -g")), "hunter2")
       yield* a.execute("import json, os; json.planted = x = 1; os.environ['PLANTED'] = '1'; os.chdir('/')")
       const code =
         "import json, os; print(hasattr(json, 'planted'), 'x' in globals(), 'PLANTED' in os.environ)"
