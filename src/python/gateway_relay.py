@@ -22,6 +22,8 @@ from tornado.websocket import WebSocketProtocol13
 from zmq.eventloop.zmqstream import ZMQStream
 
 V1 = "v1.kernel.websocket.jupyter.org"
+# Not as enumerations, whose operators take longer than a message.
+EVENTS, NOBLOCK, POLLIN = int(zmq.EVENTS), int(zmq.NOBLOCK), int(zmq.POLLIN)
 CHANNELS = ("iopub", "shell", "control", "stdin")
 # After these another kernel has its turn.
 MOST_MESSAGES = 64
@@ -92,7 +94,7 @@ class Channel(ZMQStream):
             if self._recv_callback is None or size > MOST_BYTES:
                 return
             try:
-                parts = self.socket.recv_multipart(zmq.NOBLOCK, copy=self._recv_copy)
+                parts = self.socket.recv_multipart(NOBLOCK, copy=self._recv_copy)
             except zmq.Again:
                 return
             size += sum(map(len, parts))
@@ -104,7 +106,7 @@ class Channel(ZMQStream):
         if track or callback is not None or kwargs or self.sending():
             return super().send_multipart(msg, flags, copy, track, callback, **kwargs)
         try:
-            self.socket.send_multipart(msg, flags | zmq.NOBLOCK, copy=copy)
+            self.socket.send_multipart(msg, flags | NOBLOCK, copy=copy)
         except zmq.Again:
             return super().send_multipart(msg, flags, copy)
         self._look_again()
@@ -112,7 +114,7 @@ class Channel(ZMQStream):
     def _look_again(self):
         """The descriptor does not tell of what came while the socket was used for something else."""
         if self.socket is not None and self._recv_callback is not None:
-            if self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            if self.socket.getsockopt(EVENTS) & POLLIN:
                 self.io_loop.add_callback(self._handle_events, self.socket, 0)
 
 
