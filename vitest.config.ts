@@ -19,7 +19,15 @@ export default defineConfig({
         test: {
           name: "sandboxed",
           // What a user sees of a kernel, once more with every kernel in a sandbox.
-          include: ["kernel_client", "kernel_setup", "interruption", "input", "kernel_fault", "values"].map((
+          include: [
+            "kernel_client",
+            "kernel_setup",
+            "interruption",
+            "input",
+            "kernel_fault",
+            "values",
+            "values_stream",
+          ].map((
             name,
           ) => `test/${name}_test.ts`),
           // Kernels may write below this TMPDIR: a sandbox is never given all of /tmp.
