@@ -12,12 +12,14 @@ import * as Losses from "./losses.ts"
 import * as Sandbox from "./sandbox.ts"
 import * as Start from "./start.ts"
 import { type Row, table } from "./table.ts"
+import * as Values from "./values.ts"
 
 const sections: Readonly<Record<string, Effect.Effect<ReadonlyArray<Row>, unknown, Platform.Platform>>> = {
   execute: Execute.rows,
   start: Start.rows,
   sandbox: Sandbox.rows,
   losses: Losses.rows,
+  values: Values.rows,
 }
 
 Effect.gen(function* () {
