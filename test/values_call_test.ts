@@ -2,7 +2,7 @@
 /** Values that go into a kernel, whatever is in them, and functions that are called with them. */
 import { assert, layer } from "@effect/vitest"
 import { BigDecimal, DateTime, Duration, Effect, Option, Schema } from "effect"
-import { KernelClient, Values } from "../src/mod.ts"
+import { KernelClient, KernelPool, Values } from "../src/mod.ts"
 import { kernelLayer, slow } from "./support/kernel.ts"
 import { prepared, utc } from "./support/values.ts"
 
@@ -128,5 +128,27 @@ layer(kernelLayer(), slow)("set and call", (it) => {
       assert.strictEqual(yield* ename("math:missing"), "AttributeError")
       assert.strictEqual(yield* ename("math:pi"), "TypeError")
       assert.strictEqual(yield* ename("len", [1, 2]), "TypeError")
+    }))
+
+  it.effect("kernels of a pool exchange values, and so does the spare that a reset takes", () =>
+    Effect.gen(function* () {
+      const pool = yield* KernelPool.make({ max: 2, setup: "x = 20" })
+      const kernel = yield* pool.get
+      assert.strictEqual(yield* kernel.evaluate("x + 1", Schema.Int), 21)
+      yield* kernel.set("x", 1)
+      yield* kernel.reset
+      assert.strictEqual(yield* kernel.evaluate("x + 1", Schema.Int), 21)
+    }))
+
+  it.effect("values of one kernel are not another's", () =>
+    Effect.gen(function* () {
+      const kernel = yield* Client
+      const other = yield* KernelClient.make()
+      yield* other.set("mine", 1)
+      yield* kernel.set("mine", 2)
+      assert.deepStrictEqual(
+        yield* Effect.forEach([other, kernel], (one) => one.evaluate("mine", Schema.Int), { concurrency: 2 }),
+        [1, 2],
+      )
     }))
 })

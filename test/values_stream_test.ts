@@ -179,6 +179,23 @@ layer(kernelLayer(), slow)("iterate", (it) => {
       assert.strictEqual(yield* kernel.evaluate("closed", Schema.Int), 2)
     }))
 
+  it.effect("interrupting the consumer at any moment leaves an idle kernel, and no iterator", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      for (const delay of [0, 1, 2, 5, 10, 20, 35, 50, 80, 120]) {
+        for (const expression of ["numbers()", "later()", "[bytes(1_000_000)] * 10**6"]) {
+          const fiber = yield* Effect.forkChild(Stream.runDrain(kernel.iterate(expression, Schema.Unknown)), {
+            startImmediately: true,
+          })
+          yield* Effect.sleep(delay)
+          const [, time] = yield* timed(Fiber.interrupt(fiber))
+          assert.isBelow(time, 10_000, `${expression} after ${delay} ms`)
+        }
+      }
+      const left = "len(__import__('sys').modules['effect_jupyter_values'].iterators)"
+      assert.strictEqual(yield* kernel.evaluate(left, Schema.Int), 0)
+    }))
+
   it.effect("a generator that does not close keeps nobody for ever", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()

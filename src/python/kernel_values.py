@@ -235,21 +235,23 @@ class Elements:
     async def pull(self, size, limit, arrow):
         encoder = Encoder(arrow)
         elements = []
-        done = False
         deadline = time.monotonic() + PATIENCE
+
+        def take(element):
+            """Whether there is room for more."""
+            self.count += 1
+            elements.append(encoder.text(element))
+            return len(elements) < size and encoder.bytes < limit and time.monotonic() < deadline
+
+        done = False
         try:
-            while len(elements) < size and encoder.bytes < limit:
-                if self.is_async:
-                    element = await anext(self.iterator)
-                else:
-                    with interruptible():
-                        element = next(self.iterator)
-                # The position of what has no encoding is of use too.
-                self.count += 1
+            if self.is_async:
+                while await self.take_next(take):
+                    pass
+            else:
                 with interruptible():
-                    elements.append(encoder.text(element))
-                if time.monotonic() > deadline:
-                    break
+                    while take(next(self.iterator)):
+                        pass
         except (StopIteration, StopAsyncIteration):
             done = True
         except Unsupported as error:
@@ -259,6 +261,11 @@ class Elements:
             # Also before an error: the elements are there.
             answer({"kind": "batch", "done": done}, f"[{','.join(elements)}]", encoder.buffers)
         return done
+
+    async def take_next(self, take):
+        element = await anext(self.iterator)
+        with interruptible():
+            return take(element)
 
     async def close(self):
         if inspect.isasyncgen(self.iterator):
