@@ -81,6 +81,8 @@ export function request(
     /** `"shell"` by default. */
     readonly channel?: ChannelName
     readonly parentHeader?: JsonObject
+    readonly metadata?: JsonObject
+    readonly buffers?: ReadonlyArray<Uint8Array>
   },
 ): Message {
   return {
@@ -93,21 +95,26 @@ export function request(
       version: protocolVersion,
     },
     parentHeader: options.parentHeader ?? {},
-    metadata: {},
+    metadata: options.metadata ?? {},
     content: options.content,
-    buffers: [],
+    buffers: options.buffers ?? [],
   }
 }
 
 /** The content of an `execute_request`. */
 export function executeContent(
   code: string,
-  options: { readonly silent: boolean; readonly allowStdin: boolean },
+  options: {
+    readonly silent: boolean
+    readonly allowStdin: boolean
+    /** Whether it counts and is remembered as a cell; true by default unless it is silent. */
+    readonly storeHistory?: boolean
+  },
 ): JsonObject {
   return {
     code,
     silent: options.silent,
-    store_history: !options.silent,
+    store_history: options.storeHistory ?? !options.silent,
     user_expressions: {},
     allow_stdin: options.allowStdin,
     // Executions are serialised here, so nothing may be aborted behind a failed one.

@@ -15,6 +15,7 @@ import * as Plot from "./plot.ts"
 import * as Sandbox from "./sandbox.ts"
 import * as Start from "./start.ts"
 import { json, type Row, table } from "./table.ts"
+import * as Values from "./values.ts"
 
 const sections: Readonly<Record<string, Effect.Effect<ReadonlyArray<Row>, unknown, Platform.Platform>>> = {
   execute: Execute.rows,
@@ -24,6 +25,7 @@ const sections: Readonly<Record<string, Effect.Effect<ReadonlyArray<Row>, unknow
   many: Many.rows,
   sandbox: Sandbox.rows,
   losses: Losses.rows,
+  values: Values.rows,
 }
 
 Effect.gen(function* () {
