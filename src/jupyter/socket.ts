@@ -105,7 +105,8 @@ function receive(websocket: WebSocket): Socket["pull"] {
   websocket.on("message", (data: Buffer, isBinary: boolean) => {
     // After everything that the same read of the socket brings.
     if (frames.length === 0) queueMicrotask(wake)
-    frames.push(isBinary ? data : data.toString())
+    // Not as a Buffer, whose `slice` is no copy.
+    frames.push(isBinary ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : data.toString())
     bytes += data.byteLength
     if (bytes >= highWaterMark) websocket.pause()
   })
