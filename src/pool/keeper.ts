@@ -43,7 +43,7 @@ export interface KeeperOptions<K> {
   readonly acquireTimeout: Duration.Input
   /** How many requests wait. */
   readonly maxWaiting: number
-  /** How long whoever just got a kernel has the machine for himself before one that nobody waits for is started. */
+  /** How long whoever just got a kernel has the machine for himself: before others start or end that nobody waits for. */
   readonly headStart: Duration.Input
 }
 
@@ -181,12 +181,12 @@ export const make: <K extends Life>(
     }
 
     /** Counts a kernel as one that goes, at once, and gives what deletes it. */
-    const drop = (held: Held<K>): Effect.Effect<void> => {
+    const drop = (held: Held<K>, pause: Duration.Input = 0): Effect.Effect<void> => {
       if (held.isDropped) return Effect.void
       held.isDropped = true
       all.delete(held)
       stopping++
-      return Scope.close(held.scope, Exit.void).pipe(
+      return Effect.andThen(Effect.sleep(pause), Scope.close(held.scope, Exit.void)).pipe(
         Effect.ensuring(Effect.sync(() => {
           stopping--
           held.place.kernels--
@@ -198,7 +198,8 @@ export const make: <K extends Life>(
     /** Takes a kernel back: it is used, or who was to have it has gone, and nobody else shall get it. */
     const takeBack = (held: Held<K>): Effect.Effect<void> => {
       busy--
-      const dropping = drop(held)
+      // Who takes another one in its place has a head start before its end, too.
+      const dropping = drop(held, line.length > 0 || isClosed ? 0 : options.headStart)
       balance()
       return dropping
     }
