@@ -142,4 +142,24 @@ describe("sequence", () => {
     assert.isUndefined(Sequence.missing(observe(Sequence.unknown, ids.map((id) => message(id)))))
     assert.isUndefined(Sequence.missing(Sequence.begin(Sequence.unknown)))
   })
+
+  it("the number of a message is what identifies it, once its kernel is known", () => {
+    const known = behind(10)
+    assert.strictEqual(Sequence.numberOf(known, `${origin}_12`), 12)
+    assert.strictEqual(Sequence.numberOf(Sequence.unknown, `${origin}_12`), 12)
+    for (
+      const id of [
+        origin,
+        `${origin}_`,
+        `${origin}_1x`,
+        `${origin}-12`,
+        `${origin}1_2`,
+        `other_1_12`,
+        "",
+        "_1",
+      ]
+    ) {
+      assert.isUndefined(Sequence.numberOf(known, id))
+    }
+  })
 })
