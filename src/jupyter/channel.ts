@@ -122,8 +122,9 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       const decoded = current.link.decode(frame)
       if (Result.isFailure(decoded)) return options.onMalformed(decoded.failure)
       const message = decoded.success
-      if (isRepeated(message.header.msg_id)) return
-      sequence = Sequence.observe(sequence, message, options.session)
+      const number = Sequence.numberOf(sequence, message.header.msg_id)
+      if (isRepeated(number ?? message.header.msg_id)) return
+      sequence = Sequence.observe(sequence, message, { number, session: options.session })
       const listener = listeners.get(parentId(message) ?? "")
       if (listener === undefined) options.onUnclaimed(message)
       else listener.onMessage(message, frame.length)
@@ -132,8 +133,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       listeners.delete(id)
       sent.delete(id)
     }
-    const isRepeated = (messageId: string): boolean => {
-      const id = Sequence.numberOf(sequence, messageId) ?? messageId
+    const isRepeated = (id: string | number): boolean => {
       if (seen.has(id) || seenBefore.has(id)) return true
       if (seen.size === remembered) {
         seenBefore = seen

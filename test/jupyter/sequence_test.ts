@@ -31,7 +31,11 @@ const idle = (number: number, parentHeader: Message["parentHeader"]): Message =>
   message(number, { type: "status", content: { execution_state: "idle" }, parentHeader })
 
 const observe = (start: Sequence.Sequence, messages: ReadonlyArray<Message>): Sequence.Sequence =>
-  messages.reduce((sequence, next) => Sequence.observe(sequence, next, session), start)
+  messages.reduce(
+    (sequence, next) =>
+      Sequence.observe(sequence, next, { session, number: Sequence.numberOf(sequence, next.header.msg_id) }),
+    start,
+  )
 
 /** A count that begins behind the message with this number. */
 const behind = (number: number): Sequence.Sequence =>
