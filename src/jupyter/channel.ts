@@ -4,7 +4,6 @@
  *
  * @module
  */
-import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -14,6 +13,7 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
+import { randomUUID } from "node:crypto"
 import { type Link, type LinkOptions, open } from "./link.ts"
 import { type Message, parentId, request, type WireError } from "./message.ts"
 import * as Sequence from "./sequence.ts"
@@ -122,8 +122,9 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       const decoded = current.link.decode(frame)
       if (Result.isFailure(decoded)) return options.onMalformed(decoded.failure)
       const message = decoded.success
-      if (isRepeated(message.header.msg_id)) return
-      sequence = Sequence.observe(sequence, message, options.session)
+      const number = Sequence.numberOf(sequence, message.header.msg_id)
+      if (isRepeated(number ?? message.header.msg_id)) return
+      sequence = Sequence.observe(sequence, message, { number, session: options.session })
       const listener = listeners.get(parentId(message) ?? "")
       if (listener === undefined) options.onUnclaimed(message)
       else listener.onMessage(message, frame.length)
@@ -132,8 +133,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       listeners.delete(id)
       sent.delete(id)
     }
-    const isRepeated = (messageId: string): boolean => {
-      const id = Sequence.numberOf(sequence, messageId) ?? messageId
+    const isRepeated = (id: string | number): boolean => {
       if (seen.has(id) || seenBefore.has(id)) return true
       if (seen.size === remembered) {
         seenBefore = seen
@@ -174,7 +174,11 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
     let current = yield* connect
 
     const send = (message: Message): Effect.Effect<void, ChannelError> =>
-      Effect.andThen(Effect.raceFirst(connected.await, Deferred.await(lost)), transmit(message))
+      Effect.suspend(() =>
+        connected.isOpen()
+          ? transmit(message)
+          : Effect.andThen(Effect.raceFirst(connected.await, Deferred.await(lost)), transmit(message))
+      )
     const transmit = (message: Message): Effect.Effect<void, ChannelError> =>
       Effect.suspend(() => {
         // The reader is about to notice that it is cut, and to reconnect.
@@ -185,7 +189,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       })
 
     const makeFence = Effect.fnUntraced(function* (ask: typeof send) {
-      const id = SecureRandom.uuidV4Unsafe()
+      const id = randomUUID()
       const passed = yield* Deferred.make<void>()
       let answers = 0
       yield* Effect.acquireRelease(

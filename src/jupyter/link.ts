@@ -47,8 +47,11 @@ export interface Link {
 /** Bytes that come in at once after which the operating system acknowledges at once, wherever the server is. */
 const largeArrival = 128 * 1024
 
-/** Bytes that come in at once after which more is likely to follow: one acknowledgement does for all of a while. */
+/** Bytes that come in at once after which more is likely to follow: once in a while is often enough. */
 const flood = 8 * 1024
+
+/** Goes on after the next look of the event loop at its sockets: the second task, scheduled by the first, follows it. */
+const lookOnce = Effect.andThen(Effect.yieldNow, Effect.yieldNow)
 
 /** A server that is only busy must not lose its connection, and the output on it, however often it is asked. */
 const patience = Duration.millis(1500)
@@ -64,7 +67,7 @@ export const open: (
   }`
   const dial = (protocols: ReadonlyArray<string>) =>
     Socket.open(address, { headers: options.headers, protocols })
-  const { bytesRead, pull, websocket } = yield* dial(options.protocols ?? [WireV1.subprotocol]).pipe(
+  const { bytesRead, hasMore, pull, websocket } = yield* dial(options.protocols ?? [WireV1.subprotocol]).pipe(
     // A server that knows no subprotocol accepts the connection, but `ws` does not.
     Effect.catchIf((error) => error.detail.includes("Server sent no subprotocol"), () => dial([])),
   )
@@ -79,16 +82,18 @@ export const open: (
   }))
   const { hurries = Effect.succeed(false) } = options
   const scope = yield* Effect.scope
+  let isDue = false
   const pong = Effect.sync(() => {
     isDue = false
-    if (websocket.readyState === websocket.OPEN) websocket.pong()
+    if (!hasMore() && websocket.readyState === websocket.OPEN) websocket.pong()
   })
-  let isDue = false
   const acknowledge = (frames: ReadonlyArray<Socket.Frame>): Effect.Effect<void> => {
     const bytes = frames.reduce((sum, { length }) => sum + length, 0)
     if (isDue || bytes >= largeArrival) return Effect.void
     return Effect.flatMap(hurries, (hurry) => {
-      if (!hurry || bytes < flood) return hurry ? pong : Effect.void
+      if (!hurry) return Effect.void
+      // Most often the next frames are there by then, and acknowledging those is enough.
+      if (bytes < flood) return Effect.andThen(lookOnce, pong)
       isDue = true
       return Effect.asVoid(Effect.forkIn(Effect.delay(pong, "1 millis"), scope))
     })

@@ -33,13 +33,17 @@ export function begin(sequence: Sequence): Sequence {
   return { ...sequence, base: sequence.highest, count: 0, foreign: 0 }
 }
 
-/** The number in a message id, if it is one of the kernel's. */
+/** Longer numbers are no longer exact. */
+const maxDigits = 15
+
+/** The number in a message id, if it is one of the kernel's; no two ids have the same. */
 export function numberOf(sequence: Sequence, id: string): number | undefined {
   const origin = sequence.origin ?? originOf(id)
   const start = origin.length + 1
   if (origin === "" || id.length === start || id[start - 1] !== "_" || !id.startsWith(origin)) {
     return undefined
   }
+  if (id.length > start + maxDigits || (id[start] === "0" && id.length > start + 1)) return undefined
   let number = 0
   for (let index = start; index < id.length; index++) {
     const digit = id.charCodeAt(index) - 48
@@ -53,9 +57,15 @@ function originOf(id: string): string {
   return id.slice(0, Math.max(0, id.lastIndexOf("_")))
 }
 
-/** Takes a message into account that was not seen before; `session` is the client's own. */
-export function observe(sequence: Sequence, message: Message, session: string): Sequence {
-  const number = numberOf(sequence, message.header.msg_id)
+/**
+ * Takes a message into account that was not seen before; `number` is what {@link numberOf} says of it, `session` is
+ * the client's own.
+ */
+export function observe(
+  sequence: Sequence,
+  message: Message,
+  { number, session }: { readonly number: number | undefined; readonly session: string },
+): Sequence {
   if (number === undefined) return sequence
   if (sequence.origin === undefined) {
     return { ...unknown, origin: originOf(message.header.msg_id), base: number, highest: number }

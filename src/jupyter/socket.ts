@@ -32,6 +32,8 @@ export interface Socket {
   readonly websocket: WebSocket
   /** The frames that came in since the last time, as soon as there are any; fails when no more will come. */
   readonly pull: Effect.Effect<Arr.NonEmptyReadonlyArray<Frame>, ChannelError>
+  /** Whether there are frames to pull. */
+  readonly hasMore: () => boolean
   /** How many bytes came in so far. */
   readonly bytesRead: () => number
 }
@@ -62,7 +64,7 @@ export const open: (
   websocket.once("upgrade", ({ socket }) => {
     bytesRead = () => socket.bytesRead
   })
-  const pull = receive(websocket)
+  const { hasMore, pull } = receive(websocket)
   yield* Effect.callback<void, ChannelError>((resume) => {
     websocket.once("open", () => resume(Effect.void))
     // Why is what there is to pull.
@@ -73,11 +75,11 @@ export const open: (
       orElse: () => new ChannelError({ detail: "It was not opened within 30 seconds" }),
     }),
   )
-  return { websocket, pull, bytesRead: () => bytesRead() }
+  return { websocket, pull, hasMore, bytesRead: () => bytesRead() }
 })
 
 /** Collects what comes in from now on. */
-function receive(websocket: WebSocket): Socket["pull"] {
+function receive(websocket: WebSocket): Pick<Socket, "pull" | "hasMore"> {
   let frames: Array<Frame> = []
   let bytes = 0
   let end: ChannelError | undefined
@@ -124,12 +126,15 @@ function receive(websocket: WebSocket): Socket["pull"] {
     const hint = code === 1009 ? ", a message was too large" : ""
     finish(new ChannelError({ code, detail: `It was closed with code ${code}${said}${hint}` }))
   })
-  return Effect.callback((resume) => {
-    const awaited = next()
-    if (awaited !== undefined) return resume(awaited)
-    waiter = resume
-    return Effect.sync(() => {
-      waiter = undefined
-    })
-  })
+  return {
+    hasMore: () => frames.length > 0,
+    pull: Effect.callback((resume) => {
+      const awaited = next()
+      if (awaited !== undefined) return resume(awaited)
+      waiter = resume
+      return Effect.sync(() => {
+        waiter = undefined
+      })
+    }),
+  }
 }

@@ -33,74 +33,98 @@ const encoder = new TextEncoder()
  * ```
  */
 export function encode(message: Message): Uint8Array<ArrayBuffer> {
-  const parts = [
-    encoder.encode(message.channel),
-    encoder.encode(JSON.stringify(message.header)),
-    encoder.encode(JSON.stringify(message.parentHeader)),
-    encoder.encode(JSON.stringify(message.metadata)),
-    encoder.encode(JSON.stringify(message.content)),
-    ...message.buffers,
+  const texts = [
+    message.channel,
+    JSON.stringify(message.header),
+    JSON.stringify(message.parentHeader),
+    JSON.stringify(message.metadata),
+    JSON.stringify(message.content),
+  ]
+  const lengths = [
+    ...texts.map((text) => Buffer.byteLength(text)),
+    ...message.buffers.map(({ byteLength }) => byteLength),
   ]
   // The table holds the start of every part and, last, the end of the frame.
-  const tableBytes = wordBytes * (parts.length + 2)
-  const frame = new Uint8Array(parts.reduce((total, part) => total + part.byteLength, tableBytes))
+  const tableBytes = wordBytes * (lengths.length + 2)
+  const frame = new Uint8Array(lengths.reduce((total, length) => total + length, tableBytes))
   const view = new DataView(frame.buffer)
-  view.setBigUint64(0, BigInt(parts.length + 1), true)
+  writeWord(view, 0, lengths.length + 1)
   let offset = tableBytes
-  parts.forEach((part, index) => {
-    view.setBigUint64(wordBytes * (index + 1), BigInt(offset), true)
-    frame.set(part, offset)
-    offset += part.byteLength
+  lengths.forEach((length, index) => {
+    writeWord(view, index + 1, offset)
+    offset += length
   })
-  view.setBigUint64(wordBytes * (parts.length + 1), BigInt(offset), true)
+  writeWord(view, lengths.length + 1, offset)
+  const { written } = encoder.encodeInto(texts.join(""), frame.subarray(tableBytes))
+  let end = tableBytes + written
+  for (const buffer of message.buffers) {
+    frame.set(buffer, end)
+    end += buffer.byteLength
+  }
   return frame
+}
+
+function writeWord(view: DataView, index: number, value: number): void {
+  view.setUint32(wordBytes * index, value, true)
+  view.setUint32(wordBytes * index + 4, Math.floor(value / 2 ** 32), true)
 }
 
 /** What makes messages of frames. Their buffers are views of the frame, not copies. */
 export type Decoder = (frame: Uint8Array) => Result.Result<Message, WireError>
 
+/** The header of a request and the metadata of a message that answers it, as bytes and as what they say. */
+interface Context {
+  readonly bytes: Buffer
+  /** How many of the bytes are the header. */
+  readonly headerBytes: number
+  readonly parentHeader: unknown
+  readonly metadata: unknown
+}
+
 /**
- * A decoder for the frames of one connection. Almost all that come in a row have the same request for a parent, and
- * no metadata: both are parsed once.
+ * A decoder for the frames of one connection. Almost all that come in a row answer the same request and have no
+ * metadata: both are parsed once.
  */
 export function makeDecoder(): Decoder {
-  let last: { readonly bytes: Buffer; readonly parentHeader: unknown; readonly metadata: unknown } | undefined
-  let lastLength = 0
-  return (frame) => {
+  let context: Context | undefined
+  const parse = (frame: Uint8Array, offsets: ReadonlyArray<number>): Parameters<typeof fromParts>[0] => {
     // A buffer makes strings of its parts, byte order marks included, faster than a `TextDecoder`.
     const bytes = Buffer.isBuffer(frame)
       ? frame
       : Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength)
-    const offsets = readOffsets(bytes)
+    const part = (index: number): string => bytes.toString("utf8", offsets[index], offsets[index + 1])
+    const [, , start = 0, end = 0, contentStart = 0] = offsets
+    if (
+      context === undefined || context.headerBytes !== end - start ||
+      bytes.compare(context.bytes, 0, context.bytes.length, start, contentStart) !== 0
+    ) {
+      context = {
+        // A copy: the frame is a piece of memory that holds many.
+        bytes: Buffer.from(bytes.subarray(start, contentStart)),
+        headerBytes: end - start,
+        parentHeader: JSON.parse(part(2)),
+        metadata: JSON.parse(part(3)),
+      }
+    }
+    return {
+      channel: part(0),
+      header: parseHeader(part(1)),
+      parentHeader: context.parentHeader,
+      metadata: context.metadata,
+      content: JSON.parse(part(4)),
+      buffers: offsets.slice(fixedParts, -1).map((offset, index) =>
+        frame.subarray(offset, offsets[fixedParts + index + 1])
+      ),
+    }
+  }
+  return (frame) => {
+    const offsets = readOffsets(frame)
     if (Result.isFailure(offsets)) return Result.fail(offsets.failure)
-    const [channel = 0, header = 0, parentHeader = 0, metadata = 0, content = 0, ...buffers] = offsets.success
-    const parse = (start: number, end = 0): unknown => JSON.parse(bytes.toString("utf8", start, end))
-    const parsed = Result.try({
-      try: () => {
-        if (
-          last === undefined || lastLength !== metadata - parentHeader ||
-          bytes.compare(last.bytes, 0, last.bytes.length, parentHeader, content) !== 0
-        ) {
-          last = {
-            parentHeader: parse(parentHeader, metadata),
-            metadata: parse(metadata, content),
-            // A copy: the frame is a piece of memory that holds many.
-            bytes: Buffer.from(bytes.subarray(parentHeader, content)),
-          }
-          lastLength = metadata - parentHeader
-        }
-        return {
-          channel: bytes.toString("utf8", channel, header),
-          header: parseHeader(bytes.toString("utf8", header, parentHeader)),
-          parentHeader: last.parentHeader,
-          metadata: last.metadata,
-          content: parse(content, buffers[0]),
-          buffers: buffers.slice(0, -1).map((start, index) => frame.subarray(start, buffers[index + 1])),
-        }
-      },
+    const parts = Result.try({
+      try: () => parse(frame, offsets.success),
       catch: (cause) => new WireError({ detail: String(cause) }),
     })
-    return Result.flatMap(parsed, fromParts)
+    return Result.isFailure(parts) ? Result.fail(parts.failure) : fromParts(parts.success)
   }
 }
 
@@ -122,16 +146,17 @@ export function decode(frame: Uint8Array): Result.Result<Message, WireError> {
   return makeDecoder()(frame)
 }
 
-function readOffsets(frame: Buffer): Result.Result<ReadonlyArray<number>, WireError> {
+function readOffsets(frame: Uint8Array): Result.Result<ReadonlyArray<number>, WireError> {
   if (frame.byteLength < wordBytes) return malformed(`It has ${frame.byteLength} bytes`)
-  const count = readWord(frame, 0)
+  const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength)
+  const count = readWord(view, 0)
   if (count < fixedParts + 1 || wordBytes * (count + 1) > frame.byteLength) {
     return malformed(`Its table of ${count} offsets does not fit into ${frame.byteLength} bytes`)
   }
   const offsets: Array<number> = []
   let previous = wordBytes * (count + 1)
   for (let index = 1; index <= count; index++) {
-    const offset = readWord(frame, index)
+    const offset = readWord(view, index)
     if (offset < previous || offset > frame.byteLength) {
       return malformed(`Its offset ${offset} lies outside of ${previous} to ${frame.byteLength}`)
     }
@@ -146,6 +171,6 @@ function readOffsets(frame: Buffer): Result.Result<ReadonlyArray<number>, WireEr
 }
 
 /** The number in a word of the table; one that no number can hold exactly lies outside of every frame. */
-function readWord(frame: Buffer, index: number): number {
-  return frame.readUInt32LE(wordBytes * index + 4) * 2 ** 32 + frame.readUInt32LE(wordBytes * index)
+function readWord(view: DataView, index: number): number {
+  return view.getUint32(wordBytes * index + 4, true) * 2 ** 32 + view.getUint32(wordBytes * index, true)
 }

@@ -8,7 +8,14 @@ import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import type * as Path from "effect/Path"
-import { type Chunk, ClearOutput, DisplayChunk, type ExecutionResult, TextChunk } from "../execution.ts"
+import {
+  type Chunk,
+  ClearOutput,
+  DisplayChunk,
+  type ExecutionResult,
+  type Image,
+  TextChunk,
+} from "../execution.ts"
 import * as Images from "./images.ts"
 import * as Reducer from "./reducer.ts"
 
@@ -22,7 +29,8 @@ export interface Delivery {
   readonly result: (executionCount: number | undefined) => ExecutionResult
 }
 
-type Plain = Exclude<Reducer.Output, { readonly _tag: "Display" }>
+/** What a value shown is made of. */
+type Display = Extract<Reducer.Output, { readonly _tag: "Display" }>
 
 /** An execution that has delivered nothing yet. */
 export function make(
@@ -33,43 +41,52 @@ export function make(
     transcript = Reducer.append(transcript, chunk, update)
     return chunk
   }
-  const show = Effect.fnUntraced(function* (output: Extract<Reducer.Output, { readonly _tag: "Display" }>) {
-    const image = yield* Effect.result(Images.save(output.data, options.imagesDir))
+  const show = (output: Display, image?: Image): Chunk => {
     const text = output.data["text/plain"]
     const chunk = new DisplayChunk({
       data: output.data,
       metadata: output.metadata,
       text: typeof text === "string" ? text : undefined,
-      image: image._tag === "Success" ? Option.getOrUndefined(image.success) : undefined,
+      image,
       displayId: output.displayId,
       executionCount: output.executionCount,
     })
-    const shown = Arr.of<Chunk>(remember(chunk, output.update))
-    if (image._tag === "Success") return shown
-    // The text of the execution is worth more than its image: the failure is told, not thrown.
-    const complaint = `[effect-jupyter] ${image.failure.message}\n`
-    return Arr.append(shown, remember(new TextChunk({ name: "stderr", text: complaint })))
-  })
-  const chunkOf = (output: Plain): Chunk =>
-    remember(
-      output._tag === "Text"
-        ? new TextChunk({ name: output.name, text: output.text })
-        : new ClearOutput({ wait: output.wait }),
-    )
+    return remember(chunk, output.update)
+  }
+  const write = (name: "stdout" | "stderr", text: string): Chunk => remember(new TextChunk({ name, text }))
+  const plain = (output: Reducer.Output): Chunk => {
+    switch (output._tag) {
+      case "Text":
+        return write(output.name, output.text)
+      case "Clear":
+        return remember(new ClearOutput({ wait: output.wait }))
+      case "Display":
+        return show(output)
+    }
+  }
+  const withImage = (output: Display) =>
+    Effect.map(Effect.result(Images.save(output.data, options.imagesDir)), (image) => {
+      if (image._tag === "Success") return Arr.of(show(output, Option.getOrUndefined(image.success)))
+      // The text of the execution is worth more than its image: the failure is told, not thrown.
+      const complaint = `[effect-jupyter] ${image.failure.message}\n`
+      return Arr.make(show(output), write("stderr", complaint))
+    })
   return {
     deliver: (outputs) =>
-      isPlain(outputs) ? Effect.sync(() => Arr.map(outputs, chunkOf)) : Effect.map(
-        Effect.forEach(outputs, (output) =>
-          output._tag === "Display" ? show(output) : Effect.sync(() => Arr.of(chunkOf(output)))),
-        Arr.flatten,
-      ),
+      outputs.some(hasImage)
+        ? Effect.map(
+          Effect.forEach(
+            outputs,
+            (output) => hasImage(output) ? withImage(output) : Effect.sync(() => Arr.of(plain(output))),
+          ),
+          Arr.flatten,
+        )
+        // There may be heaps of these, and nothing has to be done for them.
+        : Effect.sync(() => Arr.map(outputs, plain)),
     result: (executionCount) => Reducer.toResult(transcript, executionCount),
   }
 }
 
-/** Whether outputs are nothing but text, of which there may be heaps, and clearings: these take no effects. */
-function isPlain(
-  outputs: Arr.NonEmptyReadonlyArray<Reducer.Output>,
-): outputs is Arr.NonEmptyReadonlyArray<Plain> {
-  return outputs.every(({ _tag }) => _tag !== "Display")
+function hasImage(output: Reducer.Output): output is Display {
+  return output._tag === "Display" && Images.has(output.data)
 }

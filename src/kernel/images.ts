@@ -33,13 +33,20 @@ const formats = [
   { mimeType: "image/svg+xml", extension: "svg", bytes: fromText },
 ] as const
 
+const formatOf = (data: JsonObject) => formats.find(({ mimeType }) => data[mimeType] !== undefined)
+
+/** Whether there is an image among the representations of a display. */
+export function has(data: JsonObject): boolean {
+  return formatOf(data) !== undefined
+}
+
 /** Writes the image among the representations of a display, if there is one, to a new file in `directory`. */
 export const save: (
   data: JsonObject,
   directory: string,
 ) => Effect.Effect<Option.Option<Image>, ImageError, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
   function* (data: JsonObject, directory: string) {
-    const format = formats.find(({ mimeType }) => data[mimeType] !== undefined)
+    const format = formatOf(data)
     if (format === undefined) return Option.none()
     const { mimeType } = format
     const fs = yield* FileSystem.FileSystem

@@ -7,7 +7,6 @@
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
-import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -17,6 +16,8 @@ import * as Metric from "effect/Metric"
 import type * as Path from "effect/Path"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
+// Draws random bytes for many ids at once.
+import { randomUUID } from "node:crypto"
 import {
   type Chunk,
   ConnectionLost,
@@ -119,7 +120,7 @@ export const start: (
     const attached = enquiry === undefined
       ? { metadata: {}, buffers: [] }
       : yield* withinTimeout(enquiry.prepare(connection), options)
-    const id = SecureRandom.uuidV4Unsafe()
+    const id = randomUUID()
     const outputs = yield* Queue.unbounded<Reducer.Output, Verdict | Cause.Done>()
     const settled = yield* Deferred.make<void>()
     const started = yield* Deferred.make<void>()
@@ -222,7 +223,7 @@ export const start: (
         Effect.suspend(() => onInputAsked({ prompt, password })).pipe(
           Effect.flatMap((value) =>
             channel.send(request("input_reply", {
-              id: SecureRandom.uuidV4Unsafe(),
+              id: randomUUID(),
               session,
               channel: "stdin",
               parentHeader: message.header,

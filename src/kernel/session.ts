@@ -176,13 +176,14 @@ export const make: (
 
 /** Counts executions by how they ended. */
 const countOutcome = (exit: Exit.Exit<unknown, ExecutionFailure>): Effect.Effect<void> => {
-  const error = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : Option.none()
-  const outcome = Option.match(error, {
+  if (Exit.isSuccess(exit)) return Metric.update(executed, 1)
+  const outcome = Option.match(Cause.findErrorOption(exit.cause), {
     onSome: (failure) => failure._tag === "KernelError" ? failure.reason._tag : failure._tag,
-    onNone: () => Exit.isSuccess(exit) ? "ExecutionResult" : "Interrupted",
+    onNone: () => "Interrupted",
   })
   return Metric.update(Metric.withAttributes(Metrics.executions, { outcome }), 1)
 }
+const executed = Metric.withAttributes(Metrics.executions, { outcome: "ExecutionResult" })
 
 /** Pulls to the end; the result is the last element. */
 const last = (pull: Run.Run["pull"]): Effect.Effect<

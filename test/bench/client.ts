@@ -10,8 +10,9 @@ import * as Raw from "./raw.ts"
 import { median, type Row } from "./table.ts"
 
 const script = fileURLToPath(new URL("./fake_gateway.ts", import.meta.url))
+const warmUp = 10
 const rounds = 15
-const executions = 200
+const executions = 500
 const chunks = 20_000
 
 /** Starts the fake gateway, which ends with the scope. */
@@ -56,15 +57,17 @@ const cost = <E, R>(effect: Effect.Effect<unknown, E, R>, things: number): Effec
     return { time: (performance.now() - start) * 1000 / things, cpu: (system + user) / things }
   })
 
-/** The medians of contenders, who take turns. */
+/** The medians of contenders, who take turns. The first rounds, in which V8 compiles, do not count. */
 const inTurns = <E, R>(contenders: ReadonlyArray<Effect.Effect<Cost, E, R>>) =>
   Effect.map(
-    Effect.all(Array.from({ length: rounds }, () => Effect.all(contenders))),
-    (costs) =>
-      contenders.map((_, index): Cost => ({
+    Effect.all(Array.from({ length: warmUp + rounds }, () => Effect.all(contenders))),
+    (all) => {
+      const costs = all.slice(warmUp)
+      return contenders.map((_, index): Cost => ({
         time: median(costs.map((round) => round[index]?.time ?? NaN)),
         cpu: median(costs.map((round) => round[index]?.cpu ?? NaN)),
-      })),
+      }))
+    },
   )
 
 /** The rows of the table. */
@@ -92,18 +95,18 @@ export const rows = Effect.gen(function* () {
     cost(Stream.runDrain(ours.stream(replay)), chunks),
     cost(raw.execute(replay), chunks),
   ])
-  const row = (what: string, [ours, theirs]: ReadonlyArray<Cost | undefined>, key: keyof Cost): Row => ({
-    what: `${what}${key === "cpu" ? ", CPU time of the client" : ""}`,
-    ours: ours?.[key] ?? NaN,
-    theirs: theirs?.[key] ?? NaN,
-    unit: "µs",
-  })
+  /** Times are what counts; CPU times tell the same on a machine that does other things too. */
+  const both = (what: string, [ours, theirs]: ReadonlyArray<Cost | undefined>, atMost?: number) => {
+    const goal = atMost === undefined ? {} : { atMost }
+    const row = (key: keyof Cost) => ({ ours: ours?.[key] ?? NaN, theirs: theirs?.[key] ?? NaN, unit: "µs" })
+    return [
+      { what, ...row("time"), ...goal },
+      { what: `${what}, CPU time of the client`, ...row("cpu") },
+    ] satisfies ReadonlyArray<Row>
+  }
   return [
-    row("execute on a fake gateway, against @jupyterlab/services", [execute, executeTheirs], "time"),
-    row("execute on a fake gateway, against @jupyterlab/services", [execute, executeTheirs], "cpu"),
-    row("execute on a fake gateway, against raw ws", [execute, executeRaw], "time"),
-    row("execute on a fake gateway, against raw ws", [execute, executeRaw], "cpu"),
-    row("a chunk through the Stream, against ws + JSON.parse", [chunk, chunkRaw], "time"),
-    row("a chunk through the Stream, against ws + JSON.parse", [chunk, chunkRaw], "cpu"),
-  ] satisfies ReadonlyArray<Row>
+    ...both("execute on a fake gateway, against @jupyterlab/services", [execute, executeTheirs], 0.9),
+    ...both("execute on a fake gateway, against raw ws", [execute, executeRaw]),
+    ...both("a chunk through the Stream, against ws + JSON.parse", [chunk, chunkRaw], 1.15),
+  ]
 }).pipe(Effect.scoped)

@@ -31,7 +31,11 @@ const idle = (number: number, parentHeader: Message["parentHeader"]): Message =>
   message(number, { type: "status", content: { execution_state: "idle" }, parentHeader })
 
 const observe = (start: Sequence.Sequence, messages: ReadonlyArray<Message>): Sequence.Sequence =>
-  messages.reduce((sequence, next) => Sequence.observe(sequence, next, session), start)
+  messages.reduce(
+    (sequence, next) =>
+      Sequence.observe(sequence, next, { session, number: Sequence.numberOf(sequence, next.header.msg_id) }),
+    start,
+  )
 
 /** A count that begins behind the message with this number. */
 const behind = (number: number): Sequence.Sequence =>
@@ -141,5 +145,25 @@ describe("sequence", () => {
     assert.isUndefined(Sequence.missing(Sequence.unknown))
     assert.isUndefined(Sequence.missing(observe(Sequence.unknown, ids.map((id) => message(id)))))
     assert.isUndefined(Sequence.missing(Sequence.begin(Sequence.unknown)))
+  })
+
+  it("the number of a message is what identifies it, once its kernel is known", () => {
+    const known = behind(10)
+    assert.strictEqual(Sequence.numberOf(known, `${origin}_12`), 12)
+    assert.strictEqual(Sequence.numberOf(Sequence.unknown, `${origin}_12`), 12)
+    for (
+      const id of [
+        origin,
+        `${origin}_`,
+        `${origin}_1x`,
+        `${origin}-12`,
+        `${origin}1_2`,
+        `other_1_12`,
+        "",
+        "_1",
+      ]
+    ) {
+      assert.isUndefined(Sequence.numberOf(known, id))
+    }
   })
 })

@@ -171,6 +171,84 @@ describe("wire_v1", () => {
       }
     }))
 
+  it.prop(
+    "decodes a frame as if there had been no others before it",
+    [Schema.Array(Schema.Natural), Any.message, Any.message],
+    ([choices, one, other]) => {
+      // Parents and metadata change now and then, and come back.
+      const messages = choices.map((choice, index): Message => ({
+        ...(choice % 2 === 0 ? one : other),
+        parentHeader: choice % 3 === 0 ? one.parentHeader : other.parentHeader,
+        metadata: choice % 5 === 0 ? one.metadata : other.metadata,
+        content: { index },
+      }))
+      const decode = WireV1.makeDecoder()
+      for (const message of messages) {
+        assert.deepStrictEqual(Result.getOrThrow(decode(WireV1.encode(message))), message)
+      }
+    },
+  )
+
+  it.prop(
+    "damaged frames between others change nothing for those",
+    [Any.message, Schema.Array(Schema.Struct({ place: Schema.Natural, byte: Schema.Natural }))],
+    ([message, damages]) => {
+      const decode = WireV1.makeDecoder()
+      for (const { byte, place } of damages) {
+        const frame = WireV1.encode(message)
+        frame[place % frame.byteLength] = byte
+        assert.deepStrictEqual(decode(frame), WireV1.decode(frame))
+        assert.deepStrictEqual(Result.getOrThrow(decode(WireV1.encode(message))), message)
+      }
+    },
+    { arbitrary: { runs: 200 } },
+  )
+
+  it.effect("does not take other parts of the same bytes for the same", () =>
+    Effect.gen(function* () {
+      const decode = WireV1.makeDecoder()
+      assert.isTrue(Result.isSuccess(decode(frameOf("shell", header, "{}", "{}", "{}"))))
+      for (const [parent, metadata] of [["", "{}{}"], ["{}{}", ""], ["{", "}{}"], ["{}{", "}"]] as const) {
+        const frame = frameOf("shell", header, parent, metadata, "{}")
+        assert.isTrue(Result.isFailure(decode(frame)))
+        yield* refused(frame)
+      }
+    }))
+
+  it.effect("reads the headers of ipykernel as all others", () =>
+    Effect.gen(function* () {
+      const usual =
+        '{"msg_id": "a_1", "msg_type": "stream", "username": "é", "session": "", "date": "d", "version": "5"}'
+      const good = [
+        usual,
+        usual.replaceAll(": ", ":").replaceAll(", ", ","),
+        usual.replaceAll(" ", "  "),
+        usual.replace("a_1", String.raw`\u0061\"_1`),
+        usual.replace('"d"', '"\u007f\u2028\ufeff😀"'),
+        usual.replace("}", ', "msg_id": "later"}'),
+        usual.replace("}", ', "__proto__": 1}'),
+        usual.replace('"username"', '"msg_type"'),
+        usual.replace('"date": "d"', '"date": null'),
+      ]
+      for (const json of good) {
+        const decoded = yield* Effect.fromResult(WireV1.decode(frameOf("iopub", json, "{}", "{}", "{}")))
+        assert.deepStrictEqual(decoded.header, JSON.parse(json))
+      }
+      const bad = [
+        usual.slice(0, -1),
+        `${usual}}`,
+        `x${usual}`,
+        usual.replace("}", ",}"),
+        usual.replace(", ", ",, "),
+        usual.replace("a_1", String.raw`\x`),
+        usual.replace("a_1", "\n"),
+        usual.replace("a_1", "\0"),
+      ]
+      for (const json of bad) {
+        assert.match(yield* refused(frameOf("iopub", json, "{}", "{}", "{}")), /^SyntaxError/)
+      }
+    }))
+
   it.effect("takes anything for a parent header and metadata, as servers send null", () =>
     Effect.gen(function* () {
       for (const nothing of ["null", "[]", `""`, "0"]) {
