@@ -19,9 +19,8 @@ export default defineConfig({
         test: {
           name: "sandboxed",
           // What a user sees of a kernel, once more with every kernel in a sandbox.
-          include: ["kernel_client", "kernel_setup", "interruption", "input", "kernel_fault"].map((name) =>
-            `test/${name}_test.ts`
-          ),
+          include: ["kernel_client", "kernel_setup", "interruption", "input", "kernel_fault", "rich_display"]
+            .map((name) => `test/${name}_test.ts`),
           // Kernels may write below this TMPDIR: a sandbox is never given all of /tmp.
           env: { EFFECT_JUPYTER_TEST_SANDBOX: "1", TMPDIR: "/tmp/effect-jupyter-sandboxed" },
         },

@@ -18,13 +18,17 @@ export interface Delivery {
   readonly deliver: (
     outputs: Arr.NonEmptyReadonlyArray<Reducer.Output>,
   ) => Effect.Effect<Arr.NonEmptyArray<Chunk>, never, FileSystem.FileSystem | Path.Path>
-  /** Everything delivered so far. */
-  readonly result: (executionCount: number | undefined) => ExecutionResult
+  /** Everything delivered of an execution that has come so far. */
+  readonly result: (progress: Reducer.Progress) => ExecutionResult
 }
 
 /** An execution that has delivered nothing yet. */
 export function make(
-  options: { readonly imagesDir: string; readonly outputLimit?: number | undefined },
+  options: {
+    readonly imagesDir: string
+    readonly images?: Images.Images | undefined
+    readonly outputLimit?: number | undefined
+  },
 ): Delivery {
   let transcript = Reducer.empty(options.outputLimit)
   const remember = <C extends Chunk>(chunk: C, update = false): C => {
@@ -32,7 +36,7 @@ export function make(
     return chunk
   }
   const show = Effect.fnUntraced(function* (output: Extract<Reducer.Output, { readonly _tag: "Display" }>) {
-    const image = yield* Effect.result(Images.save(output.data, options.imagesDir))
+    const image = yield* Effect.result(Images.keep(output.data, options))
     const text = output.data["text/plain"]
     const chunk = new DisplayChunk({
       data: output.data,
@@ -60,6 +64,7 @@ export function make(
   }
   return {
     deliver: (outputs) => Effect.map(Effect.forEach(outputs, deliver), Arr.flatten),
-    result: (executionCount) => Reducer.toResult(transcript, executionCount),
+    result: ({ executionCount, raised }) =>
+      Reducer.toResult(raised === undefined ? transcript : Reducer.interject(transcript), executionCount),
   }
 }

@@ -10,6 +10,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Chunk, ExecutionFailure, ExecutionResult, KernelError } from "../execution.ts"
 import type { Platform } from "../platform.ts"
+import type { Images } from "./images.ts"
 import type { InputRequest } from "./run.ts"
 import * as Session from "./session.ts"
 import type { Start } from "./start.ts"
@@ -31,6 +32,8 @@ export interface ExecuteOptions {
    * `InputRequested`.
    */
   readonly onInput?: (request: InputRequest) => Effect.Effect<string>
+  /** What becomes of images; what the client's options say by default. */
+  readonly images?: Images
 }
 
 /**
@@ -76,13 +79,15 @@ export interface KernelParts {
   readonly start: Start
   /** `"images"` by default. */
   readonly imagesDir?: string | undefined
+  /** `"directory"` by default. */
+  readonly images?: Images | undefined
   readonly platform: Context.Context<Platform>
 }
 
 /** Starts a kernel, which ends with the scope. */
 export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Scope.Scope> = Effect
   .fnUntraced(
-    function* ({ imagesDir = "images", platform, start }) {
+    function* ({ images, imagesDir = "images", platform, start }) {
       const session = yield* Session.make(start)
       const annotations = () => ({ "kernel.id": session.id() })
       return {
@@ -91,10 +96,10 @@ export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Sc
         },
         execute: Effect.fn("Kernel.execute")(function* (code: string, execute: ExecuteOptions = {}) {
           yield* Effect.annotateCurrentSpan(annotations())
-          return yield* session.execute(code, { imagesDir, ...execute })
+          return yield* session.execute(code, { images, imagesDir, ...execute })
         }, Effect.provideContext(platform)),
         stream: (code, execute = {}) =>
-          session.stream(code, { imagesDir, ...execute }).pipe(
+          session.stream(code, { images, imagesDir, ...execute }).pipe(
             Stream.provideContext(platform),
             Stream.withSpan("Kernel.stream"),
           ),

@@ -34,6 +34,7 @@ import {
 import { decode, executeContent, type Message, request } from "../jupyter/message.ts"
 import { type Connection, isDeath } from "./connection.ts"
 import * as Delivery from "./delivery.ts"
+import type { Images } from "./images.ts"
 import * as Metrics from "./metrics.ts"
 import * as Reducer from "./reducer.ts"
 
@@ -51,6 +52,8 @@ export interface RunOptions {
   readonly outputLimit?: number | undefined
   readonly onInput?: ((request: InputRequest) => Effect.Effect<string>) | undefined
   readonly imagesDir: string
+  /** `"directory"` by default. */
+  readonly images?: Images | undefined
 }
 
 /** An execution under way. */
@@ -262,7 +265,7 @@ export const start: (
     )
 
     const conclude = (): Effect.Effect<ExecutionResult, ExecutionFailure> => {
-      const partial = delivery.result(progress.executionCount)
+      const partial = delivery.result(progress)
       if (progress.reply === "ok") return Effect.succeed(partial)
       if (progress.reply === "error" && progress.raised !== undefined) {
         return new ExecutionError({ ...progress.raised, partial })
@@ -271,7 +274,7 @@ export const start: (
       return new KernelError({ reason, partial })
     }
     const failure = (verdict: Verdict): ExecutionFailure => {
-      const partial = delivery.result(progress.executionCount)
+      const partial = delivery.result(progress)
       return verdict._tag === "Timeout"
         ? new ExecutionTimeout({
           timeout: Duration.fromInputUnsafe(options.timeout ?? Duration.infinity),
