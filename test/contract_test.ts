@@ -13,6 +13,7 @@ describe("the public contract", () => {
       "KernelPool",
       "PythonEnvironment",
       "Sandbox",
+      "Testing",
     ])
   })
 
