@@ -19,7 +19,15 @@ export default defineConfig({
         test: {
           name: "sandboxed",
           // What a user sees of a kernel, once more with every kernel in a sandbox.
-          include: ["kernel_client", "kernel_setup", "interruption", "input", "kernel_fault", "rich_display"]
+          include: [
+            "kernel_client",
+            "kernel_setup",
+            "interruption",
+            "input",
+            "kernel_fault",
+            "rich_display",
+            "introspection",
+          ]
             .map((name) => `test/${name}_test.ts`),
           // Kernels may write below this TMPDIR: a sandbox is never given all of /tmp.
           env: { EFFECT_JUPYTER_TEST_SANDBOX: "1", TMPDIR: "/tmp/effect-jupyter-sandboxed" },

@@ -16,6 +16,7 @@ import * as Start from "./kernel/start.ts"
 import { KernelGateway } from "./kernel_gateway.ts"
 import * as Platform from "./platform.ts"
 
+export type { AskOptions, Introspection, IntrospectionFailure } from "./kernel/introspection.ts"
 export type { ExecuteOptions, Kernel } from "./kernel/kernel.ts"
 export type { ImageFile, Images } from "./kernel/images.ts"
 export type { InputRequest } from "./kernel/run.ts"

@@ -22,6 +22,7 @@
  * @module
  */
 export * as Execution from "./execution.ts"
+export * as Introspection from "./introspection.ts"
 export * as KernelClient from "./kernel_client.ts"
 export * as KernelGateway from "./kernel_gateway.ts"
 export * as KernelPool from "./kernel_pool.ts"

@@ -11,9 +11,9 @@ import type { Images } from "./kernel/images.ts"
 import { KernelClient } from "./kernel_client.ts"
 import * as Platform from "./platform.ts"
 import * as Kernels from "./testing/kernel.ts"
-import type { Script } from "./testing/script.ts"
+import type { Members, Script } from "./testing/script.ts"
 
-export type { Output, Raised, Script } from "./testing/script.ts"
+export type { Members, Output, Raised, Script } from "./testing/script.ts"
 
 /** How a kernel for tests differs from others. */
 export interface Options {
@@ -21,6 +21,8 @@ export interface Options {
   readonly images?: Images
   /** Where images are written if they are; `"images"` by default. */
   readonly imagesDir?: string
+  /** Other members of the kernel, `complete` and `variables` for instance; they fail if they are not given. */
+  readonly members?: Members
 }
 
 /**

@@ -8,6 +8,7 @@ describe("the public contract", () => {
   it("the entry exports one namespace per public module", () => {
     assert.includeMembers(Object.keys(Library), [
       "Execution",
+      "Introspection",
       "KernelClient",
       "KernelGateway",
       "KernelPool",
@@ -89,7 +90,7 @@ describe("the public contract", () => {
 
   it("KernelClient", () => {
     expectTypeOf<KernelClient.KernelClient["Service"]>().toEqualTypeOf<KernelClient.Kernel>()
-    expectTypeOf<KernelClient.Kernel>().toEqualTypeOf<{
+    expectTypeOf<Omit<KernelClient.Kernel, keyof KernelClient.Introspection>>().toEqualTypeOf<{
       readonly id: string
       execute(
         code: string,

@@ -11,6 +11,7 @@ import * as Stream from "effect/Stream"
 import type { Chunk, ExecutionFailure, ExecutionResult, KernelError } from "../execution.ts"
 import type { Platform } from "../platform.ts"
 import type { Images } from "./images.ts"
+import * as Introspection from "./introspection.ts"
 import type { InputRequest } from "./run.ts"
 import * as Session from "./session.ts"
 import type { Start } from "./start.ts"
@@ -50,7 +51,7 @@ export interface ExecuteOptions {
  * })
  * ```
  */
-export interface Kernel {
+export interface Kernel extends Introspection.Introspection {
   /** The id on the server; another one after a `reset`. */
   readonly id: string
   /**
@@ -89,8 +90,10 @@ export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Sc
   .fnUntraced(
     function* ({ images, imagesDir = "images", platform, start }) {
       const session = yield* Session.make(start)
+      const introspection = yield* Effect.provideContext(Introspection.make(session), platform)
       const annotations = () => ({ "kernel.id": session.id() })
       return {
+        ...introspection,
         get id() {
           return session.id()
         },

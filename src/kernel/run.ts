@@ -131,6 +131,7 @@ export const start: (
     const settle = (): void => {
       if (isSettled) return
       channel.forget(id)
+      connection.claimStrays(() => {})
       // First of all: each of the next lines may run the consumer, to whom the kernel must count as idle.
       isSettled = true
       forgetEnd()
@@ -182,6 +183,10 @@ export const start: (
       settleWith(lost())
     }
     channel.mark()
+    connection.claimStrays((message, length) => {
+      bytes += length
+      advance(message, length)
+    })
     channel.listen(id, {
       onFenced,
       onMessage: (message, length) => {

@@ -23,18 +23,20 @@ import {
   KernelError,
   type KernelErrorReason,
 } from "../execution.ts"
+import { IntrospectionFailed } from "../introspection.ts"
 import * as Delivery from "../kernel/delivery.ts"
 import type { Images } from "../kernel/images.ts"
 import type { ExecuteOptions, Kernel } from "../kernel/kernel.ts"
 import * as Reducer from "../kernel/reducer.ts"
 import type { Run } from "../kernel/run.ts"
 import type { Platform } from "../platform.ts"
-import type { Output, Raised, Script } from "./script.ts"
+import type { Members, Output, Raised, Script } from "./script.ts"
 
 /** What the kernel needs besides its scripts. */
 export interface KernelParts {
   readonly images?: Images
   readonly imagesDir?: string
+  readonly members?: Members
   readonly platform: Context.Context<Platform>
 }
 
@@ -46,7 +48,7 @@ export const make: (
   scripts: ReadonlyArray<Script>,
   parts: KernelParts,
 ) => Effect.Effect<{ readonly kernel: Kernel; readonly executed: Effect.Effect<ReadonlyArray<string>> }> =
-  Effect.fnUntraced(function* (scripts, { images = "bytes", imagesDir = "images", platform }) {
+  Effect.fnUntraced(function* (scripts, { images = "bytes", imagesDir = "images", members = {}, platform }) {
     const turn = yield* Semaphore.make(1)
     const executed = yield* Ref.make<ReadonlyArray<string>>([])
     const uses = new Map<Script, number>()
@@ -128,8 +130,19 @@ export const make: (
 
     const stream: Kernel["stream"] = (code, options = {}) =>
       Stream.unwrap(begin(code, options)).pipe(Stream.provideContext(platform))
-    // A member of `Kernel` that is not scripted yet belongs here.
+    const unscripted = (request: string) =>
+      Effect.suspend(() =>
+        new IntrospectionFailed({ kernelId: id, request, detail: `The test gives no "members.${request}"` })
+      )
     const kernel: Kernel = {
+      complete: () => unscripted("complete"),
+      inspect: () => unscripted("inspect"),
+      isComplete: () => unscripted("isComplete"),
+      history: () => unscripted("history"),
+      info: unscripted("info"),
+      variables: unscripted("variables"),
+      // Other members that a kernel gets belong above.
+      ...members,
       get id() {
         return id
       },

@@ -4,6 +4,7 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
+import type { Kernel } from "../kernel/kernel.ts"
 import type { Chunk, DisplayChunk, KernelErrorReason } from "../execution.ts"
 
 /** What code puts out: a text is written to stdout, an update changes what is displayed under its id. */
@@ -33,3 +34,6 @@ export interface Script {
   /** How long it takes before each chunk. */
   readonly interval?: Duration.Input
 }
+
+/** What a kernel can beside executions. */
+export type Members = Partial<Omit<Kernel, "id" | "execute" | "stream" | "interrupt" | "reset">>
