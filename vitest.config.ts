@@ -27,8 +27,11 @@ export default defineConfig({
             "kernel_fault",
             "rich_display",
             "introspection",
-          ]
-            .map((name) => `test/${name}_test.ts`),
+            "values",
+            "values_stream",
+          ].map((
+            name,
+          ) => `test/${name}_test.ts`),
           // Kernels may write below this TMPDIR: a sandbox is never given all of /tmp.
           env: { EFFECT_JUPYTER_TEST_SANDBOX: "1", TMPDIR: "/tmp/effect-jupyter-sandboxed" },
         },

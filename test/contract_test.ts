@@ -1,8 +1,17 @@
 /** The types of the public functions, as the contract spells them. */
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import type { Duration, Effect, Layer, Redacted, Scope, Stream } from "effect"
+import { Schema } from "effect"
 import * as Library from "../src/mod.ts"
-import { Execution, KernelClient, KernelGateway, KernelPool, PythonEnvironment, Sandbox } from "../src/mod.ts"
+import {
+  Execution,
+  KernelClient,
+  KernelGateway,
+  KernelPool,
+  PythonEnvironment,
+  Sandbox,
+  Values,
+} from "../src/mod.ts"
 
 describe("the public contract", () => {
   it("the entry exports one namespace per public module", () => {
@@ -15,6 +24,7 @@ describe("the public contract", () => {
       "PythonEnvironment",
       "Sandbox",
       "Testing",
+      "Values",
     ])
   })
 
@@ -90,7 +100,8 @@ describe("the public contract", () => {
 
   it("KernelClient", () => {
     expectTypeOf<KernelClient.KernelClient["Service"]>().toEqualTypeOf<KernelClient.Kernel>()
-    expectTypeOf<Omit<KernelClient.Kernel, keyof KernelClient.Introspection>>().toEqualTypeOf<{
+    type Typed = "evaluate" | "set" | "call" | "iterate" | "feed"
+    expectTypeOf<Omit<KernelClient.Kernel, Typed | keyof KernelClient.Introspection>>().toEqualTypeOf<{
       readonly id: string
       execute(
         code: string,
@@ -103,6 +114,7 @@ describe("the public contract", () => {
       readonly interrupt: Effect.Effect<void, Execution.KernelError>
       readonly reset: Effect.Effect<void, Execution.KernelError>
     }>()
+    expectTypeOf<Extract<Typed, keyof KernelClient.Kernel>>().toEqualTypeOf<Typed>()
     expectTypeOf<KernelClient.ClientOptions>().toMatchTypeOf<{
       readonly workingDir?: string
       readonly imagesDir?: string
@@ -128,6 +140,42 @@ describe("the public contract", () => {
       Layer.Layer<KernelClient.KernelClient, Execution.KernelError, KernelGateway.KernelGateway>
     >()
     assert.isFunction(KernelClient.layerConfig)
+  })
+
+  it("typed values", () => {
+    const Row = Schema.Struct({ at: Schema.DateTimeUtc, count: Schema.BigInt })
+    type Failure = Execution.ExecutionFailure | Values.UnsupportedValue | Schema.SchemaError
+    type Call = Failure | Values.InvalidName
+    const check = (kernel: KernelClient.Kernel, rows: Stream.Stream<typeof Row.Type, "upstream">) => {
+      expectTypeOf(kernel.evaluate("rows", Schema.Array(Row))).toEqualTypeOf<
+        Effect.Effect<ReadonlyArray<typeof Row.Type>, Failure>
+      >()
+      expectTypeOf(kernel.set("x", Symbol("anything"), { timeout: "1 second" })).toEqualTypeOf<
+        Effect.Effect<void, Call>
+      >()
+      expectTypeOf(kernel.set<typeof Row>).parameter(1).toEqualTypeOf<typeof Row.Type>()
+      expectTypeOf(kernel.call("f", [1, "a"], { returns: Row, kwargs: { key: true } })).toEqualTypeOf<
+        Effect.Effect<typeof Row.Type, Call>
+      >()
+      expectTypeOf(kernel.iterate("f()", Row, { batchSize: 1, batchBytes: 1 })).toEqualTypeOf<
+        Stream.Stream<typeof Row.Type, Failure>
+      >()
+      expectTypeOf(kernel.feed("f", rows, { returns: Schema.Int, schema: Row, batchSize: 1 })).toEqualTypeOf<
+        Stream.Stream<number, "upstream" | Call>
+      >()
+    }
+    assert.isFunction(check)
+    expectTypeOf<Values.ValueFailure>().toEqualTypeOf<Execution.ExecutionFailure | Values.UnsupportedValue>()
+    expectTypeOf<Values.ValueOptions>().toMatchTypeOf<KernelClient.ExecuteOptions>()
+    expectTypeOf<Values.UnsupportedValue>().toMatchTypeOf<{
+      readonly _tag: "UnsupportedValue"
+      readonly valueType: string
+      readonly path: string
+      readonly detail: string
+      readonly partial?: Execution.ExecutionResult
+    }>()
+    expectTypeOf<Values.InvalidName["_tag"]>().toEqualTypeOf<"InvalidName">()
+    assert.isFunction(Values.NdArray)
   })
 
   it("KernelPool", () => {

@@ -109,7 +109,17 @@ layer(Platform.layer, slow)("Examples", (it) => {
   it.effect("are all tested here", () =>
     Effect.gen(function* () {
       const fs = yield* FileSystem.FileSystem
-      const tested = ["errors.ts", "pipeline.ts", "pool.ts", "quickstart.ts", "service.ts", "streaming.ts"]
+      const tested = [
+        "dataframe.ts",
+        "errors.ts",
+        "generator.ts",
+        "pipeline.ts",
+        "pool.ts",
+        "quickstart.ts",
+        "service.ts",
+        "streaming.ts",
+        "typed_values.ts",
+      ]
       assert.deepStrictEqual((yield* fs.readDirectory(pathOf("examples"))).sort(), tested)
     }))
 
@@ -194,6 +204,62 @@ layer(Platform.layer, slow)("Examples", (it) => {
       assert.deepStrictEqual(section(lines, "What one user leaves"), ["False mean 3, median 2"])
       assert.deepStrictEqual(section(lines, "Six users"), ["1, 4, 9, 16, 25, 36"])
       assert.deepStrictEqual(section(lines, "A reset"), ["False mean 3, median 2"])
+    }))
+
+  it.effect("typed_values.ts exchanges values of many types by schemas", () =>
+    Effect.gen(function* () {
+      const { lines } = yield* run("typed_values.ts")
+
+      assert.deepStrictEqual(section(lines, "An expression is evaluated"), [
+        `"\\"quoted\\" \\\\ and\\nbroken" costs 9.9`,
+        `"🎁" costs 0.1`,
+      ])
+      assert.deepStrictEqual(section(lines, "A function is called"), [
+        "order 9007199254740993: 12.5",
+        "due 2026-03-02, and 36 hours later",
+        "checksum of 32 bytes",
+      ])
+      assert.deepStrictEqual(section(lines, "So is what a module has"), ["median 2"])
+      assert.deepStrictEqual(section(lines, "What does not fit"), [
+        `Expected number at ["rows"][1]`,
+        "$.rows[0].handle is of type object",
+      ])
+    }))
+
+  it.effect("dataframe.ts streams the rows of a pandas pipeline", () =>
+    Effect.gen(function* () {
+      const { lines } = yield* run("dataframe.ts")
+
+      const days = section(lines, "The first days")
+      assert.strictEqual(days.length, 3)
+      assert.strictEqual(days[0], "2026-01-01: 9.3 °C, at most 28.4, of 47 readings")
+      assert.deepStrictEqual(section(lines, "All rows"), ["20000 rows"])
+      assert.deepStrictEqual(section(lines, "Columns"), ["418 means of 209 days, south is the warmest"])
+      assert.deepStrictEqual(section(lines, "The same table as Arrow"), ["true"])
+    }), 240_000)
+
+  it.effect("generator.ts iterates without running ahead, and feeds", () =>
+    Effect.gen(function* () {
+      const { lines } = yield* run("generator.ts")
+
+      assert.deepStrictEqual(section(lines, "An endless generator"), [
+        "error in line 7",
+        "error in line 14",
+        "error in line 21",
+        "30 lines were read",
+      ])
+      const pages = section(lines, "An asynchronous one")
+      assert.deepStrictEqual([pages.length, pages[8], pages[9]], [
+        10,
+        "item 32",
+        "ConnectionError: page 4 is gone",
+      ])
+      assert.deepStrictEqual(section(lines, "And the other way"), [
+        "a batch of 4",
+        "a batch of 4",
+        "a batch of 2",
+        "most common: to (2), be (2)",
+      ])
     }))
 
   it.effect("service.ts --demo streams JSON lines, survives hang-ups and dead kernels", () =>

@@ -100,9 +100,11 @@ print(random.random(), numpy.random.rand(), numpy.random.default_rng().random(),
       assert.lengthOf(images, 1)
     }).pipe(Effect.provide(Platform.layer)))
 
-  it.effect("share neither state nor descriptors", () =>
+  it.effect("share neither state nor descriptors, nor what was run in them", () =>
     Effect.gen(function* () {
       const [a, b] = yield* Effect.all([KernelClient.make(), KernelClient.make()])
+      yield* a.execute("password = 'hunter2'")
+      assert.notInclude(yield* text(b.execute("%history -g")), "hunter2")
       yield* a.execute("import json, os; json.planted = x = 1; os.environ['PLANTED'] = '1'; os.chdir('/')")
       const code =
         "import json, os; print(hasattr(json, 'planted'), 'x' in globals(), 'PLANTED' in os.environ)"
@@ -147,6 +149,22 @@ print(os.read(reader, 20).decode())`
       const other = yield* KernelClient.make({ env: { PYTHONHASHSEED: "1" } })
       const hash = "hash('a')"
       assert.strictEqual(yield* text(kernel.execute(hash)), yield* text(other.execute(hash)))
+    }))
+
+  it.effect("are started if nothing is forked in time, and those that are there go on", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      yield* kernel.execute("x = 1")
+      const zygote = Number(yield* text(kernel.execute("import os; os.getppid()")))
+      yield* Effect.sync(() => process.kill(zygote, "SIGSTOP"))
+      const other = yield* KernelClient.make().pipe(
+        Effect.ensuring(Effect.sync(() => process.kill(zygote, "SIGCONT"))),
+      )
+      assert.isFalse(yield* isForked(other))
+      const next = yield* KernelClient.make()
+      assert.isTrue(yield* isForked(next))
+      for (const each of [kernel, other, next]) assert.strictEqual(yield* text(each.execute("6 * 7")), "42")
+      assert.strictEqual(yield* text(kernel.execute("print(x)")), "1")
     }))
 
   it.effect("end with the process they are forked from, and others are started", () =>

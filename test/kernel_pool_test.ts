@@ -32,16 +32,18 @@ const until = (pool: Pool, isSo: (state: KernelPool.State) => boolean) =>
 const isAtRest = ({ busy, starting, stopping, waiting }: KernelPool.State): boolean =>
   busy + starting + stopping + waiting === 0
 
-/** The ids of all kernels that the gateway has. */
-const kernelIds = Effect.gen(function* () {
+/** All kernels that the gateway has, each with how many clients are connected to it. */
+const kernelModels = Effect.gen(function* () {
   const { token, url } = yield* KernelGateway.KernelGateway
-  const answer = yield* HttpClientRequest.get(`${url}/api/kernels`).pipe(
+  return yield* HttpClientRequest.get(`${url}/api/kernels`).pipe(
     HttpClientRequest.setHeader("authorization", `token ${token === undefined ? "" : Redacted.value(token)}`),
     HttpClient.execute,
-    Effect.flatMap(HttpClientResponse.schemaBodyJson(Schema.Array(Schema.Struct({ id: Schema.String })))),
+    Effect.flatMap(HttpClientResponse.schemaBodyJson(
+      Schema.Array(Schema.Struct({ id: Schema.String, connections: Schema.Int })),
+    )),
   )
-  return answer.map(({ id }) => id)
 })
+const kernelIds = Effect.map(kernelModels, (all) => all.map(({ id }) => id))
 
 const kill = (pid: number, signal: "SIGKILL" | "SIGSTOP" = "SIGKILL") =>
   Effect.sync(() => process.kill(pid, signal))
@@ -63,6 +65,7 @@ layer(gateway.pipe(Layer.provideMerge(Platform.layer)), slow)("KernelPool", (it)
       assert.strictEqual((yield* Metric.value(Metrics.poolWarm)).value, 2)
       const [hits = 0, misses = 0] = yield* counts
       const ids = yield* kernelIds
+      assert.deepStrictEqual((yield* kernelModels).map(({ connections }) => connections), [1, 1], "connected")
       const used = yield* Effect.scoped(Effect.gen(function* () {
         const kernel = yield* pool.get
         assert.include(ids, kernel.id, "it was there before")
@@ -81,14 +84,19 @@ layer(gateway.pipe(Layer.provideMerge(Platform.layer)), slow)("KernelPool", (it)
     Effect.gen(function* () {
       const folder = yield* temporary
       const pool = yield* KernelPool.make({ size: 1 })
-      const pid = yield* Effect.scoped(Effect.gen(function* () {
+      const pids = yield* Effect.scoped(Effect.gen(function* () {
         const kernel = yield* pool.get
         yield* kernel.execute(`
-import builtins, calendar, math, os, sys, threading, time, types
+import asyncio, builtins, calendar, math, os, signal, subprocess, sys, threading, time, types
 secret = 1
 math.pi = 3
 calendar.isleap = lambda year: "patched"
 builtins.planted = True
+builtins.print = lambda *_, **__: None
+sys.displayhook = lambda _: None
+signal.signal(signal.SIGUSR1, lambda *_: None)
+asyncio.get_running_loop().create_task(asyncio.sleep(3600), name="planted")
+get_ipython().events.register("pre_run_cell", lambda _: None)
 sys.modules["planted_module"] = types.ModuleType("planted_module")
 sys.path.insert(0, "/planted")
 os.environ["PLANTED"] = "1"
@@ -99,24 +107,50 @@ def beat():
         handle.write("."); handle.flush(); time.sleep(0.01)
 threading.Thread(target=beat, daemon=False, name="planted").start()
 get_ipython().run_line_magic("alias", "planted ls")
+child = subprocess.Popen(["sleep", "3600"], start_new_session=True)
 `)
-        return yield* pidOf(kernel)
+        const pids = yield* text(kernel.execute("sys.stdout.write(f'{os.getpid()} {child.pid}')"))
+        return (pids ?? "").split(" ").map(Number)
       }))
+      assert.lengthOf(pids, 2)
       const kernel = yield* pool.get
-      assert.notStrictEqual(yield* pidOf(kernel), pid)
+      assert.notInclude(pids, yield* pidOf(kernel))
       const seen = yield* text(kernel.execute(`
-import builtins, calendar, math, os, sys, threading
+import asyncio, builtins, calendar, math, os, signal, sys, threading
 files = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
 print("secret" in globals(), math.pi == 3, calendar.isleap(2024), hasattr(builtins, "planted"),
       "planted_module" in sys.modules, "/planted" in sys.path, "PLANTED" in os.environ,
       os.getcwd() == ${JSON.stringify(folder)}, any("held.txt" in file for file in files),
-      any(thread.name == "planted" for thread in threading.enumerate()), len(In))
+      any(thread.name == "planted" for thread in threading.enumerate()),
+      signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL, any(task.get_name() == "planted" for task in asyncio.all_tasks()),
+      any(hook.__name__ == "<lambda>" for hook in get_ipython().events.callbacks["pre_run_cell"]), len(In))
 `))
-      assert.strictEqual(seen, "False False True False False False False False False False 3")
-      yield* eventually(() => survivors([pid]))
+      assert.strictEqual(
+        seen,
+        "False False True False False False False False False False True False False 3",
+      )
+      assert.strictEqual(yield* text(kernel.execute("'shown'")), "'shown'")
+      yield* eventually(() => survivors(pids))
       const fs = yield* FileSystem.FileSystem
       const held = `${folder}/held.txt`
       assert.strictEqual(yield* fs.readFileString(held), yield* Effect.delay(fs.readFileString(held), 100))
+    }))
+
+  it.effect("no kernel can tell from its random numbers those of another one", () =>
+    Effect.gen(function* () {
+      const pool = yield* KernelPool.make({ size: 3 })
+      const drawn = yield* Effect.forEach(yield* Effect.replicateEffect(pool.get, 3), (kernel) =>
+        text(kernel.execute(`
+import os, random, uuid
+import numpy
+print(random.random(), uuid.uuid4(), numpy.random.rand(), os.urandom(8).hex())
+`)))
+      const columns = drawn.map((line) =>
+        (line ?? "").split(" ")
+      )
+      for (const column of [0, 1, 2, 3]) {
+        assert.strictEqual(new Set(columns.map((numbers) => numbers[column])).size, 3, `column ${column}`)
+      }
     }))
 
   it.effect("spares that were killed or stand still are not handed out", () =>
@@ -167,6 +201,8 @@ print("secret" in globals(), math.pi == 3, calendar.isleap(2024), hasattr(builti
           served.push(name)
           yield* kernel.execute("1")
         }))
+      const [hits = 0, misses = 0] = yield* counts
+      const waitingElsewhere = (yield* Metric.value(Metrics.poolWaiting)).value
       const go = yield* Deferred.make<void>()
       const holder = yield* Effect.forkChild(
         Effect.scoped(Effect.andThen(pool.get, Deferred.await(go))),
@@ -178,11 +214,15 @@ print("secret" in globals(), math.pi == 3, calendar.isleap(2024), hasattr(builti
       const error = yield* Effect.flip(Effect.scoped(pool.get))
       assert.strictEqual(error.reason._tag, "KernelStartFailed")
       assert.include(error.message, "maxWaiting")
+      assert.strictEqual((yield* Metric.value(Metrics.poolWaiting)).value, waitingElsewhere + 2)
       yield* Deferred.succeed(go, undefined)
       for (const fiber of [holder, ...waiting]) {
         yield* Fiber.join(fiber)
       }
       assert.deepStrictEqual(served, ["first", "second"])
+      assert.strictEqual((yield* Metric.value(Metrics.poolWaiting)).value, waitingElsewhere)
+      // The holder came before the first kernel was ready.
+      assert.deepStrictEqual(yield* counts, [hits, misses + 3])
     }))
 
   it.effect("a request that is interrupted at any moment leaks nothing", () =>
@@ -347,6 +387,9 @@ it.live(
         expected.map(String),
         "its kernels end at once, the others go on",
       )
+      // The dead ones are still with who has them; all others, new spares among them, are on the one that is left.
+      const after = yield* until(pool, ({ starting, stopping }) => starting + stopping === 0)
+      assert.deepStrictEqual(after.gateways.map(({ kernels }) => kernels), [2, 4])
 
       yield* Effect.forEach(remotePids, (pid) => kill(pid))
       const [time, error] = yield* Effect.timed(Effect.flip(Effect.scoped(pool.get)))

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Stream } from "effect"
+import { Effect, Fiber, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Execution, KernelClient, Testing } from "../src/mod.ts"
 
@@ -36,6 +36,7 @@ const scripts: ReadonlyArray<Testing.Script> = [
   { match: "die", result: "alive" },
   { match: /sleep/, chunks: ["begun\n"], delay: "1 hour" },
 ]
+const epoch = new Date(0)
 const provide = Effect.provide(Testing.layer(scripts))
 
 describe("a kernel for tests", () => {
@@ -166,4 +167,38 @@ describe("a kernel for tests", () => {
       assert.strictEqual(chunk?._tag, "TextChunk")
       assert.strictEqual((yield* execute("1 + 1")).text, "2")
     }).pipe(provide))
+
+  it.effect("exchanges typed values", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.KernelClient
+      assert.strictEqual(yield* kernel.evaluate("total", Schema.Int), 42)
+      assert.deepStrictEqual(yield* kernel.evaluate("when", Schema.DateFromString), epoch)
+      assert.deepStrictEqual(yield* kernel.evaluate("date", Schema.DateFromString), epoch)
+      assert.strictEqual((yield* Effect.flip(kernel.evaluate("total", Schema.String)))._tag, "SchemaError")
+      assert.strictEqual((yield* Effect.flip(kernel.evaluate("none", Schema.String)))._tag, "KernelError")
+      yield* kernel.set("x", 1)
+      assert.strictEqual(yield* kernel.call("math:hypot", [3, 4], { returns: Schema.Finite }), 5)
+      const squares = yield* Stream.runCollect(kernel.iterate("squares()", Schema.Int))
+      assert.deepStrictEqual(squares, [1, 4, 9])
+      const sums = yield* Stream.runCollect(
+        kernel.feed("sum", Stream.range(1, 5), { returns: Schema.Int, batchSize: 2 }),
+      )
+      assert.deepStrictEqual(sums, [3, 7, 5])
+    }).pipe(Effect.provide(Testing.layer([
+      { match: "total", value: 42 },
+      { match: "when", value: "1970-01-01T00:00:00.000Z" },
+      { match: "date", value: epoch },
+      { match: "x" },
+      { match: "math:hypot", value: Math.hypot },
+      { match: /^squares/, value: new Set([1, 4, 9]) },
+      { match: "sum", value: (batch: ReadonlyArray<number>) => batch.reduce((a, b) => a + b, 0) },
+    ]))))
+
+  it.effect("has the other members that the test gives, and names those that it does not", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.KernelClient
+      const error = yield* Effect.flip(kernel.complete("pri"))
+      assert.include(error.message, "members.complete")
+      assert.deepStrictEqual(yield* kernel.variables, [])
+    }).pipe(Effect.provide(Testing.layer([], { members: { variables: Effect.succeed([]) } }))))
 })

@@ -14,9 +14,10 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
-import { ChannelError, type Link, type LinkOptions, open } from "./link.ts"
+import { type Link, type LinkOptions, open } from "./link.ts"
 import { type Message, parentId, request, type WireError } from "./message.ts"
 import * as Sequence from "./sequence.ts"
+import { ChannelError, type Frame } from "./socket.ts"
 
 /** Where and how to connect, and what to tell of it. */
 export interface ChannelOptions extends LinkOptions {
@@ -68,7 +69,7 @@ export interface Channel {
   readonly lost: Effect.Effect<never, ChannelError>
 }
 
-/** How many message ids are remembered to recognise a message that comes again after a reconnection. */
+/** At least so many message ids are remembered to recognise a message that comes again after a reconnection. */
 const remembered = 8192
 
 /** How long a restored connection may take to become quiet before new requests go out all the same. */
@@ -106,7 +107,9 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
     const listeners = new Map<string, Listener>()
     /** The requests among the listeners' that went out. */
     const sent = new Set<string>()
-    const seen = new Set<string>()
+    /** Numbers of the kernel's messages, and whole ids of others. */
+    let seen = new Set<string | number>()
+    let seenBefore = new Set<string | number>()
     const gate = yield* Latch.make(true)
     const connected = yield* Latch.make(true)
     const lost = yield* Deferred.make<never, ChannelError>()
@@ -115,12 +118,11 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
     let held = false
     let wasHeld = false
 
-    const receive = (frame: string | Uint8Array): void => {
+    const receive = (frame: Frame): void => {
       const decoded = current.link.decode(frame)
       if (Result.isFailure(decoded)) return options.onMalformed(decoded.failure)
       const message = decoded.success
-      if (seen.has(message.header.msg_id)) return
-      remember(message.header.msg_id)
+      if (isRepeated(message.header.msg_id)) return
       sequence = Sequence.observe(sequence, message, options.session)
       const listener = listeners.get(parentId(message) ?? "")
       if (listener === undefined) options.onUnclaimed(message)
@@ -130,18 +132,25 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       listeners.delete(id)
       sent.delete(id)
     }
-    const remember = (id: string): void => {
+    const isRepeated = (messageId: string): boolean => {
+      const id = Sequence.numberOf(sequence, messageId) ?? messageId
+      if (seen.has(id) || seenBefore.has(id)) return true
+      if (seen.size === remembered) {
+        seenBefore = seen
+        seen = new Set()
+      }
       seen.add(id)
-      if (seen.size <= remembered) return
-      for (const oldest of seen) return void seen.delete(oldest)
+      return false
     }
 
     /** Reads until the connection is cut. */
-    const read = ({ pull }: Link): Effect.Effect<never, ChannelError> =>
+    const read = ({ acknowledge, pull }: Link): Effect.Effect<never, ChannelError> =>
       pull.pipe(
         Effect.flatMap((frames) => {
           for (const frame of frames) receive(frame)
-          return held ? gate.await : Effect.void
+          if (held) return gate.await
+          // Nobody hurries who waits for nothing more.
+          return listeners.size > 0 ? acknowledge(frames) : Effect.void
         }),
         Effect.forever({ disableYield: true }),
       )

@@ -7,27 +7,12 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as Socket from "effect/socket/Socket"
-import { WebSocket } from "ws"
+import type { WebSocket } from "ws"
 import type { Message, WireError } from "./message.ts"
+import * as Socket from "./socket.ts"
 import * as WireLegacy from "./wire_legacy.ts"
 import * as WireV1 from "./wire_v1.ts"
-
-/** The WebSocket could not be opened, or is no more. */
-export class ChannelError extends Schema.TaggedError<ChannelError>("effect-jupyter/jupyter/ChannelError")(
-  "ChannelError",
-  {
-    /** The close code, or the status with which the server refused the handshake. */
-    code: Schema.optionalKey(Schema.Int),
-    detail: Schema.String,
-  },
-) {
-  override get message(): string {
-    return `The connection to the kernel is lost: ${this.detail}`
-  }
-}
 
 /** Where and how to connect. */
 export interface LinkOptions {
@@ -50,18 +35,20 @@ export interface Link {
   /** The format that the server agreed to. */
   readonly protocol: "v1" | "legacy"
   /** The next frames; fails when the connection is gone. */
-  readonly pull: Effect.Effect<ReadonlyArray<string | Uint8Array>, ChannelError>
-  readonly decode: (frame: string | Uint8Array) => Result.Result<Message, WireError>
+  readonly pull: Effect.Effect<ReadonlyArray<Socket.Frame>, Socket.ChannelError>
+  /** Has the server told at once that frames arrived, if that makes it send the next ones sooner. */
+  readonly acknowledge: (frames: ReadonlyArray<Socket.Frame>) => Effect.Effect<void>
+  readonly decode: (frame: Socket.Frame) => Result.Result<Message, WireError>
   /** Whether messages can go out: a WebSocket that is closing swallows them. */
   readonly isOpen: () => boolean
-  readonly transmit: (message: Message) => Effect.Effect<void, ChannelError>
+  readonly transmit: (message: Message) => Effect.Effect<void, Socket.ChannelError>
 }
-
-/** Larger messages cannot become a JavaScript string. */
-const maxPayload = 512 * 1024 * 1024
 
 /** Bytes that come in at once after which the operating system acknowledges at once, wherever the server is. */
 const largeArrival = 128 * 1024
+
+/** Bytes that come in at once after which more is likely to follow: one acknowledgement does for all of a while. */
+const flood = 8 * 1024
 
 /** A server that is only busy must not lose its connection, and the output on it, however often it is asked. */
 const patience = Duration.millis(1500)
@@ -70,31 +57,13 @@ const patience = Duration.millis(1500)
 export const open: (
   options: LinkOptions,
   takeHeld: () => boolean,
-) => Effect.Effect<Link, ChannelError, Scope.Scope> = Effect.fnUntraced(function* (options, takeHeld) {
+) => Effect.Effect<Link, Socket.ChannelError, Scope.Scope> = Effect.fnUntraced(function* (options, takeHeld) {
   const server = options.url.replace(/^http/, "ws").replace(/\/+$/, "")
   const address = `${server}/api/kernels/${encodeURIComponent(options.kernelId)}/channels?session_id=${
     encodeURIComponent(options.session)
   }`
-  const dial = Effect.fnUntraced(function* (protocols: ReadonlyArray<string>) {
-    const websocket = yield* Effect.acquireRelease(
-      Effect.sync(() =>
-        new WebSocket(address, [...protocols], {
-          headers: options.headers,
-          maxPayload,
-          perMessageDeflate: false,
-        })
-      ),
-      // No closing handshake: a peer that does not answer must not keep the socket open.
-      (websocket) => Effect.sync(() => websocket.terminate()),
-    )
-    let bytesRead = () => 0
-    websocket.once("upgrade", ({ socket }) => {
-      bytesRead = () => socket.bytesRead
-    })
-    const socket = yield* Socket.fromWebSocket(Effect.succeed(websocket), { openTimeout: "30 seconds" })
-    const { pull } = yield* Effect.mapError(socket.reader, toChannelError)
-    return { websocket, pull, bytesRead: () => bytesRead() }
-  })
+  const dial = (protocols: ReadonlyArray<string>) =>
+    Socket.open(address, { headers: options.headers, protocols })
   const { bytesRead, pull, websocket } = yield* dial(options.protocols ?? [WireV1.subprotocol]).pipe(
     // A server that knows no subprotocol accepts the connection, but `ws` does not.
     Effect.catchIf((error) => error.detail.includes("Server sent no subprotocol"), () => dial([])),
@@ -109,30 +78,42 @@ export const open: (
     },
   }))
   const { hurries = Effect.succeed(false) } = options
-  const acknowledge = (frames: ReadonlyArray<string | Uint8Array>) => {
+  const scope = yield* Effect.scope
+  const pong = Effect.sync(() => {
+    isDue = false
+    if (websocket.readyState === websocket.OPEN) websocket.pong()
+  })
+  let isDue = false
+  const acknowledge = (frames: ReadonlyArray<Socket.Frame>): Effect.Effect<void> => {
     const bytes = frames.reduce((sum, { length }) => sum + length, 0)
-    return bytes >= largeArrival
-      ? Effect.void
-      : Effect.map(hurries, (hurry) => hurry ? websocket.pong() : undefined)
+    if (isDue || bytes >= largeArrival) return Effect.void
+    return Effect.flatMap(hurries, (hurry) => {
+      if (!hurry || bytes < flood) return hurry ? pong : Effect.void
+      isDue = true
+      return Effect.asVoid(Effect.forkIn(Effect.delay(pong, "1 millis"), scope))
+    })
   }
+  const decodeV1 = WireV1.makeDecoder()
   const protocol = websocket.protocol === WireV1.subprotocol ? "v1" : "legacy"
   const bound = Duration.format(Duration.max(Duration.fromInputUnsafe(options.pingInterval), patience))
   return {
     protocol,
     pull: Effect.mapError(
-      Effect.tap(pull, acknowledge),
+      pull,
       (error) =>
         isSilent
-          ? new ChannelError({ detail: `The server did not answer a ping within ${bound}` })
-          : toChannelError(error),
+          ? new Socket.ChannelError({ detail: `The server did not answer a ping within ${bound}` })
+          : error,
     ),
+    acknowledge,
     decode: (frame) =>
-      protocol === "v1" && typeof frame !== "string" ? WireV1.decode(frame) : WireLegacy.decode(frame),
+      protocol === "v1" && typeof frame !== "string" ? decodeV1(frame) : WireLegacy.decode(frame),
     isOpen: () => websocket.readyState === websocket.OPEN,
     transmit: (message) =>
       Effect.try({
         try: () => websocket.send(protocol === "v1" ? WireV1.encode(message) : WireLegacy.encode(message)),
-        catch: (cause) => new ChannelError({ detail: causeMessage(cause) }),
+        catch: (cause) =>
+          new Socket.ChannelError({ detail: cause instanceof Error ? cause.message : String(cause) }),
       }),
   }
 })
@@ -183,35 +164,4 @@ const keepAlive = (
       ),
     () => Effect.sync(() => websocket.off("pong", onPong)),
   )
-}
-
-function toChannelError({ reason }: Socket.SocketError): ChannelError {
-  switch (reason._tag) {
-    case "SocketCloseError":
-      return new ChannelError({
-        code: reason.code,
-        detail: `It was closed with code ${reason.message}${
-          reason.code === 1009 ? ", a message was too large" : ""
-        }`,
-      })
-    case "SocketOpenError":
-    case "SocketReadError":
-    case "SocketWriteError": {
-      const detail = causeMessage(reason.cause)
-      const [, status] = /Unexpected server response: (\d+)/.exec(detail) ?? []
-      return new ChannelError({
-        ...(status === undefined ? {} : { code: Number(status) }),
-        detail: `${reason.message}: ${detail}`,
-      })
-    }
-    case "SocketUpgradeError":
-      return new ChannelError({ detail: reason.message })
-  }
-}
-
-/** The `ws` package reports failures as events that carry a message. */
-function causeMessage(cause: unknown): string {
-  return typeof cause === "object" && cause !== null && "message" in cause
-    ? String(cause.message)
-    : String(cause)
 }

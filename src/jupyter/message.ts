@@ -81,6 +81,8 @@ export function request(
     /** `"shell"` by default. */
     readonly channel?: ChannelName
     readonly parentHeader?: JsonObject
+    readonly metadata?: JsonObject
+    readonly buffers?: ReadonlyArray<Uint8Array>
   },
 ): Message {
   return {
@@ -93,21 +95,26 @@ export function request(
       version: protocolVersion,
     },
     parentHeader: options.parentHeader ?? {},
-    metadata: {},
+    metadata: options.metadata ?? {},
     content: options.content,
-    buffers: [],
+    buffers: options.buffers ?? [],
   }
 }
 
 /** The content of an `execute_request`. */
 export function executeContent(
   code: string,
-  options: { readonly silent: boolean; readonly allowStdin: boolean },
+  options: {
+    readonly silent: boolean
+    readonly allowStdin: boolean
+    /** Whether it counts and is remembered as a cell; true by default unless it is silent. */
+    readonly storeHistory?: boolean
+  },
 ): JsonObject {
   return {
     code,
     silent: options.silent,
-    store_history: !options.silent,
+    store_history: options.storeHistory ?? !options.silent,
     user_expressions: {},
     allow_stdin: options.allowStdin,
     // Executions are serialised here, so nothing may be aborted behind a failed one.
@@ -175,6 +182,10 @@ export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value)
 }
 
+function isHeader(value: unknown): value is Header {
+  return isJsonObject(value) && typeof value.msg_id === "string" && typeof value.msg_type === "string"
+}
+
 /** A message made of parsed parts, or the reason why they make none. */
 export function fromParts(parts: {
   readonly channel: unknown
@@ -186,13 +197,11 @@ export function fromParts(parts: {
 }): Result.Result<Message, WireError> {
   const { buffers, channel, content, header } = parts
   if (typeof channel !== "string") return malformed("It names no channel")
-  if (!isJsonObject(header) || typeof header.msg_id !== "string" || typeof header.msg_type !== "string") {
-    return malformed(`Its header has no "msg_id" and "msg_type"`)
-  }
+  if (!isHeader(header)) return malformed(`Its header has no "msg_id" and "msg_type"`)
   if (!isJsonObject(content)) return malformed("Its content is no object")
   return Result.succeed({
     channel,
-    header: { ...header, msg_id: header.msg_id, msg_type: header.msg_type },
+    header,
     // Servers send null or nothing where there is no parent.
     parentHeader: isJsonObject(parts.parentHeader) ? parts.parentHeader : {},
     metadata: isJsonObject(parts.metadata) ? parts.metadata : {},

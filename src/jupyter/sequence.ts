@@ -33,12 +33,33 @@ export function begin(sequence: Sequence): Sequence {
   return { ...sequence, base: sequence.highest, count: 0, foreign: 0 }
 }
 
+/** The number in a message id, if it is one of the kernel's. */
+export function numberOf(sequence: Sequence, id: string): number | undefined {
+  const origin = sequence.origin ?? originOf(id)
+  const start = origin.length + 1
+  if (origin === "" || id.length === start || id[start - 1] !== "_" || !id.startsWith(origin)) {
+    return undefined
+  }
+  let number = 0
+  for (let index = start; index < id.length; index++) {
+    const digit = id.charCodeAt(index) - 48
+    if (digit < 0 || digit > 9) return undefined
+    number = number * 10 + digit
+  }
+  return number
+}
+
+function originOf(id: string): string {
+  return id.slice(0, Math.max(0, id.lastIndexOf("_")))
+}
+
 /** Takes a message into account that was not seen before; `session` is the client's own. */
 export function observe(sequence: Sequence, message: Message, session: string): Sequence {
-  const [, origin, digits = ""] = /^(.+)_(\d+)$/.exec(message.header.msg_id) ?? []
-  if (origin === undefined || (sequence.origin !== undefined && sequence.origin !== origin)) return sequence
-  const number = Number(digits)
-  if (sequence.origin === undefined) return { ...unknown, origin, base: number, highest: number }
+  const number = numberOf(sequence, message.header.msg_id)
+  if (number === undefined) return sequence
+  if (sequence.origin === undefined) {
+    return { ...unknown, origin: originOf(message.header.msg_id), base: number, highest: number }
+  }
   if (number <= sequence.base) return sequence
   if (message.channel !== "iopub" && number > sequence.highest) {
     return { ...sequence, ahead: [...sequence.ahead, number] }
@@ -46,9 +67,12 @@ export function observe(sequence: Sequence, message: Message, session: string): 
   const isForeignIdle = message.header.msg_type === "status" && message.content.execution_state === "idle" &&
     !isOwn(message.parentHeader, session)
   const highest = Math.max(sequence.highest, number)
-  const ahead = sequence.ahead.filter((other) => other > highest)
+  const ahead = sequence.ahead.length === 0
+    ? sequence.ahead
+    : sequence.ahead.filter((other) => other > highest)
   return {
-    ...sequence,
+    origin: sequence.origin,
+    base: sequence.base,
     highest,
     count: sequence.count + 1 + sequence.ahead.length - ahead.length,
     ahead,

@@ -22,6 +22,8 @@ export interface Delivery {
   readonly result: (progress: Reducer.Progress) => ExecutionResult
 }
 
+type Plain = Exclude<Reducer.Output, { readonly _tag: "Display" }>
+
 /** An execution that has delivered nothing yet. */
 export function make(
   options: {
@@ -52,19 +54,27 @@ export function make(
     const complaint = `[effect-jupyter] ${image.failure.message}\n`
     return Arr.append(shown, remember(new TextChunk({ name: "stderr", text: complaint })))
   })
-  const deliver = (output: Reducer.Output) => {
-    switch (output._tag) {
-      case "Text":
-        return Effect.sync(() => Arr.of(remember(new TextChunk({ name: output.name, text: output.text }))))
-      case "Clear":
-        return Effect.sync(() => Arr.of(remember(new ClearOutput({ wait: output.wait }))))
-      case "Display":
-        return show(output)
-    }
-  }
+  const chunkOf = (output: Plain): Chunk =>
+    remember(
+      output._tag === "Text"
+        ? new TextChunk({ name: output.name, text: output.text })
+        : new ClearOutput({ wait: output.wait }),
+    )
   return {
-    deliver: (outputs) => Effect.map(Effect.forEach(outputs, deliver), Arr.flatten),
+    deliver: (outputs) =>
+      isPlain(outputs) ? Effect.sync(() => Arr.map(outputs, chunkOf)) : Effect.map(
+        Effect.forEach(outputs, (output) =>
+          output._tag === "Display" ? show(output) : Effect.sync(() => Arr.of(chunkOf(output)))),
+        Arr.flatten,
+      ),
     result: ({ executionCount, raised }) =>
       Reducer.toResult(raised === undefined ? transcript : Reducer.interject(transcript), executionCount),
   }
+}
+
+/** Whether outputs are nothing but text, of which there may be heaps, and clearings: these take no effects. */
+function isPlain(
+  outputs: Arr.NonEmptyReadonlyArray<Reducer.Output>,
+): outputs is Arr.NonEmptyReadonlyArray<Plain> {
+  return outputs.every(({ _tag }) => _tag !== "Display")
 }

@@ -48,10 +48,17 @@ export interface ImageFile {
  */
 export type Images = "directory" | "bytes" | ((image: ImageFile) => Effect.Effect<string, unknown>)
 
+/** Where images go. */
+export interface ImageOptions {
+  readonly imagesDir: string
+  /** `"directory"` by default. */
+  readonly images?: Images | undefined
+}
+
 /** Keeps the image among the representations of a display, if there is one. */
 export const keep: (
   data: JsonObject,
-  options: { readonly imagesDir: string; readonly images?: Images | undefined },
+  options: ImageOptions,
 ) => Effect.Effect<Option.Option<Image>, ImageError, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
   function* (data, { images = "directory", imagesDir }) {
     const read = yield* Effect.fromResult(imageOf(data))

@@ -4,7 +4,6 @@
  * @module
  */
 import type * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -12,30 +11,13 @@ import type { Chunk, ExecutionFailure, ExecutionResult, KernelError } from "../e
 import type { Platform } from "../platform.ts"
 import type { Images } from "./images.ts"
 import * as Introspection from "./introspection.ts"
-import type { InputRequest } from "./run.ts"
+import * as Values from "../values/make.ts"
+import type { TypedValues } from "../values/typed_values.ts"
+import type { ExecuteOptions } from "./options.ts"
 import * as Session from "./session.ts"
 import type { Start } from "./start.ts"
 
-/** How to run one piece of code. */
-export interface ExecuteOptions {
-  /**
-   * Bound of the execution, from when its turn comes; none by default. When it passes, the kernel is
-   * interrupted and awaited, and the execution fails with `ExecutionTimeout`.
-   */
-  readonly timeout?: Duration.Input
-  /**
-   * Bytes of text that the result keeps: the first and the last half of them, with a line between that says
-   * how many are left out. Chunks of a stream are not cut. 500 MB by default.
-   */
-  readonly outputLimit?: number
-  /**
-   * Answers code that calls `input()` or `getpass()`. Without it such code fails with the reason
-   * `InputRequested`.
-   */
-  readonly onInput?: (request: InputRequest) => Effect.Effect<string>
-  /** What becomes of images; what the client's options say by default. */
-  readonly images?: Images
-}
+export type { ExecuteOptions } from "./options.ts"
 
 /**
  * One kernel. Executions run one at a time, in the order they were asked for, on state that persists.
@@ -51,7 +33,7 @@ export interface ExecuteOptions {
  * })
  * ```
  */
-export interface Kernel extends Introspection.Introspection {
+export interface Kernel extends TypedValues, Introspection.Introspection {
   /** The id on the server; another one after a `reset`. */
   readonly id: string
   /**
@@ -90,9 +72,11 @@ export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Sc
   .fnUntraced(
     function* ({ images, imagesDir = "images", platform, start }) {
       const session = yield* Session.make(start)
+      const values = yield* Effect.provideContext(Values.make(session, { images, imagesDir }), platform)
       const introspection = yield* Effect.provideContext(Introspection.make(session), platform)
       const annotations = () => ({ "kernel.id": session.id() })
       return {
+        ...values,
         ...introspection,
         get id() {
           return session.id()

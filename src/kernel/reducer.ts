@@ -71,24 +71,25 @@ export function isOver(progress: Progress): boolean {
 /** The progress after a message whose parent is the execution's request, and what the message puts out. */
 export function step(progress: Progress, message: Message): readonly [Progress, Output?] {
   const { content, header } = message
-  const ignored = (): readonly [Progress] => [{ ...progress, ignored: progress.ignored + 1 }]
   switch (header.msg_type) {
     case "status": {
       const status = decode.status(content)
-      if (Exit.isFailure(status)) return ignored()
+      if (Exit.isFailure(status)) return ignored(progress)
       return [status.value.execution_state === "idle" ? { ...progress, idle: true } : progress]
     }
     case "execute_input":
       return [{ ...progress, started: true }]
     case "stream": {
       const stream = decode.stream(content)
-      return Exit.isFailure(stream) ? ignored() : [progress, { _tag: "Text", ...stream.value }]
+      if (Exit.isFailure(stream)) return ignored(progress)
+      const { name, text } = stream.value
+      return [progress, { _tag: "Text", name, text }]
     }
     case "display_data":
     case "execute_result":
     case "update_display_data": {
       const display = decode.display(content)
-      if (Exit.isFailure(display)) return ignored()
+      if (Exit.isFailure(display)) return ignored(progress)
       const { data, execution_count: count, metadata = {}, transient } = display.value
       return [progress, {
         _tag: "Display",
@@ -102,16 +103,16 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
     case "clear_output": {
       const clear = decode.clearOutput(content)
       return Exit.isFailure(clear)
-        ? ignored()
+        ? ignored(progress)
         : [progress, { _tag: "Clear", wait: clear.value.wait ?? false }]
     }
     case "error": {
       const error = decode.error(content)
-      return Exit.isFailure(error) ? ignored() : [{ ...progress, raised: raised(error.value) }]
+      return Exit.isFailure(error) ? ignored(progress) : [{ ...progress, raised: raised(error.value) }]
     }
     case "execute_reply": {
       // A request has one reply: what else calls itself one does not change how the code ended.
-      if (progress.reply === "ok" || progress.reply === "error") return ignored()
+      if (progress.reply === "ok" || progress.reply === "error") return ignored(progress)
       const reply = decode.executeReply(content)
       // Whatever it says, there will be no other: an execution without a reply would never end.
       if (Exit.isFailure(reply)) return [{ ...progress, reply: "aborted", ignored: progress.ignored + 1 }]
@@ -125,8 +126,12 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
       }]
     }
     default:
-      return ignored()
+      return ignored(progress)
   }
+}
+
+function ignored(progress: Progress): readonly [Progress] {
+  return [{ ...progress, ignored: progress.ignored + 1 }]
 }
 
 /** An execution count; what is no whole number is no reason to lose the message. */

@@ -31,7 +31,7 @@ import {
   type KernelErrorReason,
   KernelUnresponsive,
 } from "../execution.ts"
-import { decode, executeContent, type Message, request } from "../jupyter/message.ts"
+import { decode, executeContent, type JsonObject, type Message, request } from "../jupyter/message.ts"
 import { type Connection, isDeath } from "./connection.ts"
 import * as Delivery from "./delivery.ts"
 import type { Images } from "./images.ts"
@@ -54,6 +54,21 @@ export interface RunOptions {
   readonly imagesDir: string
   /** `"directory"` by default. */
   readonly images?: Images | undefined
+  /** Set if the code is not the user's but carries a request of ours. */
+  readonly enquiry?: Enquiry | undefined
+}
+
+/** A request of ours that travels as an execution, which no history counts. */
+export interface Enquiry {
+  /** Runs when its turn has come, before it is sent; gives what goes with the code. */
+  readonly prepare: (
+    connection: Connection,
+  ) => Effect.Effect<
+    { readonly metadata: JsonObject; readonly buffers: ReadonlyArray<Uint8Array> },
+    KernelError
+  >
+  /** Tells whether a message answers the request, which then is no output. */
+  readonly take: (message: Message) => boolean
 }
 
 /** An execution under way. */
@@ -100,9 +115,13 @@ export const start: (
   connection: Connection,
   code: string,
   options: RunOptions & { readonly onStuck: (run: Run) => void; readonly onFree: Effect.Effect<void> },
-) => Effect.Effect<Run, KernelError, Scope.Scope> = Effect.fnUntraced(
+) => Effect.Effect<Run, ExecutionFailure, Scope.Scope> = Effect.fnUntraced(
   function* (connection, code, options) {
     const { channel, id: kernelId, session } = connection
+    const { enquiry } = options
+    const attached = enquiry === undefined
+      ? { metadata: {}, buffers: [] }
+      : yield* withinTimeout(enquiry.prepare(connection), options)
     const id = SecureRandom.uuidV4Unsafe()
     const outputs = yield* Queue.unbounded<Reducer.Output, Verdict | Cause.Done>()
     const settled = yield* Deferred.make<void>()
@@ -151,7 +170,7 @@ export const start: (
 
     const advance = (message: Message, length: number): void => {
       if (isDeath(message)) return connection.end(new KernelDied({ kernelId }))
-      const [next, output] = Reducer.step(progress, message)
+      const [next, output] = enquiry?.take(message) === true ? [progress] : Reducer.step(progress, message)
       if (next.ignored > progress.ignored) runFork(Metric.update(Metrics.ignored, 1))
       progress = next
       if (output !== undefined) {
@@ -172,7 +191,8 @@ export const start: (
     const askForRest = Effect.suspend(() =>
       isSettled ? Effect.void : Effect.ignore(Effect.andThen(channel.fence, Effect.sync(onFenced)))
     )
-    const lost = () => gap(connection, progress.started ? 0 : code.length)
+    const size = attached.buffers.reduce((sum, { byteLength }) => sum + byteLength, code.length)
+    const lost = () => gap(connection, progress.started ? 0 : size)
     const onFenced = (): void => {
       if (isSettled) return
       const isOver = progress.reply !== undefined || progress.raised !== undefined
@@ -313,7 +333,12 @@ export const start: (
     yield* channel.send(request("execute_request", {
       id,
       session,
-      content: executeContent(code, { silent: false, allowStdin: true }),
+      content: executeContent(code, {
+        silent: false,
+        allowStdin: true,
+        storeHistory: enquiry === undefined,
+      }),
+      ...attached,
     })).pipe(
       Effect.mapError((error) => {
         const reason = connection.ended() ?? new ConnectionLost({ kernelId, detail: error.detail })
@@ -327,6 +352,20 @@ export const start: (
     return run
   },
 )
+
+/** What comes before an execution counts too. */
+const withinTimeout = <A>(
+  effect: Effect.Effect<A, KernelError>,
+  { outputLimit, timeout }: RunOptions,
+): Effect.Effect<A, KernelError | ExecutionTimeout> =>
+  timeout === undefined ? effect : Effect.timeoutOrElse(effect, {
+    duration: timeout,
+    orElse: () =>
+      new ExecutionTimeout({
+        timeout: Duration.fromInputUnsafe(timeout),
+        partial: Reducer.toResult(Reducer.empty(outputLimit), undefined),
+      }),
+  })
 
 /**
  * Output may be missing: the caller must not take the rest for the whole. `unread` is the length of the code if

@@ -76,7 +76,12 @@ const askLanguage = (connection: Connection) =>
     return Exit.isSuccess(info) ? info.value.language_info?.name ?? "" : ""
   })
 
-const runSilently = (connection: Connection, code: string) => {
+/** Runs code that is not the user's: nothing is counted or shown. Fails if nobody can know how it ended. */
+export const runSilently = (
+  connection: Connection,
+  code: string,
+  buffers: ReadonlyArray<Uint8Array> = [],
+): Effect.Effect<Reducer.Progress, string> => {
   let progress = Reducer.initial
   return converse(
     connection,
@@ -86,6 +91,7 @@ const runSilently = (connection: Connection, code: string) => {
       progress = Reducer.step(progress, message)[0]
       return Reducer.isOver(progress) ? progress : undefined
     },
+    buffers,
   )
 }
 
@@ -95,12 +101,14 @@ const converse = <A>(
   type: string,
   content: JsonObject,
   listen: (message: Message) => A | undefined,
+  buffers: ReadonlyArray<Uint8Array> = [],
 ): Effect.Effect<A, string> =>
   Effect.suspend(() => {
     const id = SecureRandom.uuidV4Unsafe()
     const answer = Effect.callback<A, string>((resume) => {
       const forgetEnd = onEnded((reason) => resume(Effect.fail(reason.message)))
       channel.listen(id, {
+        onFenced: () => resume(Effect.fail("The connection was cut, and the answer is lost")),
         onMessage: (message) => {
           const value = listen(message)
           if (value !== undefined) resume(Effect.succeed(value))
@@ -112,7 +120,7 @@ const converse = <A>(
       })
     })
     const ask = Effect.mapError(
-      channel.send(request(type, { id, session, content })),
+      channel.send(request(type, { id, session, content, buffers })),
       (error) => error.message,
     )
     return Effect.raceFirst(answer, Effect.andThen(ask, Effect.never))

@@ -7,6 +7,7 @@
  * @module
  */
 import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -21,6 +22,9 @@ const decodeUsage = Schema.decodeUnknownExit(Schema.Struct({
   kernel_cpu: Schema.optionalKey(Schema.Finite),
   kernel_memory: Schema.optionalKey(Schema.Finite),
 }))
+
+/** How long a kernel may take to answer until it is asked again. */
+const patience: Duration.Input = "10 seconds"
 
 /** Adds the kernel's memory and CPU use to the totals of this process for as long as the scope is open. */
 export const report: (
@@ -39,8 +43,9 @@ export const report: (
         Metric.modify(Metrics.memory, memory - memoryBefore),
       )
     })
-  const onMessage = ({ content, header }: Message): void => {
+  const onMessage = ({ content, header }: Message, answered: Deferred.Deferred<void>): void => {
     if (header.msg_type !== "usage_reply") return
+    Deferred.doneUnsafe(answered, Exit.void)
     const usage = decodeUsage(content)
     if (Exit.isFailure(usage)) return
     runFork(record(usage.value.kernel_cpu ?? last.cpu, usage.value.kernel_memory ?? last.memory))
@@ -49,15 +54,17 @@ export const report: (
   const ask = Effect.suspend(() => {
     // A request of its own each time: a kernel ignores one that it has seen.
     const id = SecureRandom.uuidV4Unsafe()
+    const answered = Deferred.makeUnsafe<void>()
     return Effect.acquireUseRelease(
-      Effect.sync(() => channel.listen(id, { onMessage })),
+      Effect.sync(() => channel.listen(id, { onMessage: (message) => onMessage(message, answered) })),
       () =>
         Effect.andThen(
           channel.send(request("usage_request", { id, session, channel: "control", content: {} })),
-          Effect.sleep(interval),
+          // A busy machine takes longer than an interval can be.
+          Effect.timeoutOption(Deferred.await(answered), patience),
         ),
       () => Effect.sync(() => channel.forget(id)),
     )
   })
-  yield* ask.pipe(Effect.forever, Effect.ignore, Effect.forkScoped)
+  yield* ask.pipe(Effect.andThen(Effect.sleep(interval)), Effect.forever, Effect.ignore, Effect.forkScoped)
 })

@@ -19,7 +19,7 @@ from ipykernel.kernelapp import IPKernelApp  # noqa: E402
 from ipykernel.kernelbase import Kernel  # noqa: E402
 from IPython.core.events import EventManager  # noqa: E402
 from IPython.core.interactiveshell import InteractiveShell  # noqa: E402
-from traitlets import default  # noqa: E402
+from traitlets import Float, default  # noqa: E402
 
 try:
     import ipykernel.debugger  # noqa: E402, F401
@@ -43,6 +43,25 @@ class Stream(OutStream):
     # How long a line may be written, in seconds; prompts and dots of progress are such lines.
     patience = 0.2
     _since = 0.0
+    _is_sending = False
+
+    def flush(self):
+        # Each cell flushes four times; waking the other thread and waiting for it costs more than the code itself.
+        if self.echo is not None or self._has_output():
+            super().flush()
+
+    def _flush(self):
+        # Before the buffers become empty: whoever finds them so and nobody sending can rely on the order.
+        self._is_sending = True
+        try:
+            super()._flush()
+        finally:
+            self._is_sending = False
+
+    def _has_output(self):
+        with self._buffer_lock:
+            is_buffered = bool(self._buffers)
+        return is_buffered or self._is_sending
 
     def _schedule_flush(self):
         if not self._flush_pending:
@@ -136,6 +155,8 @@ def interruptible_hooks(trigger):
 
 
 class PythonKernel(IPythonKernel):
+    # To let output overtake the reply; whoever reads us waits for both.
+    _execute_sleep = Float(0.0).tag(config=True)
     # Messages that lead to code of the user past IPython's way to run cells.
     leading_to_code = frozenset(("comm_open", "comm_msg", "comm_close", "complete_request", "inspect_request"))
 
@@ -158,6 +179,13 @@ class PythonKernel(IPythonKernel):
         self.shell.set_thread_parent(parent)
 
 
+def uses(function, *names):
+    """Whether the code of the function, or of functions within it, mentions all of these names."""
+    code = function.__code__
+    inner = [constant.co_names for constant in code.co_consts if inspect.iscode(constant)]
+    return set(names) <= set().union(code.co_names, *inner)
+
+
 class KernelApp(IPKernelApp):
     def parse_command_line(self, argv=None):
         """There is nothing to parse, and Jupyter takes long to find that out."""
@@ -169,11 +197,17 @@ class KernelApp(IPKernelApp):
         # ipykernel reads it when it is imported, which is before a forked kernel has a parent.
         return int(os.environ.get("JPY_PARENT_PID") or 0)
 
+    def initialize(self, argv=None):
+        super().initialize(argv)
+        # Messages that nobody sees need not be made; traitlets drops them only when they are.
+        self.log.setLevel(self.log_level)
+
     @default("kernel_class")
     def _default_kernel_class(self):
         # These are private parts of ipykernel and IPython: where they are others, their own way will do.
-        restores = "saved_sigint_handler" in IPythonKernel.post_handler_hook.__code__.co_names
-        if not (restores and inspect.iscoroutinefunction(getattr(InteractiveShell, "run_code", None))):
+        restores = uses(IPythonKernel.post_handler_hook, "saved_sigint_handler")
+        sleeps = isinstance(getattr(IPythonKernel, "_execute_sleep", None), Float)
+        if not (restores and sleeps and inspect.iscoroutinefunction(getattr(InteractiveShell, "run_code", None))):
             return IPythonKernel
         InteractiveShell.run_code = interruptible_code(InteractiveShell.run_code)
         EventManager.trigger = interruptible_hooks(EventManager.trigger)
@@ -182,8 +216,12 @@ class KernelApp(IPKernelApp):
     @default("outstream_class")
     def _default_outstream_class(self):
         # These are private parts of ipykernel: where they are others, its own class will do.
-        names = {*OutStream._schedule_flush.__code__.co_names, *OutStream._rotate_buffers.__code__.co_names}
-        fits = {"_flush_pending", "pub_thread", "schedule", "_buffer_lock", "_buffers"} <= names
+        fits = (
+            uses(OutStream._schedule_flush, "_flush_pending", "pub_thread", "schedule", "_io_loop")
+            and uses(OutStream._rotate_buffers, "_buffer_lock", "_buffers")
+            and uses(OutStream.flush, "pub_thread", "schedule", "_flush")
+            and uses(OutStream._flush, "_flush_pending", "echo", "_flush_buffers")
+        )
         return f"{__name__}.Stream" if fits else "ipykernel.iostream.OutStream"
 
     def init_iopub(self, context):

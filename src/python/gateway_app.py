@@ -2,20 +2,26 @@
 
 import asyncio
 import errno
+import inspect
 import json
 import os
 import sys
 
 import gateway_forks
+import gateway_relay
 import zmq
+from gateway_guard import fits, takes, uses
 from gateway_kernels import Kernels, SandboxedKernels, requested_env
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.handlers import MainKernelHandler as JupyterMainKernelHandler
+from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
 from kernel_gateway.gatewayapp import KernelGatewayApp
 from kernel_gateway.services.kernels.handlers import MainKernelHandler
+from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import HTTPError
+from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 from traitlets.config import Config
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -24,9 +30,12 @@ PORT_TAKEN = 98
 MAX_FRAME = 1024 * 1024 * 1024
 
 
-class Connection(ZMQChannelsWebsocketConnection):
+class Connection(gateway_relay.Relay):
     """Sends each message at once: Nagle's algorithm and delayed acknowledgements cost 40 ms a message."""
 
+    # Whether Jupyter Server's own ways to do these two are what is replaced here.
+    nudges = False
+    replaces = False
     is_new = False
     _listening = None
 
@@ -36,7 +45,7 @@ class Connection(ZMQChannelsWebsocketConnection):
 
     async def _register_session(self):
         """Ends at once what this connection replaces: a closing handshake with nobody would lose output."""
-        stale = self._open_sessions.get(f"{self.kernel_id}:{self.session.session}")
+        stale = self._open_sessions.get(f"{self.kernel_id}:{self.session.session}") if self.replaces else None
         if stale is not None and stale.ws_connection is not None:
             stale.ws_connection._abort()
             for _ in range(1000):
@@ -54,7 +63,7 @@ class Connection(ZMQChannelsWebsocketConnection):
 
         Jupyter Server asks twice a second for output, and waits for what another channel hears too.
         """
-        return asyncio.ensure_future(self._wait_for_output())
+        return asyncio.ensure_future(self._wait_for_output()) if self.nudges else super().nudge()
 
     async def _wait_for_output(self):
         # A busy kernel has output enough, and would answer late.
@@ -109,7 +118,17 @@ class Gateway(KernelGatewayApp):
         super().init_webapp()
         self.web_app.settings["websocket_max_message_size"] = MAX_FRAME
 
+    listens = False
+
     def init_http_server(self):
+        if not self.listens:
+            if self.port == 0:
+                # Jupyter's own way does not tell which one the system chose.
+                [free, *others] = bind_sockets(0, self.ip)
+                self.port = free.getsockname()[1]
+                for listening in (free, *others):
+                    listening.close()
+            return super().init_http_server()
         self.http_server = HTTPServer(self.web_app, max_buffer_size=MAX_FRAME)
         try:
             sockets = bind_sockets(self.port, self.ip)
@@ -132,6 +151,58 @@ def give_each_kernel_its_environment():
         await JupyterMainKernelHandler.post(self)
 
     MainKernelHandler.post = post
+
+
+def fits_connections():
+    stock = ZMQChannelsWebsocketConnection
+    return (
+        takes(stock.nudge, "self")
+        and uses(stock.connect, "nudge", "add_done_callback", "create_stream", "channels")
+        and uses(stock.nudge, "kernel_info_timeout", "channels", "kernel_manager", "multi_kernel_manager")
+        and uses(stock.disconnect, "channels", "start_buffering")
+    )
+
+
+def fits_sessions():
+    stock = ZMQChannelsWebsocketConnection
+    return (
+        asyncio.iscoroutinefunction(stock._register_session)
+        and takes(stock._register_session, "self")
+        and uses(stock._register_session, "_open_sessions", "session_key", "kernel_id", "session")
+        and uses(WebSocketHandler.on_connection_close, "on_close")
+        and uses(KernelWebsocketHandler.on_close, "connection", "disconnect")
+        and takes(WebSocketProtocol13._abort, "self")
+    )
+
+
+def fits_environments():
+    return (
+        asyncio.iscoroutinefunction(inspect.unwrap(JupyterMainKernelHandler.post))
+        and takes(JupyterMainKernelHandler.post, "self")
+        and uses(JupyterMainKernelHandler.post, "get_json_body", "start_kernel")
+        and uses(MainKernelHandler.post, "get_json_body", "start_kernel")
+    )
+
+
+def fits_server():
+    return takes(KernelGatewayApp.init_http_server, "self") and uses(
+        KernelGatewayApp.init_http_server, "http_server", "web_app", "ip", "port"
+    )
+
+
+def fits_managers():
+    wait = KernelGatewayIOLoopKernelManager._async_wait
+    return asyncio.iscoroutinefunction(wait) and takes(wait, "self", "pollinterval") and uses(wait, "sleep")
+
+
+def patch():
+    """Puts our ways in the places of Jupyter's where these are what ours were made for."""
+    Connection.nudges = fits("connections that open at once", fits_connections)
+    Connection.replaces = fits("connections that replace others at once", fits_sessions)
+    Gateway.listens = fits("large requests", fits_server)
+    Connection.relays = Kernels.relays = fits("the relay of messages", gateway_relay.fits_jupyter)
+    if fits("an environment for each kernel", fits_environments):
+        give_each_kernel_its_environment()
 
 
 def write_kernelspec(runtime_dir, launcher, is_sandboxed):
@@ -163,7 +234,8 @@ def configuration(settings, kernels):
     # The client pings; a ping that a busy loop answers late would close the connection.
     config.KernelGatewayApp.ws_ping_interval = 0
     config.KernelGatewayApp.kernel_manager_class = kernels
-    config.SeedingMappingKernelManager.kernel_manager_class = "gateway_kernels.Manager"
+    if fits("kernels whose end is noticed soon", fits_managers):
+        config.SeedingMappingKernelManager.kernel_manager_class = "gateway_kernels.Manager"
     config.SeedingMappingKernelManager.root_dir = settings["workingDir"]
     # A kernel that does not end by itself is killed; whoever deleted it is not interested in it any more.
     config.KernelManager.shutdown_wait_time = 1.0
@@ -179,7 +251,7 @@ def configuration(settings, kernels):
 
 def run(settings, sandbox, zygote, tell):
     """Serves until the process ends; `sandbox` has a place for every kernel, `zygote` forks them; either can be None."""
-    give_each_kernel_its_environment()
+    patch()
     kernels = Kernels
     script = os.path.join(FOLDER, "kernel.py")
     launcher = [script]
@@ -198,6 +270,8 @@ def run(settings, sandbox, zygote, tell):
         # A request that names another specification would leave the sandbox.
         app.force_kernel_name = "python3"
     app.initialize(argv=[])
+    # Messages that nobody sees need not be made; traitlets drops them only when they are.
+    app.log.setLevel(app.log_level)
     # ZeroMQ drops what a subscriber is too slow for, past 1000 messages and without a word.
     app.kernel_manager.context.setsockopt(zmq.RCVHWM, 0)
     # A kernel that just starts does not listen yet; ZeroMQ would look again after 100 ms.

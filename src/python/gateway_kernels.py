@@ -9,6 +9,7 @@ import socket
 import time
 from contextvars import ContextVar
 
+import gateway_relay
 from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager, SeedingMappingKernelManager
 from sandbox_processes import Watch, find_leader, snapshot
 from tornado.web import HTTPError
@@ -31,7 +32,7 @@ class Manager(KernelGatewayIOLoopKernelManager):
         await super()._async_wait(pollinterval=min(pollinterval, 0.005))
 
 
-class Kernels(SeedingMappingKernelManager):
+class Kernels(gateway_relay.Activity, SeedingMappingKernelManager):
     """Marks every process of a kernel, so that none outlives it: not one that left the process group either."""
 
     zygote = None  # what kernels are forked from, if they are

@@ -7,6 +7,7 @@ loads beside the gateway, and is to begin first.
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -47,7 +48,8 @@ class Zygote:
                 pass_fds=[descriptor],
             )
         self._kernels = {}
-        # The number of the kernel that was asked for last; 0 if it ended before it was one.
+        self._request = 0
+        # The process that the last request made; 0 if it ended before it was a kernel.
         self._forked = None
         self.is_ready = False
         # Why there will be no more forks; None as long as there may be.
@@ -74,20 +76,20 @@ class Zygote:
             return None
         if len(env.get(MARK, "").encode()) != MARK_LENGTH:
             return None
+        self._request += 1
         self._forked = None
-        if not self._tell(argv=argv, env=env, cwd=cwd):
+        until = time.monotonic() + PATIENCE
+        if not self._tell(request=self._request, argv=argv, env=env, cwd=cwd, until=until):
             return None
-        self._socket.settimeout(PATIENCE)
-        try:
-            while self._forked is None and self.failure is None:
-                self._hear()
-        finally:
-            if self.failure is None:
-                self._socket.setblocking(False)
-        if not self._forked:
-            return None
-        process = self._kernels[self._forked] = ForkedProcess(self._forked, self)
-        return process
+        while self._forked is None and self.failure is None:
+            # A little longer than a kernel may take to say that it is there.
+            if not select.select([self._socket], [], [], max(0, until + 0.5 - time.monotonic()))[0]:
+                # It comes too late then, and goes at once; the others are as they were.
+                self._request += 1
+                print(f"A kernel is started plainly: nothing was forked within {PATIENCE:g} s", file=sys.stderr)
+                return None
+            self._hear()
+        return self._kernels.get(self._forked)
 
     def listen(self):
         """Takes what has come."""
@@ -126,18 +128,24 @@ class Zygote:
         elif "ready" in message:
             self.is_ready = True
         elif "pid" in message:
-            self._forked = message["pid"]
+            self._born(message["pid"], message["request"])
         elif "exited" in message:
-            if message["exited"] not in self._kernels:
-                self._forked = 0
-            self._tell(reap=message["exited"])
-        elif "reaped" in message:
-            self._ended(message["reaped"], message["status"])
+            self._ended(message["exited"], message["code"])
 
-    def _ended(self, pid, status):
+    def _born(self, pid, request):
+        if request == self._request:
+            self._forked = pid
+            self._kernels[pid] = ForkedProcess(pid, self)
+        else:
+            os.kill(pid, signal.SIGKILL)
+
+    def _ended(self, pid, code):
         process = self._kernels.pop(pid, None)
         if process is not None:
-            process.returncode = os.waitstatus_to_exitcode(status)
+            process.returncode = code
+        elif self._forked is None:
+            self._forked = 0
+        self._tell(reap=pid)
 
     def give_up(self, why):
         """Its kernels end with it; whoever comes is started plainly."""
@@ -145,8 +153,9 @@ class Zygote:
         print(f"Kernels are not forked: {why}", file=sys.stderr)
         self._process.kill()
         self._socket.close()
-        for pid in list(self._kernels):
-            self._ended(pid, signal.SIGKILL)
+        for process in self._kernels.values():
+            process.returncode = -signal.SIGKILL
+        self._kernels.clear()
 
 
 class ForkedProcess:

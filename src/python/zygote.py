@@ -4,8 +4,9 @@ Usage: zygote.py DESCRIPTOR MODULE ...
 
 DESCRIPTOR is a socket to the gateway, which keeps messages apart. Each is a JSON object; `gateway_zygote.py` has the
 other side. {"ready": true} goes out once the MODULEs are imported, {"failed": why} if there can be no kernels of this
-process, {"refused": why} if it is for a MODULE that cannot be imported. {"argv", "env", "cwd"} comes in for a kernel, which answers {"pid"} itself. When a kernel ends, {"exited": pid}
-goes out; its number stays taken until {"reap": pid} comes in, which is answered by {"reaped": pid, "status"}.
+process, {"refused": why} if it is for a MODULE that cannot be imported. {"request": number, "argv", "env", "cwd",
+"until"} comes in for a kernel, which answers {"pid", "request": number} itself, before that time. When a kernel ends,
+{"exited": pid, "code"} goes out; its number stays taken until {"reap": pid} comes in.
 """
 
 import ctypes
@@ -121,16 +122,16 @@ def serve(control, wakeup):
             os.read(wakeup, 512)
             for pid in list(kernels):
                 # Its number stays taken, so that nobody signals another process by it.
-                if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if end is not None:
                     kernels.remove(pid)
-                    control.tell(exited=pid)
+                    control.tell(exited=pid, code=end.si_status if end.si_code == os.CLD_EXITED else -end.si_status)
         if control in ready:
             request = control.hear()
             if request is None:
                 os._exit(0)
             if "reap" in request:
-                pid, status = os.waitpid(request["reap"], 0)
-                control.tell(reaped=pid, status=status)
+                os.waitpid(request["reap"], 0)
                 continue
             pid = os.fork()
             if pid == 0:
@@ -138,20 +139,18 @@ def serve(control, wakeup):
             kernels.add(pid)
 
 
-def mark(value):
-    """Writes the mark of a kernel to where the system shows the environment that a process was started with.
-
-    By it, what a kernel leaves behind is found, and a copy of the zygote has the zygote's.
-    """
+def place_of_mark():
+    """Where the system shows the environment that this process was started with: what a kernel leaves is found by it."""
     getenv = ctypes.CDLL(None).getenv
     getenv.restype = ctypes.c_void_p
-    ctypes.memmove(getenv(MARK), value.encode(), len(value))
+    return getenv(MARK)
 
 
-def become(kernel, zygote):
+def become(kernel, zygote, place):
     """From here on this process is as if it had just been started for the kernel."""
     die_with(zygote)
-    mark(kernel["env"][MARK.decode()])
+    mark = kernel["env"][MARK.decode()].encode()
+    ctypes.memmove(place, mark, len(mark))
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -172,7 +171,9 @@ def main():
     die_with(int(os.environ.pop("EFFECT_JUPYTER_GATEWAY")))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = Control(int(descriptor))
+    place = place_of_mark()
     app = load()
+    before = dict(os.environ)
     try:
         preload(modules)
         warm_up()
@@ -191,13 +192,21 @@ def main():
     # Looking for garbage among what is here would only copy the pages that it lies on.
     gc.freeze()
     control.tell(ready=True)
+    changed = {name: value for name, value in os.environ.items() if before.get(name) != value}
     zygote = os.getpid()
     kernel = serve(control, wakeup)
     signal.set_wakeup_fd(-1)
     for end in (wakeup, wakeup_writer):
         os.close(end)
-    become(kernel, zygote)
-    control.tell(pid=os.getpid())
+    become(kernel, zygote, place)
+    for name, value in changed.items():
+        # As if the module were loaded now.
+        if kernel["env"].get(name) == before.get(name):
+            os.environ[name] = value
+    if time.monotonic() > kernel["until"]:
+        # Another one was started in its place, and has its sockets.
+        os._exit(1)
+    control.tell(pid=os.getpid(), request=kernel["request"])
     control.close()
     app.launch_instance(connection_file=sys.argv[1])
 

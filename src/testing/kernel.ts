@@ -31,6 +31,7 @@ import * as Reducer from "../kernel/reducer.ts"
 import type { Run } from "../kernel/run.ts"
 import type { Platform } from "../platform.ts"
 import type { Members, Output, Raised, Script } from "./script.ts"
+import * as Values from "./values.ts"
 
 /** What the kernel needs besides its scripts. */
 export interface KernelParts {
@@ -67,7 +68,11 @@ export const make: (
     }
     const aborted = (detail: string) => new ExecutionAborted({ kernelId: id, detail })
 
-    const begin = Effect.fnUntraced(function* (code: string, options: ExecuteOptions) {
+    const begin = Effect.fnUntraced(function* (
+      code: string,
+      options: ExecuteOptions,
+      onScript: (script: Script) => void,
+    ) {
       const asked = generation
       yield* Effect.acquireRelease(Semaphore.take(turn, 1), () => Semaphore.release(turn, 1), {
         interruptible: true,
@@ -99,6 +104,7 @@ export const make: (
         return new ExecutionTimeout({ timeout, partial })
       }
       const script = find(code)
+      if (script !== undefined) onScript(script)
       const unmatched = aborted(`No script of the test matches the code "${code}"`)
       const { chunks = [], delay = 0, error, interval = 0, result } = script ?? {}
       const last: End = script === undefined ? unmatched : error ?? { _tag: "Done" }
@@ -128,13 +134,15 @@ export const make: (
       return Stream.fromPull(Effect.succeed(pull))
     })
 
-    const stream: Kernel["stream"] = (code, options = {}) =>
-      Stream.unwrap(begin(code, options)).pipe(Stream.provideContext(platform))
+    const run = (code: string, options: ExecuteOptions, onScript: (script: Script) => void) =>
+      Stream.unwrap(begin(code, options, onScript)).pipe(Stream.provideContext(platform))
+    const stream: Kernel["stream"] = (code, options = {}) => run(code, options, () => {})
     const unscripted = (request: string) =>
       Effect.suspend(() =>
         new IntrospectionFailed({ kernelId: id, request, detail: `The test gives no "members.${request}"` })
       )
     const kernel: Kernel = {
+      ...Values.make((code, { onScript, ...options }) => run(code, options, onScript)),
       complete: () => unscripted("complete"),
       inspect: () => unscripted("inspect"),
       isComplete: () => unscripted("isComplete"),

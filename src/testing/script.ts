@@ -27,6 +27,11 @@ export interface Script {
   readonly chunks?: ReadonlyArray<Output>
   /** The value of the last expression: its text, or all of its representations. */
   readonly result?: string | { readonly [mimeType: string]: unknown }
+  /**
+   * What `evaluate`, `call`, `iterate` and `feed` get for this code, the name or the callable: as the schema decodes it
+   * or before; for `iterate` an iterable. A function makes it of the arguments, the last of which are those by name.
+   */
+  readonly value?: unknown
   /** How the code fails: by what it raises, or by what becomes of the kernel. */
   readonly error?: Raised | KernelErrorReason
   /** How long it takes after the last chunk. */

@@ -1,27 +1,30 @@
 /** What a warm kernel takes for small things, by us and by others, interleaved. */
-import { Context, Effect, Fiber, Layer, Stream } from "effect"
+import { Context, Duration, Effect, Layer, Stream } from "effect"
 import { KernelClient, KernelGateway } from "../../src/mod.ts"
-import * as Direct from "./direct.ts"
+import * as IpyboxWay from "./ipybox_way.ts"
+import * as Python from "./python.ts"
 import * as Raw from "./raw.ts"
 import * as Stock from "./stock.ts"
-import { inTurns, median, milliseconds, type Row } from "./table.ts"
+import { inTurns, median, milliseconds, present, type Row } from "./table.ts"
 
-const rounds = 100
+const rounds = 150
 
 /** How late a line of a running cell is seen: the cell prints the clock, which it shares with us. */
-const printed =
-  "import time\nfor _ in range(40):\n    time.sleep(0.03)\n    print(time.clock_gettime(time.CLOCK_REALTIME))"
-const lateness = (now: number, text: string) =>
-  text.split("\n").filter((line) => line !== "").map((line) => now - Number(line) * 1000)
-
-const timeOfDay = () => performance.timeOrigin + performance.now()
+const printed = `
+import time
+for _ in range(40):
+    time.sleep(0.03)
+    print(time.monotonic())
+`
+const lateness = (at: number, text: string) =>
+  text.split("\n").filter((line) => line !== "").map((line) => at - Number(line) * 1000)
 
 const ourLateness = Effect.fnUntraced(function* (kernel: KernelClient.Kernel) {
   const late: Array<number> = []
   yield* kernel.stream(printed).pipe(
     Stream.runForEach((element) =>
       Effect.sync(() => {
-        if (element._tag === "TextChunk") late.push(...lateness(timeOfDay(), element.text))
+        if (element._tag === "TextChunk") late.push(...lateness(Raw.clock(), element.text))
       })
     ),
   )
@@ -31,40 +34,37 @@ const ourLateness = Effect.fnUntraced(function* (kernel: KernelClient.Kernel) {
 const theirLateness = (kernel: Raw.RawKernel) =>
   Effect.map(
     kernel.execute(printed),
-    (outputs) => median(outputs.flatMap(([now, text]) => lateness(now, text))),
+    (outputs) => median(outputs.flatMap(({ at, text }) => lateness(at, text))),
   )
 
 const sleeping = "import time\ntime.sleep(60)"
+const deadline = 300
 
-const ourTimeout = (kernel: KernelClient.Kernel) =>
-  Effect.map(
-    milliseconds(Effect.flip(kernel.execute(sleeping, { timeout: "300 millis" }))),
-    (time) => time - 300,
-  )
-
-/** By ipybox's way: after the interrupt it waits for a fixed time. */
-const theirTimeout = Effect.fnUntraced(function* (kernel: Raw.RawKernel) {
-  const running = yield* Effect.forkChild(kernel.execute(sleeping), { startImmediately: true })
-  yield* Effect.sleep(300)
-  const time = yield* milliseconds(Effect.andThen(kernel.interrupt, Effect.sleep(200)))
-  yield* Fiber.join(running)
-  return time
+/** Until the typed failure is there, which is when the kernel is idle: it answers at once then. */
+const ourTimeout = Effect.fnUntraced(function* (kernel: KernelClient.Kernel) {
+  const [time, error] = yield* Effect.timed(Effect.flip(kernel.execute(sleeping, { timeout: deadline })))
+  if (error._tag !== "ExecutionTimeout") return yield* Effect.die(error)
+  const idle = yield* milliseconds(kernel.execute("1"))
+  if (idle > deadline) return yield* Effect.die(new Error(`The kernel was busy for ${idle} ms`))
+  return Duration.toMillis(time) - deadline
 })
 
-/** Executions per second of eight kernels that are never idle. */
+const each = 50
+
+/** Executions per second of kernels that are never idle. */
 const perSecond = <E, R>(executions: ReadonlyArray<Effect.Effect<unknown, E, R>>) =>
   Effect.map(
     milliseconds(Effect.forEach(
       executions,
-      (execution) => Effect.all(Array.from({ length: 50 }, () => execution)),
+      (execution) => Effect.replicateEffect(execution, each, { discard: true }),
       { concurrency: "unbounded" },
     )),
-    (time) => executions.length * 50 / time * 1000,
+    (time) => executions.length * each / time * 1000,
   )
 
 /** The rows of the table. */
 export const rows = Effect.gen(function* () {
-  const stock = yield* Stock.start()
+  const stock = yield* Stock.start
   const own = yield* KernelGateway.make()
   const remote = Context.get(
     yield* Layer.build(KernelGateway.layerRemote({ url: stock.url })),
@@ -75,56 +75,87 @@ export const rows = Effect.gen(function* () {
   const ours = yield* client(own)
   const overStock = yield* client(remote)
   const raw = yield* Raw.make(stock.url)
-  const direct = yield* Direct.make()
+  const direct = yield* Python.direct
+  const ipybox = yield* Python.ipybox
 
-  const [execute = NaN, executeOverStock = NaN, executeRaw = NaN, executeDirect = NaN] = yield* inTurns(
-    rounds,
-    [
+  const [execute = NaN, overStockTime = NaN, rawTime = NaN, directTime = NaN, ipyboxTime = NaN] =
+    yield* inTurns(rounds, [
       milliseconds(ours.execute("1+1")),
       milliseconds(overStock.execute("1+1")),
       milliseconds(raw.execute("1+1")),
       direct("1+1"),
-    ],
-  )
-  const [late = NaN, lateRaw = NaN] = yield* inTurns(3, [ourLateness(ours), theirLateness(raw)])
-  const [timeout = NaN, timeoutRaw = NaN] = yield* inTurns(5, [ourTimeout(ours), theirTimeout(raw)])
-  const eight = Array.from({ length: 8 })
-  const oursOfEight = yield* Effect.forEach(eight, () => client(own), { concurrency: 2 })
-  const rawOfEight = yield* Effect.forEach(eight, () => Raw.make(stock.url))
-  const [rate = NaN, rateRaw = NaN] = yield* inTurns(3, [
+      ipybox("execute"),
+    ])
+  const inIpyboxWay = yield* IpyboxWay.make(stock.url)
+  // Next, since ipybox loses its connection when it is left alone for some ten seconds.
+  const [timeout = NaN, timeoutWay = NaN, timeoutIpybox = NaN] = yield* inTurns(15, [
+    ourTimeout(ours),
+    Effect.map(IpyboxWay.timeOut(inIpyboxWay, { code: sleeping, deadline }), Duration.toMillis),
+    ipybox("timeout"),
+  ])
+  // Each cell that prints leaves a timer behind in ipykernel, which flushes what later ones print before its time.
+  const [late = NaN, lateRaw = NaN, lateAgain = NaN, lateAgainRaw = NaN] = yield* inTurns(5, [
+    Effect.scoped(Effect.flatMap(client(own), ourLateness)),
+    Effect.scoped(Effect.flatMap(Raw.make(stock.url), theirLateness)),
+    ourLateness(ours),
+    theirLateness(raw),
+  ])
+  const oursOfEight = yield* Effect.replicateEffect(client(own), 8)
+  const rawOfEight = yield* Effect.replicateEffect(Raw.make(stock.url), 8)
+  const [rate = NaN, rateRaw = NaN] = yield* inTurns(7, [
     perSecond(oursOfEight.map((kernel) => kernel.execute("1+1"))),
     perSecond(rawOfEight.map((kernel) => kernel.execute("1+1"))),
   ])
-  return [
+  const all: ReadonlyArray<Row> = [
     {
-      what: "execute, own gateway against jupyter_client over ZeroMQ",
+      what: "execute 1+1, own gateway, against jupyter_client blocking over direct ZMQ",
       ours: execute,
-      theirs: executeDirect,
+      theirs: directTime,
       unit: "ms",
       atMost: 1,
     },
     {
-      what: "execute, own gateway against raw ws on a stock one",
+      what: "execute 1+1, own gateway, against raw ws on a stock gateway",
       ours: execute,
-      theirs: executeRaw,
+      theirs: rawTime,
       unit: "ms",
       atMost: 0.12,
     },
     {
-      what: "execute, both on a stock gateway, against raw ws",
-      ours: executeOverStock,
-      theirs: executeRaw,
+      what: "execute 1+1 through a stock gateway, against raw ws on it",
+      ours: overStockTime,
+      theirs: rawTime,
       unit: "ms",
       atMost: 0.15,
     },
+    { what: "execute 1+1, own gateway, against ipybox", ours: execute, theirs: ipyboxTime, unit: "ms" },
     { what: "print → chunk seen, against stock", ours: late, theirs: lateRaw, unit: "ms", atMost: 0.15 },
     {
-      what: "deadline → returned and idle, against ipybox's way",
+      what: "print → chunk seen, in a kernel that has printed before",
+      ours: lateAgain,
+      theirs: lateAgainRaw,
+      unit: "ms",
+    },
+    {
+      what: "deadline → typed timeout returned, kernel idle, against ipybox's way",
       ours: timeout,
-      theirs: timeoutRaw,
+      theirs: timeoutWay,
       unit: "ms",
       atMost: 0.08,
     },
-    { what: "executions of 8 kernels, against stock", ours: rate, theirs: rateRaw, unit: "/s", atLeast: 2.2 },
-  ] satisfies ReadonlyArray<Row>
+    {
+      what: "deadline → typed timeout returned, kernel idle, against ipybox",
+      ours: timeout,
+      theirs: timeoutIpybox,
+      unit: "ms",
+    },
+    {
+      what: "executes per second at N = 8, against stock",
+      ours: rate,
+      theirs: rateRaw,
+      unit: "/s",
+      atLeast: 2.2,
+    },
+  ]
+  return present(all)
 }).pipe(Effect.scoped)

@@ -1,32 +1,67 @@
 /** What a program does without a library: one WebSocket to a stock gateway, JSON, callbacks. */
-import { Effect } from "effect"
+import { Effect, Schedule } from "effect"
 import { randomUUID } from "node:crypto"
+import process from "node:process"
 import { WebSocket } from "ws"
 
 /** The parts of a message that are looked at. */
 interface Message {
   readonly header: { readonly msg_type: string }
   readonly parent_header: { readonly msg_id?: string }
-  readonly content: { readonly execution_state?: string; readonly text?: string }
+  readonly content: {
+    readonly execution_state?: string
+    readonly text?: string
+    readonly data?: Readonly<Record<string, string>>
+    readonly evalue?: string
+    readonly status?: string
+  }
 }
+
+/** An output: its text, or that of an image, and when it came, by the clock that `time.monotonic` reads. */
+export interface Output {
+  readonly at: number
+  readonly text: string
+}
+
+/** What stands for an image where outputs are counted. */
+export const image = "[image]"
+
+/** Milliseconds of the clock that processes of a machine share, and which is never set. */
+export const clock = (): number => Number(process.hrtime.bigint()) / 1e6
 
 /** A kernel and the connection to it. */
 export interface RawKernel {
   readonly id: string
-  /** Runs code to its reply and its idle; each output with the time of day when it came. */
-  readonly execute: (code: string) => Effect.Effect<ReadonlyArray<readonly [at: number, text: string]>>
+  /** Runs code to its end. */
+  readonly execute: (code: string) => Effect.Effect<ReadonlyArray<Output>>
   readonly interrupt: Effect.Effect<void>
 }
 
+/** How a client goes about it; what is absent is not done. */
+export interface Way {
+  /** How long to wait, in milliseconds, until a kernel is asked for again. */
+  readonly retryEvery?: number
+  /** How long to wait, in milliseconds, once the connection is open. */
+  readonly pause?: number
+  /** What each kernel runs first. */
+  readonly init?: string
+  /** The reply ends an execution, whether the kernel is idle or not. */
+  readonly endsWithReply?: boolean
+}
+
 /** Starts a kernel, which is deleted with the scope. */
-export const make = Effect.fnUntraced(function* (url: string) {
+export const make = Effect.fnUntraced(function* (url: string, way: Way = {}) {
+  const create = Effect.tryPromise(async () => {
+    const response = await fetch(`${url}/api/kernels`, { method: "POST", body: "{}" })
+    const { id }: { readonly id: string } = await response.json()
+    return id
+  })
   const id = yield* Effect.acquireRelease(
-    Effect.promise(async () => {
-      const response = await fetch(`${url}/api/kernels`, { method: "POST", body: "{}" })
-      const { id }: { readonly id: string } = await response.json()
-      return id
-    }),
+    way.retryEvery === undefined
+      ? create
+      : Effect.retry(create, { schedule: Schedule.spaced(way.retryEvery), times: 10 }),
     (id) => Effect.promise(() => fetch(`${url}/api/kernels/${id}`, { method: "DELETE" })),
+    { interruptible: true },
   )
   const socket = yield* Effect.acquireRelease(
     Effect.promise(() =>
@@ -48,16 +83,23 @@ export const make = Effect.fnUntraced(function* (url: string) {
     execute: (code) =>
       Effect.callback((resume) => {
         const msg_id = randomUUID()
-        let isIdle = false
+        let isIdle = way.endsWithReply === true
         let isReplied = false
-        const outputs: Array<readonly [number, string]> = []
-        listeners.set(msg_id, ({ content, header }) => {
-          if (header.msg_type === "stream") {
-            outputs.push([performance.timeOrigin + performance.now(), content.text ?? ""])
+        let hasFailed = false
+        const outputs: Array<Output> = []
+        listeners.set(msg_id, (message) => {
+          const { content, header } = message
+          outputs.push(...texts(message).map((text) => ({ at: clock(), text })))
+          hasFailed ||= header.msg_type === "error"
+          // The reply tells of an exception once more, or for the first time.
+          if (content.status === "error" && !hasFailed) {
+            outputs.push({ at: clock(), text: content.evalue ?? "" })
           }
           isReplied ||= header.msg_type === "execute_reply"
           isIdle ||= content.execution_state === "idle"
-          if (!isIdle || !isReplied) return
+          if (!isIdle || !isReplied) {
+            return
+          }
           listeners.delete(msg_id)
           resume(Effect.succeed(outputs))
         })
@@ -80,5 +122,26 @@ export const make = Effect.fnUntraced(function* (url: string) {
       Effect.promise(() => fetch(`${url}/api/kernels/${id}/interrupt`, { method: "POST" })),
     ),
   }
+  if (way.pause !== undefined) yield* Effect.sleep(way.pause)
+  if (way.init !== undefined) yield* kernel.execute(way.init)
   return kernel
 })
+
+function texts({ content, header }: Message): ReadonlyArray<string> {
+  switch (header.msg_type) {
+    case "stream":
+      return [content.text ?? ""]
+    case "display_data":
+    case "execute_result": {
+      const text = content.data?.["text/plain"]
+      return [
+        ...text === undefined ? [] : [text],
+        ...content.data?.["image/png"] === undefined ? [] : [image],
+      ]
+    }
+    case "error":
+      return [content.evalue ?? ""]
+    default:
+      return []
+  }
+}

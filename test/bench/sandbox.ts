@@ -7,7 +7,8 @@ import process from "node:process"
 import { KernelClient, KernelGateway, Sandbox } from "../../src/mod.ts"
 import { nobody, temporary } from "../support/kernel.ts"
 import { supervisors } from "../support/processes.ts"
-import { memoryBelow } from "./start.ts"
+import { memoryBelow } from "./memory.ts"
+import { quiet } from "./quiet.ts"
 import { inTurns, milliseconds, type Row } from "./table.ts"
 
 const rounds = 20
@@ -56,9 +57,11 @@ export const rows = Effect.gen(function* () {
   // Kernels in a sandbox share nothing: each is started.
   const plain = yield* started({ workingDir, fork: false })
   const sandboxed = yield* started({ workingDir, sandbox: user })
-  yield* first(plain)
-  yield* first(sandboxed)
-  const [theirs = NaN, ours = NaN] = yield* inTurns(rounds, [first(plain), first(sandboxed)])
+  const [theirs = NaN, ours = NaN] = yield* inTurns(
+    rounds,
+    [first(plain), first(sandboxed)],
+    { before: quiet },
+  )
   const [alone, inside] = [yield* memory(plain), yield* memory(sandboxed)]
   return [
     {

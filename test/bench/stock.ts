@@ -2,10 +2,11 @@
 import { Effect, Schedule } from "effect"
 import * as ChildProcess from "effect/process/ChildProcess"
 import { createServer } from "node:net"
+import { dirname, join } from "node:path"
 import process from "node:process"
 import { PythonEnvironment } from "../../src/mod.ts"
 
-/** A gateway that answers. */
+/** A gateway. */
 export interface Stock {
   readonly url: string
   readonly pid: number
@@ -20,13 +21,18 @@ const freePort = Effect.callback<number>((resume) => {
   })
 })
 
-/** Starts one and asks every few milliseconds whether it answers. */
-export const start = Effect.fnUntraced(function* () {
+/** Starts one, which does not answer yet: by its module, or by the command, which starts Python once more. */
+export const spawn = Effect.fnUntraced(function* (by: "module" | "command") {
   const { python } = yield* PythonEnvironment.make()
   const port = yield* freePort
   const handle = yield* ChildProcess.make(
-    python,
-    ["-m", "kernel_gateway", `--KernelGatewayApp.port=${port}`, "--KernelGatewayApp.ip=127.0.0.1"],
+    by === "module" ? python : join(dirname(python), "jupyter"),
+    [
+      ...by === "module" ? ["-m", "kernel_gateway"] : ["kernelgateway"],
+      `--KernelGatewayApp.port=${port}`,
+      "--KernelGatewayApp.ip=127.0.0.1",
+      "--KernelGatewayApp.port_retries=0",
+    ],
     {
       stdin: "ignore",
       stdout: "ignore",
@@ -35,8 +41,16 @@ export const start = Effect.fnUntraced(function* () {
       extendEnv: true,
     },
   )
-  const url = `http://127.0.0.1:${port}`
-  yield* Effect.tryPromise(() => fetch(`${url}/api`)).pipe(Effect.retry(Schedule.spaced("5 millis")))
-  const stock: Stock = { url, pid: handle.pid }
+  const stock: Stock = { url: `http://127.0.0.1:${port}`, pid: handle.pid }
   return stock
 })
+
+/** Starts one and asks every few milliseconds whether it answers. */
+export const start = Effect.tap(
+  spawn("module"),
+  ({ url }) =>
+    Effect.tryPromise(() => fetch(`${url}/api`)).pipe(
+      Effect.retry(Schedule.spaced("5 millis")),
+      Effect.timeout("30 seconds"),
+    ),
+)

@@ -12,6 +12,11 @@ export interface Row {
   readonly atLeast?: number
 }
 
+/** The rows whose contender took part: one that is not installed has no numbers. */
+export function present(rows: ReadonlyArray<Row>): ReadonlyArray<Row> {
+  return rows.filter(({ theirs }) => !Number.isNaN(theirs))
+}
+
 /** The middle of the values. */
 export function median(values: ReadonlyArray<number>): number {
   const sorted = [...values].sort((a, b) => a - b)
@@ -22,23 +27,64 @@ export function median(values: ReadonlyArray<number>): number {
 export const milliseconds = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<number, E, R> =>
   Effect.map(Effect.timed(effect), ([time]) => Duration.toMillis(time))
 
-/** The median of each contender, who take turns. */
+/** How contenders take turns. */
+export interface Turns {
+  /** What happens before each turn, outside of what is measured: waiting for what others left to do. */
+  readonly before?: Effect.Effect<unknown>
+}
+
+/**
+ * The median of each contender, who take turns, after one round that does not count. Each round begins with
+ * another one, so that nobody always follows the same.
+ */
 export const inTurns = <R>(
   rounds: number,
   contenders: ReadonlyArray<Effect.Effect<number, unknown, R>>,
+  { before = Effect.void }: Turns = {},
 ): Effect.Effect<ReadonlyArray<number>, unknown, R> =>
-  Effect.map(
-    Effect.all(Array.from({ length: rounds }, () => Effect.all(contenders))),
-    (times) => contenders.map((_, index) => median(times.map((round) => round[index] ?? NaN))),
+  Effect.gen(function* () {
+    const values = contenders.map((): Array<number> => [])
+    for (let round = 0; round <= rounds; round++) {
+      for (let turn = 0; turn < contenders.length; turn++) {
+        const index = (round + turn) % contenders.length
+        const contender = contenders[index]
+        if (contender === undefined) continue
+        yield* before
+        const value = yield* contender
+        if (round > 0) values[index]?.push(value)
+      }
+    }
+    return values.map(median)
+  })
+
+/** A row for programs: with its ratio, and whether that is what is to be reached. */
+export function json(rows: ReadonlyArray<Row>): string {
+  return JSON.stringify(
+    rows.map((row) => ({ ...row, ratio: ratio(row), ...(hasGoal(row) ? { reached: isReached(row) } : {}) })),
+    undefined,
+    2,
   )
+}
+
+function ratio({ ours, theirs }: Row): number {
+  return ours / theirs
+}
+
+function hasGoal({ atLeast, atMost }: Row): boolean {
+  return atMost !== undefined || atLeast !== undefined
+}
+
+function isReached(row: Row): boolean {
+  return ratio(row) <= (row.atMost ?? Infinity) && ratio(row) >= (row.atLeast ?? 0)
+}
 
 /** The rows as a table for people. */
 export function table(rows: ReadonlyArray<Row>): string {
   const cells = rows.map((row) => [
     row.what,
-    `${row.ours.toFixed(1)} ${row.unit}`,
-    `${row.theirs.toFixed(1)} ${row.unit}`,
-    (row.ours / row.theirs).toFixed(2),
+    `${shown(row.ours)} ${row.unit}`.trim(),
+    `${shown(row.theirs)} ${row.unit}`.trim(),
+    ratio(row).toFixed(3),
     goal(row),
   ])
   const all = [["what", "ours", "against", "ratio", "goal"], ...cells]
@@ -47,9 +93,13 @@ export function table(rows: ReadonlyArray<Row>): string {
     .join("\n")
 }
 
-function goal({ atLeast, atMost, ours, theirs }: Row): string {
-  const ratio = ours / theirs
-  if (atMost !== undefined) return `≤ ${atMost.toFixed(2)}${ratio <= atMost ? "" : "  missed"}`
-  if (atLeast !== undefined) return `≥ ${atLeast.toFixed(2)}${ratio >= atLeast ? "" : "  missed"}`
-  return ""
+/** Counts as they are, measured values with as many digits as they have. */
+function shown(value: number): string {
+  return Number.isInteger(value) ? `${value}` : value.toFixed(value < 100 ? 2 : 0)
+}
+
+function goal(row: Row): string {
+  if (!hasGoal(row)) return ""
+  const bound = row.atMost === undefined ? `≥ ${row.atLeast?.toFixed(2)}` : `≤ ${row.atMost.toFixed(2)}`
+  return `${bound}${isReached(row) ? "" : "  missed"}`
 }

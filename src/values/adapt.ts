@@ -1,0 +1,213 @@
+/**
+ * Neutral values in the form that a schema decodes from: a `datetime` is a `Date` for one schema, a `DateTime` for
+ * another and a string for a third. The encoded side of the schema says which.
+ *
+ * @module
+ */
+import * as BigDecimal from "effect/BigDecimal"
+import * as Chunk from "effect/Chunk"
+import * as DateTime from "effect/DateTime"
+import * as HashMap from "effect/HashMap"
+import * as HashSet from "effect/HashSet"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+import * as SchemaAST from "effect/SchemaAST"
+import * as Neutral from "./neutral.ts"
+import { NdArray } from "../values.ts"
+
+type Adapter = (value: unknown) => unknown
+
+/** Gives what makes neutral values fit for a schema. What does not fit is left as it is: the schema refuses it. */
+export function adapt(schema: Schema.Constraint): Adapter {
+  return adapterOf(SchemaAST.toEncoded(schema.ast))
+}
+
+const adapters = new WeakMap<SchemaAST.AST, Adapter>()
+
+function adapterOf(ast: SchemaAST.AST): Adapter {
+  const known = adapters.get(ast)
+  if (known !== undefined) return known
+  const made = make(ast)
+  adapters.set(ast, made)
+  return made
+}
+
+const same: Adapter = (value) => value
+
+function make(ast: SchemaAST.AST): Adapter {
+  switch (ast._tag) {
+    case "String":
+    case "TemplateLiteral":
+      return Neutral.toText
+    case "BigInt":
+      return toBigInt
+    case "Literal":
+      return typeof ast.literal === "bigint" ? toBigInt : same
+    case "Void":
+    case "Undefined":
+      return (value) => value === null ? undefined : value
+    case "Any":
+    case "Unknown":
+    case "ObjectKeyword":
+      return Neutral.natural
+    case "Arrays":
+      return elements(ast)
+    case "Objects":
+      return fields(ast)
+    case "Union":
+      return union(ast)
+    case "Suspend": {
+      let inner: Adapter | undefined
+      return (value) => (inner ??= adapterOf(ast.thunk()))(value)
+    }
+    case "Declaration":
+      return declared(ast)
+    default:
+      return same
+  }
+}
+
+function toBigInt(value: unknown): unknown {
+  return typeof value === "number" && Number.isSafeInteger(value) ? BigInt(value) : value
+}
+
+function elements({ elements, rest }: SchemaAST.Arrays): Adapter {
+  const first = elements.map(adapterOf)
+  const [middle = same, ...last] = rest.map(adapterOf)
+  if ([...first, middle, ...last].every((adapter) => adapter === same)) {
+    return (value) => Neutral.toArray(value) ?? value
+  }
+  return (value) => {
+    const items = Neutral.toArray(value)
+    if (items === undefined) return value
+    const end = items.length - last.length
+    return items.map((item, index) =>
+      (first[index] ?? (index < end ? middle : last[index - end] ?? middle))(item)
+    )
+  }
+}
+
+function fields({ indexSignatures, propertySignatures }: SchemaAST.Objects): Adapter {
+  const properties = new Map<string, Adapter>(
+    propertySignatures.map(({ name, type }) => [String(name), adapterOf(type)]),
+  )
+  const others = indexSignatures.map(({ parameter, type }) => ({
+    fits: checker(parameter),
+    adapter: adapterOf(type),
+  }))
+  // Without any the schema is `{}`, which everything fits.
+  if (properties.size === 0 && others.length === 0) return Neutral.natural
+  return (value) => {
+    const record = value instanceof Neutral.Table ? value.record : value
+    if (!Neutral.isRecord(record)) return record
+    return Object.fromEntries(
+      Object.entries(record).map(([key, item]) => {
+        const adapter = properties.get(key) ?? others.find(({ fits }) => fits(key))?.adapter ?? same
+        return [key, adapter(item)]
+      }),
+    )
+  }
+}
+
+/** The first member that fits counts. */
+function union({ types }: SchemaAST.Union): Adapter {
+  const members = types.map((type) => ({ fits: checker(type), adapter: adapterOf(type) }))
+  if (members.every(({ adapter }) => adapter === same)) return same
+  return (value) => {
+    for (const { adapter, fits } of members) {
+      const candidate = adapter(value)
+      if (fits(candidate)) return candidate
+    }
+    return value
+  }
+}
+
+function checker(ast: SchemaAST.AST): (value: unknown) => boolean {
+  let check: ((value: unknown) => boolean) | undefined
+  return (value) => (check ??= Schema.is(Schema.make<Schema.Constraint>(ast)))(value)
+}
+
+function declared(ast: SchemaAST.Declaration): Adapter {
+  const [first = same, second = same] = ast.typeParameters.map(adapterOf)
+  const collected = (collect: (items: ReadonlyArray<unknown>) => unknown): Adapter => (value) => {
+    const items = Neutral.toArray(value)
+    return items === undefined ? value : collect(items.map(first))
+  }
+  const mapped =
+    (collect: (entries: ReadonlyArray<readonly [unknown, unknown]>) => unknown): Adapter => (value) => {
+      const entries = value instanceof Map
+        ? [...value]
+        : Neutral.isRecord(value)
+        ? Object.entries(value)
+        : undefined
+      return entries === undefined
+        ? value
+        : collect(entries.map(([key, item]) => [first(key), second(item)] as const))
+    }
+  switch (idOf(ast)) {
+    case "effect/schema/Option":
+      return (value) => value === null ? Option.none() : Option.some(first(value))
+    case "effect/schema/Redacted":
+      return (value) => Redacted.make(first(value))
+    case "effect/schema/ReadonlyMap":
+      return mapped((entries) => new Map(entries))
+    case "effect/schema/HashMap":
+      return mapped(HashMap.fromIterable)
+    case "effect/schema/ReadonlySet":
+      return collected((items) => new Set(items))
+    case "effect/schema/HashSet":
+      return collected(HashSet.fromIterable)
+    case "effect/schema/Chunk":
+      return collected(Chunk.fromIterable)
+    default:
+      return candidate(ast)
+  }
+}
+
+function idOf({ annotations }: SchemaAST.Declaration): unknown {
+  const representation = annotations?.representation
+  return typeof representation === "object" && representation !== null && "id" in representation
+    ? representation.id
+    : undefined
+}
+
+/** What Python has a type for: text is no bytes, and no date. */
+const counterparts = new Set<unknown>(
+  ["BigDecimal", "Date", "DateTimeUtc", "DateTimeZoned", "Duration", "Uint8Array"].map((name) =>
+    `effect/schema/${name}`
+  ),
+)
+
+/** A type of its own: whichever form of the value belongs to it; else what it reads from JSON. */
+function candidate(ast: SchemaAST.Declaration): Adapter {
+  const fits = checker(ast)
+  const readsJson = !counterparts.has(idOf(ast)) &&
+    (ast.annotations?.toCodecJson !== undefined || ast.annotations?.toCodec !== undefined)
+  let fromJson: ((value: unknown) => Option.Option<unknown>) | undefined
+  return (value) => {
+    const form = forms(value).find(fits)
+    if (form !== undefined) return form
+    if (!readsJson) return value
+    fromJson ??= Schema.decodeUnknownOption(
+      Schema.toCodecJson(Schema.make<Schema.ConstraintDecoder<unknown>>(ast)),
+    )
+    return Option.getOrElse(fromJson(Neutral.toText(value)), () => value)
+  }
+}
+
+function forms(value: unknown): ReadonlyArray<unknown> {
+  if (value instanceof Neutral.Moment) {
+    const utc = Option.toArray(value.utc)
+    return [...utc, ...Option.toArray(value.zoned), ...utc.map(DateTime.toDateUtc)]
+  }
+  if (value instanceof Neutral.Day) {
+    return Option.toArray(DateTime.make(value.iso)).flatMap((utc) => [utc, DateTime.toDateUtc(utc)])
+  }
+  if (value instanceof Neutral.Span) return [value.duration]
+  if (value instanceof Neutral.Decimal) return Option.toArray(value.bigDecimal)
+  if (typeof value === "number") return Option.toArray(BigDecimal.fromNumber(value))
+  if (typeof value === "bigint") return [BigDecimal.fromBigInt(value)]
+  if (value instanceof NdArray) return value.shape.length === 1 ? [value.data, value] : [value]
+  return [value]
+}

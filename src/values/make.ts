@@ -1,0 +1,89 @@
+/**
+ * Typed values over the session of a kernel.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
+import type * as Path from "effect/Path"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { ImageOptions } from "../kernel/images.ts"
+import type { Session } from "../kernel/session.ts"
+import { adapt } from "./adapt.ts"
+import * as Iterate from "./iterate.ts"
+import * as Names from "./names.ts"
+import type { CallOptions, FeedOptions, SetOptions, ValueOptions } from "./options.ts"
+import * as Request from "./request.ts"
+import type { TypedValues } from "./typed_values.ts"
+
+/** Elements of a batch unless the options say otherwise. */
+export const defaultBatchSize = 1000
+
+/** Makes the part of a kernel that exchanges values. */
+export const make: (
+  session: Session,
+  where: ImageOptions,
+) => Effect.Effect<TypedValues, never, Scope.Scope | FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
+  function* (session, where) {
+    const requests = yield* Request.make(session, where)
+    const annotate = Effect.suspend(() => Effect.annotateCurrentSpan({ "kernel.id": session.id() }))
+
+    const evaluate = Effect.fn("Kernel.evaluate")(
+      function* <S extends Schema.Constraint>(expression: string, schema: S, options: ValueOptions = {}) {
+        yield* annotate
+        const asked = yield* requests.ask({ operation: "evaluate", expression }, options)
+        const value = yield* Request.valueOf(asked)
+        return yield* Schema.decodeUnknownEffect(schema)(adapt(schema)(value))
+      },
+    )
+
+    const set = Effect.fn("Kernel.set")(
+      function* <S extends Schema.Constraint = Schema.Unknown>(
+        given: string,
+        value: S["Type"],
+        { schema, ...options }: SetOptions<S> = {},
+      ) {
+        yield* annotate
+        const name = yield* Names.variable(given)
+        const encoded = schema === undefined ? value : yield* Schema.encodeUnknownEffect(schema)(value)
+        const asked = yield* requests.ask({ operation: "set", name, value: encoded }, options)
+        yield* Request.valueOf(asked)
+      },
+    )
+
+    const call = Effect.fn("Kernel.call")(
+      function* <S extends Schema.Constraint>(
+        given: string,
+        args: ReadonlyArray<unknown>,
+        { kwargs = {}, returns, ...options }: CallOptions<S>,
+      ) {
+        yield* annotate
+        const callable = yield* Names.callable(given)
+        const discard = returns.ast._tag === "Void" && returns.ast.encoding === undefined
+        const asked = yield* requests.ask({ operation: "call", callable, args, kwargs, discard }, options)
+        const value = yield* Request.valueOf(asked)
+        return yield* Schema.decodeUnknownEffect(returns)(adapt(returns)(value))
+      },
+    )
+
+    const feed = <S extends Schema.Constraint, E, R, Element extends Schema.Constraint = Schema.Unknown>(
+      callable: string,
+      stream: Stream.Stream<Element["Type"], E, R>,
+      { batchSize = defaultBatchSize, schema, ...options }: FeedOptions<S, Element>,
+    ) =>
+      stream.pipe(
+        Stream.grouped(Math.max(1, batchSize)),
+        Stream.mapEffect((batch) =>
+          schema === undefined ? call(callable, [batch], options) : Effect.flatMap(
+            Schema.encodeUnknownEffect(Schema.Array(schema))(batch),
+            (encoded) => call(callable, [encoded], options),
+          )
+        ),
+        Stream.withSpan("Kernel.feed"),
+      )
+
+    return { evaluate, set, call, iterate: yield* Iterate.make(session, requests), feed }
+  },
+)

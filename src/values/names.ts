@@ -1,0 +1,35 @@
+/**
+ * Names as Python takes them.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import { InvalidName } from "../values.ts"
+
+const identifier = /^[\p{XID_Start}_]\p{XID_Continue}*$/u
+
+const keywords = new Set(
+  ("False None True and as assert async await break class continue def del elif else except finally for from global " +
+    "if import in is lambda nonlocal not or pass raise return try while with yield").split(" "),
+)
+
+function isIdentifier(name: string): boolean {
+  return identifier.test(name) && !keywords.has(name)
+}
+
+/** The name of a variable, as Python's parser would store it. */
+export function variable(given: string): Effect.Effect<string, InvalidName> {
+  const name = given.normalize("NFKC")
+  return isIdentifier(name)
+    ? Effect.succeed(name)
+    : Effect.fail(new InvalidName({ given, expected: "Python identifier" }))
+}
+
+/** The name of something to call: `name`, `name.attribute`, `package.module:name.attribute`. */
+export function callable(given: string): Effect.Effect<string, InvalidName> {
+  const name = given.normalize("NFKC")
+  const parts = name.split(":")
+  return parts.length <= 2 && parts.every((part) => part.split(".").every(isIdentifier))
+    ? Effect.succeed(name)
+    : Effect.fail(new InvalidName({ given, expected: 'name in the kernel and no "module:name"' }))
+}

@@ -1,0 +1,161 @@
+/**
+ * Values of Python before a schema has its say: plain values of JavaScript, and what JavaScript has several types
+ * for, or none, in the words of Python.
+ *
+ * @module
+ */
+import * as BigDecimal from "effect/BigDecimal"
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Option from "effect/Option"
+import { NdArray, type NumberArray } from "../values.ts"
+
+/** A `datetime`: its ISO form, with the offset if it has a time zone, and the name of that zone if it has one. */
+export class Moment {
+  readonly iso: string
+  readonly zone: string | undefined
+  constructor(iso: string, zone: string | undefined) {
+    this.iso = iso
+    this.zone = zone
+  }
+  /** Whether it says at which offset from UTC. */
+  get isAware(): boolean {
+    return /[+-]\d\d:\d\d[:\d.]*$/.test(this.iso)
+  }
+  /** The instant; without a time zone it is taken for UTC, as pandas and NumPy do. */
+  get utc(): Option.Option<DateTime.Utc> {
+    return Option.map(DateTime.make(this.isAware ? this.iso : `${this.iso}Z`), DateTime.toUtc)
+  }
+  /** The instant and the zone that it was told in; none without a time zone. */
+  get zoned(): Option.Option<DateTime.Zoned> {
+    const [offset] = /[+-]\d\d:\d\d$/.exec(this.iso) ?? []
+    const timeZone = this.zone ?? offset
+    return timeZone === undefined
+      ? Option.none()
+      : Option.flatMap(this.utc, (utc) => DateTime.makeZoned(utc, { timeZone }))
+  }
+}
+
+/** A `date` in ISO form. */
+export class Day {
+  readonly iso: string
+  constructor(iso: string) {
+    this.iso = iso
+  }
+}
+
+/** A `timedelta` in microseconds. */
+export class Span {
+  readonly micros: bigint
+  constructor(micros: bigint) {
+    this.micros = micros
+  }
+  get duration(): Duration.Duration {
+    return this.micros % 1000n === 0n
+      ? Duration.millis(Number(this.micros / 1000n))
+      : Duration.nanos(this.micros * 1000n)
+  }
+}
+
+/** A `Decimal`, also one that is infinite or no number. */
+export class Decimal {
+  readonly text: string
+  constructor(text: string) {
+    this.text = text
+  }
+  get bigDecimal(): Option.Option<BigDecimal.BigDecimal> {
+    return BigDecimal.fromString(this.text)
+  }
+}
+
+/** A table, column by column. */
+export class Table {
+  readonly columns: ReadonlyArray<string>
+  readonly length: number
+  /** A column is an array or an {@link NdArray}. */
+  readonly data: ReadonlyArray<unknown>
+  constructor(columns: ReadonlyArray<string>, length: number, data: ReadonlyArray<unknown>) {
+    this.columns = columns
+    this.length = length
+    this.data = data
+  }
+  /** Row by row. */
+  get rows(): ReadonlyArray<unknown> {
+    const columns = this.data.map((column) => toArray(column) ?? [])
+    return Array.from(
+      { length: this.length },
+      (_, row) => Object.fromEntries(this.columns.map((name, index) => [name, columns[index]?.[row]])),
+    )
+  }
+  /** Column by column, as a record. */
+  get record(): { readonly [column: string]: unknown } {
+    return Object.fromEntries(this.columns.map((name, index) => [name, this.data[index]]))
+  }
+}
+
+/** Tells whether a value is an object as JSON has them. */
+export function isRecord(value: unknown): value is { readonly [key: string]: unknown } {
+  return typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype
+}
+
+/** The elements of what has some in order. */
+export function toArray(value: unknown): ReadonlyArray<unknown> | undefined {
+  if (Array.isArray(value)) return value
+  if (value instanceof NdArray) return nested(value.data, value.shape)
+  if (value instanceof Table) return value.rows
+  if (value instanceof Set) return [...value]
+  return undefined
+}
+
+/** Flat data as arrays of arrays. */
+export function nested(
+  data: NumberArray | ReadonlyArray<unknown>,
+  shape: ReadonlyArray<number>,
+): ReadonlyArray<unknown> {
+  const flat: ReadonlyArray<unknown> = Array.isArray(data) ? data : Array.from<unknown>(data)
+  const numbers = flat.map((item) => typeof item === "bigint" ? lessen(item) : item)
+  const [, ...inner] = shape
+  return inner.reduceRight<ReadonlyArray<unknown>>((items, length, index) => {
+    const count = shape.slice(0, index + 1).reduce((product, size) => product * size, 1)
+    return Array.from({ length: count }, (_, row) => items.slice(row * length, (row + 1) * length))
+  }, numbers)
+}
+
+/** An integer as a number if every digit survives. */
+function lessen(value: bigint): number | bigint {
+  return value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER ? Number(value) : value
+}
+
+/** A value for those who leave it open which one they want. */
+export function natural(value: unknown): unknown {
+  if (typeof value !== "object" || value === null) return value
+  if (Array.isArray(value)) return value.map(natural)
+  if (isRecord(value)) {
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, natural(item)]))
+  }
+  if (value instanceof Moment) {
+    const isUtc = value.zone === undefined && value.iso.endsWith("+00:00")
+    return Option.getOrElse<DateTime.DateTime, string>(isUtc ? value.utc : value.zoned, () => value.iso)
+  }
+  if (value instanceof Day) return value.iso
+  if (value instanceof Span) return value.duration
+  if (value instanceof Decimal) return Option.getOrElse(value.bigDecimal, () => value.text)
+  if (value instanceof NdArray) return value.shape.length === 1 ? value.data : value
+  if (value instanceof Table) return value.rows.map(natural)
+  if (value instanceof Set) return new Set(Array.from(value, natural))
+  if (value instanceof Map) return new Map(Array.from(value, ([key, item]) => [natural(key), natural(item)]))
+  return value
+}
+
+/** A value as text, where there is one way to write it. */
+export function toText(value: unknown): unknown {
+  if (value instanceof Moment || value instanceof Day) return value.iso
+  if (value instanceof Decimal) return value.text
+  return value instanceof Span ? isoDuration(value.micros) : value
+}
+
+function isoDuration(micros: bigint): string {
+  const [sign, size] = micros < 0n ? ["-", -micros] : ["", micros]
+  const fraction = `${size % 1_000_000n}`.padStart(6, "0").replace(/0+$/, "")
+  return `${sign}PT${size / 1_000_000n}${fraction === "" ? "" : `.${fraction}`}S`
+}

@@ -1,0 +1,54 @@
+/**
+ * How to exchange values.
+ *
+ * @module
+ */
+import type * as Effect from "effect/Effect"
+import type * as Schema from "effect/Schema"
+import type { Chunk } from "../execution.ts"
+import type { ExecuteOptions } from "../kernel/options.ts"
+
+/** How to exchange a value. */
+export interface ValueOptions extends ExecuteOptions {
+  /**
+   * Takes what the code puts out, as it arrives. Without it output is logged at Debug when the code has ended; that
+   * of code that fails is in `partial` either way.
+   */
+  readonly onChunk?: (chunk: Chunk) => Effect.Effect<void>
+  /**
+   * How tables travel: a DataFrame by its rows, or every table as the bytes of an Arrow IPC stream, for which the
+   * kernel has to have `pyarrow`. `"records"` by default.
+   */
+  readonly tables?: "records" | "arrow"
+}
+
+/** How to set a variable. */
+export interface SetOptions<S extends Schema.Constraint> extends ValueOptions {
+  /** Encodes the value; without it the value is taken as it is. */
+  readonly schema?: S
+}
+
+/** How to call something. */
+export interface CallOptions<S extends Schema.Constraint> extends ValueOptions {
+  /** Decodes what is returned. With `Schema.Void` nothing is fetched. */
+  readonly returns: S
+  /** Arguments by name. */
+  readonly kwargs?: { readonly [name: string]: unknown }
+}
+
+/** How to iterate. */
+export interface IterateOptions extends ValueOptions {
+  /** Elements that Python yields ahead of the consumer at most; 1,000 by default. */
+  readonly batchSize?: number
+  /** Bytes after which a batch is full; 4 MiB by default. */
+  readonly batchBytes?: number
+}
+
+/** How to feed a stream. */
+export interface FeedOptions<S extends Schema.Constraint, Element extends Schema.Constraint>
+  extends CallOptions<S> {
+  /** Encodes an element; without it elements are taken as they are. */
+  readonly schema?: Element
+  /** Elements of a batch, at most; 1,000 by default. */
+  readonly batchSize?: number
+}

@@ -1,0 +1,225 @@
+/**
+ * Requests about values: executions in the queue of the kernel whose code is ours and whose arguments are buffers.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FileSystem from "effect/FileSystem"
+import type * as Path from "effect/Path"
+import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
+import { fileURLToPath } from "node:url"
+import {
+  ConnectionLost,
+  ExecutionAborted,
+  type ExecutionFailure,
+  type ExecutionResult,
+  KernelError,
+} from "../execution.ts"
+import { isJsonObject, type JsonObject, type Message } from "../jupyter/message.ts"
+import type { Connection } from "../kernel/connection.ts"
+import type { ImageOptions } from "../kernel/images.ts"
+import type { RunOptions } from "../kernel/run.ts"
+import type { Session } from "../kernel/session.ts"
+import * as Setup from "../kernel/setup.ts"
+import { UnsupportedValue } from "../values.ts"
+import * as Decode from "./decode.ts"
+import * as Encode from "./encode.ts"
+import type { ValueOptions } from "./options.ts"
+
+/** An answer of the kernel's side. */
+export interface Answer {
+  readonly content: JsonObject
+  readonly buffers: ReadonlyArray<Uint8Array>
+}
+
+/** How a request ended, and what was answered before. */
+export interface Asked {
+  readonly answers: ReadonlyArray<Answer>
+  readonly exit: Exit.Exit<ExecutionResult, ExecutionFailure>
+}
+
+/** What asks a kernel. */
+export interface Requests {
+  /** Asks, and takes all there is. `kernel` is called in the turn of the request and may refuse it. */
+  readonly ask: (
+    request: { readonly [name: string]: unknown },
+    options: ValueOptions & {
+      readonly kernel?: ((connection: Connection) => Effect.Effect<void, KernelError>) | undefined
+    },
+  ) => Effect.Effect<Asked, UnsupportedValue>
+}
+
+const mime = "application/vnd.effect-jupyter.value+json"
+const modules = ["effect_jupyter_values_codec", "effect_jupyter_values"]
+const code = `await __import__("sys").modules["effect_jupyter_values"].run()`
+const keep = (isFirst: boolean) =>
+  `__import__("sys").modules["effect_jupyter_values"].keep(${isFirst ? "True" : "False"})`
+
+/** Puts modules where `import` finds them and the user does not. */
+const loader = `
+import sys, types
+for name, source in modules:
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    exec(compile(source, f"<{name}>", "exec"), module.__dict__)
+`
+
+/** What goes in one message: many servers refuse more than 10 MB. */
+const partBytes = 8_000_000
+
+/** The kernels that have our modules. */
+const installed = new WeakSet<Connection>()
+
+/** Makes what asks the kernel of a session. */
+export const make: (
+  session: Session,
+  where: ImageOptions,
+) => Effect.Effect<Requests, never, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
+  function* (session, where) {
+    const platform = yield* Effect.context<FileSystem.FileSystem | Path.Path>()
+    const fs = yield* FileSystem.FileSystem
+    const installation = yield* Effect.cached(Effect.map(
+      Effect.forEach(modules, (name) => {
+        const file = `../python/${name.replace("effect_jupyter", "kernel")}.py`
+        return Effect.map(
+          Effect.orDie(fs.readFileString(fileURLToPath(new URL(file, import.meta.url)))),
+          (source) => [name, source],
+        )
+      }),
+      // A namespace of its own: none of its names reach the user. A JSON string is a Python string.
+      (sources) => `exec(${JSON.stringify(loader)}, {"modules": ${JSON.stringify(sources)}})`,
+    ))
+
+    const install = Effect.fnUntraced(function* (connection: Connection) {
+      if (installed.has(connection)) return
+      const { raised, reply } = yield* silently(connection, yield* installation)
+      if (reply !== "ok") {
+        const cause = raised === undefined ? reply : `${raised.ename}: ${raised.evalue}`
+        return yield* aborted(connection.id, `The kernel cannot exchange values: ${cause}`)
+      }
+      installed.add(connection)
+    })
+
+    const prepare = Effect.fnUntraced(function* (
+      connection: Connection,
+      buffers: ReadonlyArray<Uint8Array>,
+    ) {
+      yield* install(connection)
+      const sizes = buffers.map(({ byteLength }) => byteLength)
+      if (sizes.reduce((sum, size) => sum + size, 0) <= partBytes) return { metadata: {}, buffers }
+      const parts = buffers.flatMap(split)
+      for (const [index, part] of parts.entries()) {
+        yield* silently(connection, keep(index === 0), [part])
+      }
+      return { metadata: { sizes }, buffers: [] }
+    })
+
+    return {
+      ask: Effect.fnUntraced(function* (request, { kernel = () => Effect.void, onChunk, ...options }) {
+        const encoded = Encode.encode({ ...request, arrow: options.tables === "arrow" })
+        if (Result.isFailure(encoded)) return yield* unsupported(encoded.failure)
+        const { buffers, text } = encoded.success
+        const answers: Array<Answer> = []
+        const run: RunOptions = {
+          ...where,
+          ...options,
+          enquiry: {
+            prepare: (connection) =>
+              Effect.andThen(
+                kernel(connection),
+                prepare(connection, [new TextEncoder().encode(text), ...buffers]),
+              ),
+            take: (message) => {
+              const answer = answerOf(message)
+              if (answer === undefined) return false
+              answers.push(answer)
+              return true
+            },
+          },
+        }
+        const exit = yield* Effect.exit(
+          onChunk === undefined
+            ? Effect.tap(session.execute(code, run), tell(session))
+            : session.stream(code, run).pipe(
+              Stream.tap((element) => element._tag === "ExecutionResult" ? Effect.void : onChunk(element)),
+              Stream.runLast,
+              Effect.flatMap((last) =>
+                last._tag === "Some" && last.value._tag === "ExecutionResult"
+                  ? Effect.succeed(last.value)
+                  : aborted(session.id(), "The kernel did not say how the code ended")
+              ),
+            ),
+        )
+        return { answers, exit }
+      }, Effect.provideContext(platform)),
+    }
+  },
+)
+
+/** Output that nobody asked for is not lost without a trace. */
+const tell = (session: Session) => ({ images, text }: ExecutionResult): Effect.Effect<void> =>
+  text === undefined && images.length === 0
+    ? Effect.void
+    : Effect.logDebug(text ?? "", ...images.map(({ path }) => path)).pipe(
+      Effect.annotateLogs({ kernel: session.id() }),
+    )
+
+const silently = (connection: Connection, code: string, buffers: ReadonlyArray<Uint8Array> = []) =>
+  Effect.mapError(Setup.runSilently(connection, code, buffers), (detail) =>
+    new KernelError({
+      reason: connection.ended() ?? new ConnectionLost({ kernelId: connection.id, detail }),
+    }))
+
+const split = (buffer: Uint8Array): ReadonlyArray<Uint8Array> =>
+  Array.from(
+    { length: Math.ceil(buffer.byteLength / partBytes) },
+    (_, index) => buffer.subarray(index * partBytes, (index + 1) * partBytes),
+  )
+
+function answerOf({ buffers, content, header }: Message): Answer | undefined {
+  if (header.msg_type !== "display_data" || !isJsonObject(content.data)) return undefined
+  const answer = content.data[mime]
+  return isJsonObject(answer) ? { content: answer, buffers } : undefined
+}
+
+function aborted(kernelId: string | undefined, detail: string): KernelError {
+  return new KernelError({ reason: new ExecutionAborted({ kernelId, detail }) })
+}
+
+/** The error for a value that does not travel; in a request it is below the arguments. */
+function unsupported({ detail, path, valueType }: Encode.Refusal): UnsupportedValue {
+  return new UnsupportedValue({ detail, path: path.replace(/^\$\.value/, "$"), valueType })
+}
+
+/** The value that was answered, still neutral. */
+export const valueOf = Effect.fnUntraced(
+  function* ({ answers, exit }: Asked): Effect.fn.Return<unknown, ExecutionFailure | UnsupportedValue> {
+    const result = yield* exit
+    const answer = answers.at(-1)
+    if (answer === undefined) return yield* aborted(undefined, "The kernel sent no value")
+    return yield* refusal(answer, result) ?? read(answer)
+  },
+)
+
+/** What the kernel's side has against a value, if anything. */
+export function refusal(
+  { content: { detail, kind, path, valueType } }: Answer,
+  partial: ExecutionResult | undefined,
+): UnsupportedValue | undefined {
+  return kind !== "unsupported" ? undefined : new UnsupportedValue({
+    valueType: String(valueType),
+    path: String(path),
+    detail: String(detail),
+    ...(partial === undefined ? {} : { partial }),
+  })
+}
+
+/** What is in an answer. */
+export function read({ buffers, content }: Answer): Effect.Effect<unknown, KernelError> {
+  return content.kind === "done" ? Effect.undefined : Effect.mapError(
+    Effect.fromResult(Decode.decode(buffers)),
+    (error) => aborted(undefined, error.message),
+  )
+}

@@ -1,0 +1,20 @@
+/** What processes cost. */
+import { readFileSync } from "node:fs"
+import { descendants } from "../support/processes.ts"
+
+/** The memory of a process that it shares with nobody, and its part of what it shares, in MB. */
+function pss(pid: number): number {
+  try {
+    const kilobytes = /^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"))?.[1] ?? "0"
+    return Number(kilobytes) / 1024
+  } catch {
+    return 0
+  }
+}
+
+/** The memory of all below a process, in MB; the gateway itself, below its supervisor, does not count. */
+export function memoryBelow(pid: number): number {
+  return descendants(pid)
+    .filter(({ command }) => !command.some((argument) => argument.endsWith("/gateway.py")))
+    .reduce((sum, process) => sum + pss(process.pid), 0)
+}

@@ -1,0 +1,194 @@
+// @effect-diagnostics schemaNumber:off
+/** Values of pandas, pydantic and Arrow, in an environment that has them. */
+import { assert, layer } from "@effect/vitest"
+import { DateTime, Effect, Schema, Stream } from "effect"
+import { KernelClient } from "../src/mod.ts"
+import { kernelLayer, slow } from "./support/kernel.ts"
+import { utc } from "./support/values.ts"
+
+const packages = ["pandas", "pydantic", "pyarrow"]
+const { KernelClient: Client } = KernelClient
+
+const frames = `
+import pandas as pd
+frame = pd.DataFrame({
+    "id": [1, 2, 3],
+    "price": [1.5, None, 3.0],
+    "name": ["a", None, "c"],
+    "at": pd.to_datetime(["2026-01-01T00:00:00Z", None, "2026-01-03T00:00:00.5Z"], format="ISO8601"),
+    "count": pd.array([1, None, 3], dtype="Int64"),
+    "kind": pd.Categorical(["x", "y", "x"]),
+})
+`
+
+const prepared = Effect.tap(Client, (kernel) => kernel.execute(frames))
+
+const Row = Schema.Struct({
+  id: Schema.Int,
+  price: Schema.Number,
+  name: Schema.NullOr(Schema.String),
+  at: Schema.NullOr(Schema.DateTimeUtc),
+  count: Schema.NullOr(Schema.BigInt),
+  kind: Schema.Literals(["x", "y"]),
+})
+
+layer(kernelLayer({ python: { packages } }), slow)("tables", (it) => {
+  it.effect("pandas is not imported because of a value", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      yield* kernel.evaluate("[1]", Schema.Unknown)
+      yield* kernel.set("x", Float64Array.of(1))
+      const loaded =
+        "[name for name in ('numpy', 'pandas', 'pydantic', 'pyarrow') if name in __import__('sys').modules]"
+      assert.deepStrictEqual(yield* kernel.evaluate(loaded, Schema.Unknown), [])
+    }), 180_000)
+
+  it.effect("a DataFrame is its rows, or its columns", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      const rows = yield* kernel.evaluate("frame", Schema.Array(Row))
+      assert.deepStrictEqual(rows, [
+        { id: 1, price: 1.5, name: "a", at: utc("2026-01-01T00:00:00Z"), count: 1n, kind: "x" },
+        { id: 2, price: NaN, name: null, at: null, count: null, kind: "y" },
+        { id: 3, price: 3, name: "c", at: utc("2026-01-03T00:00:00.5Z"), count: 3n, kind: "x" },
+      ])
+      const Columns = Schema.Struct({
+        id: Schema.Array(Schema.BigInt),
+        name: Schema.Array(Schema.NullOr(Schema.String)),
+      })
+      assert.deepStrictEqual(yield* kernel.evaluate("frame", Columns), {
+        id: [1n, 2n, 3n],
+        name: ["a", null, "c"],
+      })
+      assert.deepStrictEqual(yield* kernel.evaluate("{'f': frame[['id']].iloc[:0]}", Schema.Unknown), {
+        f: [],
+      })
+    }))
+
+  it.effect("Series, Index, Timestamp, Timedelta and what is missing", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      const value = <S extends Schema.ConstraintDecoder<unknown>>(expression: string, schema: S) =>
+        kernel.evaluate(expression, schema)
+      assert.deepStrictEqual(yield* value("frame['id'] * 2", Schema.Array(Schema.Int)), [2, 4, 6])
+      assert.deepStrictEqual(
+        yield* value("frame['id']", Schema.instanceOf(BigInt64Array)),
+        BigInt64Array.of(1n, 2n, 3n),
+      )
+      assert.deepStrictEqual(yield* value("frame['price']", Schema.Array(Schema.Unknown)), [1.5, NaN, 3])
+      assert.deepStrictEqual(
+        yield* value("frame.groupby('kind', observed=True)['id'].sum().index", Schema.Unknown),
+        [
+          "x",
+          "y",
+        ],
+      )
+      assert.deepStrictEqual(yield* value("frame['id'].mean()", Schema.Finite), 2)
+      assert.deepStrictEqual(yield* value("pd.NaT, pd.NA", Schema.Unknown), [null, null])
+      const stamp = yield* value(
+        "pd.Timestamp('2026-01-01T00:00:00.123456789', tz='Europe/Berlin')",
+        Schema.DateTimeZoned,
+      )
+      assert.strictEqual(DateTime.formatIsoZoned(stamp), "2026-01-01T00:00:00.123+01:00[Europe/Berlin]")
+      assert.strictEqual(yield* value("pd.Timedelta('1 day 1us')", Schema.String), "PT86400.000001S")
+      assert.deepStrictEqual(yield* value("pd.Series({'a': 1, 'b': 2}).to_dict()", Schema.Unknown), {
+        a: 1,
+        b: 2,
+      })
+    }))
+
+  it.effect("what a table cannot say is an error with its path", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      const error = (expression: string) =>
+        Effect.map(
+          Effect.flip(kernel.evaluate(expression, Schema.Unknown)),
+          (error) => error._tag === "UnsupportedValue" ? [error.path, error.valueType] : [error._tag],
+        )
+      assert.deepStrictEqual(yield* error("{'f': pd.DataFrame({'a': [1, {'b': object()}]})}"), [
+        "$.f[1].a.b",
+        "object",
+      ])
+      assert.deepStrictEqual(yield* error("pd.DataFrame([[1, 2]], columns=['a', 'a'])"), [
+        "$",
+        "pandas.DataFrame",
+      ])
+    }))
+
+  it.effect("iterating a DataFrame yields its rows, slice by slice", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      yield* kernel.execute(
+        "big = pd.DataFrame({'n': range(10_000), 's': [f'row {n}' for n in range(10_000)]})",
+      )
+      const Big = Schema.Struct({ n: Schema.Int, s: Schema.String })
+      const rows = yield* Stream.runCollect(kernel.iterate("big", Big, { batchSize: 3000 }))
+      assert.deepStrictEqual(rows, Array.from({ length: 10_000 }, (_, n) => ({ n, s: `row ${n}` })))
+      const some = yield* Stream.runCollect(
+        kernel.iterate("big", Big, { batchBytes: 1000 }).pipe(Stream.take(100)),
+      )
+      assert.strictEqual(some.at(-1)?.n, 99)
+      assert.deepStrictEqual(yield* Stream.runCollect(kernel.iterate("big.iloc[:0]", Big)), [])
+      const emitted: Array<unknown> = []
+      const error = yield* kernel.iterate("pd.DataFrame({'n': [1, 2, object()], 's': ''})", Big).pipe(
+        Stream.runForEach((row) => Effect.sync(() => void emitted.push(row.n))),
+        Effect.flip,
+      )
+      assert.deepStrictEqual(emitted, [1, 2])
+      assert.deepInclude({ ...error }, { _tag: "UnsupportedValue", path: "$[2].n" })
+    }))
+
+  it.effect("Arrow both ways, if asked for", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      const bytes = yield* kernel.evaluate("frame", Schema.Uint8Array, { tables: "arrow" })
+      yield* kernel.set("arrow", bytes)
+      yield* kernel.execute("import pyarrow as pa\nback = pa.ipc.open_stream(arrow).read_pandas()")
+      assert.isTrue(yield* kernel.evaluate("back.equals(frame)", Schema.Boolean))
+      const table = yield* kernel.evaluate("pa.table({'a': [1]})", Schema.Uint8Array, { tables: "arrow" })
+      assert.isAbove(table.length, 100)
+      const error = yield* Effect.flip(kernel.evaluate("pa.table({'a': [1]})", Schema.Unknown))
+      assert.include(error.message, `"tables"`)
+      const parts = yield* Stream.runCollect(
+        kernel.iterate("(frame for _ in range(2))", Schema.Uint8Array, { tables: "arrow" }),
+      )
+      assert.deepStrictEqual(parts, [bytes, bytes])
+    }))
+
+  it.effect("pydantic models", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      yield* kernel.execute(`
+from datetime import datetime, timezone
+from decimal import Decimal
+import pydantic
+class Item(pydantic.BaseModel):
+    price: Decimal
+    raw: bytes = b""
+class Order(pydantic.BaseModel):
+    id: int
+    at: datetime
+    items: list[Item] = []
+    other: object = None
+    @pydantic.computed_field
+    @property
+    def total(self) -> Decimal:
+        return sum(item.price for item in self.items)
+order = Order(id=1, at=datetime(2026, 1, 1, tzinfo=timezone.utc), items=[Item(price="1.10", raw=b"a")])
+`)
+      const Order = Schema.Struct({
+        id: Schema.BigInt,
+        at: Schema.DateTimeUtc,
+        items: Schema.Array(Schema.Struct({ price: Schema.String, raw: Schema.Uint8Array })),
+        total: Schema.String,
+      })
+      assert.deepStrictEqual(yield* kernel.evaluate("order", Order), {
+        id: 1n,
+        at: utc("2026-01-01T00:00:00Z"),
+        items: [{ price: "1.10", raw: Uint8Array.of(97) }],
+        total: "1.10",
+      })
+      yield* kernel.set("given", { id: 2, at: utc("2026-01-01T00:00:00Z"), items: [{ price: "2" }] })
+      assert.strictEqual(yield* kernel.evaluate("Order.model_validate(given).total", Schema.String), "2")
+    }))
+})
