@@ -25,6 +25,8 @@ export default defineConfig({
             "interruption",
             "input",
             "kernel_fault",
+            "rich_display",
+            "introspection",
             "values",
             "values_stream",
           ].map((

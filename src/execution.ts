@@ -9,10 +9,12 @@ import * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 
+export { best, preference, type Representation } from "./execution/representation.ts"
+
 const MimeBundle = Schema.Record(Schema.String, Schema.Unknown)
 
 /**
- * An image file that an execution made.
+ * An image that an execution showed.
  *
  * @example
  * ```ts
@@ -23,10 +25,15 @@ const MimeBundle = Schema.Record(Schema.String, Schema.Unknown)
  * ```
  */
 export class Image extends Schema.Class<Image>("effect-jupyter/Execution/Image")({
-  /** Where the file is, below the client's `imagesDir`. */
+  /**
+   * Where the file is, below the client's `imagesDir`, or where the function of the option `images` put it; of an
+   * image that has its `bytes` here, just a name for it.
+   */
   path: Schema.String,
   /** `"image/png"`, `"image/jpeg"` or `"image/svg+xml"`. */
   mimeType: Schema.String,
+  /** The image itself, if the option `images` is `"bytes"`. */
+  bytes: Schema.optionalKey(Schema.Uint8Array),
 }) {}
 
 /**
@@ -119,11 +126,17 @@ export type Chunk = typeof Chunk.Type
  */
 export class ExecutionResult
   extends Schema.TaggedClass<ExecutionResult>("effect-jupyter/Execution/ExecutionResult")("ExecutionResult", {
-    /** Everything written or shown as text, in order of arrival, stripped at both ends; `undefined` if nothing was. */
+    /**
+     * Everything written or shown as text, in order of arrival, stripped at both ends; `undefined` if nothing was.
+     * What was written over by `\r` or `\b`, as progress bars do, is gone as it is from a terminal.
+     */
     text: Schema.UndefinedOr(Schema.String),
     /** The images in the order they were shown. */
     images: Schema.Array(Image),
-    /** The displays that are left when updates and clearings are done. */
+    /**
+     * The displays that a notebook would show below this cell at the end: updated, and without those that were
+     * cleared. Updates of displays of earlier executions come as chunks only.
+     */
     displays: Schema.Array(DisplayChunk),
     /** The number of the execution in its kernel, from 1. */
     executionCount: Schema.UndefinedOr(Schema.Int),

@@ -10,12 +10,15 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { KernelError } from "./execution.ts"
 import * as Gateway from "./gateway/connection.ts"
+import type { Images } from "./kernel/images.ts"
 import * as Kernels from "./kernel/kernel.ts"
 import * as Start from "./kernel/start.ts"
 import { KernelGateway } from "./kernel_gateway.ts"
 import * as Platform from "./platform.ts"
 
+export type { AskOptions, Introspection, IntrospectionFailure } from "./kernel/introspection.ts"
 export type { ExecuteOptions, Kernel } from "./kernel/kernel.ts"
+export type { ImageFile, Images } from "./kernel/images.ts"
 export type { InputRequest } from "./kernel/run.ts"
 
 /**
@@ -40,6 +43,11 @@ export class KernelClient
 export interface ClientOptions extends Start.StartOptions {
   /** Where images are written; `"images"` by default. Made with the first image. */
   readonly imagesDir?: string
+  /**
+   * What becomes of images: files in `imagesDir` (`"directory"`, the default), `bytes` of the result's images, or what
+   * a function makes of them, which gives the `path` that the result names. One that fails costs the image alone.
+   */
+  readonly images?: Images
 }
 
 /**
@@ -65,7 +73,12 @@ export const make: (
     const platform = yield* Layer.build(Platform.layer)
     const gateway = yield* Effect.provideContext(Gateway.of(yield* KernelGateway), platform)
     const starting = yield* Effect.provideContext(Start.load(options), platform)
-    return yield* Kernels.make({ start: starting(gateway), imagesDir: options.imagesDir, platform })
+    return yield* Kernels.make({
+      start: starting(gateway),
+      imagesDir: options.imagesDir,
+      images: options.images,
+      platform,
+    })
   },
 )
 

@@ -208,7 +208,7 @@ const makeOver = Effect.fnUntraced(
               isReset = true
             }),
         )
-        return Kernels.make({ start, imagesDir: options.imagesDir, platform })
+        return Kernels.make({ start, imagesDir: options.imagesDir, images: options.images, platform })
       }).pipe(Effect.withSpan("KernelPool.get")),
       state: Effect.sync(() => {
         const { sources, ...counts } = keeper.inventory()

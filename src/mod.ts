@@ -22,9 +22,11 @@
  * @module
  */
 export * as Execution from "./execution.ts"
+export * as Introspection from "./introspection.ts"
 export * as KernelClient from "./kernel_client.ts"
 export * as KernelGateway from "./kernel_gateway.ts"
 export * as KernelPool from "./kernel_pool.ts"
 export * as PythonEnvironment from "./python_environment.ts"
 export * as Sandbox from "./sandbox.ts"
+export * as Testing from "./testing.ts"
 export * as Values from "./values.ts"

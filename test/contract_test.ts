@@ -17,11 +17,13 @@ describe("the public contract", () => {
   it("the entry exports one namespace per public module", () => {
     assert.includeMembers(Object.keys(Library), [
       "Execution",
+      "Introspection",
       "KernelClient",
       "KernelGateway",
       "KernelPool",
       "PythonEnvironment",
       "Sandbox",
+      "Testing",
       "Values",
     ])
   })
@@ -99,7 +101,7 @@ describe("the public contract", () => {
   it("KernelClient", () => {
     expectTypeOf<KernelClient.KernelClient["Service"]>().toEqualTypeOf<KernelClient.Kernel>()
     type Typed = "evaluate" | "set" | "call" | "iterate" | "feed"
-    expectTypeOf<Omit<KernelClient.Kernel, Typed>>().toEqualTypeOf<{
+    expectTypeOf<Omit<KernelClient.Kernel, Typed | keyof KernelClient.Introspection>>().toEqualTypeOf<{
       readonly id: string
       execute(
         code: string,

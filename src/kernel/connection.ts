@@ -20,7 +20,7 @@ import {
 } from "../execution.ts"
 import type * as Gateway from "../gateway/connection.ts"
 import * as Channel from "../jupyter/channel.ts"
-import { decode, type Message } from "../jupyter/message.ts"
+import { decode, type Message, parentId } from "../jupyter/message.ts"
 import type { RestError } from "../jupyter/rest.ts"
 import * as Metrics from "./metrics.ts"
 
@@ -45,10 +45,19 @@ export interface Connection {
   readonly end: (reason: KernelErrorReason) => void
   /** Calls the listener when the kernel ends, at once if it has; gives what cancels that. */
   readonly onEnded: (listener: (reason: KernelErrorReason) => void) => () => void
+  /** Notes the id of a request that puts out nothing: what comes in its name is of the execution that runs. */
+  readonly setAside: (id: string) => void
+  /** Takes what came in the name of such a request. */
+  readonly stray: (message: Message, bytes: number) => void
+  /** Says who takes it from now on. */
+  readonly claimStrays: (listener: (message: Message, bytes: number) => void) => void
 }
 
 /** The server tells of a death on one connection and of a missing kernel on another: the death has to win. */
 const confirmation: Duration.Input = "300 millis"
+
+/** How many requests beside the executions are remembered: the kernel takes the latest for the source of output. */
+const remembered = 64
 
 const endedEarly = "It ended before it was ready"
 
@@ -73,6 +82,8 @@ export const make: (
 
     let isTrusted = true
     let ended: KernelErrorReason | undefined
+    const asides = new Set<string>()
+    let stray = (_message: Message, _bytes: number): void => {}
     const listeners = new Set<(reason: KernelErrorReason) => void>()
     const end = (reason: KernelErrorReason): void => {
       if (ended !== undefined) return
@@ -98,6 +109,7 @@ export const make: (
       ...hurries,
       onUnclaimed: (message) => {
         if (isDeath(message)) end(new KernelDied({ kernelId }))
+        else if (isOutput(message) && asides.has(parentId(message) ?? "")) stray(message, 0)
         // All clients of a kernel hear of its states; a fence may be answered when nobody needs it any more.
         else if (!["status", "kernel_info_reply"].includes(message.header.msg_type)) count(Metrics.ignored)
       },
@@ -166,6 +178,15 @@ export const make: (
         else listeners.add(listener)
         return () => listeners.delete(listener)
       },
+      setAside: (id) => {
+        asides.add(id)
+        const [oldest = ""] = asides
+        if (asides.size > remembered) asides.delete(oldest)
+      },
+      stray: (message, bytes) => stray(message, bytes),
+      claimStrays: (listener) => {
+        stray = listener
+      },
     }
   },
 )
@@ -175,6 +196,19 @@ export function isDeath({ content, header }: Message): boolean {
   if (header.msg_type !== "status") return false
   const status = decode.status(content)
   return Exit.isSuccess(status) && ["dead", "restarting"].includes(status.value.execution_state)
+}
+
+const outputs = new Set([
+  "stream",
+  "display_data",
+  "update_display_data",
+  "execute_result",
+  "clear_output",
+])
+
+/** Tells what code puts out from what a kernel says of itself. */
+export function isOutput({ header }: Message): boolean {
+  return outputs.has(header.msg_type)
 }
 
 /** The failure of a start that took too long. */

@@ -25,8 +25,8 @@ export interface Delivery {
   readonly deliver: (
     outputs: Arr.NonEmptyReadonlyArray<Reducer.Output>,
   ) => Effect.Effect<Arr.NonEmptyArray<Chunk>, never, FileSystem.FileSystem | Path.Path>
-  /** Everything delivered so far. */
-  readonly result: (executionCount: number | undefined) => ExecutionResult
+  /** Everything delivered of an execution that has come so far. */
+  readonly result: (progress: Reducer.Progress) => ExecutionResult
 }
 
 /** What a value shown is made of. */
@@ -34,7 +34,11 @@ type Display = Extract<Reducer.Output, { readonly _tag: "Display" }>
 
 /** An execution that has delivered nothing yet. */
 export function make(
-  options: { readonly imagesDir: string; readonly outputLimit?: number | undefined },
+  options: {
+    readonly imagesDir: string
+    readonly images?: Images.Images | undefined
+    readonly outputLimit?: number | undefined
+  },
 ): Delivery {
   let transcript = Reducer.empty(options.outputLimit)
   const remember = <C extends Chunk>(chunk: C, update = false): C => {
@@ -65,7 +69,7 @@ export function make(
     }
   }
   const withImage = (output: Display) =>
-    Effect.map(Effect.result(Images.save(output.data, options.imagesDir)), (image) => {
+    Effect.map(Effect.result(Images.keep(output.data, options)), (image) => {
       if (image._tag === "Success") return Arr.of(show(output, Option.getOrUndefined(image.success)))
       // The text of the execution is worth more than its image: the failure is told, not thrown.
       const complaint = `[effect-jupyter] ${image.failure.message}\n`
@@ -83,7 +87,8 @@ export function make(
         )
         // There may be heaps of these, and nothing has to be done for them.
         : Effect.sync(() => Arr.map(outputs, plain)),
-    result: (executionCount) => Reducer.toResult(transcript, executionCount),
+    result: ({ executionCount, raised }) =>
+      Reducer.toResult(raised === undefined ? transcript : Reducer.interject(transcript), executionCount),
   }
 }
 

@@ -1,8 +1,9 @@
 /**
- * Images that executions show, written to files.
+ * Images that executions show: written to files, given to somebody, or kept in memory.
  *
  * @module
  */
+import * as Cause from "effect/Cause"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
@@ -40,37 +41,100 @@ export function has(data: JsonObject): boolean {
   return formatOf(data) !== undefined
 }
 
-/** Writes the image among the representations of a display, if there is one, to a new file in `directory`. */
-export const save: (
+/** An image as it was shown. */
+export interface ImageFile {
+  /** A name for a file, which no other image has. */
+  readonly name: string
+  readonly mimeType: string
+  readonly bytes: Uint8Array
+}
+
+/**
+ * What becomes of images: files in a directory, bytes in the result, or what a function makes of them, which gives
+ * the `path` that the result names.
+ */
+export type Images = "directory" | "bytes" | ((image: ImageFile) => Effect.Effect<string, unknown>)
+
+/** Where images go. */
+export interface ImageOptions {
+  readonly imagesDir: string
+  /** `"directory"` by default. */
+  readonly images?: Images | undefined
+}
+
+/** Keeps the image among the representations of a display, if there is one. */
+export const keep: (
   data: JsonObject,
-  directory: string,
+  options: ImageOptions,
 ) => Effect.Effect<Option.Option<Image>, ImageError, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
-  function* (data: JsonObject, directory: string) {
-    const format = formatOf(data)
-    if (format === undefined) return Option.none()
-    const { mimeType } = format
-    const fs = yield* FileSystem.FileSystem
-    const path = yield* Path.Path
-    const bytes = yield* Effect.mapError(
-      Effect.fromResult(Result.flatMap(textOf(data[mimeType]), format.bytes)),
-      (error) => new ImageError({ mimeType, detail: error.message }),
-    )
-    const file = path.join(directory, `${SecureRandom.uuidV4Unsafe().slice(0, 13)}.${format.extension}`)
-    yield* fs.writeFile(file, bytes).pipe(
-      Effect.catchReason(
-        "PlatformError",
-        "NotFound",
-        () => Effect.andThen(makeDirectory(directory), fs.writeFile(file, bytes)),
-      ),
-      // A file that a full disk cut short is no image.
-      Effect.tapError(() => Effect.ignore(fs.remove(file, { force: true }))),
-      Effect.mapError((error) => new ImageError({ mimeType, detail: inWords(error) })),
-      // Half an image is worse than a moment's delay.
-      Effect.uninterruptible,
-    )
-    return Option.some(new Image({ path: file, mimeType }))
+  function* (data, { images = "directory", imagesDir }) {
+    const read = yield* Effect.fromResult(imageOf(data))
+    if (Option.isNone(read)) return Option.none()
+    const { bytes, mimeType, name } = read.value
+    if (images === "bytes") return Option.some(new Image({ path: name, mimeType, bytes }))
+    const path = images === "directory"
+      ? yield* write(read.value, imagesDir)
+      : yield* give(read.value, images)
+    return Option.some(new Image({ path, mimeType }))
   },
 )
+
+/** Writes the image among the representations of a display, if there is one, to a new file in `directory`. */
+export const save = (
+  data: JsonObject,
+  directory: string,
+): Effect.Effect<Option.Option<Image>, ImageError, FileSystem.FileSystem | Path.Path> =>
+  keep(data, { imagesDir: directory })
+
+/** The best image among the representations of a display. */
+function imageOf(data: JsonObject): Result.Result<Option.Option<ImageFile>, ImageError> {
+  const format = formatOf(data)
+  if (format === undefined) return Result.succeed(Option.none())
+  const { mimeType } = format
+  return Result.flatMap(textOf(data[mimeType]), format.bytes).pipe(
+    Result.map((bytes) =>
+      Option.some({
+        mimeType,
+        bytes,
+        name: `${SecureRandom.uuidV4Unsafe().slice(0, 13)}.${format.extension}`,
+      })
+    ),
+    Result.mapError((error) => new ImageError({ mimeType, detail: error.message })),
+  )
+}
+
+const write = Effect.fnUntraced(function* ({ bytes, mimeType, name }: ImageFile, directory: string) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const file = path.join(directory, name)
+  yield* fs.writeFile(file, bytes).pipe(
+    Effect.catchReason(
+      "PlatformError",
+      "NotFound",
+      () => Effect.andThen(makeDirectory(directory), fs.writeFile(file, bytes)),
+    ),
+    // A file that a full disk cut short is no image.
+    Effect.tapError(() => Effect.ignore(fs.remove(file, { force: true }))),
+    Effect.mapError((error) => new ImageError({ mimeType, detail: inWords(error) })),
+    // Half an image is worse than a moment's delay.
+    Effect.uninterruptible,
+  )
+  return file
+})
+
+/** Gives the image to a function of the user, whose failures are those of the image alone. */
+const give = (
+  image: ImageFile,
+  sink: Exclude<Images, string>,
+): Effect.Effect<string, ImageError> =>
+  Effect.suspend(() => sink(image)).pipe(
+    Effect.catchCause((cause) =>
+      Cause.hasInterrupts(cause) ? Effect.interrupt : new ImageError({
+        mimeType: image.mimeType,
+        detail: Cause.pretty(cause).split("\n")[0] ?? "",
+      })
+    ),
+  )
 
 /**
  * Makes a directory and those above it. Node's own way never ends where a directory exists but can have none

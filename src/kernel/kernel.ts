@@ -9,6 +9,8 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Chunk, ExecutionFailure, ExecutionResult, KernelError } from "../execution.ts"
 import type { Platform } from "../platform.ts"
+import type { Images } from "./images.ts"
+import * as Introspection from "./introspection.ts"
 import * as Values from "../values/make.ts"
 import type { TypedValues } from "../values/typed_values.ts"
 import type { ExecuteOptions } from "./options.ts"
@@ -31,7 +33,7 @@ export type { ExecuteOptions } from "./options.ts"
  * })
  * ```
  */
-export interface Kernel extends TypedValues {
+export interface Kernel extends TypedValues, Introspection.Introspection {
   /** The id on the server; another one after a `reset`. */
   readonly id: string
   /**
@@ -60,27 +62,31 @@ export interface KernelParts {
   readonly start: Start
   /** `"images"` by default. */
   readonly imagesDir?: string | undefined
+  /** `"directory"` by default. */
+  readonly images?: Images | undefined
   readonly platform: Context.Context<Platform>
 }
 
 /** Starts a kernel, which ends with the scope. */
 export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Scope.Scope> = Effect
   .fnUntraced(
-    function* ({ imagesDir = "images", platform, start }) {
+    function* ({ images, imagesDir = "images", platform, start }) {
       const session = yield* Session.make(start)
-      const values = yield* Effect.provideContext(Values.make(session, imagesDir), platform)
+      const values = yield* Effect.provideContext(Values.make(session, { images, imagesDir }), platform)
+      const introspection = yield* Effect.provideContext(Introspection.make(session), platform)
       const annotations = () => ({ "kernel.id": session.id() })
       return {
         ...values,
+        ...introspection,
         get id() {
           return session.id()
         },
         execute: Effect.fn("Kernel.execute")(function* (code: string, execute: ExecuteOptions = {}) {
           yield* Effect.annotateCurrentSpan(annotations())
-          return yield* session.execute(code, { imagesDir, ...execute })
+          return yield* session.execute(code, { images, imagesDir, ...execute })
         }, Effect.provideContext(platform)),
         stream: (code, execute = {}) =>
-          session.stream(code, { imagesDir, ...execute }).pipe(
+          session.stream(code, { images, imagesDir, ...execute }).pipe(
             Stream.provideContext(platform),
             Stream.withSpan("Kernel.stream"),
           ),

@@ -5,6 +5,7 @@
  */
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
+import type { Images } from "./images.ts"
 import type { InputRequest } from "./run.ts"
 
 /** How to run one piece of code. */
@@ -24,4 +25,6 @@ export interface ExecuteOptions {
    * `InputRequested`.
    */
   readonly onInput?: (request: InputRequest) => Effect.Effect<string>
+  /** What becomes of images; what the client's options say by default. */
+  readonly images?: Images
 }

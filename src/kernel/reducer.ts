@@ -9,10 +9,11 @@
 // The name `Chunk` is taken by the chunks of an execution.
 import * as List from "effect/Chunk"
 import * as Exit from "effect/Exit"
+import * as HashSet from "effect/HashSet"
 import { stripVTControlCharacters } from "node:util"
-import { type Chunk, type DisplayChunk, ExecutionResult, type Image } from "../execution.ts"
+import { type Chunk, DisplayChunk, ExecutionResult, type Image } from "../execution.ts"
 import { decode, type JsonObject, type Message } from "../jupyter/message.ts"
-import * as KeptText from "./kept_text.ts"
+import * as FoldedText from "./folded_text.ts"
 
 /** What the kernel said of an exception, without colour codes. */
 export interface Raised {
@@ -154,8 +155,10 @@ function raised(content: {
 export interface Transcript {
   /** Whether there was any text at all, be it empty. */
   readonly spoken: boolean
-  readonly text: KeptText.KeptText
+  readonly text: FoldedText.FoldedText
   readonly displays: List.Chunk<DisplayChunk>
+  /** The ids among the displays. */
+  readonly displayIds: HashSet.HashSet<string>
   readonly images: List.Chunk<{ readonly image: Image; readonly displayId: string | undefined }>
   /** A clearing that waits for the next output. */
   readonly clearing: boolean
@@ -165,54 +168,75 @@ export interface Transcript {
 export function empty(outputLimit?: number): Transcript {
   return {
     spoken: false,
-    text: KeptText.empty(outputLimit),
+    text: FoldedText.empty(outputLimit),
     displays: List.empty(),
+    displayIds: HashSet.empty(),
     images: List.empty(),
     clearing: false,
   }
 }
 
-/** The transcript with one more chunk; `update` tells a display from an update of one. */
+/**
+ * The transcript with one more chunk; `update` tells a display from an update of one. The rules are those of
+ * JupyterLab and nbclient, for the outputs of one cell: an update does not reach displays of other executions.
+ */
 export function append(transcript: Transcript, chunk: Chunk, update = false): Transcript {
-  if (chunk._tag === "ClearOutput") {
-    return chunk.wait ? { ...transcript, clearing: true } : { ...transcript, displays: List.empty() }
-  }
-  const cleared = transcript.clearing
-    ? { ...transcript, displays: List.empty(), clearing: false }
-    : transcript
+  if (chunk._tag === "ClearOutput") return chunk.wait ? { ...transcript, clearing: true } : clear(transcript)
   if (chunk._tag === "TextChunk") {
-    return { ...cleared, spoken: true, text: KeptText.append(cleared.text, chunk.text) }
+    const cleared = interject(transcript)
+    return { ...cleared, spoken: true, text: FoldedText.append(cleared.text, chunk.text) }
   }
   const { displayId, image } = chunk
-  if (update) {
-    const isTarget = (other: { readonly displayId: string | undefined }) =>
-      displayId !== undefined && other.displayId === displayId
-    const isKnown = List.some(transcript.images, isTarget)
-    const images = image === undefined
-      ? transcript.images
-      : isKnown
-      ? List.map(transcript.images, (other) => isTarget(other) ? { image, displayId } : other)
-      : List.append(transcript.images, { image, displayId })
-    // An update is no output: it does not trigger a clearing that waits.
-    return {
-      ...transcript,
-      images,
-      displays: List.map(transcript.displays, (other) => isTarget(other) ? chunk : other),
-    }
-  }
+  // An update is no output: it does not trigger a clearing that waits.
+  if (update) return replaceImages(replace(transcript, chunk), chunk)
+  // A display under an id that is known changes the ones that are there, too.
+  const cleared = interject(replace(transcript, chunk))
   return {
     ...cleared,
     spoken: cleared.spoken || chunk.text !== undefined,
-    text: KeptText.append(cleared.text, chunk.text ?? ""),
+    text: FoldedText.show(cleared.text, chunk.text ?? ""),
     displays: List.append(cleared.displays, chunk),
+    displayIds: displayId === undefined ? cleared.displayIds : HashSet.add(cleared.displayIds, displayId),
     images: image === undefined ? cleared.images : List.append(cleared.images, { image, displayId }),
   }
+}
+
+function clear(transcript: Transcript): Transcript {
+  return { ...transcript, displays: List.empty(), displayIds: HashSet.empty(), clearing: false }
+}
+
+/** The transcript with another content of the displays that have the id of this one. */
+function replace(transcript: Transcript, chunk: DisplayChunk): Transcript {
+  const { data, displayId, image, metadata, text } = chunk
+  if (displayId === undefined || !HashSet.has(transcript.displayIds, displayId)) return transcript
+  const displays = List.map(
+    transcript.displays,
+    (other) =>
+      other.displayId === displayId ? new DisplayChunk({ ...other, data, image, metadata, text }) : other,
+  )
+  return { ...transcript, displays }
+}
+
+/** The transcript with the image of an update in place of those that it updates. */
+function replaceImages(transcript: Transcript, { displayId, image }: DisplayChunk): Transcript {
+  if (image === undefined) return transcript
+  const isTarget = (other: { readonly displayId: string | undefined }) =>
+    displayId !== undefined && other.displayId === displayId
+  const images = List.some(transcript.images, isTarget)
+    ? List.map(transcript.images, (other) => isTarget(other) ? { image, displayId } : other)
+    : List.append(transcript.images, { image, displayId })
+  return { ...transcript, images }
+}
+
+/** The transcript with a new output to come, be it one that is no chunk, as is what the code raised. */
+export function interject(transcript: Transcript): Transcript {
+  return transcript.clearing ? clear(transcript) : transcript
 }
 
 /** The result for a transcript. */
 export function toResult(transcript: Transcript, executionCount: number | undefined): ExecutionResult {
   return new ExecutionResult({
-    text: transcript.spoken ? KeptText.toText(transcript.text).trim() : undefined,
+    text: transcript.spoken ? FoldedText.toText(transcript.text).trim() : undefined,
     images: List.toReadonlyArray(transcript.images).map(({ image }) => image),
     displays: List.toReadonlyArray(transcript.displays),
     executionCount,

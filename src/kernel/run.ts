@@ -35,6 +35,7 @@ import {
 import { decode, executeContent, type JsonObject, type Message, request } from "../jupyter/message.ts"
 import { type Connection, isDeath } from "./connection.ts"
 import * as Delivery from "./delivery.ts"
+import type { Images } from "./images.ts"
 import * as Metrics from "./metrics.ts"
 import * as Reducer from "./reducer.ts"
 
@@ -52,6 +53,8 @@ export interface RunOptions {
   readonly outputLimit?: number | undefined
   readonly onInput?: ((request: InputRequest) => Effect.Effect<string>) | undefined
   readonly imagesDir: string
+  /** `"directory"` by default. */
+  readonly images?: Images | undefined
   /** Set if the code is not the user's but carries a request of ours. */
   readonly enquiry?: Enquiry | undefined
 }
@@ -148,6 +151,7 @@ export const start: (
     const settle = (): void => {
       if (isSettled) return
       channel.forget(id)
+      connection.claimStrays(() => {})
       // First of all: each of the next lines may run the consumer, to whom the kernel must count as idle.
       isSettled = true
       forgetEnd()
@@ -200,6 +204,10 @@ export const start: (
       settleWith(lost())
     }
     channel.mark()
+    connection.claimStrays((message, length) => {
+      bytes += length
+      advance(message, length)
+    })
     channel.listen(id, {
       onFenced,
       onMessage: (message, length) => {
@@ -283,7 +291,7 @@ export const start: (
     )
 
     const conclude = (): Effect.Effect<ExecutionResult, ExecutionFailure> => {
-      const partial = delivery.result(progress.executionCount)
+      const partial = delivery.result(progress)
       if (progress.reply === "ok") return Effect.succeed(partial)
       if (progress.reply === "error" && progress.raised !== undefined) {
         return new ExecutionError({ ...progress.raised, partial })
@@ -292,7 +300,7 @@ export const start: (
       return new KernelError({ reason, partial })
     }
     const failure = (verdict: Verdict): ExecutionFailure => {
-      const partial = delivery.result(progress.executionCount)
+      const partial = delivery.result(progress)
       return verdict._tag === "Timeout"
         ? new ExecutionTimeout({
           timeout: Duration.fromInputUnsafe(options.timeout ?? Duration.infinity),

@@ -37,6 +37,10 @@ export interface Session {
     code: string,
     options: Run.RunOptions,
   ) => Effect.Effect<ExecutionResult, ExecutionFailure, FileSystem.FileSystem | Path.Path>
+  /** The kernel as it is, for requests beside the executions. */
+  readonly connection: Effect.Effect<Connection, KernelError>
+  /** Does something in a turn of its own, unless somebody else has the turn. */
+  readonly ifIdle: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
   readonly interrupt: Effect.Effect<void, KernelError>
   readonly reset: Effect.Effect<void, KernelError>
 }
@@ -152,6 +156,13 @@ export const make: (
 
   return {
     id: () => id,
+    connection: Effect.suspend(() => {
+      if (isClosed) return new KernelError({ reason: aborted("The client is closed") })
+      if (current === undefined) return new KernelError({ reason: aborted("The kernel is being reset") })
+      const reason = current.connection.ended()
+      return reason === undefined ? Effect.succeed(current.connection) : new KernelError({ reason })
+    }),
+    ifIdle: (effect) => Semaphore.withPermitsIfAvailable(turn, 1)(effect),
     interrupt: Effect.suspend((): Effect.Effect<void, KernelError> => {
       if (isClosed) return new KernelError({ reason: aborted("The client is closed") })
       if (current === undefined) return Effect.void

@@ -16,6 +16,7 @@ import zmq  # noqa: E402
 from ipykernel.iostream import OutStream  # noqa: E402
 from ipykernel.ipkernel import IPythonKernel  # noqa: E402
 from ipykernel.kernelapp import IPKernelApp  # noqa: E402
+from ipykernel.kernelbase import Kernel  # noqa: E402
 from IPython.core.events import EventManager  # noqa: E402
 from IPython.core.interactiveshell import InteractiveShell  # noqa: E402
 from traitlets import Float, default  # noqa: E402
@@ -160,10 +161,22 @@ class PythonKernel(IPythonKernel):
     leading_to_code = frozenset(("comm_open", "comm_msg", "comm_close", "complete_request", "inspect_request"))
 
     def pre_handler_hook(self):
+        if threading.current_thread() is not threading.main_thread():
+            return  # a subshell, which no signal reaches
         kind = self.get_parent("shell").get("header", {}).get("msg_type")
         Interrupt.came = False
         handler = signal.default_int_handler if kind in self.leading_to_code else Interrupt.remember
         self.saved_sigint_handler = signal.signal(signal.SIGINT, handler)
+
+    def set_parent(self, ident, parent, channel="shell"):
+        """What other threads print belongs to the main shell's request, not to one of a subshell that came later."""
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main or channel != "shell" or not hasattr(self.shell, "set_thread_parent"):
+            return super().set_parent(ident, parent, channel)
+        context = self._shell_context
+        Kernel.set_parent(self, ident, parent, channel)
+        self._shell_context = context
+        self.shell.set_thread_parent(parent)
 
 
 def uses(function, *names):

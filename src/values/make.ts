@@ -9,6 +9,7 @@ import type * as Path from "effect/Path"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import type { ImageOptions } from "../kernel/images.ts"
 import type { Session } from "../kernel/session.ts"
 import { adapt } from "./adapt.ts"
 import * as Iterate from "./iterate.ts"
@@ -23,10 +24,10 @@ export const defaultBatchSize = 1000
 /** Makes the part of a kernel that exchanges values. */
 export const make: (
   session: Session,
-  imagesDir: string,
+  where: ImageOptions,
 ) => Effect.Effect<TypedValues, never, Scope.Scope | FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
-  function* (session, imagesDir) {
-    const requests = yield* Request.make(session, imagesDir)
+  function* (session, where) {
+    const requests = yield* Request.make(session, where)
     const annotate = Effect.suspend(() => Effect.annotateCurrentSpan({ "kernel.id": session.id() }))
 
     const evaluate = Effect.fn("Kernel.evaluate")(

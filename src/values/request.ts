@@ -19,6 +19,7 @@ import {
 } from "../execution.ts"
 import { isJsonObject, type JsonObject, type Message } from "../jupyter/message.ts"
 import type { Connection } from "../kernel/connection.ts"
+import type { ImageOptions } from "../kernel/images.ts"
 import type { RunOptions } from "../kernel/run.ts"
 import type { Session } from "../kernel/session.ts"
 import * as Setup from "../kernel/setup.ts"
@@ -74,9 +75,9 @@ const installed = new WeakSet<Connection>()
 /** Makes what asks the kernel of a session. */
 export const make: (
   session: Session,
-  imagesDir: string,
+  where: ImageOptions,
 ) => Effect.Effect<Requests, never, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
-  function* (session, imagesDir) {
+  function* (session, where) {
     const platform = yield* Effect.context<FileSystem.FileSystem | Path.Path>()
     const fs = yield* FileSystem.FileSystem
     const installation = yield* Effect.cached(Effect.map(
@@ -122,8 +123,8 @@ export const make: (
         const { buffers, text } = encoded.success
         const answers: Array<Answer> = []
         const run: RunOptions = {
+          ...where,
           ...options,
-          imagesDir,
           enquiry: {
             prepare: (connection) =>
               Effect.andThen(

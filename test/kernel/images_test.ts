@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, FileSystem, Option, Path, PlatformError } from "effect"
+import { Effect, FileSystem, Option, Path, PlatformError, Schema } from "effect"
 import { Buffer } from "node:buffer"
 import { Image } from "../../src/execution.ts"
 import type { JsonObject } from "../../src/jupyter/message.ts"
@@ -158,5 +158,53 @@ describe("images", () => {
       )
       assert.include(error.detail, "no space left on device")
       assert.lengthOf(written, 1)
+    }).pipe(Effect.provide(Platform.layer)))
+
+  it.effect("keeps the bytes instead of a file", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const imagesDir = yield* newDirectory
+      const image = yield* Effect.fromOption(
+        yield* Images.keep({ "image/png": png }, { imagesDir, images: "bytes" }),
+      )
+      assert.deepStrictEqual(new Uint8Array(image.bytes ?? []), pngBytes)
+      assert.match(image.path, /^[\w-]+\.png$/)
+      const codec = Schema.toCodecJson(Image)
+      const json = JSON.stringify(yield* Schema.encodeEffect(codec)(image))
+      assert.deepStrictEqual(yield* Schema.decodeUnknownEffect(codec)(JSON.parse(json)), image)
+      assert.isFalse(yield* fs.exists(imagesDir))
+    }).pipe(Effect.provide(Platform.layer)))
+
+  it.effect("gives it to a function, which says where it is", () =>
+    Effect.gen(function* () {
+      const given: Array<Images.ImageFile> = []
+      const images = (image: Images.ImageFile) =>
+        Effect.sync(() => {
+          given.push(image)
+          return `s3://bucket/${image.name}`
+        })
+      const image = yield* Effect.fromOption(
+        yield* Images.keep({ "image/svg+xml": svg }, { imagesDir: "none", images }),
+      )
+      assert.strictEqual(given[0]?.mimeType, "image/svg+xml")
+      assert.strictEqual(new TextDecoder().decode(given[0]?.bytes), svg)
+      assert.match(image.path, /^s3:\/\/bucket\/[\w-]+\.svg$/)
+      assert.isUndefined(image.bytes)
+    }).pipe(Effect.provide(Platform.layer)))
+
+  it.effect("tells when the function fails, however it does", () =>
+    Effect.gen(function* () {
+      const failing: ReadonlyArray<Exclude<Images.Images, string>> = [
+        () => Effect.fail("The bucket is full"),
+        () => Effect.die(new Error("The bucket is full")),
+        () => {
+          throw new Error("The bucket is full")
+        },
+      ]
+      for (const images of failing) {
+        const error = yield* Effect.flip(Images.keep({ "image/png": png }, { imagesDir: "none", images }))
+        assert.instanceOf(error, Images.ImageError)
+        assert.include(error.detail, "The bucket is full")
+      }
     }).pipe(Effect.provide(Platform.layer)))
 })

@@ -414,3 +414,53 @@ describe("append, on clearing", () => {
     assert.deepStrictEqual(textsOf(resultOf(shown("a", { id: "1" }), clearLater, update, said("c"))), [])
   })
 })
+
+describe("append, as a notebook", () => {
+  it("updates what is there when a known id is shown again", () => {
+    const result = resultOf(shown("a", { id: "1" }), shown("b"), shown("c", { id: "1" }))
+    assert.deepStrictEqual(textsOf(result), ["c", "b", "c"])
+    assert.strictEqual(result.text, "abc")
+  })
+
+  it("changes the content of a display, not whose value it is", () => {
+    const value = new DisplayChunk({ ...shown("a", { id: "1" }), executionCount: 3 })
+    const [display] = resultOf(value, { update: shown("b", { id: "1" }) }).displays
+    assert.deepStrictEqual([display?.text, display?.executionCount], ["b", 3])
+  })
+
+  it("forgets the ids of what was cleared", () => {
+    const update = { update: shown("b", { id: "1" }) }
+    assert.deepStrictEqual(textsOf(resultOf(shown("a", { id: "1" }), clear, update)), [])
+    assert.deepStrictEqual(textsOf(resultOf(shown("a", { id: "1" }), clear, shown("c"), update)), ["c"])
+    assert.deepStrictEqual(
+      textsOf(resultOf(shown("a", { id: "1" }), clearLater, shown("c", { id: "1" }), update)),
+      ["b"],
+    )
+  })
+
+  it("takes what was raised for an output that a clearing waits for", () => {
+    const transcript = [said("a"), shown("b"), clearLater].reduce(
+      (transcript, chunk) => Reducer.append(transcript, chunk),
+      Reducer.empty(),
+    )
+    assert.lengthOf(Reducer.toResult(transcript, undefined).displays, 1)
+    const result = Reducer.toResult(Reducer.interject(transcript), undefined)
+    assert.deepStrictEqual([textsOf(result), result.text], [[], "ab"])
+  })
+})
+
+describe("append, on text that is written over", () => {
+  it("folds it as a terminal, whoever writes", () => {
+    const bar = (text: string) => new TextChunk({ name: "stderr", text })
+    assert.strictEqual(
+      resultOf(said("start\n"), bar("\r 1%"), bar("\r 2%"), said("\rout\n")).text,
+      "start\nout",
+    )
+    assert.strictEqual(resultOf(bar("\r 1%"), bar("\r100%"), said("\nend")).text, "100%\nend")
+  })
+
+  it("never writes over a display", () => {
+    assert.strictEqual(resultOf(said("1%"), shown("plot"), said("\r2%")).text, "1%plot2%")
+    assert.strictEqual(resultOf(said("1%\r"), shown("a\rb"), said("2%")).text, "1%a\rb2%")
+  })
+})

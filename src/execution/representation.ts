@@ -1,0 +1,100 @@
+/**
+ * One display, many representations: which of them to show.
+ *
+ * @module
+ */
+import * as Option from "effect/Option"
+
+/** One representation of a display. */
+export interface Representation<MimeType extends string = string> {
+  readonly mimeType: MimeType
+  /** Text, or base64 of an image; whatever the kernel sent for JSON. */
+  readonly data: MimeType extends `${"text" | "image"}/${string}` ? string : unknown
+}
+
+/**
+ * The MIME types of displays, the best first, as JupyterLab prefers them. A `*` stands for anything: Plotly, Vega
+ * and others have types of their own, with versions.
+ *
+ * @example
+ * ```ts
+ * import { Execution } from "effect-jupyter"
+ *
+ * console.log(Execution.preference.includes("text/html")) // => true
+ * ```
+ */
+export const preference: ReadonlyArray<string> = [
+  "application/vnd.*+json",
+  "application/json",
+  "application/geo+json",
+  "text/html",
+  "text/markdown",
+  "text/latex",
+  "image/svg+xml",
+  "image/png",
+  "image/jpeg",
+  "image/webp",
+  "image/gif",
+  "image/*",
+  "application/javascript",
+  "text/plain",
+]
+
+/**
+ * The best representation of a display: the first of the MIME types that it has. {@link preference} by default; a `*`
+ * stands for anything. One that is not what its type says, say an image that is no text, does not count.
+ *
+ * @example
+ * ```ts
+ * import { Option } from "effect"
+ * import { Execution } from "effect-jupyter"
+ *
+ * const show = (display: Execution.DisplayChunk) =>
+ *   Execution.best(display, ["text/html", "image/png", "text/plain"]).pipe(
+ *     Option.map(({ data, mimeType }) => mimeType === "image/png" ? `<img src="data:image/png;base64,${data}">` : data)
+ *   )
+ * console.log(show)
+ * ```
+ */
+export function best<const MimeType extends string>(
+  display: { readonly data: { readonly [mimeType: string]: unknown } },
+  mimeTypes: ReadonlyArray<MimeType>,
+): Option.Option<Representation<Expand<MimeType>>>
+export function best(
+  display: { readonly data: { readonly [mimeType: string]: unknown } },
+): Option.Option<Representation>
+export function best(
+  { data }: { readonly data: { readonly [mimeType: string]: unknown } },
+  mimeTypes: ReadonlyArray<string> = preference,
+): Option.Option<Representation> {
+  for (const wanted of mimeTypes) {
+    const candidates = wanted.includes("*") ? Object.keys(data).filter(matches(wanted)) : [wanted]
+    for (const mimeType of candidates) {
+      if (!Object.hasOwn(data, mimeType)) continue
+      const value = isText(mimeType) ? textOf(data[mimeType]) : data[mimeType]
+      if (value !== undefined && value !== null) return Option.some({ mimeType, data: value })
+    }
+  }
+  return Option.none()
+}
+
+/** The types that a preference with a `*` stands for. */
+type Expand<MimeType extends string> = MimeType extends `${infer Start}*${infer End}`
+  ? `${Start}${string}${Expand<End>}`
+  : MimeType
+
+function matches(pattern: string): (mimeType: string) => boolean {
+  const escaped = pattern.replace(/[\\^$.|?+()[\]{}]/g, "\\$&").replaceAll("*", ".*")
+  const expression = new RegExp(`^${escaped}$`, "s")
+  return (mimeType) => expression.test(mimeType)
+}
+
+function isText(mimeType: string): boolean {
+  return /^(?:text|image)\//.test(mimeType)
+}
+
+/** Notebooks may hold long texts as lists of lines. */
+function textOf(source: unknown): string | undefined {
+  const lines: ReadonlyArray<unknown> = Array.isArray(source) ? source : [source]
+  return lines.every((line) => typeof line === "string") ? lines.join("") : undefined
+}

@@ -1,0 +1,222 @@
+/**
+ * Questions to a kernel beside its executions. While code runs, they go to a subshell of the kernel.
+ *
+ * @module
+ */
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Schema from "effect/Schema"
+import { stripVTControlCharacters } from "node:util"
+import { fileURLToPath } from "node:url"
+import type { KernelError } from "../execution.ts"
+import {
+  Completeness,
+  Completion,
+  HistoryEntry,
+  Inspection,
+  IntrospectionFailed,
+  type KernelBusy,
+  KernelInfo,
+  Variable,
+} from "../introspection.ts"
+import { isJsonObject, type JsonObject } from "../jupyter/message.ts"
+import * as Aside from "./aside.ts"
+import type { Session } from "./session.ts"
+
+/** All the ways in which a question can fail. */
+export type IntrospectionFailure = KernelBusy | IntrospectionFailed | KernelError
+
+/** How to ask. */
+export interface AskOptions {
+  /** Bound of the answer; 5 seconds by default. */
+  readonly timeout?: Duration.Input
+}
+
+/**
+ * What can be asked of a kernel at any time, also while it runs code if it has subshells, as ipykernel 7 has; others
+ * answer when they are idle and fail with `KernelBusy` otherwise. Cursors are indices of the JavaScript string. A reset
+ * and the end of the kernel end what is asked.
+ */
+export interface Introspection {
+  /** What could stand at the cursor, which is at the end of the code by default. */
+  complete(
+    code: string,
+    cursor?: number,
+    options?: AskOptions,
+  ): Effect.Effect<Completion, IntrospectionFailure>
+  /** What the kernel knows of the name at the cursor; with `detail: 1` its source too. */
+  inspect(
+    code: string,
+    cursor?: number,
+    options?: AskOptions & { readonly detail?: 0 | 1 },
+  ): Effect.Effect<Inspection, IntrospectionFailure>
+  /** Whether the code could be executed as it is, or goes on. */
+  isComplete(code: string, options?: AskOptions): Effect.Effect<Completeness, IntrospectionFailure>
+  /** The code that this kernel has executed, oldest first; the `last` so many entries if given. */
+  history(
+    options?: AskOptions & { readonly last?: number },
+  ): Effect.Effect<ReadonlyArray<HistoryEntry>, IntrospectionFailure>
+  /** Who the kernel is. */
+  readonly info: Effect.Effect<KernelInfo, IntrospectionFailure>
+  /** The variables of the code, in the order in which they were made; those that begin with `_` are private. */
+  readonly variables: Effect.Effect<ReadonlyArray<Variable>, IntrospectionFailure>
+}
+
+const Text = Schema.String.pipe(Schema.withDecodingDefaultKey(Effect.succeed("")))
+const ExperimentalTypes = Schema.Array(
+  Schema.Struct({ text: Schema.String, type: Schema.optionalKey(Schema.String) }),
+)
+const Reply = {
+  complete: Schema.Struct({
+    matches: Schema.Array(Schema.String),
+    cursor_start: Schema.Int,
+    cursor_end: Schema.Int,
+    metadata: Schema.optionalKey(
+      Schema.Struct({ _jupyter_types_experimental: Schema.optionalKey(ExperimentalTypes) }),
+    ),
+  }),
+  inspect: Schema.Struct({
+    found: Schema.Boolean,
+    data: Schema.Record(Schema.String, Schema.Unknown),
+  }),
+  isComplete: Schema.Struct({ status: Completeness.fields.status, indent: Text }),
+  history: Schema.Struct({
+    history: Schema.Array(Schema.Tuple([Schema.Int, Schema.Int, Schema.String])),
+  }),
+  info: Schema.Struct({
+    implementation: Text,
+    implementation_version: Text,
+    protocol_version: Text,
+    language_info: Schema.Struct({ name: Text, version: Text }),
+    banner: Text,
+    supported_features: Schema.Array(Schema.String).pipe(Schema.withDecodingDefaultKey(Effect.succeed([]))),
+  }),
+  variables: Schema.Struct({ variables: Schema.Array(Variable) }),
+} as const
+
+const file = fileURLToPath(new URL("../python/kernel_variables.py", import.meta.url))
+
+/** Makes the part of a kernel that answers questions. */
+export const make: (session: Session) => Effect.Effect<Introspection, never, FileSystem.FileSystem> = Effect
+  .fnUntraced(function* (session) {
+    const fs = yield* FileSystem.FileSystem
+    const source = yield* Effect.cached(Effect.orDie(fs.readFileString(file)))
+
+    const ask = Effect.fnUntraced(function* <S extends Schema.ConstraintDecoder<unknown>>(
+      question: Aside.Question,
+      schema: S,
+      options?: AskOptions,
+    ) {
+      const { connection, content } = yield* Aside.ask(session, question, options?.timeout ?? "5 seconds")
+      return yield* Effect.mapError(
+        Schema.decodeEffect(schema)(content),
+        (error) =>
+          new IntrospectionFailed({ kernelId: connection.id, request: question.type, detail: error.message }),
+      )
+    })
+    const question = (name: string, content: JsonObject): Aside.Question => ({
+      type: `${name}_request`,
+      content,
+      answers: (message) => message.header.msg_type === `${name}_reply` ? message.content : undefined,
+    })
+
+    return {
+      complete: Effect.fn("Kernel.complete")(
+        function* (code: string, cursor: number = code.length, options?: AskOptions) {
+          const asked = question("complete", { code, cursor_pos: toCodePoints(code, cursor) })
+          const reply = yield* ask(asked, Reply.complete, options)
+          const types = reply.metadata?._jupyter_types_experimental ?? []
+          return new Completion({
+            matches: reply.matches,
+            start: toIndex(code, reply.cursor_start),
+            end: toIndex(code, reply.cursor_end),
+            types: reply.matches.map((match, index) =>
+              types[index]?.text === match ? types[index].type : undefined
+            ),
+          })
+        },
+      ),
+      inspect: Effect.fn("Kernel.inspect")(
+        function* (
+          code: string,
+          cursor: number = code.length,
+          options: AskOptions & { readonly detail?: 0 | 1 } = {},
+        ) {
+          const reply = yield* ask(
+            question("inspect", {
+              code,
+              cursor_pos: toCodePoints(code, cursor),
+              detail_level: options.detail ?? 0,
+            }),
+            Reply.inspect,
+            options,
+          )
+          const data = Object.fromEntries(
+            Object.entries(reply.data).map((
+              [mimeType, value],
+            ) => [mimeType, typeof value === "string" ? stripVTControlCharacters(value) : value]),
+          )
+          return new Inspection({ found: reply.found, data })
+        },
+      ),
+      isComplete: Effect.fn("Kernel.isComplete")(function* (code: string, options?: AskOptions) {
+        return new Completeness(yield* ask(question("is_complete", { code }), Reply.isComplete, options))
+      }),
+      history: Effect.fn("Kernel.history")(
+        function* (options: AskOptions & { readonly last?: number } = {}) {
+          const asked = question("history", {
+            hist_access_type: "range",
+            output: false,
+            raw: true,
+            session: 0,
+            start: 1,
+            stop: null,
+          })
+          const { history } = yield* ask(asked, Reply.history, options)
+          const { last = history.length } = options
+          return history.slice(history.length - Math.min(history.length, Math.max(0, last))).map(
+            ([, executionCount, code]) => new HistoryEntry({ executionCount, code }),
+          )
+        },
+      ),
+      info: Effect.gen(function* () {
+        const reply = yield* ask({ ...question("kernel_info", {}), isForControl: true }, Reply.info)
+        return new KernelInfo({
+          implementation: reply.implementation,
+          implementationVersion: reply.implementation_version,
+          protocolVersion: reply.protocol_version,
+          language: reply.language_info.name,
+          languageVersion: reply.language_info.version,
+          banner: reply.banner,
+          features: reply.supported_features,
+        })
+      }).pipe(Effect.withSpan("Kernel.info")),
+      variables: Effect.gen(function* () {
+        const asked: Aside.Question = {
+          type: "comm_open",
+          content: {
+            comm_id: Aside.newId(),
+            target_name: "effect_jupyter_variables",
+            data: { source: yield* source },
+          },
+          answers: ({ content, header }) =>
+            header.msg_type === "comm_msg" && isJsonObject(content.data) ? content.data : undefined,
+        }
+        return (yield* ask(asked, Reply.variables)).variables
+      }).pipe(Effect.withSpan("Kernel.variables")),
+    }
+  })
+
+/** Jupyter counts characters where JavaScript counts halves of some. */
+function toCodePoints(code: string, index: number): number {
+  return Array.from(code.slice(0, Math.max(0, index))).length
+}
+
+function toIndex(code: string, codePoints: number): number {
+  let index = 0
+  for (let count = 0; count < codePoints && index < code.length; count++) {
+    index += (code.codePointAt(index) ?? 0) > 0xffff ? 2 : 1
+  }
+  return index
+}

@@ -1,0 +1,128 @@
+/**
+ * A kernel for tests: answers by a script instead of Python, at once or when the test clock says so.
+ *
+ * @module
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { DisplayChunk } from "./execution.ts"
+import type { Images } from "./kernel/images.ts"
+import { KernelClient } from "./kernel_client.ts"
+import * as Platform from "./platform.ts"
+import * as Kernels from "./testing/kernel.ts"
+import type { Members, Script } from "./testing/script.ts"
+
+export type { Members, Output, Raised, Script } from "./testing/script.ts"
+
+/** How a kernel for tests differs from others. */
+export interface Options {
+  /** What becomes of images: `"bytes"` by default, so that tests write no files. */
+  readonly images?: Images
+  /** Where images are written if they are; `"images"` by default. */
+  readonly imagesDir?: string
+  /** Other members of the kernel, `complete` and `variables` for instance; they fail if they are not given. */
+  readonly members?: Members
+}
+
+/**
+ * What is known of a kernel for tests.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Testing } from "effect-jupyter"
+ *
+ * export const codes = Effect.flatMap(Testing.TestKernel, (kernel) => kernel.executed)
+ * ```
+ */
+export class TestKernel extends Context.Service<TestKernel, {
+  /** The code of all executions that began, in order. */
+  readonly executed: Effect.Effect<ReadonlyArray<string>>
+}>()("effect-jupyter/TestKernel") {}
+
+/**
+ * The code of all executions that began, in order.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelClient, Testing } from "effect-jupyter"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const kernel = yield* KernelClient.KernelClient
+ *   yield* kernel.execute("x = 1")
+ *   return yield* Testing.executed // ["x = 1"]
+ * }).pipe(Effect.provide(Testing.layer([{ match: /=/ }])))
+ * ```
+ */
+export const executed: Effect.Effect<ReadonlyArray<string>, never, TestKernel> = Effect.flatMap(
+  TestKernel,
+  (kernel) => kernel.executed,
+)
+
+/**
+ * A display for a script: its representations by MIME type.
+ *
+ * @example
+ * ```ts
+ * import { Testing } from "effect-jupyter"
+ *
+ * const table = Testing.display({ "text/html": "<table></table>", "text/plain": "table" }, { displayId: "1" })
+ * console.log(table.text) // => "table"
+ * ```
+ */
+export function display(
+  data: { readonly [mimeType: string]: unknown },
+  options: { readonly displayId?: string; readonly metadata?: { readonly [key: string]: unknown } } = {},
+): DisplayChunk {
+  const text = data["text/plain"]
+  return new DisplayChunk({
+    data,
+    metadata: options.metadata ?? {},
+    text: typeof text === "string" ? text : undefined,
+    image: undefined,
+    displayId: options.displayId,
+    executionCount: undefined,
+  })
+}
+
+/**
+ * Provides a kernel that does what its scripts say, with everything else of a kernel: executions run one at a time,
+ * in the order they were asked for, and can be interrupted, timed out and reset. Text, displays and results are made
+ * as those of other kernels are. Code that no script matches fails with the reason `ExecutionAborted`, which names it.
+ *
+ * @example
+ * ```ts
+ * import { assert, it } from "@effect/vitest"
+ * import { Effect } from "effect"
+ * import { KernelClient, Testing } from "effect-jupyter"
+ *
+ * const average = Effect.gen(function*() {
+ *   const kernel = yield* KernelClient.KernelClient
+ *   yield* kernel.execute("import pandas as pd")
+ *   return (yield* kernel.execute("pd.Series([1, 2]).mean()", { timeout: "10 seconds" })).text
+ * })
+ *
+ * it.effect("averages", () =>
+ *   Effect.gen(function*() {
+ *     assert.strictEqual(yield* average, "1.5")
+ *     assert.lengthOf(yield* Testing.executed, 2)
+ *   }).pipe(Effect.provide(Testing.layer([
+ *     { match: /^import/ },
+ *     { match: /mean/, chunks: ["computing\r"], result: "1.5" },
+ *     { match: /plot/, chunks: [Testing.display({ "image/png": "iVBORw==" })] },
+ *     { match: "1 / 0", error: { ename: "ZeroDivisionError", evalue: "division by zero" } }
+ *   ]))))
+ * ```
+ */
+export function layer(
+  scripts: ReadonlyArray<Script>,
+  options: Options = {},
+): Layer.Layer<KernelClient | TestKernel> {
+  return Layer.effectContext(Effect.gen(function* () {
+    const platform = yield* Layer.build(Platform.layer)
+    const { executed, kernel } = yield* Kernels.make(scripts, { ...options, platform })
+    return Context.make(KernelClient, kernel).pipe(Context.add(TestKernel, { executed }))
+  }))
+}

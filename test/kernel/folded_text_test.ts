@@ -1,0 +1,196 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Arbitrary, Schema } from "effect"
+import process from "node:process"
+import * as FoldedText from "../../src/kernel/folded_text.ts"
+import * as KeptText from "../../src/kernel/kept_text.ts"
+
+const many = { arbitrary: { runs: 1000, size: 30 } }
+
+/** Text of a terminal, in which lines are written over all the time. */
+const pieces = [
+  "a",
+  "b",
+  "c",
+  " ",
+  "  ",
+  "é",
+  "\u0301",
+  "█",
+  "😀",
+  "\n",
+  "\r",
+  "\r\n",
+  "\b",
+  "\b\b",
+  "\x1b[0m",
+]
+const piece = Arbitrary.schema(Schema.Literals(pieces))
+const terminal = Arbitrary.map(Arbitrary.array(piece), (all) => all.join(""))
+const plain = Arbitrary.map(Arbitrary.array(piece), (all) => all.join("").replace(/[\b]|\r+(?!\n)/g, ""))
+const chunks = Arbitrary.array(terminal)
+
+const write = (texts: ReadonlyArray<string>, limit?: number): FoldedText.FoldedText =>
+  texts.reduce(FoldedText.append, FoldedText.empty(limit))
+
+/** A terminal of its own making: a grid of characters that a cursor moves in. */
+function screen(text: string): string {
+  let lines = ""
+  let cells: Array<string> = []
+  let column = 0
+  for (const character of text) {
+    if (character === "\r") column = 0
+    else if (character === "\b") column = Math.max(0, column - 1)
+    else if (character === "\n") {
+      lines += `${cells.join("")}\n`
+      cells = []
+      column = 0
+    } else if (character === "\u0301" && column > 0) cells[column - 1] += character
+    else cells[column++] = character
+  }
+  return lines + cells.join("")
+}
+/** What an eye sees of a text: blanks at the end of a line do not show. */
+const seen = (text: string): string => text.replace(/[ \r]+(?=\n|$)/g, "")
+
+describe("fold", () => {
+  it.prop("shows what a terminal shows", [terminal], ([text]) => {
+    assert.strictEqual(seen(FoldedText.fold(text)), seen(screen(text)))
+  }, many)
+
+  it.prop("leaves text alone of which nothing is written over", [plain], ([text]) => {
+    assert.strictEqual(FoldedText.fold(text), text)
+    assert.strictEqual(FoldedText.toText(write([text])), text)
+  }, many)
+
+  it.prop("has nothing to do the second time", [terminal], ([text]) => {
+    const folded = FoldedText.fold(text)
+    assert.strictEqual(FoldedText.fold(folded), folded)
+  }, many)
+
+  it("keeps the last state of a progress bar", () => {
+    assert.strictEqual(
+      FoldedText.fold("  0%|     |\r 50%|██   |\r100%|█████|\ndone\n"),
+      "100%|█████|\ndone\n",
+    )
+    assert.strictEqual(FoldedText.fold("working...\rok        \nnext"), "ok\nnext")
+    assert.strictEqual(FoldedText.fold("|\b/\b-\b\\\b"), "\\")
+  })
+
+  it("writes over no more than it has characters for", () => {
+    assert.strictEqual(FoldedText.fold("abcdef\rxy"), "xycdef")
+    assert.strictEqual(FoldedText.fold("abc\b\bX"), "aXc")
+    assert.strictEqual(FoldedText.fold("😀é\rx"), "xé")
+  })
+
+  it("takes line ends for line ends", () => {
+    for (const text of ["a\r\nb\r\n", "a\r", "\r\n\r\n", "a \r\n b \r"]) {
+      assert.strictEqual(FoldedText.fold(text), text)
+    }
+    assert.strictEqual(FoldedText.fold("1\r2\r\n3"), "2\r\n3")
+  })
+})
+
+describe("append", () => {
+  it.prop("does not depend on how the text came", [chunks], ([texts]) => {
+    const whole = texts.join("")
+    const expected = FoldedText.fold(whole)
+    assert.strictEqual(FoldedText.toText(write(texts)), expected)
+    assert.strictEqual(FoldedText.toText(write([...whole])), expected)
+  }, many)
+
+  const Limit = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 60 }))
+  it.prop("keeps both ends of what is left", [Limit, chunks], ([limit, texts]) => {
+    const folded = FoldedText.fold(texts.join(""))
+    const expected = KeptText.toText(KeptText.append(KeptText.empty(limit), folded))
+    assert.strictEqual(FoldedText.toText(write(texts, limit)), expected)
+  }, many)
+
+  it.prop("can be read before the end without an effect on the end", [chunks, terminal], ([texts, more]) => {
+    const folded = write(texts)
+    const first = FoldedText.toText(folded)
+    FoldedText.append(folded, more)
+    assert.strictEqual(FoldedText.toText(folded), first)
+    assert.strictEqual(
+      FoldedText.toText(FoldedText.append(folded, more)),
+      FoldedText.fold(texts.join("") + more),
+    )
+  }, many)
+
+  it.prop("writes over nothing that was shown", [chunks, plain, terminal], ([texts, shown, more]) => {
+    const folded = FoldedText.append(FoldedText.show(write(texts), shown), more)
+    const before = shown === "" ? undefined : FoldedText.fold(texts.join("")).replace(/\r$/, "")
+    assert.strictEqual(
+      FoldedText.toText(folded),
+      before === undefined ? FoldedText.fold(texts.join("") + more) : before + shown + FoldedText.fold(more),
+    )
+  }, many)
+
+  it("begins a new line after a million characters, wherever the chunks end", () => {
+    const line = "a".repeat(2 ** 20)
+    for (const last of ["😀", "\u0301"]) {
+      const whole = `${line}${last}c\rX`
+      for (const texts of [[whole], [line, `${last}c\rX`], [`${line}${last}`, "c", "\r", "X"]]) {
+        assert.strictEqual(FoldedText.toText(write(texts)), FoldedText.fold(whole))
+      }
+    }
+    assert.strictEqual(FoldedText.fold(`${line}bc\rX`), `${line}Xc`)
+    assert.strictEqual(FoldedText.fold(`${"a".repeat(2 ** 20 - 1)}\r😀`), `😀${"a".repeat(2 ** 20 - 2)}`)
+    // A character is in one line or the other.
+    const pair = `${"a".repeat(2 ** 20 - 1)}😀`
+    assert.strictEqual(FoldedText.fold(`${pair}b\rX`), `${pair}X`)
+  })
+})
+
+/** Processor time in milliseconds: other processes take turns with this one. */
+function timeOf(action: () => void): number {
+  const started = process.threadCpuUsage()
+  action()
+  const { system, user } = process.threadCpuUsage(started)
+  return (system + user) / 1000
+}
+
+describe("time", () => {
+  /** How much longer eight times as much takes; the clock is too coarse for less than a few milliseconds. */
+  const growth = (texts: (count: number) => ReadonlyArray<string>) => {
+    const small = texts(20_000)
+    const large = texts(160_000)
+    write(small)
+    const some = Math.min(...[1, 2, 3].map(() => timeOf(() => FoldedText.toText(write(small)))))
+    const all = Math.min(...[1, 2, 3].map(() => timeOf(() => FoldedText.toText(write(large)))))
+    return all / Math.max(some, 5)
+  }
+  const long = "x".repeat(100_000)
+
+  for (
+    const [what, texts] of [
+      [
+        "many updates of one line, chunk by chunk",
+        (count: number) => Array.from({ length: count }, (_, index) => `\r${index}%`),
+      ],
+      ["many updates of one line at once", (count: number) => [
+        Array.from({ length: count }, (_, index) => `\r${index}%`).join(""),
+      ]],
+      ["many changes of a long line", (count: number) => [long, ...Array<string>(count).fill("\rab")]],
+      ["a long line without end", (count: number) => ["a\rb", ...Array<string>(count).fill("abcdefgh")]],
+      ["blanks in a long line", (count: number) => ["a\rb", ...Array<string>(count).fill("   "), "c\n"]],
+      ["many lines", (count: number) => Array<string>(count).fill("1%\r2%\n")],
+    ] as const
+  ) {
+    it(`${what} takes time in proportion`, () => {
+      assert.isBelow(growth(texts), 30)
+    })
+  }
+
+  it("text with nothing to fold takes little longer than keeping it", () => {
+    const chunk = `${"0123456789".repeat(8)}\n`.repeat(100)
+    const texts = Array<string>(20_000).fill(chunk)
+    const keep = () => KeptText.toText(texts.reduce(KeptText.append, KeptText.empty()))
+    const fold = () => FoldedText.toText(write(texts))
+    keep()
+    fold()
+    const kept = Math.min(...[1, 2, 3].map(() => timeOf(keep)))
+    const folded = Math.min(...[1, 2, 3].map(() => timeOf(fold)))
+    // 160 MB: what a kernel takes a second to print.
+    assert.isBelow(folded - kept, 300)
+  })
+})

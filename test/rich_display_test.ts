@@ -1,0 +1,135 @@
+/** What a kernel shows arrives whole: every representation, images wherever they are wanted, text as on a terminal. */
+import { assert, layer } from "@effect/vitest"
+import { Effect, FileSystem, Option } from "effect"
+import { Execution, KernelClient } from "../src/mod.ts"
+import { collect, kernelLayer, slow, temporary, text, texts } from "./support/kernel.ts"
+
+const { KernelClient: Client } = KernelClient
+
+const bundles: Readonly<Record<string, { readonly [mimeType: string]: unknown }>> = {
+  "a DataFrame": {
+    "text/html": '<div>\n<table border="1" class="dataframe"><tr><td>ä</td></tr></table>\n</div>',
+    "text/plain": "   a\n0  ä",
+  },
+  Plotly: {
+    "application/vnd.plotly.v1+json": {
+      data: [{ type: "scatter", x: [1, 2.5, null], y: ["a", "é", ""] }],
+      layout: { template: { data: {} }, title: { text: "<b>" } },
+      config: { plotlyServerURL: "https://plot.ly" },
+    },
+    "text/html": "<div></div>",
+  },
+  Vega: {
+    "application/vnd.vegalite.v5+json": { $schema: "x", mark: "bar", data: { values: [{ a: 1 }] } },
+    "text/plain": "<VegaLite 5 object>",
+  },
+  LaTeX: { "text/latex": "$\\displaystyle \\int_0^1 x\\,dx$", "text/plain": "Integral" },
+  JSON: { "application/json": { a: [1, true, null, { b: -0.5 }], "": "" }, "text/plain": "json" },
+  "anything else": { "application/x-mine": "☃", "x/y": [[], {}], "text/plain": "x" },
+}
+
+layer(kernelLayer(), slow)("rich displays", (it) => {
+  for (const [what, bundle] of Object.entries(bundles)) {
+    it.effect(`${what} passes through untouched`, () =>
+      Effect.gen(function* () {
+        const kernel = yield* Client
+        const code = `import json\ndisplay(json.loads(${
+          JSON.stringify(JSON.stringify(bundle))
+        }), raw=True, metadata={"x/y": {"a": [1]}})`
+        const { displays, text } = yield* kernel.execute(code)
+        assert.deepStrictEqual(displays.map(({ data, metadata }) => [data, metadata]), [
+          [bundle, { "x/y": { a: [1] } }],
+        ])
+        const plain = bundle["text/plain"]
+        assert.strictEqual(text, typeof plain === "string" ? plain.trim() : undefined)
+      }))
+  }
+
+  const shown = `from IPython.display import Image, SVG
+import base64
+display(SVG('<svg xmlns="http://www.w3.org/2000/svg"><circle r="1"/></svg>'))
+display(Image(data=base64.b64decode('/9j/2Q=='), format='jpeg'))
+display(Image(data=base64.b64decode('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==')))
+print('done')`
+  const types = ["image/svg+xml", "image/jpeg", "image/png"]
+
+  it.effect("images of all kinds become files", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const kernel = yield* KernelClient.make({ imagesDir: yield* temporary })
+      const { images } = yield* kernel.execute(shown)
+      assert.deepStrictEqual(images.map(({ mimeType }) => mimeType), types)
+      const [svg, jpeg, png] = yield* Effect.forEach(images, ({ path }) => fs.readFile(path))
+      assert.match(new TextDecoder().decode(svg), /^<svg.*<\/svg>$/)
+      assert.deepStrictEqual([...(jpeg ?? [])], [0xff, 0xd8, 0xff, 0xd9])
+      assert.deepStrictEqual([...(png ?? [])].slice(0, 4), [0x89, 0x50, 0x4e, 0x47])
+    }))
+
+  it.effect("or bytes of the result, and no files", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const imagesDir = yield* temporary
+      const kernel = yield* KernelClient.make({ imagesDir, images: "bytes" })
+      const { displays, images } = yield* kernel.execute(shown)
+      assert.deepStrictEqual(images.map(({ mimeType }) => mimeType), types)
+      assert.deepStrictEqual([...(images[1]?.bytes ?? [])], [0xff, 0xd8, 0xff, 0xd9])
+      assert.deepStrictEqual(displays.map(({ image }) => image), [...images])
+      assert.isEmpty(yield* fs.readDirectory(imagesDir))
+      // One execution may want them elsewhere.
+      const other = yield* kernel.execute(shown, { images: "directory" })
+      assert.lengthOf(yield* fs.readDirectory(imagesDir), 3)
+      assert.isUndefined(other.images[0]?.bytes)
+    }))
+
+  it.effect("or whatever a function makes of them; one that fails costs no text", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make({
+        images: ({ bytes, mimeType }) =>
+          mimeType === "image/jpeg" ? Effect.fail("No room") : Effect.succeed(`memory:${bytes.byteLength}`),
+      })
+      const elements = yield* collect(kernel.stream(shown))
+      const result = elements.at(-1)
+      assert.instanceOf(result, Execution.ExecutionResult)
+      assert.deepStrictEqual(result.images.map(({ path }) => path.replace(/\d+/, "N")), [
+        "memory:N",
+        "memory:N",
+      ])
+      assert.lengthOf(result.displays, 3)
+      assert.match(result.text ?? "", /done$/)
+      assert.match(texts(elements).join(""), /The image of type "image\/jpeg" could not be saved: .*No room/)
+    }))
+
+  it.effect("a progress bar leaves its last state, and its chunks are raw", () =>
+    Effect.gen(function* () {
+      const elements = yield* collect((yield* Client).stream(`import sys, time
+print('start', flush=True)
+for i in range(0, 101, 4):
+    print(f'\\r{i}%', end='', file=sys.stderr, flush=True)
+print(file=sys.stderr, flush=True)
+print('|\\b/\\b-\\bdone')`))
+      const result = elements.at(-1)
+      assert.instanceOf(result, Execution.ExecutionResult)
+      assert.strictEqual(result.text, "start\n100%\ndone")
+      assert.include(texts(elements).join(""), "\r96%")
+    }))
+
+  it.effect("line ends of other systems stay", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(
+        yield* text((yield* Client).execute("print('a\\r\\nb\\r\\nc', end='\\r')")),
+        "a\r\nb\r\nc",
+      )
+    }))
+
+  it.effect("the best representation of what a kernel shows", () =>
+    Effect.gen(function* () {
+      const { displays: [display] } = yield* (yield* Client).execute(
+        "from IPython.display import HTML\nHTML('<b>x</b>')",
+      )
+      assert.isDefined(display)
+      assert.deepStrictEqual(
+        Execution.best(display),
+        Option.some({ mimeType: "text/html", data: "<b>x</b>" }),
+      )
+    }))
+})
