@@ -77,7 +77,7 @@ const Outputs = Schema.fromJsonString(Schema.Array(Schema.Array(Output)))
 const byJupyter = (python: string) =>
   Effect.flatMap(
     Effect.sync(() =>
-      execFileSync(python, [fileURLToPath(new URL("support/notebook.py", import.meta.url))], {
+      execFileSync(python, [fileURLToPath(new URL("support/run_cells.py", import.meta.url))], {
         input: JSON.stringify(Object.values(cells)),
         encoding: "utf8",
         maxBuffer: 1e9,
