@@ -99,6 +99,16 @@ export const make: (
       Effect.catchIf((error) => error.kind === "NotFound", () => notFound),
       Effect.ignore,
     )
+    const failed = (detail: string) =>
+      new KernelError({ reason: new KernelStartFailed({ kernelId, detail }) })
+    /** A gateway of ours knows what a kernel said before it ended. */
+    const endedBefore = Effect.flatMap(
+      Effect.match(gateway.rest.get(kernelId), {
+        onSuccess: () => endedEarly,
+        onFailure: ({ detail, kind }) => kind === "NotFound" ? `${endedEarly}: ${detail}` : endedEarly,
+      }),
+      failed,
+    )
     const hurries = gateway.hurry === undefined ? {} : { hurries: yield* gateway.hurry.join }
     const connecting = Channel.make({
       url: gateway.url,
@@ -121,14 +131,7 @@ export const make: (
       },
       onReconnected: () => count(Metrics.reconnects),
     }).pipe(
-      Effect.mapError((error) =>
-        new KernelError({
-          reason: new KernelStartFailed({
-            kernelId,
-            detail: error.code === 404 ? `${endedEarly}: ${error.message}` : error.message,
-          }),
-        })
-      ),
+      Effect.catch((error) => error.code === 404 ? endedBefore : failed(error.message)),
     )
     // A server that waits for a kernel to answer does not tell that it died meanwhile.
     const dying = Effect.repeat(look, {
@@ -139,11 +142,7 @@ export const make: (
       connecting,
       Effect.andThen(
         dying,
-        Effect.suspend(() =>
-          new KernelError({
-            reason: new KernelStartFailed({ kernelId, detail: endedEarly }),
-          })
-        ),
+        endedBefore,
       ),
     )
     yield* channel.lost.pipe(

@@ -78,6 +78,7 @@ class SandboxedKernels(Kernels):
     sandbox = None  # set before the first kernel, as what tells the program of a violation
     tell = None
     start_bound = 20.0
+    most_last_words = 100
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -85,6 +86,7 @@ class SandboxedKernels(Kernels):
         self._watches = {}
         self._leaders = {}
         self._watching = None
+        self._last_words = {}
 
     async def start_kernel(self, *args, env=None, kernel_id=None, **kwargs):
         if kwargs.get("kernel_name") not in (None, "", "python3"):
@@ -112,7 +114,7 @@ class SandboxedKernels(Kernels):
             await ordering
             await self._wait_until_inside(kernel_id, errors)
             self._watch(kernel_id, rules["limits"])
-            last_words = functools.partial(self._log_last_words, kernel_id, errors)
+            last_words = functools.partial(self._keep_last_words, kernel_id, errors)
             self.add_restart_callback(kernel_id, last_words, "dead")
             return kernel_id
         except BaseException as error:
@@ -133,8 +135,18 @@ class SandboxedKernels(Kernels):
                 await asyncio.wait([ordering])
             ours.close()
 
-    def _log_last_words(self, kernel_id, errors):
-        self.log.warning("Kernel %s ended by itself: %s", kernel_id, errors.tail())
+    def _keep_last_words(self, kernel_id, errors):
+        words = self._last_words[kernel_id] = errors.tail()
+        if len(self._last_words) > self.most_last_words:
+            del self._last_words[next(iter(self._last_words))]
+        self.log.warning("Kernel %s ended by itself: %s", kernel_id, words)
+
+    def _check_kernel_id(self, kernel_id):
+        words = self._last_words.get(kernel_id)
+        if words and kernel_id not in self:
+            # Who waits for it to be ready is to know why it never will be.
+            raise HTTPError(404, f"The kernel ended by itself: {words}".replace("%", "%%"))
+        super()._check_kernel_id(kernel_id)
 
     async def _order(self, kernel_id, preparing, rules, launcher):
         """Tells the launcher what to do, once that is known."""

@@ -137,6 +137,14 @@ def use_own_dir(own_dir):
         os.makedirs(home, exist_ok=True)
 
 
+def tell_that_it_is_there(own_dir):
+    """The sandbox stands; who wants to talk to the kernel connects while it loads."""
+    started = os.path.join(own_dir, "started")
+    with open(f"{started}.part", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(f"{started}.part", started)
+
+
 def adopt(listeners):
     """Makes ZeroMQ listen on the sockets that are there already."""
     import zmq
@@ -171,6 +179,7 @@ def main():
         # See `sandbox_macos.py`, whose other half this is.
         connection_file, listeners = os.path.join(own_dir, "connection.json"), {}
     use_own_dir(own_dir)
+    tell_that_it_is_there(own_dir)
     # In the sandbox's own count of processes.
     os.environ["JPY_PARENT_PID"] = str(os.getppid())
     sys.argv[1:] = [connection_file]
@@ -183,11 +192,6 @@ def main():
 
     sys.path.remove(folder)
     sys.dont_write_bytecode = writes
-    # All that it needs is there.
-    started = os.path.join(own_dir, "started")
-    with open(f"{started}.part", "w") as file:
-        file.write(str(os.getpid()))
-    os.rename(f"{started}.part", started)
     KernelApp.launch_instance(connection_file=connection_file)
 
 
