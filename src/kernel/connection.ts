@@ -101,14 +101,15 @@ export const make: (
     )
     const failed = (detail: string) =>
       new KernelError({ reason: new KernelStartFailed({ kernelId, detail }) })
-    /** A gateway of ours knows what a kernel said before it ended. */
-    const endedBefore = Effect.flatMap(
-      Effect.match(gateway.rest.get(kernelId), {
-        onSuccess: () => endedEarly,
-        onFailure: ({ detail, kind }) => kind === "NotFound" ? `${endedEarly}: ${detail}` : endedEarly,
-      }),
-      failed,
-    )
+    /** A gateway of ours knows what a kernel said before it ended, which is more than others do. */
+    const endedBefore = (otherwise: string) =>
+      Effect.flatMap(
+        Effect.match(gateway.rest.get(kernelId), {
+          onSuccess: () => otherwise,
+          onFailure: ({ detail, kind }) => kind === "NotFound" ? `${endedEarly}: ${detail}` : otherwise,
+        }),
+        failed,
+      )
     const hurries = gateway.hurry === undefined ? {} : { hurries: yield* gateway.hurry.join }
     const connecting = Channel.make({
       url: gateway.url,
@@ -131,7 +132,9 @@ export const make: (
       },
       onReconnected: () => count(Metrics.reconnects),
     }).pipe(
-      Effect.catch((error) => error.code === 404 ? endedBefore : failed(error.message)),
+      Effect.catch((error) =>
+        error.code === 404 ? endedBefore(`${endedEarly}: ${error.message}`) : failed(error.message)
+      ),
     )
     // A server that waits for a kernel to answer does not tell that it died meanwhile.
     const dying = Effect.repeat(look, {
@@ -142,7 +145,7 @@ export const make: (
       connecting,
       Effect.andThen(
         dying,
-        endedBefore,
+        endedBefore(endedEarly),
       ),
     )
     yield* channel.lost.pipe(

@@ -124,6 +124,8 @@ class Relay(ZMQChannelsWebsocketConnection):
     relays = False
     _is_relayed = False
     _frames = ()
+    # What came when nobody could read it here any more: it is for whoever comes back under this session.
+    _late = ()
 
     def connect(self):
         kernels = self.multi_kernel_manager
@@ -131,7 +133,7 @@ class Relay(ZMQChannelsWebsocketConnection):
         looks = self.limit_rate or not kernels.allow_tracebacks or kernels.allowed_message_types
         packs = self.websocket_handler.get_compression_options() is not None
         self._is_relayed = self.relays and self.subprotocol == V1 and not looks and not packs
-        self._frames = []
+        self._frames, self._late = [], []
         connected = super().connect()
         for stream in self.channels.values():
             if isinstance(stream, Channel):
@@ -148,10 +150,20 @@ class Relay(ZMQChannelsWebsocketConnection):
     def handle_outgoing_message(self, stream, outgoing_msg):
         if not self._is_relayed:
             return super().handle_outgoing_message(stream, outgoing_msg)
+        socket = self.websocket_handler.ws_connection
+        if socket is None or socket.is_closing():
+            return self._late.append((stream.channel, outgoing_msg))
         parts = outgoing_msg[outgoing_msg.index(DELIM) + 2 :]
         self._frames += encoded(stream.channel, parts)
         if not stream.is_draining:
             self._write_frames()
+
+    def disconnect(self):
+        super().disconnect()
+        late, self._late = self._late, []
+        kept = self.multi_kernel_manager._kernel_buffers.get(self.kernel_id) if late else None
+        if kept is not None and kept["session_key"] == self.session_key:
+            kept["buffer"][:0] = late
 
     def _write_frames(self):
         if not self._frames:
@@ -216,6 +228,9 @@ def fits_jupyter():
         and takes(connection.create_stream, "self")
         and uses(connection.create_stream, "channels", "channel")
         and uses(connection.connect, "create_stream", "on_recv_stream", "handle_outgoing_message")
+        and takes(connection.disconnect, "self")
+        and uses(connection.disconnect, "start_buffering")
+        and uses(MappingKernelManager.start_buffering, "_kernel_buffers")
         and takes(MappingKernelManager.start_watching_activity, "self", "kernel_id")
         and uses(MappingKernelManager.start_watching_activity, "_activity_stream", "track_message_type")
         and encodes_as_jupyter()
