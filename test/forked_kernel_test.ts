@@ -161,8 +161,16 @@ print(os.read(reader, 20).decode())`
         Effect.ensuring(Effect.sync(() => process.kill(zygote, "SIGCONT"))),
       )
       assert.isFalse(yield* isForked(other))
+      // Nothing is forked until the zygote has been heard of again, which is a matter of moments.
+      const isForkedNow = Effect.scoped(Effect.flatMap(KernelClient.make(), isForked))
+      yield* Effect.repeat(isForkedNow, { until: (isSo) => isSo, times: 20 })
       const next = yield* KernelClient.make()
       assert.isTrue(yield* isForked(next))
+      yield* eventually(() =>
+        processes().filter(({ parent }) => parent === zygote).length === 2
+          ? undefined
+          : "the late one is there"
+      )
       for (const each of [kernel, other, next]) assert.strictEqual(yield* text(each.execute("6 * 7")), "42")
       assert.strictEqual(yield* text(kernel.execute("print(x)")), "1")
     }))

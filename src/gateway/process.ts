@@ -78,20 +78,21 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   const path = yield* Path.Path
   const tail = Tail.make()
   const runtimeDir = yield* makeRuntimeDir
+  // Profiles and histories of kernels go with the gateway.
+  const profile = { IPYTHONDIR: `${runtimeDir}/ipython` }
+  const kernelEnv = { ...profile, ...options.env }
   const settings = {
     host: options.host,
     port: options.port,
     workingDir: options.workingDir,
     runtimeDir,
     logLevel: options.logLevel.toUpperCase(),
+    kernelEnv,
     fork: options.fork,
     preload: options.preload,
     sandbox: options.sandbox?.host ?? null,
     secret: options.sandbox === undefined ? null : Redacted.value(options.sandbox.secret),
   }
-  // Profiles and histories of kernels go with the gateway.
-  const profile = { IPYTHONDIR: `${runtimeDir}/ipython` }
-  const kernelEnv = { ...profile, ...options.env }
   const closing = yield* Deferred.make<void>()
   const handle = yield* ChildProcess.make(
     // Seen from the directory below.

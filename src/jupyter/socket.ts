@@ -49,22 +49,23 @@ export const open: (
   address: string,
   options: { readonly headers: Readonly<Record<string, string>>; readonly protocols: ReadonlyArray<string> },
 ) => Effect.Effect<Socket, ChannelError, Scope.Scope> = Effect.fnUntraced(function* (address, options) {
-  const websocket = yield* Effect.acquireRelease(
-    Effect.sync(() =>
-      new WebSocket(address, [...options.protocols], {
+  const { bytesRead, hasMore, pull, websocket } = yield* Effect.acquireRelease(
+    Effect.sync(() => {
+      const websocket = new WebSocket(address, [...options.protocols], {
         headers: options.headers,
         maxPayload,
         perMessageDeflate: false,
       })
-    ),
+      let bytesRead = () => 0
+      websocket.once("upgrade", ({ socket }) => {
+        bytesRead = () => socket.bytesRead
+      })
+      // At once: an error that nobody listens for ends the process.
+      return { websocket, ...receive(websocket), bytesRead: () => bytesRead() }
+    }),
     // No closing handshake: a peer that does not answer must not keep the socket open.
-    (websocket) => Effect.sync(() => websocket.terminate()),
+    ({ websocket }) => Effect.sync(() => websocket.terminate()),
   )
-  let bytesRead = () => 0
-  websocket.once("upgrade", ({ socket }) => {
-    bytesRead = () => socket.bytesRead
-  })
-  const { hasMore, pull } = receive(websocket)
   yield* Effect.callback<void, ChannelError>((resume) => {
     websocket.once("open", () => resume(Effect.void))
     // Why is what there is to pull.
@@ -75,7 +76,7 @@ export const open: (
       orElse: () => new ChannelError({ detail: "It was not opened within 30 seconds" }),
     }),
   )
-  return { websocket, pull, hasMore, bytesRead: () => bytesRead() }
+  return { websocket, pull, hasMore, bytesRead }
 })
 
 /** Collects what comes in from now on. */

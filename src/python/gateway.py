@@ -1,9 +1,9 @@
 """Starts the gateway of one program, with a sandbox for its kernels if that is asked for.
 
 The environment variable EFFECT_JUPYTER_SETTINGS is a JSON object: {"host", "port", "workingDir", "runtimeDir",
-"logLevel", "fork": whether kernels may be forked, "preload": modules that they have then, "sandbox": see
-`sandbox_host.py`, or null, "secret": what a request has to know that says what its kernel may do}. The token comes in
-KG_AUTH_TOKEN.
+"logLevel", "kernelEnv": the environment of kernels before requests add to it, "fork": whether kernels may be forked,
+"preload": modules that they have then, "sandbox": see `sandbox_host.py`, or null, "secret": what a request has to know
+that says what its kernel may do}. The token comes in KG_AUTH_TOKEN.
 
 Standard output has lines of JSON: {"port": ...} once the server listens, {"refused": {...}} if there can be no
 sandbox, {"violation": ..., "kernel": ...} for what a sandbox denied. Logs go to standard error. A port that is
@@ -74,7 +74,9 @@ def main():
     try:
         # Kernels in a sandbox share nothing, and other systems than Linux do not like processes that are copies.
         if settings["fork"] and settings["sandbox"] is None and sys.platform == "linux":
-            zygote = gateway_zygote.Zygote(settings["preload"], settings["workingDir"])
+            zygote = gateway_zygote.Zygote(
+                settings["preload"], env=settings["kernelEnv"], cwd=settings["workingDir"]
+            )
         if settings["sandbox"] is not None:
             sandbox = make_sandbox(
                 settings["sandbox"], settings["runtimeDir"], settings["workingDir"], settings["secret"]

@@ -145,7 +145,7 @@ class SandboxedKernels(Kernels):
         words = self._last_words.get(kernel_id)
         if words and kernel_id not in self:
             # Who waits for it to be ready is to know why it never will be.
-            raise HTTPError(404, f"The kernel ended by itself: {words}".replace("%", "%%"))
+            raise HTTPError(404, f"The kernel ended by itself: {words}")
         super()._check_kernel_id(kernel_id)
 
     async def _order(self, kernel_id, preparing, rules, launcher):

@@ -23,8 +23,10 @@ READ_EARLY = re.compile(
 )
 # A kernel's mark is written over the zygote's.
 MARK, MARK_LENGTH = "EFFECT_JUPYTER_KERNEL", 36
-# Seconds that a fork may take.
-PATIENCE = 2.0
+# Seconds that a fork may take, and a little longer until its answer is here: nothing else is done meanwhile.
+PATIENCE, MARGIN = 1.0, 0.3
+# What Jupyter adds to the environment of a kernel.
+ADDED = re.compile("KERNEL_GATEWAY|JPY_.*|EFFECT_JUPYTER_.*")
 # More than a message of the system's sockets can be.
 LARGEST = 1024 * 1024
 
@@ -32,8 +34,10 @@ LARGEST = 1024 * 1024
 class Zygote:
     """Starts to load at once; `is_loading` tells whether it still does."""
 
-    def __init__(self, modules, cwd):
-        self._env = {name: value for name, value in os.environ.items() if not re.match("KG_|JUPYTER_", name)}
+    def __init__(self, modules, *, env, cwd):
+        self._env = env
+        # Nobody knows what these have read: every variable counts.
+        self._counts = re.compile(".*", re.DOTALL) if modules else READ_EARLY
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         with theirs:
@@ -51,6 +55,9 @@ class Zygote:
         self._request = 0
         # The process that the last request made; 0 if it ended before it was a kernel.
         self._forked = None
+        # Whether it has said nothing since it was too slow.
+        self._is_stalled = False
+        self._unreaped = []
         self.is_ready = False
         # Why there will be no more forks; None as long as there may be.
         self.failure = None
@@ -72,24 +79,27 @@ class Zygote:
     def fork(self, argv, env, cwd):
         """The process of a new kernel, or None if there can be none by this way."""
         self.listen()
-        if self.failure is not None or not self.is_ready or self._reads_early(env):
-            return None
-        if len(env.get(MARK, "").encode()) != MARK_LENGTH:
+        if self.failure is not None or not self.is_ready or self._is_stalled or not self._takes(env):
             return None
         self._request += 1
         self._forked = None
         until = time.monotonic() + PATIENCE
-        if not self._tell(request=self._request, argv=argv, env=env, cwd=cwd, until=until):
-            return None
+        try:
+            self._tell(request=self._request, argv=argv, env=env, cwd=cwd, until=until)
+        except OSError as error:
+            # Nothing is wrong with the next one if this one was too large.
+            return self._plainly(error)
         while self._forked is None and self.failure is None:
-            # A little longer than a kernel may take to say that it is there.
-            if not select.select([self._socket], [], [], max(0, until + 0.5 - time.monotonic()))[0]:
-                # It comes too late then, and goes at once; the others are as they were.
-                self._request += 1
-                print(f"A kernel is started plainly: nothing was forked within {PATIENCE:g} s", file=sys.stderr)
-                return None
+            if not select.select([self._socket], [], [], max(0, until + MARGIN - time.monotonic()))[0]:
+                self._is_stalled = True
+                return self._plainly(f"nothing was forked within {PATIENCE:g} s")
             self._hear()
-        return self._kernels.get(self._forked)
+        return self._kernels.get(self._forked) or self._plainly("it ended at once")
+
+    def _plainly(self, why):
+        """What comes of this request after all is not wanted any more."""
+        self._request += 1
+        print(f"A kernel is started plainly: {why}", file=sys.stderr)
 
     def listen(self):
         """Takes what has come."""
@@ -97,20 +107,28 @@ class Zygote:
             while self.failure is None:
                 self._hear()
         except BlockingIOError:
-            pass
+            self._reap()
 
-    def _reads_early(self, env):
-        names = filter(READ_EARLY.fullmatch, {*env, *self._env})
-        return any(env.get(name) != self._env.get(name) for name in names)
+    def _takes(self, env):
+        """Whether a copy can be a kernel with this environment."""
+        if len(env.get(MARK, "").encode()) != MARK_LENGTH:
+            return False
+        for name in {*env, *self._env}:
+            if self._counts.fullmatch(name) and not ADDED.fullmatch(name) and env.get(name) != self._env.get(name):
+                self._plainly(f'"{name}" is another than when modules were loaded')
+                return False
+        return True
 
     def _tell(self, **message):
+        self._socket.send(json.dumps(message).encode())
+
+    def _reap(self):
         try:
-            self._socket.send(json.dumps(message).encode())
-            return True
-        except OSError as error:
-            # Nothing is wrong with the next one if this one was too large.
-            print(f"A kernel is started plainly: {error}", file=sys.stderr)
-            return False
+            while self._unreaped:
+                self._tell(reap=self._unreaped[0])
+                del self._unreaped[0]
+        except OSError:
+            pass  # it does not listen now
 
     def _hear(self):
         try:
@@ -120,6 +138,7 @@ class Zygote:
         except OSError as error:
             return self.give_up(f"It did not answer: {error}")
         message = json.loads(data) if data else {"failed": "It ended"}
+        self._is_stalled = False
         if "refused" in message:
             self.refusal = message["refused"]
             self.give_up(self.refusal)
@@ -130,7 +149,7 @@ class Zygote:
         elif "pid" in message:
             self._born(message["pid"], message["request"])
         elif "exited" in message:
-            self._ended(message["exited"], message["code"])
+            self._ended(message["exited"], message["code"], message["request"])
 
     def _born(self, pid, request):
         if request == self._request:
@@ -139,19 +158,21 @@ class Zygote:
         else:
             os.kill(pid, signal.SIGKILL)
 
-    def _ended(self, pid, code):
+    def _ended(self, pid, code, request):
         process = self._kernels.pop(pid, None)
         if process is not None:
             process.returncode = code
-        elif self._forked is None:
+        elif request == self._request:
             self._forked = 0
-        self._tell(reap=pid)
+        self._unreaped.append(pid)
+        self._reap()
 
     def give_up(self, why):
         """Its kernels end with it; whoever comes is started plainly."""
         self.failure = why
         print(f"Kernels are not forked: {why}", file=sys.stderr)
         self._process.kill()
+        self._process.wait()
         self._socket.close()
         for process in self._kernels.values():
             process.returncode = -signal.SIGKILL

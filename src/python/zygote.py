@@ -6,7 +6,7 @@ DESCRIPTOR is a socket to the gateway, which keeps messages apart. Each is a JSO
 other side. {"ready": true} goes out once the MODULEs are imported, {"failed": why} if there can be no kernels of this
 process, {"refused": why} if it is for a MODULE that cannot be imported. {"request": number, "argv", "env", "cwd",
 "until"} comes in for a kernel, which answers {"pid", "request": number} itself, before that time. When a kernel ends,
-{"exited": pid, "code"} goes out; its number stays taken until {"reap": pid} comes in.
+{"exited": pid, "code", "request"} goes out; its number stays taken until {"reap": pid} comes in.
 """
 
 import ctypes
@@ -35,6 +35,7 @@ MARK = b"EFFECT_JUPYTER_KERNEL"
 
 def preload(modules):
     """Imports what the user names, from the working directory too, as a kernel would."""
+    path = list(sys.path)
     sys.path.insert(0, "")
     # As the kernel will have it, which sets it too late for a matplotlib that is there already.
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
@@ -43,7 +44,7 @@ def preload(modules):
             importlib.import_module(module)
         except BaseException as error:
             raise Refused(f'The module "{module}" could not be loaded: {type(error).__name__}: {error}') from None
-    sys.path.remove("")
+    sys.path[:] = path
 
 
 def warm_up():
@@ -57,7 +58,10 @@ def warm_up():
         except ImportError:
             pass  # this version has none
     if "matplotlib.pyplot" in sys.modules:
-        draw()
+        try:
+            draw()
+        except Exception:
+            pass  # with these settings it cannot; that is for the user's code to find out
 
 
 def draw():
@@ -115,7 +119,7 @@ class Control:
 
 def serve(control, wakeup):
     """Forks a kernel for each request; returns in the kernel only, with what it is to be."""
-    kernels = set()
+    kernels = {}
     while True:
         ready, _, _ = select.select([control, wakeup], [], [])
         if wakeup in ready:
@@ -124,8 +128,8 @@ def serve(control, wakeup):
                 # Its number stays taken, so that nobody signals another process by it.
                 end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
                 if end is not None:
-                    kernels.remove(pid)
-                    control.tell(exited=pid, code=end.si_status if end.si_code == os.CLD_EXITED else -end.si_status)
+                    code = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+                    control.tell(exited=pid, code=code, request=kernels.pop(pid))
         if control in ready:
             request = control.hear()
             if request is None:
@@ -136,7 +140,7 @@ def serve(control, wakeup):
             pid = os.fork()
             if pid == 0:
                 return request
-            kernels.add(pid)
+            kernels[pid] = request["request"]
 
 
 def place_of_mark():
@@ -173,6 +177,8 @@ def main():
     control = Control(int(descriptor))
     place = place_of_mark()
     app = load()
+    # The user may have a module of this name.
+    del sys.modules["kernel"]
     before = dict(os.environ)
     try:
         preload(modules)
