@@ -31,7 +31,7 @@ const patience: Duration.Input = "5 seconds"
 
 /** Makes `iterate`; generators are closed at the latest with the scope. */
 export const make: (
-  session: Session,
+  session: Pick<Session, "id">,
   requests: Request.Requests,
 ) => Effect.Effect<TypedValues["iterate"], never, Scope.Scope> = Effect.fnUntraced(
   function* (session, requests) {
@@ -78,21 +78,27 @@ export const make: (
         )
 
         const ask = Effect.gen(function* () {
-          const { answers, exit } = yield* requests.ask({
+          const asked = yield* requests.ask({
             operation: "pull",
             key,
             size: Math.max(1, batchSize),
             limit: batchBytes,
             ...(home === undefined ? { expression } : {}),
           }, { ...options, kernel: atHome })
+          const { answers, exit } = asked
           const partial = Exit.isSuccess(exit) ? exit.value : undefined
           const batches = answers.filter(({ content }) => content.kind === "batch")
           isOver = batches.some(({ content }) => content.done === true)
-          const values = yield* Effect.forEach(batches, Request.read)
+          const values = yield* Effect.forEach(batches, (batch) => Request.read(asked, batch))
           const elements = yield* decode(values.flatMap((value) => Neutral.toArray(value) ?? []))
           const [complaint] = answers.flatMap((answer) => Request.refusal(answer, partial) ?? [])
-          ending = elements.ending ??
-            (Exit.isFailure(exit) ? Exit.failCause(exit.cause) : complaint && Exit.fail(complaint))
+          ending = elements.ending ?? (Exit.isFailure(exit)
+            ? Exit.failCause(exit.cause)
+            : complaint !== undefined
+            ? Exit.fail(complaint)
+            : batches.length === 0
+            ? Exit.fail(Request.failure(asked, "The kernel sent no batch"))
+            : undefined)
           return elements.decoded
         })
 

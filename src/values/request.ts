@@ -38,6 +38,7 @@ export interface Answer {
 export interface Asked {
   readonly answers: ReadonlyArray<Answer>
   readonly exit: Exit.Exit<ExecutionResult, ExecutionFailure>
+  readonly kernelId: string | undefined
 }
 
 /** What asks a kernel. */
@@ -152,7 +153,7 @@ export const make: (
               ),
             ),
         )
-        return { answers, exit }
+        return { answers, exit, kernelId: session.id() }
       }, Effect.provideContext(platform)),
     }
   },
@@ -195,13 +196,22 @@ function unsupported({ detail, path, valueType }: Encode.Refusal): UnsupportedVa
 
 /** The value that was answered, still neutral. */
 export const valueOf = Effect.fnUntraced(
-  function* ({ answers, exit }: Asked): Effect.fn.Return<unknown, ExecutionFailure | UnsupportedValue> {
-    const result = yield* exit
-    const answer = answers.at(-1)
-    if (answer === undefined) return yield* aborted(undefined, "The kernel sent no value")
-    return yield* refusal(answer, result) ?? read(answer)
+  function* (asked: Asked): Effect.fn.Return<unknown, ExecutionFailure | UnsupportedValue> {
+    const result = yield* asked.exit
+    const answer = asked.answers.at(-1)
+    // Servers leave out messages of kernels that send too many.
+    if (answer === undefined) return yield* failure(asked, "The kernel sent no value")
+    return yield* refusal(answer, result) ?? read(asked, answer)
   },
 )
+
+/** The error of a request that ran, but whose answer is not what it should be. */
+export function failure({ exit, kernelId }: Asked, detail: string): KernelError {
+  return new KernelError({
+    reason: new ExecutionAborted({ kernelId, detail }),
+    ...(Exit.isSuccess(exit) ? { partial: exit.value } : {}),
+  })
+}
 
 /** What the kernel's side has against a value, if anything. */
 export function refusal(
@@ -217,9 +227,9 @@ export function refusal(
 }
 
 /** What is in an answer. */
-export function read({ buffers, content }: Answer): Effect.Effect<unknown, KernelError> {
+export function read(asked: Asked, { buffers, content }: Answer): Effect.Effect<unknown, KernelError> {
   return content.kind === "done" ? Effect.undefined : Effect.mapError(
     Effect.fromResult(Decode.decode(buffers)),
-    (error) => aborted(undefined, error.message),
+    (error) => failure(asked, error.message),
   )
 }
