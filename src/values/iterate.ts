@@ -19,7 +19,7 @@ import type { Session } from "../kernel/session.ts"
 import type { ValueFailure } from "../values.ts"
 import { adapt } from "./adapt.ts"
 import * as Neutral from "./neutral.ts"
-import type { IterateOptions } from "./options.ts"
+import { batchSizeOf, type IterateOptions } from "./options.ts"
 import * as Request from "./request.ts"
 import type { TypedValues } from "./typed_values.ts"
 
@@ -40,7 +40,7 @@ export const make: (
     const iterate = <S extends Schema.Constraint>(
       expression: string,
       schema: S,
-      { batchBytes = 4 * 1024 * 1024, batchSize = 1000, ...options }: IterateOptions = {},
+      { batchBytes = 4 * 1024 * 1024, batchSize, ...options }: IterateOptions = {},
     ) =>
       Effect.gen(function* () {
         const key = SecureRandom.uuidV4Unsafe()
@@ -81,7 +81,7 @@ export const make: (
           const asked = yield* requests.ask({
             operation: "pull",
             key,
-            size: Math.max(1, batchSize),
+            size: batchSizeOf(batchSize),
             limit: batchBytes,
             ...(home === undefined ? { expression } : {}),
           }, { ...options, kernel: atHome })

@@ -53,7 +53,7 @@ export interface Requests {
 }
 
 const mime = "application/vnd.effect-jupyter.value+json"
-const modules = ["effect_jupyter_values_codec", "effect_jupyter_values"]
+const modules = ["effect_jupyter_values_codec", "effect_jupyter_values_decoder", "effect_jupyter_values"]
 const code = `await __import__("sys").modules["effect_jupyter_values"].run()`
 const keep = (isFirst: boolean) =>
   `__import__("sys").modules["effect_jupyter_values"].keep(${isFirst ? "True" : "False"})`
@@ -160,10 +160,10 @@ export const make: (
 )
 
 /** Output that nobody asked for is not lost without a trace. */
-const tell = (session: Session) => ({ images, text }: ExecutionResult): Effect.Effect<void> =>
-  text === undefined && images.length === 0
+const tell = (session: Session) => ({ displays, images, text }: ExecutionResult): Effect.Effect<void> =>
+  text === undefined && images.length === 0 && displays.length === 0
     ? Effect.void
-    : Effect.logDebug(text ?? "", ...images.map(({ path }) => path)).pipe(
+    : Effect.logInfo(text ?? "", ...images.map(({ path }) => path), ...displays.map(({ data }) => data)).pipe(
       Effect.annotateLogs({ kernel: session.id() }),
     )
 
