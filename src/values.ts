@@ -9,7 +9,7 @@
  * | -------------------------------------------- | ----------------------------------------------------------------- |
  * | `None`                                       | `Schema.Null`, `NullOr`, `OptionFromNullOr`, `Option`, `Void`     |
  * | `bool`                                       | `Schema.Boolean`                                                  |
- * | `int`                                        | `Schema.Int` or `Number` up to 2⁵³ - 1, `Schema.BigInt` any       |
+ * | `int`                                        | `Schema.Int` or `Number` up to 2⁵³ - 1, `Schema.BigInt` any, and whole floats |
  * | `float`                                      | `Schema.Number`, `Finite` without `inf` and `nan`                 |
  * | `str`                                        | `Schema.String`, and all that decodes from strings                |
  * | `bytes`, `bytearray`, `memoryview`           | `Schema.Uint8Array`                                               |
@@ -26,12 +26,12 @@
  * | `Enum`                                       | its value: `Schema.Literals`, `Enum`                              |
  * | NumPy scalar, `array.array`                  | as its counterpart in Python, as an array                         |
  * | NumPy array of numbers                       | `Schema.Array(Schema.Number)`, nested by shape; `Schema.instanceOf(Float64Array)` and the like; `Schema.instanceOf(Values.NdArray)` |
- * | pandas `Series`, `Index`                     | `Schema.Array`; what is missing is `null`, in columns of floats `NaN` |
- * | pandas `DataFrame`                           | `Schema.Array(Schema.Struct(...))` row by row, `Schema.Struct` of arrays by column, `Schema.Uint8Array` with `tables: "arrow"` |
+ * | pandas `Series`, `Index`                     | `Schema.Array`; what is missing is `null`, in columns of floats `NaN`; the index of a `Series` is left out |
+ * | pandas `DataFrame`                           | `Schema.Array(Schema.Struct(...))` row by row, `Schema.Struct` of arrays by column, `Schema.Uint8Array` with `tables: "arrow"`; the index is left out, names of columns become text |
  *
  * To Python go, by the same table backwards: `null` and `undefined`, booleans, numbers (`int` if it is a safe
  * integer and not -0, else `float`), bigints, strings, `Uint8Array` and `ArrayBuffer` (`bytes`), other typed arrays and
- * {@link NdArray} (`numpy.ndarray` where NumPy is imported, else `array.array`), arrays, plain objects without what is
+ * {@link NdArray} (`numpy.ndarray` where NumPy is imported, else `array.array`, which has one dimension), arrays, plain objects without what is
  * `undefined` in them, `Map`, `Set`, `HashMap`, `HashSet`, `Chunk`, `Option` (`None` or the value), `Date` and
  * `DateTime`, `Duration`, `BigDecimal`, `URL` (`str`). Everything else is encoded by a schema first.
  *

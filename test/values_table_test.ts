@@ -155,6 +155,85 @@ layer(kernelLayer({ python: { packages } }), slow)("tables", (it) => {
       assert.deepStrictEqual(parts, [bytes, bytes])
     }))
 
+  it.effect("by Arrow a DataFrame comes slice by slice, a table by record batches, and a column is none", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      const slices = (expression: string) =>
+        Stream.runCollect(
+          kernel.iterate(expression, Schema.Uint8Array, { tables: "arrow", batchSize: 2 }),
+        )
+      yield* kernel.execute(
+        "import pyarrow as pa\ndef join(parts):\n    return pa.concat_tables([pa.ipc.open_stream(p).read_all() for p in parts])",
+      )
+      for (
+        const [expression, same] of [
+          ["frame", "join(parts).to_pandas().equals(frame)"],
+          ["pa.Table.from_pandas(frame)", "join(parts).to_pandas().equals(frame)"],
+        ] as const
+      ) {
+        const parts = yield* slices(expression)
+        assert.lengthOf(parts, 2)
+        yield* kernel.set("parts", parts)
+        assert.isTrue(yield* kernel.evaluate(same, Schema.Boolean), expression)
+      }
+      for (const expression of ["pa.array([1])", "pa.chunked_array([[1]])"]) {
+        const error = yield* Effect.flip(kernel.evaluate(expression, Schema.Uint8Array, { tables: "arrow" }))
+        assert.strictEqual(error._tag, "UnsupportedValue", expression)
+      }
+    }))
+
+  it.effect("times of NumPy and pandas are exact, or refused with type and path", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      yield* kernel.execute("import numpy as np")
+      const value = (expression: string) => kernel.evaluate(expression, Schema.Unknown)
+      const texts = (expression: string) => kernel.evaluate(expression, Schema.Array(Schema.String))
+      const refused = (expression: string) =>
+        Effect.map(
+          Effect.flip(value(expression)),
+          (error) => error._tag === "UnsupportedValue" ? [error.valueType, error.path] : [error.message],
+        )
+      for (
+        const [expression, valueType, path] of [
+          ["np.array(['2026-01-01', '20000-01-01'], 'M8[D]')", "numpy.datetime64", "$[1]"],
+          ["np.array([['20000-01-01']], 'M8[s]')", "numpy.datetime64", "$[0][0]"],
+          ["np.array([10**18], 'm8[s]')", "numpy.timedelta64", "$[0]"],
+          ["np.array([1000, 1500], 'm8[ns]')", "numpy.timedelta64", "$[1]"],
+          ["np.array(['2026-01-01T00:00:00.123456789'], 'M8[ns]')", "numpy.datetime64", "$[0]"],
+          ["np.datetime64('2026-01-01T00:00:00.123456789')", "numpy.datetime64", "$"],
+          ["np.array([(1500,)], [('a', 'm8[ns]')])", "numpy.timedelta64", "$[0].a"],
+          ["[pd.Timedelta('1500ns')]", "pandas.Timedelta", "$[0]"],
+          ["pd.Series([pd.Timedelta('1500ns')])", "pandas.Timedelta", "$[0]"],
+        ] as const
+      ) {
+        const [type = "", at] = yield* refused(expression)
+        assert.deepStrictEqual([type.replace(/\._libs.*\./, "."), at], [valueType, path], expression)
+      }
+      const day = "2026-01-01T00:00:00"
+      assert.deepStrictEqual(yield* texts("np.array(['2026-01-01'], 'M8[D]')"), ["2026-01-01"])
+      assert.deepStrictEqual(yield* texts("np.array(['2026-01-01'], 'M8[ns]')"), [day])
+      assert.deepStrictEqual(yield* texts("np.array([1000, 2000], 'm8[ns]')"), ["PT0.000001S", "PT0.000002S"])
+      assert.strictEqual(yield* kernel.evaluate("np.array('2026-01-01', 'M8[ns]')", Schema.String), day)
+      const masked = "np.ma.array(np.array(['2026-01-01', 'NaT', '2026-01-01'], 'M8[ns]'), mask=[0, 0, 1])"
+      assert.deepStrictEqual(yield* kernel.evaluate(masked, Schema.Array(Schema.NullOr(Schema.String))), [
+        day,
+        null,
+        null,
+      ])
+      assert.deepStrictEqual(
+        yield* kernel.evaluate(
+          "np.array([[('2026-01-01', 1)], [('2026-01-01', 2)]], [('at', 'M8[ns]'), ('n', 'i4')])",
+          Schema.Array(Schema.Array(Schema.Struct({ at: Schema.String, n: Schema.Int }))),
+        ),
+        [[{ at: day, n: 1 }], [{ at: day, n: 2 }]],
+      )
+      assert.deepStrictEqual(yield* value("np.zeros((2, 2), [('a', 'i4')])"), [
+        [{ a: 0 }, { a: 0 }],
+        [{ a: 0 }, { a: 0 }],
+      ])
+      assert.deepStrictEqual(yield* value("np.zeros((0, 2), [('a', 'i4')])"), [])
+    }))
+
   it.effect("pydantic models", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared

@@ -120,6 +120,8 @@ export const start: (
   function* (connection, code, options) {
     const { channel, id: kernelId, session } = connection
     const { enquiry } = options
+    const clock = yield* Clock.Clock
+    const turnAt = clock.currentTimeMillisUnsafe()
     const attached = enquiry === undefined
       ? { metadata: {}, buffers: [] }
       : yield* withinTimeout(enquiry.prepare(connection), options)
@@ -128,7 +130,6 @@ export const start: (
     const settled = yield* Deferred.make<void>()
     const started = yield* Deferred.make<void>()
     const delivery = Delivery.make(options)
-    const clock = yield* Clock.Clock
     const sentAt = clock.currentTimeMillisUnsafe()
     const scope = yield* Effect.scope
     const runFork = Effect.runForkWith(yield* Effect.context<never>())
@@ -348,7 +349,9 @@ export const start: (
       }),
     )
     if (options.timeout !== undefined) {
-      yield* Effect.forkScoped(Effect.delay(stop({ _tag: "Timeout" }), options.timeout))
+      const spent = Duration.millis(clock.currentTimeMillisUnsafe() - turnAt)
+      const rest = Duration.subtract(Duration.fromInputUnsafe(options.timeout), spent)
+      yield* Effect.forkScoped(Effect.delay(stop({ _tag: "Timeout" }), rest))
     }
     return run
   },

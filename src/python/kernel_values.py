@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 
-from effect_jupyter_values_codec import Encoder, Unsupported, decode, to_bytes
+from effect_jupyter_values_codec import Encoder, Unsupported, to_bytes
+from effect_jupyter_values_decoder import decode
 from IPython import get_ipython
 
 MIME = "application/vnd.effect-jupyter.value+json"
@@ -22,6 +23,7 @@ MIME = "application/vnd.effect-jupyter.value+json"
 MAX_BYTES = 500_000_000
 # How long the elements of a batch may be gathered, in seconds: a slow iterable is not to look like a stuck one.
 PATIENCE = 0.05
+OURS = (__name__, Encoder.__module__, decode.__module__)
 
 shell = get_ipython()
 # The parts of a request that came in messages before it.
@@ -85,7 +87,9 @@ class interruptible:
             signal.signal(signal.SIGINT, self.handler)
 
 
-def answer_value(value, request):
+def answer_result(value, request):
+    if request["discard"]:
+        return answer({"kind": "done"})
     encoder = Encoder(request["arrow"])
     with interruptible():
         text = encoder.text(value)
@@ -93,8 +97,8 @@ def answer_value(value, request):
 
 
 async def run():
-    request = take_request()
     try:
+        request = take_request()
         await OPERATIONS[request["operation"]](request)
     except Unsupported as error:
         answer({"kind": "unsupported", **error.describe()})
@@ -106,14 +110,15 @@ async def run():
 def show_without_us(error):
     """Has the traceback begin with the code of the user."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals is globals():
+    while frames is not None and frames.tb_frame.f_globals.get("__name__") in OURS:
         frames = frames.tb_next
 
     def render():
-        del error._render_traceback_
+        object.__delattr__(error, "_render_traceback_")
         return shell.InteractiveTB.structured_traceback(type(error), error, frames, tb_offset=0)
 
-    error._render_traceback_ = render
+    # Its class may have a say in this, as that of a frozen dataclass.
+    object.__setattr__(error, "_render_traceback_", render)
     if isinstance(error, SyntaxError) and frames is None:
         # IPython shows these in another way, with all frames if code was running.
         def show(filename=None, running_compiled_code=False):
@@ -133,9 +138,9 @@ def compile_expression(source):
         code = compile(text, name, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     except SyntaxError as error:
         try:
-            # In brackets an expression may have several lines.
-            text = f"(\n{source}\n)"
-            code = compile(text, name, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            # In brackets an expression may have several lines. In those of two kinds it cannot close them itself.
+            for text in (f"[\n{source}\n]", f"(\n{source}\n)"):
+                code = compile(text, name, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         except SyntaxError:
             raise error from None
     if len(compiled) >= 256:
@@ -159,7 +164,7 @@ async def value_of(source):
 
 
 async def evaluate(request):
-    answer_value(await value_of(request["expression"]), request)
+    answer_result(await value_of(request["expression"]), request)
 
 
 async def assign(request):
@@ -188,10 +193,7 @@ async def call(request):
         result = find_callable(request["callable"])(*request["args"], **request["kwargs"])
     if inspect.isawaitable(result):
         result = await result
-    if request["discard"]:
-        answer({"kind": "done"})
-    else:
-        answer_value(result, request)
+    answer_result(result, request)
 
 
 class Rows:
@@ -206,7 +208,8 @@ class Rows:
         encoder = Encoder(arrow)
         try:
             with interruptible():
-                text = encoder.text(rows)
+                # By Arrow a slice is one element.
+                text = encoder.text([rows] if arrow else rows)
         except Unsupported as error:
             row = int(error.path.pop()[1:-1]) if error.path else 0
             if row > 0:
@@ -283,6 +286,8 @@ async def pull(request):
     key = request["key"]
     if "expression" in request:
         value = await value_of(request["expression"])
+        if isinstance(value, getattr(sys.modules.get("pyarrow"), "Table", ())):
+            value = value.to_batches(max_chunksize=request["size"])
         iterators[key] = Rows(value) if is_frame(value) else Elements(value)
     if await iterators[key].pull(request["size"], request["limit"], request["arrow"]):
         del iterators[key]

@@ -1,4 +1,4 @@
-"""Values of Python as JSON with tags and buffers, and back.
+"""Values of Python as JSON with tags and buffers.
 
 Runs inside the kernel, as a module that no name of the user leads to. Uses the standard library alone: libraries
 are only looked for among the modules that the code of the user has imported.
@@ -22,6 +22,7 @@ import uuid
 SAFE = 2**53 - 1
 # How deep values may be nested: well within what the parsers of both sides can do.
 MAX_DEPTH = 200
+INEXACT = "It is finer than microseconds, or out of the range of datetime and timedelta"
 
 dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 surrogates = re.compile("[\ud800-\udfff]")
@@ -99,16 +100,16 @@ class Encoder:
         self.buffers.append(data)
         return len(self.buffers)
 
-    def nested(self, value, encode):
+    def enter(self, value):
+        """Begins a level. What goes on below is called from where this is: each frame counts MAX_DEPTH times."""
         if id(value) in self.within:
             raise unsupported(value, "It contains itself")
         if len(self.within) >= MAX_DEPTH:
             raise unsupported(value, f"It is nested deeper than {MAX_DEPTH} levels")
         self.within.add(id(value))
-        try:
-            return encode(value)
-        finally:
-            self.within.discard(id(value))
+
+    def leave(self, value):
+        self.within.discard(id(value))
 
     def items(self, values):
         done = []
@@ -141,32 +142,56 @@ class Encoder:
                 raise
         return {"$": "record", "v": list(done.items())} if "$" in done else done
 
-    def mapping(self, value):
-        if all(type(key) is str for key in value):
-            return self.record(value.items())
-        if all(isinstance(key, str) and not isinstance(key, enum.Enum) for key in value):
-            return self.record((str.__str__(key), item) for key, item in value.items())
-        return {"$": "map", "v": self.pairs(value.items())}
-
 
 def sequence(encoder, value):
-    return encoder.nested(value, encoder.items)
+    encoder.enter(value)
+    try:
+        return encoder.items(value)
+    finally:
+        encoder.leave(value)
 
 
 def mapping(encoder, value):
-    return encoder.nested(value, encoder.mapping)
+    encoder.enter(value)
+    try:
+        if all(type(key) is str for key in value):
+            return encoder.record(value.items())
+        if all(isinstance(key, str) and not isinstance(key, enum.Enum) for key in value):
+            return encoder.record((str.__str__(key), item) for key, item in value.items())
+        pairs = encoder.pairs(value.items())
+    finally:
+        encoder.leave(value)
+    check_distinct(value, [key for key, _ in pairs], "keys")
+    return {"$": "map", "v": pairs}
 
 
 def collection(encoder, value):
-    return {"$": "set", "v": encoder.nested(value, encoder.items)}
+    items = sequence(encoder, value)
+    check_distinct(value, items, "elements")
+    return {"$": "set", "v": items}
+
+
+def check_distinct(value, encoded, what):
+    """Refuses what becomes less in JavaScript, where a path and its text are the same."""
+    # Only what is no object can be equal to something else, such as two that are not a number.
+    primitives = [
+        str(item) if type(item) is dict else (type(item), item)
+        for item in encoded
+        if not isinstance(item, (dict, list)) or type(item) is dict and item.get("$") == "float"
+    ]
+    if len(set(primitives)) < len(primitives):
+        raise unsupported(value, f"Two of its {what} are the same without their types")
 
 
 def fields(names_of):
     """Encodes an object by its attributes."""
 
     def encode(encoder, value):
-        names = names_of(value)
-        return encoder.nested(value, lambda value: encoder.record((name, getattr(value, name)) for name in names))
+        encoder.enter(value)
+        try:
+            return encoder.record((name, getattr(value, name)) for name in names_of(value))
+        finally:
+            encoder.leave(value)
 
     return encode
 
@@ -193,6 +218,9 @@ def moment(encoder, value):
 
 
 def duration(encoder, value):
+    # Those of pandas have them.
+    if getattr(value, "nanoseconds", 0):
+        raise unsupported(value, INEXACT)
     return {"$": "timedelta", "v": str(value // datetime.timedelta(microseconds=1))}
 
 
@@ -200,10 +228,7 @@ def numpy_scalar(encoder, value):
     import numpy
 
     if value.dtype.kind in "Mm":
-        value = value.astype(f"{value.dtype.kind}8[us]").item()
-        if isinstance(value, int):
-            raise Unsupported("numpy.datetime64", "It is out of the range of datetime and timedelta")
-        return encoder.encode(value)
+        return encoder.encode(times(numpy.asarray(value)))
     plain = float(value) if isinstance(value, numpy.longdouble) else value.item()
     if isinstance(plain, (tuple, complex)):
         raise unsupported(value)
@@ -214,15 +239,8 @@ def numpy_array(encoder, value):
     import numpy
 
     kind = value.dtype.kind
-    if isinstance(value, numpy.ma.MaskedArray) or value.ndim == 0 or kind in "OUST":
-        return sequence_of(encoder, value.tolist())
-    if kind in "Mm":
-        # Days are dates and stay so; what is finer than microseconds Python has no type for.
-        unit = numpy.datetime_data(value.dtype)[0]
-        return sequence_of(encoder, value.tolist() if unit == "D" else value.astype(f"{kind}8[us]").tolist())
-    if kind == "V" and value.dtype.names is not None:
-        names = value.dtype.names
-        return encoder.items(dict(zip(names, row.item())) for row in value.reshape(-1))
+    if isinstance(value, numpy.ma.MaskedArray) or value.ndim == 0 or kind in "OUSTMm" or value.dtype.names:
+        return encoder.encode(plain(value))
     if kind not in "iufb":
         raise Unsupported(f"numpy.ndarray of {value.dtype}", "It has no encoding")
     # Halves and extended floats become what JavaScript has arrays for.
@@ -231,8 +249,46 @@ def numpy_array(encoder, value):
     return tagged_array(encoder, f"{kind}{size}", list(value.shape), data)
 
 
-def sequence_of(encoder, value):
-    return encoder.encode(value)
+def plain(array):
+    """A NumPy array as nested lists of values of Python."""
+    import numpy
+
+    if array.dtype.kind in "Mm":
+        return times(array)
+    if not array.dtype.names:
+        return array.tolist()
+    flat = array.reshape(-1)
+    columns = []
+    for name in array.dtype.names:
+        try:
+            columns.append(plain(flat[name]))
+        except Unsupported as error:
+            error.path[-1:] = [step_to(name), *error.path[-1:]]
+            raise
+    rows = numpy.empty(flat.size, object)
+    rows[:] = [dict(zip(array.dtype.names, row)) for row in zip(*columns)]
+    return rows.reshape(array.shape).tolist()
+
+
+def times(array):
+    """Dates and durations of NumPy as those of Python, if these can hold them."""
+    import numpy
+
+    kind = array.dtype.kind
+    micros = array.astype(f"{kind}8[us]")
+    gone = numpy.isnat(array)
+    # What does not fit wraps, and what is finer is cut.
+    exact = gone | (micros.astype(array.dtype) == array)
+    if kind == "M":
+        first, last = (numpy.datetime64(end.isoformat(), "us") for end in (datetime.datetime.min, datetime.datetime.max))
+        exact &= gone | ((micros >= first) & (micros <= last))
+    for index in numpy.argwhere(~numpy.ma.filled(exact, True))[:1].tolist():
+        error = Unsupported(f"numpy.{'datetime64' if kind == 'M' else 'timedelta64'}", INEXACT)
+        error.path = [f"[{step}]" for step in reversed(index)]
+        raise error
+    # Days are dates and stay so.
+    is_date = kind == "M" and numpy.datetime_data(array.dtype)[0] == "D"
+    return (array if is_date else micros).tolist()
 
 
 def column(encoder, series):
@@ -263,7 +319,16 @@ def arrow(encoder, value):
     """A table as the bytes of an Arrow IPC stream, for those who asked for it."""
     import pyarrow
 
-    table = pyarrow.table(value) if hasattr(value, "__arrow_c_stream__") else pyarrow.Table.from_pandas(value)
+    try:
+        if isinstance(value, pyarrow.RecordBatch):
+            table = pyarrow.Table.from_batches([value])
+        elif hasattr(value, "__arrow_c_stream__"):
+            table = pyarrow.table(value)
+        else:
+            table = pyarrow.Table.from_pandas(value)
+    except (pyarrow.ArrowInvalid, TypeError) as error:
+        # Columns have the same interface.
+        raise unsupported(value, f"Arrow does not take it for a table: {error}") from None
     sink = pyarrow.BufferOutputStream()
     with pyarrow.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -289,7 +354,7 @@ def of_library(value):
             return numpy_scalar
     if hasattr(pydantic, "BaseModel") and isinstance(value, pydantic.BaseModel):
         dump = "model_dump" if hasattr(value, "model_dump") else "dict"
-        return lambda encoder, value: encoder.nested(value, lambda value: encoder.encode(getattr(value, dump)()))
+        return lambda encoder, value: encoder.encode(getattr(value, dump)())
     return None
 
 
@@ -334,57 +399,3 @@ def find(value, kind):
     if dataclasses.is_dataclass(kind):
         return fields(lambda value: [field.name for field in dataclasses.fields(value)])
     return next((encode for types, encode in ENCODERS if issubclass(kind, types)), no_encoding)
-
-
-def decode(text, buffers):
-    """The value of a JSON text; buffers are counted from 1."""
-
-    def revive(value):
-        tag = value.get("$")
-        return value if tag is None else DECODERS[tag](value, buffers)
-
-    return json.loads(bytes(text), object_hook=revive)
-
-
-def moment_from(value, buffers):
-    moment = datetime.datetime.fromisoformat(value["v"])
-    if "zone" not in value:
-        return moment
-    import zoneinfo
-
-    try:
-        return moment.astimezone(zoneinfo.ZoneInfo(value["zone"]))
-    except zoneinfo.ZoneInfoNotFoundError:
-        return moment
-
-
-def array_from(value, buffers):
-    kind, size = value["dtype"][0], int(value["dtype"][1:])
-    data = buffers[value["v"] - 1]
-    numpy = sys.modules.get("numpy")
-    if hasattr(numpy, "frombuffer"):
-        # A copy: the message is not to be written to.
-        return numpy.frombuffer(data, f"<{kind}{size}").reshape(value["shape"]).copy()
-    codes = {"f4": "f", "f8": "d", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
-    return array.array(codes[value["dtype"]], bytes(data))
-
-
-def hashable(value):
-    """What can be in a set or a key of a dict."""
-    if isinstance(value, list):
-        return tuple(map(hashable, value))
-    return frozenset(value) if isinstance(value, set) else value
-
-
-DECODERS = {
-    "int": lambda value, buffers: int(value["v"], 16),
-    "float": lambda value, buffers: float(value["v"]),
-    "bytes": lambda value, buffers: bytes(buffers[value["v"] - 1]),
-    "array": array_from,
-    "datetime": moment_from,
-    "timedelta": lambda value, buffers: datetime.timedelta(microseconds=int(value["v"])),
-    "decimal": lambda value, buffers: decimal.Decimal(value["v"]),
-    "record": lambda value, buffers: dict(value["v"]),
-    "map": lambda value, buffers: {hashable(key): item for key, item in value["v"]},
-    "set": lambda value, buffers: set(map(hashable, value["v"])),
-}

@@ -8,7 +8,14 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { Chunk, ExecutionFailure, ExecutionResult } from "../execution.ts"
-import type { CallOptions, FeedOptions, IterateOptions, SetOptions, ValueOptions } from "../values/options.ts"
+import {
+  batchSizeOf,
+  type CallOptions,
+  type FeedOptions,
+  type IterateOptions,
+  type SetOptions,
+  type ValueOptions,
+} from "../values/options.ts"
 import type { TypedValues } from "../values/typed_values.ts"
 import type { Script } from "./script.ts"
 
@@ -73,10 +80,10 @@ export function make(execute: Execute): TypedValues {
     feed: <S extends Schema.Constraint, E, R, Element extends Schema.Constraint = Schema.Unknown>(
       callable: string,
       stream: Stream.Stream<Element["Type"], E, R>,
-      { batchSize = 1000, schema, ...options }: FeedOptions<S, Element>,
+      { batchSize, schema, ...options }: FeedOptions<S, Element>,
     ) =>
       stream.pipe(
-        Stream.grouped(Math.max(1, batchSize)),
+        Stream.grouped(batchSizeOf(batchSize)),
         Stream.mapEffect((batch) =>
           schema === undefined ? call(callable, [batch], options) : Effect.flatMap(
             Schema.encodeUnknownEffect(Schema.Array(schema))(batch),

@@ -99,7 +99,7 @@ function fields({ indexSignatures, propertySignatures }: SchemaAST.Objects): Ada
   // Without any the schema is `{}`, which everything fits.
   if (properties.size === 0 && others.length === 0) return Neutral.natural
   return (value) => {
-    const record = value instanceof Neutral.Table ? value.record : value
+    const record = recordOf(value)
     if (!Neutral.isRecord(record)) return record
     return Object.fromEntries(
       Object.entries(record).map(([key, item]) => {
@@ -110,6 +110,19 @@ function fields({ indexSignatures, propertySignatures }: SchemaAST.Objects): Ada
   }
 }
 
+/** What an object schema reads: not the insides of a date or of an array, which to JavaScript are objects too. */
+function recordOf(value: unknown): unknown {
+  if (typeof value !== "object" || value === null || Array.isArray(value) || Neutral.isRecord(value)) {
+    return value
+  }
+  if (value instanceof Neutral.Table) return value.record
+  const isDict = value instanceof Map && Array.from(value.keys()).every((key) => typeof key === "string")
+  return isDict ? Object.fromEntries(value) : noRecord
+}
+
+/** Stands for a value that is an object in JavaScript only: no schema of an encoded value takes it. */
+const noRecord = Symbol("no dict")
+
 /** The first member that fits counts. */
 function union({ types }: SchemaAST.Union): Adapter {
   const members = types.map((type) => ({ fits: checker(type), adapter: adapterOf(type) }))
@@ -119,7 +132,8 @@ function union({ types }: SchemaAST.Union): Adapter {
       const candidate = adapter(value)
       if (fits(candidate)) return candidate
     }
-    return value
+    // A member that refuses its own form of the value must not take another.
+    return members.some(({ fits }) => fits(value)) ? noRecord : value
   }
 }
 

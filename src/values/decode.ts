@@ -69,9 +69,9 @@ function untag(tagged: object, buffers: ReadonlyArray<Uint8Array>): unknown {
     case "record":
       return Object.fromEntries(pairs(v, buffers).map(([key, item]) => [String(key), item]))
     case "map":
-      return new Map(pairs(v, buffers))
+      return whole(new Map(pairs(v, buffers)), v)
     case "set":
-      return new Set(list(revive(v, buffers)))
+      return whole(new Set(list(revive(v, buffers))), v)
     case "frame":
       return new Neutral.Table(
         list(field("columns")).map(String),
@@ -90,6 +90,12 @@ function integer(hex: string): bigint {
 function list(value: unknown): ReadonlyArray<unknown> {
   if (Array.isArray(value)) return value
   throw new Error("It has a tag without a list")
+}
+
+/** Nothing may collapse on the way. */
+function whole<A extends { readonly size: number }>(collection: A, given: unknown): A {
+  if (collection.size === list(given).length) return collection
+  throw new Error("Two of its elements or keys are the same in JavaScript")
 }
 
 function pairs(

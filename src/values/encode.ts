@@ -88,7 +88,12 @@ class Encoder {
       return this.#nested(value, () => ({ $: "map", v: this.#pairs(value) }))
     }
     if (value instanceof Set || HashSet.isHashSet(value)) {
-      return this.#nested(value, () => ({ $: "set", v: this.#items([...value]) }))
+      return this.#nested(value, () => {
+        const items = [...value]
+        const v = this.#items(items)
+        items.forEach((item, index) => this.#hashable(index, item))
+        return { $: "set", v }
+      })
     }
     if (Chunk.isChunk(value)) return this.#nested(value, () => this.#items(Chunk.toReadonlyArray(value)))
     if (value instanceof URL) return value.href
@@ -126,8 +131,26 @@ class Encoder {
   #pairs(pairs: Iterable<readonly [unknown, unknown]>): ReadonlyArray<unknown> {
     return Array.from(pairs, ([key, value]) => {
       const step = typeof key === "number" ? key : String(key)
-      return [this.#at(step, key), this.#at(step, value)]
+      const encoded = this.#at(step, key)
+      this.#hashable(step, key)
+      return [encoded, this.#at(step, value)]
     })
+  }
+
+  /** Refuses what Python takes for no element of a `set` and no key of a `dict`. */
+  #hashable(step: string | number, value: unknown): void {
+    const inner = Array.isArray(value)
+      ? value
+      : Chunk.isChunk(value)
+      ? Chunk.toReadonlyArray(value)
+      : undefined
+    this.#path.push(step)
+    if (inner !== undefined) inner.forEach((item, index) => this.#hashable(index, item))
+    else if (Option.isOption(value) && Option.isSome(value)) this.#hashable(0, value.value)
+    else if (isUnhashable(value)) {
+      throw this.#refuse(value, "Python has no hash for it: it can be in no set, and no key")
+    }
+    this.#path.pop()
   }
 
   #bytes(value: Uint8Array): unknown {
@@ -138,7 +161,10 @@ class Encoder {
     const dtype = dtypeOf(data)
     if (dtype === undefined || !isNumberArray(data)) throw this.#refuse(value, "It has no encoding")
     const { length } = data
-    if (shape !== undefined && shape.reduce((product, size) => product * size, 1) !== length) {
+    const isShape = shape === undefined ||
+      shape.every((size) => Number.isSafeInteger(size) && size >= 0) &&
+        shape.reduce((product, size) => product * size, 1) === length
+    if (!isShape) {
       throw this.#refuse(value, `Its ${length} numbers do not have the shape [${shape.join(", ")}]`)
     }
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
@@ -188,6 +214,13 @@ const endMillis = DateTime.makeUnsafe("9999-12-31T00:00:00Z").epochMilliseconds
 
 /** What a `timedelta` can hold: a billion days, less one second to be on the safe side. */
 const maxMicros = 999_999_999n * 86_400_000_000n
+
+function isUnhashable(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return false
+  return isRecord(value) || Object.getPrototypeOf(value) === null || value instanceof Map ||
+    HashMap.isHashMap(value) || value instanceof NdArray ||
+    (ArrayBuffer.isView(value) && !(value instanceof Uint8Array))
+}
 
 function float(v: string): unknown {
   return { $: "float", v }

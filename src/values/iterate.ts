@@ -19,7 +19,7 @@ import type { Session } from "../kernel/session.ts"
 import type { ValueFailure } from "../values.ts"
 import { adapt } from "./adapt.ts"
 import * as Neutral from "./neutral.ts"
-import type { IterateOptions } from "./options.ts"
+import { batchSizeOf, type IterateOptions } from "./options.ts"
 import * as Request from "./request.ts"
 import type { TypedValues } from "./typed_values.ts"
 
@@ -31,7 +31,7 @@ const patience: Duration.Input = "5 seconds"
 
 /** Makes `iterate`; generators are closed at the latest with the scope. */
 export const make: (
-  session: Session,
+  session: Pick<Session, "id">,
   requests: Request.Requests,
 ) => Effect.Effect<TypedValues["iterate"], never, Scope.Scope> = Effect.fnUntraced(
   function* (session, requests) {
@@ -40,7 +40,7 @@ export const make: (
     const iterate = <S extends Schema.Constraint>(
       expression: string,
       schema: S,
-      { batchBytes = 4 * 1024 * 1024, batchSize = 1000, ...options }: IterateOptions = {},
+      { batchBytes = 4 * 1024 * 1024, batchSize, ...options }: IterateOptions = {},
     ) =>
       Effect.gen(function* () {
         const key = SecureRandom.uuidV4Unsafe()
@@ -78,21 +78,27 @@ export const make: (
         )
 
         const ask = Effect.gen(function* () {
-          const { answers, exit } = yield* requests.ask({
+          const asked = yield* requests.ask({
             operation: "pull",
             key,
-            size: Math.max(1, batchSize),
+            size: batchSizeOf(batchSize),
             limit: batchBytes,
             ...(home === undefined ? { expression } : {}),
           }, { ...options, kernel: atHome })
+          const { answers, exit } = asked
           const partial = Exit.isSuccess(exit) ? exit.value : undefined
           const batches = answers.filter(({ content }) => content.kind === "batch")
           isOver = batches.some(({ content }) => content.done === true)
-          const values = yield* Effect.forEach(batches, Request.read)
+          const values = yield* Effect.forEach(batches, (batch) => Request.read(asked, batch))
           const elements = yield* decode(values.flatMap((value) => Neutral.toArray(value) ?? []))
           const [complaint] = answers.flatMap((answer) => Request.refusal(answer, partial) ?? [])
-          ending = elements.ending ??
-            (Exit.isFailure(exit) ? Exit.failCause(exit.cause) : complaint && Exit.fail(complaint))
+          ending = elements.ending ?? (Exit.isFailure(exit)
+            ? Exit.failCause(exit.cause)
+            : complaint !== undefined
+            ? Exit.fail(complaint)
+            : batches.length === 0
+            ? Exit.fail(Request.failure(asked, "The kernel sent no batch"))
+            : undefined)
           return elements.decoded
         })
 

@@ -14,12 +14,15 @@ import type { Session } from "../kernel/session.ts"
 import { adapt } from "./adapt.ts"
 import * as Iterate from "./iterate.ts"
 import * as Names from "./names.ts"
-import type { CallOptions, FeedOptions, SetOptions, ValueOptions } from "./options.ts"
+import {
+  batchSizeOf,
+  type CallOptions,
+  type FeedOptions,
+  type SetOptions,
+  type ValueOptions,
+} from "./options.ts"
 import * as Request from "./request.ts"
 import type { TypedValues } from "./typed_values.ts"
-
-/** Elements of a batch unless the options say otherwise. */
-export const defaultBatchSize = 1000
 
 /** Makes the part of a kernel that exchanges values. */
 export const make: (
@@ -33,7 +36,10 @@ export const make: (
     const evaluate = Effect.fn("Kernel.evaluate")(
       function* <S extends Schema.Constraint>(expression: string, schema: S, options: ValueOptions = {}) {
         yield* annotate
-        const asked = yield* requests.ask({ operation: "evaluate", expression }, options)
+        const asked = yield* requests.ask(
+          { operation: "evaluate", expression, discard: isVoid(schema) },
+          options,
+        )
         const value = yield* Request.valueOf(asked)
         return yield* Schema.decodeUnknownEffect(schema)(adapt(schema)(value))
       },
@@ -61,8 +67,8 @@ export const make: (
       ) {
         yield* annotate
         const callable = yield* Names.callable(given)
-        const discard = returns.ast._tag === "Void" && returns.ast.encoding === undefined
-        const asked = yield* requests.ask({ operation: "call", callable, args, kwargs, discard }, options)
+        const request = { operation: "call", callable, args, kwargs, discard: isVoid(returns) }
+        const asked = yield* requests.ask(request, options)
         const value = yield* Request.valueOf(asked)
         return yield* Schema.decodeUnknownEffect(returns)(adapt(returns)(value))
       },
@@ -71,10 +77,10 @@ export const make: (
     const feed = <S extends Schema.Constraint, E, R, Element extends Schema.Constraint = Schema.Unknown>(
       callable: string,
       stream: Stream.Stream<Element["Type"], E, R>,
-      { batchSize = defaultBatchSize, schema, ...options }: FeedOptions<S, Element>,
+      { batchSize, schema, ...options }: FeedOptions<S, Element>,
     ) =>
       stream.pipe(
-        Stream.grouped(Math.max(1, batchSize)),
+        Stream.grouped(batchSizeOf(batchSize)),
         Stream.mapEffect((batch) =>
           schema === undefined ? call(callable, [batch], options) : Effect.flatMap(
             Schema.encodeUnknownEffect(Schema.Array(schema))(batch),
@@ -87,3 +93,8 @@ export const make: (
     return { evaluate, set, call, iterate: yield* Iterate.make(session, requests), feed }
   },
 )
+
+/** Whether nothing is to be fetched. */
+function isVoid({ ast }: Schema.Constraint): boolean {
+  return ast._tag === "Void" && ast.encoding === undefined
+}

@@ -27,9 +27,9 @@ export function variable(given: string): Effect.Effect<string, InvalidName> {
 
 /** The name of something to call: `name`, `name.attribute`, `package.module:name.attribute`. */
 export function callable(given: string): Effect.Effect<string, InvalidName> {
-  const name = given.normalize("NFKC")
-  const parts = name.split(":")
-  return parts.length <= 2 && parts.every((part) => part.split(".").every(isIdentifier))
-    ? Effect.succeed(name)
+  // A part at a time: what only looks like a colon or a dot does not become one.
+  const parts = given.split(":").map((part) => part.split(".").map((name) => name.normalize("NFKC")))
+  return parts.length <= 2 && parts.every((part) => part.every(isIdentifier))
+    ? Effect.succeed(parts.map((part) => part.join(".")).join(":"))
     : Effect.fail(new InvalidName({ given, expected: 'name in the kernel and no "module:name"' }))
 }

@@ -11,8 +11,8 @@ import type { ExecuteOptions } from "../kernel/options.ts"
 /** How to exchange a value. */
 export interface ValueOptions extends ExecuteOptions {
   /**
-   * Takes what the code puts out, as it arrives. Without it output is logged at Debug when the code has ended; that
-   * of code that fails is in `partial` either way.
+   * Takes what the code puts out, as it arrives. Without it output is logged at Info when the code has ended, also
+   * if the schema then refuses the value: a `SchemaError` has no `partial`, as the errors of code that fails have.
    */
   readonly onChunk?: (chunk: Chunk) => Effect.Effect<void>
   /**
@@ -20,6 +20,11 @@ export interface ValueOptions extends ExecuteOptions {
    * kernel has to have `pyarrow`. `"records"` by default.
    */
   readonly tables?: "records" | "arrow"
+}
+
+/** Elements of a batch: a whole number, at least one, and 1,000 unless the options say otherwise. */
+export function batchSizeOf(given = 1000): number {
+  return Math.max(1, Math.min(Math.trunc(given) || 1, Number.MAX_SAFE_INTEGER))
 }
 
 /** How to set a variable. */

@@ -38,6 +38,7 @@ export interface Answer {
 export interface Asked {
   readonly answers: ReadonlyArray<Answer>
   readonly exit: Exit.Exit<ExecutionResult, ExecutionFailure>
+  readonly kernelId: string | undefined
 }
 
 /** What asks a kernel. */
@@ -52,7 +53,7 @@ export interface Requests {
 }
 
 const mime = "application/vnd.effect-jupyter.value+json"
-const modules = ["effect_jupyter_values_codec", "effect_jupyter_values"]
+const modules = ["effect_jupyter_values_codec", "effect_jupyter_values_decoder", "effect_jupyter_values"]
 const code = `await __import__("sys").modules["effect_jupyter_values"].run()`
 const keep = (isFirst: boolean) =>
   `__import__("sys").modules["effect_jupyter_values"].keep(${isFirst ? "True" : "False"})`
@@ -152,17 +153,17 @@ export const make: (
               ),
             ),
         )
-        return { answers, exit }
+        return { answers, exit, kernelId: session.id() }
       }, Effect.provideContext(platform)),
     }
   },
 )
 
 /** Output that nobody asked for is not lost without a trace. */
-const tell = (session: Session) => ({ images, text }: ExecutionResult): Effect.Effect<void> =>
-  text === undefined && images.length === 0
+const tell = (session: Session) => ({ displays, images, text }: ExecutionResult): Effect.Effect<void> =>
+  text === undefined && images.length === 0 && displays.length === 0
     ? Effect.void
-    : Effect.logDebug(text ?? "", ...images.map(({ path }) => path)).pipe(
+    : Effect.logInfo(text ?? "", ...images.map(({ path }) => path), ...displays.map(({ data }) => data)).pipe(
       Effect.annotateLogs({ kernel: session.id() }),
     )
 
@@ -195,13 +196,22 @@ function unsupported({ detail, path, valueType }: Encode.Refusal): UnsupportedVa
 
 /** The value that was answered, still neutral. */
 export const valueOf = Effect.fnUntraced(
-  function* ({ answers, exit }: Asked): Effect.fn.Return<unknown, ExecutionFailure | UnsupportedValue> {
-    const result = yield* exit
-    const answer = answers.at(-1)
-    if (answer === undefined) return yield* aborted(undefined, "The kernel sent no value")
-    return yield* refusal(answer, result) ?? read(answer)
+  function* (asked: Asked): Effect.fn.Return<unknown, ExecutionFailure | UnsupportedValue> {
+    const result = yield* asked.exit
+    const answer = asked.answers.at(-1)
+    // Servers leave out messages of kernels that send too many.
+    if (answer === undefined) return yield* failure(asked, "The kernel sent no value")
+    return yield* refusal(answer, result) ?? read(asked, answer)
   },
 )
+
+/** The error of a request that ran, but whose answer is not what it should be. */
+export function failure({ exit, kernelId }: Asked, detail: string): KernelError {
+  return new KernelError({
+    reason: new ExecutionAborted({ kernelId, detail }),
+    ...(Exit.isSuccess(exit) ? { partial: exit.value } : {}),
+  })
+}
 
 /** What the kernel's side has against a value, if anything. */
 export function refusal(
@@ -217,9 +227,9 @@ export function refusal(
 }
 
 /** What is in an answer. */
-export function read({ buffers, content }: Answer): Effect.Effect<unknown, KernelError> {
+export function read(asked: Asked, { buffers, content }: Answer): Effect.Effect<unknown, KernelError> {
   return content.kind === "done" ? Effect.undefined : Effect.mapError(
     Effect.fromResult(Decode.decode(buffers)),
-    (error) => aborted(undefined, error.message),
+    (error) => failure(asked, error.message),
   )
 }

@@ -38,7 +38,8 @@ export interface TypedValues {
     options?: ValueOptions,
   ): Effect.Effect<S["Type"], ValueFailure | Schema.SchemaError, S["DecodingServices"]>
   /**
-   * Sets a variable of the kernel. The value is never part of the code, whatever is in it.
+   * Sets a variable of the kernel. The value is never part of the code, whatever is in it. Bytes are not copied: they
+   * must not change before the effect has ended.
    *
    * @example
    * ```ts
@@ -84,8 +85,11 @@ export interface TypedValues {
   ): Effect.Effect<S["Type"], ValueFailure | InvalidName | Schema.SchemaError, S["DecodingServices"]>
   /**
    * The elements of an iterable, a generator or an asynchronous one, or the rows of a DataFrame. Python runs as far
-   * as the consumer asks, which is a batch at a time, and other executions may come in between. A batch ends early
-   * rather than let a slow iterable keep the consumer waiting. `timeout` is the bound of a batch.
+   * as the consumer asks, which is a batch at a time, and other executions may come in between. A batch ends
+   * early after an element that took long, and that element at most is waited for. `timeout` is the bound of a batch.
+   *
+   * With `tables: "arrow"` a DataFrame comes as tables of `batchSize` rows each, a table of pyarrow by its record
+   * batches.
    *
    * When the consumer ends early the generator is closed: its `finally` blocks run. What came before a failure is
    * emitted before it.

@@ -124,6 +124,23 @@ describe("encode", () => {
     assert.strictEqual(refused(new NdArray(new Int8Array(3), [2, 2]))[1], "$")
   })
 
+  it("what Python has no hash for is in no set and no key", () => {
+    assert.deepStrictEqual(refused(new Set(["a", { b: 1 }])).slice(0, 2), ["Object", "$[1]"])
+    assert.deepStrictEqual(refused({ s: new Set([[1, [Float64Array.of(1)]]]) }).slice(0, 2), [
+      "Float64Array",
+      "$.s[0][1][0]",
+    ])
+    assert.strictEqual(refused(new Map([[new Map(), 1]]))[0], "Map")
+    assert.strictEqual(refused(new Set([Option.some(HashMap.empty())]))[1], "$[0][0]")
+    assert.isDefined(encoded(new Set([[1, "a"], new Set([1]), Uint8Array.of(1), new Date(0), null])))
+  })
+
+  it("a shape has whole, non-negative sizes", () => {
+    for (const shape of [[-1, -4], [0.5, 8], [NaN], [2]]) {
+      assert.strictEqual(refused([new NdArray(Float64Array.of(1, 2, 3, 4), shape)])[1], "$[0]")
+    }
+  })
+
   it("cycles and depth are errors, repetition is none", () => {
     const cycle: { self?: unknown } = {}
     cycle.self = [cycle]
@@ -145,6 +162,12 @@ describe("decode", () => {
     }
     assert.isTrue(Result.isFailure(Decode.decode([new TextEncoder().encode("{")])))
     assert.isTrue(Result.isFailure(Decode.decode([])))
+  })
+
+  it("refuses sets and maps whose elements or keys are the same", () => {
+    for (const value of [{ $: "set", v: ["a", "a"] }, { $: "map", v: [[1, 2], [1, 3]] }]) {
+      assert.isTrue(Result.isFailure(Decode.decode([json(value)])), JSON.stringify(value))
+    }
   })
 
   it("arrays of numbers may begin anywhere in the message", () => {

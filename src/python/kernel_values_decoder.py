@@ -1,0 +1,76 @@
+"""Values of Python from JSON with tags and buffers, as the client sends them.
+
+Runs inside the kernel, as a module that no name of the user leads to; the counterpart of the codec's Encoder.
+"""
+
+import array
+import datetime
+import decimal
+import json
+import sys
+
+from effect_jupyter_values_codec import Unsupported
+
+
+def decode(text, buffers):
+    """The value of a JSON text; buffers are counted from 1."""
+
+    def revive(value):
+        tag = value.get("$")
+        return value if tag is None else DECODERS[tag](value, buffers)
+
+    return json.loads(bytes(text), object_hook=revive)
+
+
+def moment_from(value, buffers):
+    moment = datetime.datetime.fromisoformat(value["v"])
+    if "zone" not in value:
+        return moment
+    import zoneinfo
+
+    try:
+        return moment.astimezone(zoneinfo.ZoneInfo(value["zone"]))
+    except zoneinfo.ZoneInfoNotFoundError:
+        return moment
+
+
+def array_from(value, buffers):
+    kind, size = value["dtype"][0], int(value["dtype"][1:])
+    data = buffers[value["v"] - 1]
+    numpy = sys.modules.get("numpy")
+    if hasattr(numpy, "frombuffer"):
+        # A copy: the message is not to be written to.
+        return numpy.frombuffer(data, f"<{kind}{size}").reshape(value["shape"]).copy()
+    if len(value["shape"]) != 1:
+        raise Unsupported("NdArray", "It has several dimensions, for which NumPy has to be imported in the kernel")
+    codes = {"f4": "f", "f8": "d", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
+    return array.array(codes[value["dtype"]], bytes(data))
+
+
+def hashable(value):
+    """What can be in a set or a key of a dict."""
+    if isinstance(value, list):
+        return tuple(map(hashable, value))
+    return frozenset(value) if isinstance(value, set) else value
+
+
+def distinct(value, kind, what):
+    """Refuses what becomes less in Python, where 1 and True are the same."""
+    made = kind(value["v"])
+    if len(made) < len(value["v"]):
+        raise Unsupported(value["$"].capitalize(), f"Two of its {what} are the same in Python")
+    return made
+
+
+DECODERS = {
+    "int": lambda value, buffers: int(value["v"], 16),
+    "float": lambda value, buffers: float(value["v"]),
+    "bytes": lambda value, buffers: bytes(buffers[value["v"] - 1]),
+    "array": array_from,
+    "datetime": moment_from,
+    "timedelta": lambda value, buffers: datetime.timedelta(microseconds=int(value["v"])),
+    "decimal": lambda value, buffers: decimal.Decimal(value["v"]),
+    "record": lambda value, buffers: dict(value["v"]),
+    "map": lambda value, buffers: distinct(value, lambda pairs: {hashable(key): item for key, item in pairs}, "keys"),
+    "set": lambda value, buffers: distinct(value, lambda items: set(map(hashable, items)), "elements"),
+}

@@ -1,0 +1,78 @@
+// @effect-diagnostics globalDate:off schemaNumber:off
+import { assert, describe, it } from "@effect/vitest"
+import { DateTime, Option, Schema } from "effect"
+import { adapt } from "../../src/values/adapt.ts"
+import * as Neutral from "../../src/values/neutral.ts"
+import { NdArray } from "../../src/values.ts"
+
+const moment = new Neutral.Moment("2026-01-01T00:00:00+00:00", undefined)
+
+/** Everything that is an object in JavaScript and no `dict` in Python. */
+const noDicts: ReadonlyArray<object> = [
+  moment,
+  new Neutral.Day("2026-01-01"),
+  new Neutral.Span(1n),
+  new Neutral.Decimal("1"),
+  new NdArray(Float64Array.of(1)),
+  Uint8Array.of(97),
+  new Set(["a"]),
+  new Map<unknown, unknown>([[1, "a"], ["b", "c"]]),
+  [1],
+]
+
+const decoded = <S extends Schema.ConstraintDecoder<unknown>>(schema: S, value: unknown) =>
+  Schema.decodeUnknownOption(schema)(adapt(schema)(value))
+
+const optional = Schema.Struct({
+  iso: Schema.optionalKey(Schema.String),
+  micros: Schema.optionalKey(Schema.BigInt),
+  text: Schema.optionalKey(Schema.String),
+})
+
+describe("adapt", () => {
+  for (const value of noDicts) {
+    const name = value.constructor.name
+    for (
+      const [title, schema] of [
+        ["Record", Schema.Record(Schema.String, Schema.Unknown)],
+        ["Struct of optional keys", optional],
+        ["Union of it", Schema.Union([Schema.Null, optional])],
+        ["Struct with it inside", Schema.Union([Schema.Null, Schema.Struct({ a: optional })])],
+      ] as const
+    ) {
+      it(`${name} is no ${title}`, () => {
+        assert.deepStrictEqual(
+          decoded<Schema.ConstraintDecoder<unknown>>(
+            schema,
+            title === "Struct with it inside" ? { a: value } : value,
+          ),
+          Option.none(),
+        )
+      })
+    }
+  }
+
+  it("a dict whose keys are strings by their values is a record", () => {
+    const value = new Map([["a", 1], ["b", 2]])
+    assert.deepStrictEqual(
+      decoded(Schema.Record(Schema.String, Schema.BigInt), value),
+      Option.some({ a: 1n, b: 2n }),
+    )
+    assert.deepStrictEqual(decoded(Schema.Struct({ a: Schema.Int }), value), Option.some({ a: 1 }))
+  })
+
+  it("a table is a record of its columns", () => {
+    const table = new Neutral.Table(["a"], 2, [[1, 2]])
+    assert.deepStrictEqual(
+      decoded(Schema.Record(Schema.String, Schema.Array(Schema.Int)), table),
+      Option.some({ a: [1, 2] }),
+    )
+  })
+
+  it("a struct that stands first in a union does not take what the second is for", () => {
+    assert.deepStrictEqual(
+      decoded(Schema.Union([Schema.Struct({ iso: Schema.String }), Schema.DateTimeUtc]), moment),
+      Option.some(DateTime.makeUnsafe("2026-01-01T00:00:00Z")),
+    )
+  })
+})

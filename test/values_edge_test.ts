@@ -1,0 +1,178 @@
+// @effect-diagnostics schemaNumber:off
+/** Values at the edge of what a kernel carries: what would collapse, be cut or be lost is refused or kept. */
+import { assert, layer } from "@effect/vitest"
+import { Effect, Logger, Schema, Stream } from "effect"
+import { KernelClient, Values } from "../src/mod.ts"
+import { kernelLayer, slow } from "./support/kernel.ts"
+import { prepared } from "./support/values.ts"
+
+const definitions = `
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+def boom():
+    raise Frozen(3)
+
+@dataclasses.dataclass
+class Lazy:
+    x: int
+    def __getattribute__(self, name):
+        if name == "x":
+            raise ValueError("no x")
+        return super().__getattribute__(name)
+
+class Letter(str, enum.Enum):
+    A = "a"
+
+def nest(depth, wrap):
+    value = 1
+    for _ in range(depth):
+        value = wrap(value)
+    return value
+`
+
+const ready = Effect.tap(prepared, (kernel) => kernel.execute(definitions))
+
+layer(kernelLayer(), slow)("values at the edge", (it) => {
+  it.effect("200 levels, of whatever kind, and no more", () =>
+    Effect.gen(function* () {
+      const kernel = yield* ready
+      for (
+        const wrap of ["lambda x: [x]", "lambda x: {'a': x}", "Point", "lambda x: {1: x}", "lambda x: (x,)"]
+      ) {
+        assert.isDefined(yield* kernel.evaluate(`nest(199, ${wrap})`, Schema.Unknown), wrap)
+        const error = yield* Effect.flip(kernel.evaluate(`nest(201, ${wrap})`, Schema.Unknown))
+        assert.strictEqual(error._tag, "UnsupportedValue", wrap)
+      }
+    }))
+
+  it.effect("what would collapse is refused", () =>
+    Effect.gen(function* () {
+      const kernel = yield* ready
+      for (
+        const expression of ["{Path('a'): 1, 'a': 2}", "{Path('a'), 'a'}", "{float('nan'), float('nan')}"]
+      ) {
+        const error = yield* Effect.flip(kernel.evaluate(expression, Schema.Unknown))
+        assert.strictEqual(error._tag, "UnsupportedValue", expression)
+      }
+      assert.deepStrictEqual(
+        yield* kernel.evaluate("{float('nan'), 'nan', 1, Path('b')}", Schema.ReadonlySet(Schema.Unknown)),
+        new Set([NaN, "nan", 1, "b"]),
+      )
+      for (const value of [new Set([1, true]), new Map<unknown, string>([[1, "a"], [true, "b"]])]) {
+        const error = yield* Effect.flip(kernel.set("collapsed", value))
+        assert.strictEqual(error._tag, "UnsupportedValue")
+        assert.include(error.message, "the same in Python")
+      }
+      assert.isFalse(yield* kernel.evaluate("'collapsed' in globals()", Schema.Boolean))
+    }))
+
+  it.effect("an array of several dimensions keeps its shape or is refused", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const error = yield* Effect.flip(
+        kernel.set("m", new Values.NdArray(Float64Array.of(1, 2, 3, 4), [2, 2])),
+      )
+      assert.strictEqual(error._tag, "UnsupportedValue")
+      assert.include(error.message, "NumPy")
+    }))
+
+  it.effect("the exception of the user is shown as it is, also by a class that is frozen", () =>
+    Effect.gen(function* () {
+      const kernel = yield* ready
+      const error = yield* Effect.flip(kernel.evaluate("boom()", Schema.Unknown))
+      assert.strictEqual(error._tag === "ExecutionError" ? error.ename : error._tag, "Frozen")
+      assert.notInclude(error.message, "effect_jupyter")
+      const cell = yield* Effect.flip(kernel.execute("boom()"))
+      assert.include(cell.message, "----> 1 boom()")
+    }))
+
+  it.effect("frames of ours are in no traceback, whatever the code raises in", () =>
+    Effect.gen(function* () {
+      const kernel = yield* ready
+      const error = yield* Effect.flip(kernel.evaluate("[Lazy(1)]", Schema.Unknown))
+      assert.include(error.message, "no x")
+      assert.include(error.message, `raise ValueError("no x")`)
+      assert.notInclude(error.message, "effect_jupyter")
+    }))
+
+  it.effect("brackets that close ours are a SyntaxError", () =>
+    Effect.gen(function* () {
+      const kernel = yield* ready
+      for (const expression of ["1) + (2", "1), (2", "1] + [2"]) {
+        const error = yield* Effect.flip(kernel.evaluate(expression, Schema.Unknown))
+        assert.strictEqual(error._tag === "ExecutionError" ? error.ename : error._tag, "SyntaxError")
+      }
+      assert.deepStrictEqual(yield* kernel.evaluate("\n 1,\n 2\n", Schema.Unknown), [1, 2])
+      assert.strictEqual(yield* kernel.evaluate("\n(yes :=\n 3)", Schema.Int), 3)
+    }))
+
+  it.effect("with Schema.Void nothing is fetched", () =>
+    Effect.gen(function* () {
+      const kernel = yield* ready
+      assert.strictEqual(yield* kernel.evaluate("object()", Schema.Void), undefined)
+    }))
+
+  it.effect("any size of a batch will do", () =>
+    Effect.gen(function* () {
+      const kernel = yield* ready
+      for (const batchSize of [Infinity, -Infinity, NaN, 1.5, 0]) {
+        const elements = Stream.runCollect(kernel.iterate("range(3)", Schema.Int, { batchSize }))
+        assert.deepStrictEqual(yield* elements, [0, 1, 2], String(batchSize))
+        const sizes = Stream.runCollect(
+          kernel.feed("len", Stream.range(1, 3), { returns: Schema.Int, batchSize }),
+        )
+        assert.deepStrictEqual(yield* sizes, batchSize === Infinity ? [3] : [1, 1, 1], String(batchSize))
+      }
+    }))
+
+  it.effect("what nobody takes is logged, displays too, also if the schema refuses the value", () =>
+    Effect.gen(function* () {
+      const kernel = yield* ready
+      const logged: Array<string> = []
+      const logger = Logger.make(({ logLevel, message }) =>
+        void logged.push(`${logLevel} ${JSON.stringify(message)}`)
+      )
+      const expression = "print('said') or display({'text/html': '<b>shown</b>'}, raw=True)"
+      yield* Effect.flip(kernel.evaluate(expression, Schema.Int)).pipe(
+        Effect.provide(Logger.layer([logger])),
+      )
+      const line = logged.find((line) => line.startsWith("Info")) ?? assert.fail(logged.join("\n"))
+      assert.include(line, "said")
+      assert.include(line, "<b>shown</b>")
+    }))
+
+  it.effect("a timeout bounds the upload and the execution together", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      yield* kernel.execute("import time\ndef use(value): time.sleep(1.5)")
+      yield* kernel.evaluate("1", Schema.Int)
+      yield* kernel.execute(`
+import sys
+ours = sys.modules["effect_jupyter_values"]
+keep = ours.keep
+def slowly(first):
+    time.sleep(0.7)
+    keep(first)
+ours.keep = slowly
+`)
+      // Two parts take 1.4 seconds.
+      const call = kernel.call("use", [new Uint8Array(9_000_000)], {
+        returns: Schema.Void,
+        timeout: "2300 millis",
+      })
+      assert.strictEqual((yield* Effect.flip(call))._tag, "ExecutionTimeout")
+      assert.strictEqual(yield* kernel.evaluate("1", Schema.Int), 1)
+    }))
+
+  it.effect("what only looks like a colon or a dot is none", () =>
+    Effect.gen(function* () {
+      const kernel = yield* ready
+      for (const name of ["math\uff1afloor", "math:floor\uff0e__call__"]) {
+        const error = yield* Effect.flip(kernel.call(name, [2.5], { returns: Schema.Int }))
+        assert.strictEqual(error._tag, "InvalidName", name)
+      }
+      assert.strictEqual(yield* kernel.call("math:\uff46loor", [2.5], { returns: Schema.Int }), 2)
+    }))
+})
