@@ -7,7 +7,7 @@
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer, Schema, Stream } from "effect"
-import { KernelClient, KernelGateway } from "effect-jupyter"
+import { type Execution, KernelClient, KernelGateway } from "effect-jupyter"
 
 const definitions = `
 import asyncio
@@ -46,7 +46,9 @@ const program = Effect.gen(function* () {
   yield* kernel.execute(definitions)
 
   yield* Console.log("An endless generator; Python is never more than a batch ahead:")
-  yield* kernel.iterate("lines()", Line, { batchSize: 10 }).pipe(
+  const onChunk = (chunk: Execution.Chunk) =>
+    chunk._tag === "TextChunk" ? Console.log(`  ${chunk.text.trim()}`) : Effect.void
+  yield* kernel.iterate("lines()", Line, { batchSize: 10, onChunk }).pipe(
     Stream.filter(({ level }) => level === "ERROR"),
     Stream.take(3),
     Stream.runForEach(({ line }) => Console.log(`  error in line ${line}`)),

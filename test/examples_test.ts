@@ -246,6 +246,7 @@ layer(Platform.layer, slow)("Examples", (it) => {
         "error in line 7",
         "error in line 14",
         "error in line 21",
+        "Closed the log after 30 lines",
         "30 lines were read",
       ])
       const pages = section(lines, "An asynchronous one")

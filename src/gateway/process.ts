@@ -87,7 +87,8 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
     workingDir: options.workingDir,
     runtimeDir,
     logLevel: options.logLevel.toUpperCase(),
-    kernelEnv,
+    // Nothing of untrusted code is outside of its sandbox.
+    kernelEnv: options.sandbox === undefined ? kernelEnv : null,
     fork: options.fork,
     preload: options.preload,
     sandbox: options.sandbox?.host ?? null,

@@ -64,6 +64,8 @@ export const make: (
         const close = requests.ask({ operation: "close", key }, {
           timeout: closing,
           kernel: atHome,
+          // What its `finally` blocks put out is output, too.
+          ...(options.onChunk === undefined ? {} : { onChunk: options.onChunk }),
         }).pipe(
           Effect.flatMap(({ exit }) => exit),
           Effect.catch((error) =>
