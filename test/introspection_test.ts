@@ -4,8 +4,6 @@ import { Effect, Fiber, Latch, Stream } from "effect"
 import { Execution, Introspection, KernelClient } from "../src/mod.ts"
 import { collect, kernelLayer, slow, text, texts } from "./support/kernel.ts"
 
-const { KernelClient: Client } = KernelClient
-
 /** Runs something while code runs, which begins before and is interrupted afterwards. */
 const during = <A, E, R>(kernel: KernelClient.Kernel, code: string, effect: Effect.Effect<A, E, R>) =>
   Effect.scoped(Effect.gen(function* () {
@@ -204,9 +202,18 @@ late.start(); late.join()`)))
       assert.strictEqual((yield* kernel.execute("1 + 1")).text, "2")
     }))
 
-  it.effect("many at once", () =>
+  it.effect("many at once, each with its own bound", () =>
     Effect.gen(function* () {
-      const kernel = yield* Client
+      const kernel = yield* KernelClient.make()
+      yield* kernel.execute(
+        "import time\nclass Slow:\n    def __dir__(self): time.sleep(0.4); return ['attribute']\nslow = Slow()",
+      )
+      const answers = yield* Effect.forEach(
+        Array.from({ length: 8 }),
+        () => kernel.complete("slow.", undefined, { timeout: "2 seconds" }),
+        { concurrency: "unbounded" },
+      )
+      for (const { matches } of answers) assert.deepStrictEqual(matches, ["attribute"])
       const all = yield* Effect.forEach(
         Array.from({ length: 50 }),
         () => kernel.complete("prin"),

@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
+import * as Semaphore from "effect/Semaphore"
 import { ConnectionLost, KernelError } from "../execution.ts"
 import { IntrospectionFailed, KernelBusy } from "../introspection.ts"
 import { type ChannelName, type JsonObject, type Message, request } from "../jupyter/message.ts"
@@ -38,6 +39,9 @@ const grace: Duration.Input = "500 millis"
 /** How long a kernel may take to say whether it has subshells. */
 const opening: Duration.Input = "3 seconds"
 
+/** One question at a time: a kernel answers them one after the other, and the wait for others is not its delay. */
+const turns = new WeakMap<Connection, Semaphore.Semaphore>()
+
 /** The subshells of kernels; `undefined` for those that have none. */
 const subshells = new WeakMap<Connection, Effect.Effect<string | undefined, KernelError>>()
 
@@ -63,22 +67,34 @@ export const ask = (
     if (question.isForControl === true) {
       return yield* send({ channel: "control" }).pipe(Effect.catch(refine(failed)), bounded)
     }
-    const subshell = yield* bounded(subshellOf(connection))
-    if (subshell === undefined) {
-      const answer = yield* session.ifIdle(
-        send({ channel: "shell" }).pipe(Effect.catch(refine(failed)), bounded),
-      )
-      return yield* Option.isNone(answer)
-        ? new KernelBusy({ kernelId: connection.id })
-        : Effect.succeed(answer.value)
-    }
-    return yield* send({ channel: "shell", subshell }).pipe(
-      Effect.catch(refine(failed)),
-      bounded,
-      // Whatever it does, it may do for ever: the next question gets another one.
-      Effect.tapErrorTag("IntrospectionFailed", () => Effect.sync(() => subshells.delete(connection))),
+    return yield* inTurn(
+      connection,
+      Effect.gen(function* () {
+        const subshell = yield* bounded(subshellOf(connection))
+        if (subshell === undefined) {
+          const answer = yield* session.ifIdle(
+            send({ channel: "shell" }).pipe(Effect.catch(refine(failed)), bounded),
+          )
+          return yield* Option.isNone(answer)
+            ? new KernelBusy({ kernelId: connection.id })
+            : Effect.succeed(answer.value)
+        }
+        return yield* send({ channel: "shell", subshell }).pipe(
+          Effect.catch(refine(failed)),
+          bounded,
+          // Whatever it does, it may do for ever: the next question gets another one.
+          Effect.tapErrorTag("IntrospectionFailed", () => Effect.sync(() => subshells.delete(connection))),
+        )
+      }),
     )
   })
+
+/** Does something after all that was asked of the kernel before. */
+const inTurn = <A, E>(connection: Connection, effect: Effect.Effect<A, E>): Effect.Effect<A, E> => {
+  const turn = turns.get(connection) ?? Semaphore.makeUnsafe(1)
+  turns.set(connection, turn)
+  return Semaphore.withPermits(turn, 1)(effect)
+}
 
 /** Which way a request goes. */
 interface Way {

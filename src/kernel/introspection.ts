@@ -29,7 +29,7 @@ export type IntrospectionFailure = KernelBusy | IntrospectionFailed | KernelErro
 
 /** How to ask. */
 export interface AskOptions {
-  /** Bound of the answer; 5 seconds by default. */
+  /** Bound of the answer, once the questions before this one are answered; 5 seconds by default. */
   readonly timeout?: Duration.Input
 }
 
