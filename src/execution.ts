@@ -8,6 +8,7 @@
 import * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
+import * as SchemaJITCompiler from "effect/schema/SchemaJITCompiler"
 
 export { best, preference, type Representation } from "./execution/representation.ts"
 
@@ -36,6 +37,13 @@ export class Image extends Schema.Class<Image>("effect-jupyter/Execution/Image")
   bytes: Schema.optionalKey(Schema.Uint8Array),
 }) {}
 
+const TextFields = Schema.TaggedStruct("TextChunk", {
+  name: Schema.Literals(["stdout", "stderr"]),
+  text: Schema.String,
+})
+// There may be millions of them.
+SchemaJITCompiler.enable(TextFields.ast)
+
 /**
  * Text written to stdout or stderr. A kernel flushes when it likes: chunks are not aligned to lines.
  *
@@ -47,11 +55,7 @@ export class Image extends Schema.Class<Image>("effect-jupyter/Execution/Image")
  * console.log(chunk._tag) // => "TextChunk"
  * ```
  */
-export class TextChunk
-  extends Schema.TaggedClass<TextChunk>("effect-jupyter/Execution/TextChunk")("TextChunk", {
-    name: Schema.Literals(["stdout", "stderr"]),
-    text: Schema.String,
-  }) {}
+export class TextChunk extends Schema.Class<TextChunk>("effect-jupyter/Execution/TextChunk")(TextFields) {}
 
 /**
  * A value shown: the last expression of a cell, a plot, anything given to `display`, or an update of these.

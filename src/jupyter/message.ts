@@ -9,6 +9,7 @@
 import type * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import * as SchemaJITCompiler from "effect/schema/SchemaJITCompiler"
 
 /** The version of the messaging protocol that outgoing messages declare. */
 export const protocolVersion = "5.3"
@@ -156,11 +157,14 @@ export const Content = {
   }),
 } as const
 
+// They run for every message; where no code may be made of strings, Schema interprets them as ever.
+for (const { ast } of Object.values(Content)) SchemaJITCompiler.enable(ast)
+
 type Decoder<S extends Schema.ConstraintDecoder<unknown>> = (
   content: JsonObject,
 ) => Exit.Exit<S["Type"], unknown>
 
-/** Decoders of {@link Content}, made once because they run for every message. */
+/** Decoders of {@link Content}. */
 export const decode: { readonly [K in keyof typeof Content]: Decoder<(typeof Content)[K]> } = {
   stream: Schema.decodeUnknownExit(Content.stream),
   display: Schema.decodeUnknownExit(Content.display),

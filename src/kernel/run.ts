@@ -12,7 +12,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as FileSystem from "effect/FileSystem"
-import * as Metric from "effect/Metric"
+import * as LogLevel from "effect/LogLevel"
 import type * as Path from "effect/Path"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
@@ -127,12 +127,13 @@ export const start: (
       : yield* withinTimeout(enquiry.prepare(connection), options)
     const id = randomUUID()
     const outputs = yield* Queue.unbounded<Reducer.Output, Verdict | Cause.Done>()
-    const settled = yield* Deferred.make<void>()
-    const started = yield* Deferred.make<void>()
+    const settled = Deferred.makeUnsafe<void>()
+    const started = Deferred.makeUnsafe<void>()
     const delivery = Delivery.make(options)
     const sentAt = clock.currentTimeMillisUnsafe()
     const scope = yield* Effect.scope
-    const runFork = Effect.runForkWith(yield* Effect.context<never>())
+    const services = yield* Effect.context<never>()
+    const runFork = Effect.runForkWith(services)
     /** Starts what belongs to this execution from a callback. */
     const fork = (effect: Effect.Effect<void>): void => void runFork(Effect.forkIn(effect, scope))
     const elapsed = () => Duration.millis(clock.currentTimeMillisUnsafe() - sentAt)
@@ -173,7 +174,7 @@ export const start: (
     const advance = (message: Message, length: number): void => {
       if (isDeath(message)) return connection.end(new KernelDied({ kernelId }))
       const [next, output] = enquiry?.take(message) === true ? [progress] : Reducer.step(progress, message)
-      if (next.ignored > progress.ignored) runFork(Metric.update(Metrics.ignored, 1))
+      if (next.ignored > progress.ignored) Metrics.ignored.updateUnsafe(1, services)
       progress = next
       if (output !== undefined) {
         Queue.offerUnsafe(outputs, output)
@@ -280,16 +281,16 @@ export const start: (
         interruptAndWait,
       )
     yield* Effect.addFinalizer(() => isSettled || isStuck ? Effect.void : interruptAndWait)
+    // Annotations cost more than what is rarely asked for is worth.
+    const isTold = yield* LogLevel.isEnabled("Debug")
     const log = (event: string) =>
-      Effect.annotateLogs(Effect.logDebug(event), { kernel: kernelId, execution: id })
-    yield* Effect.addFinalizer(() =>
-      Effect.all([
-        log("Execution ended"),
-        Metric.update(Metrics.duration, elapsed()),
-        Metric.update(Metrics.outputBytes, bytes),
-        firstOutput === undefined ? Effect.void : Metric.update(Metrics.firstOutput, firstOutput),
-      ])
-    )
+      isTold ? Effect.annotateLogs(Effect.logDebug(event), { kernel: kernelId, execution: id }) : Effect.void
+    yield* Effect.addFinalizer(() => {
+      Metrics.duration.updateUnsafe(elapsed(), services)
+      Metrics.outputBytes.updateUnsafe(bytes, services)
+      if (firstOutput !== undefined) Metrics.firstOutput.updateUnsafe(firstOutput, services)
+      return log("Execution ended")
+    })
 
     const conclude = (): Effect.Effect<ExecutionResult, ExecutionFailure> => {
       const partial = delivery.result(progress)
