@@ -11,6 +11,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberHandle from "effect/FiberHandle"
+import * as Latch from "effect/Latch"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
@@ -119,6 +120,8 @@ export const make: <K extends Life>(
     }))
     const all = new Set<Held<K>>()
     const spares: Array<Held<K>> = []
+    /** Open while somebody waits for a kernel. */
+    const awaited = Latch.makeUnsafe(false)
     const line: Array<Request<K>> = []
     let busy = 0
     let starting = 0
@@ -157,6 +160,9 @@ export const make: <K extends Life>(
         request.given = spare
         Deferred.doneUnsafe(request.answer, Exit.succeed(spare))
       }
+      // Whoever waits does so for the machine, too.
+      if (line.length > 0) awaited.openUnsafe()
+      else awaited.closeUnsafe()
       while (Plan.toStart(limits, counts(), isActive) > 0) {
         const place = Plan.place(places, counts())
         if (place === undefined) break
@@ -164,8 +170,7 @@ export const make: <K extends Life>(
         place.kernels++
         place.isProbed = place.failures > 0
         if (place.isProbed) probing++
-        const isUrgent = line.length > 0 || busy === 0
-        fork(begin(place, isUrgent))
+        fork(begin(place, busy === 0 ? 0 : options.headStart))
       }
       while (Plan.toRetire(limits, counts(), isActive) > 0) {
         const spare = spares.shift()
@@ -217,13 +222,13 @@ export const make: <K extends Life>(
       })
     }
 
-    const begin = (place: Place<K>, isUrgent: boolean): Effect.Effect<void> =>
+    /** Starts a kernel after the pause, or as soon as somebody waits for one. */
+    const begin = (place: Place<K>, pause: Duration.Input): Effect.Effect<void> =>
       Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
         const { failures, isProbed } = place
         const own = yield* Scope.fork(scope)
-        const { start } = place.source
-        const exit = yield* (isUrgent ? start : Effect.delay(start, options.headStart)).pipe(
-          Scope.provide(own),
+        const exit = yield* Effect.timeoutOption(awaited.await, pause).pipe(
+          Effect.andThen(Scope.provide(place.source.start, own)),
           Effect.raceFirst(Effect.flatMap(Deferred.await(place.gone), (detail) => failed(detail))),
           restore,
           Effect.exit,

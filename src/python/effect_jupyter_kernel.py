@@ -171,9 +171,10 @@ class PythonKernel(IPythonKernel):
     def set_parent(self, ident, parent, channel="shell"):
         """What other threads print belongs to the main shell's request, not to one of a subshell that came later."""
         is_main = threading.current_thread() is threading.main_thread()
-        if is_main or channel != "shell" or not hasattr(self.shell, "set_thread_parent"):
+        # A private part of ipykernel: where it is not there, its own way will do.
+        context = getattr(self, "_shell_context", None)
+        if is_main or channel != "shell" or context is None or not hasattr(self.shell, "set_thread_parent"):
             return super().set_parent(ident, parent, channel)
-        context = self._shell_context
         Kernel.set_parent(self, ident, parent, channel)
         self._shell_context = context
         self.shell.set_thread_parent(parent)

@@ -18,7 +18,7 @@ from jupyter_server.services.kernels.connection import base
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.kernelmanager import MappingKernelManager
 from tornado.iostream import StreamClosedError
-from tornado.websocket import WebSocketProtocol13
+from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 from zmq.eventloop.zmqstream import ZMQStream
 
 V1 = "v1.kernel.websocket.jupyter.org"
@@ -228,6 +228,7 @@ def fits_jupyter():
         and takes(connection.create_stream, "self")
         and uses(connection.create_stream, "channels", "channel")
         and uses(connection.connect, "create_stream", "on_recv_stream", "handle_outgoing_message")
+        and uses(WebSocketHandler.write_message, "ws_connection", "is_closing")
         and takes(connection.disconnect, "self")
         and uses(connection.disconnect, "start_buffering")
         and uses(MappingKernelManager.start_buffering, "_kernel_buffers")

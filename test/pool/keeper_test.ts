@@ -154,6 +154,22 @@ describe("keeper", () => {
       assert.strictEqual(source.starts, 3, "somebody waits")
     }))
 
+  it.effect("who asks within the head start of another does not wait for its end", () =>
+    Effect.gen(function* () {
+      const source = new FakeSource()
+      const keeper = yield* make([source], { limits: { min: 0, warm: 1, max: 3 }, headStart: 30 })
+      yield* pass(1000)
+      yield* borrow(keeper)
+      yield* pass(10)
+      assert.deepStrictEqual(counted(keeper), { ...none, busy: 1, starting: 1 })
+      assert.strictEqual(source.starts, 1)
+      const second = yield* borrow(keeper)
+      yield* pass(0)
+      assert.strictEqual(source.starts, 3, "its own kernel, and the next spare")
+      yield* pass(1000)
+      assert.strictEqual(second.id(), "gateway 2")
+    }))
+
   it.effect("keeps spares beside the kernels in use, as far as max allows", () =>
     Effect.gen(function* () {
       const source = new FakeSource()
