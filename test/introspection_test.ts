@@ -1,6 +1,6 @@
 /** What can be asked of a kernel beside its executions, idle or not. */
 import { assert, layer } from "@effect/vitest"
-import { Effect, Fiber, Latch, Stream } from "effect"
+import { Duration, Effect, Fiber, Latch, Stream } from "effect"
 import { Execution, Introspection, KernelClient } from "../src/mod.ts"
 import { collect, kernelLayer, slow, text, texts } from "./support/kernel.ts"
 
@@ -54,7 +54,7 @@ const questions = Effect.fnUntraced(function* (kernel: KernelClient.Kernel) {
   const variables = yield* kernel.variables
   const names = variables.map(({ name }) => name)
   assert.includeMembers(names, ["some_name", "documented", "broken", "long", "array"])
-  assert.notIncludeMembers(names, ["In", "Out", "exit", "get_ipython", "_hidden", "look"])
+  assert.notIncludeMembers(names, ["In", "Out", "exit", "get_ipython", "_hidden", "look", "numpy"])
   const of = (name: string) => variables.find((variable) => variable.name === name)
   assert.deepStrictEqual([of("some_name")?.type, of("some_name")?.repr], ["int", "1"])
   assert.strictEqual(of("broken")?.type, "Broken")
@@ -170,10 +170,9 @@ late.start(); late.join()`)))
   it.effect("ends with the kernel, by a reset or a death, at once", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
-      yield* kernel.execute(
-        "import time\nclass Slow:\n    def __repr__(self): time.sleep(600)\nslow = Slow()",
-      )
-      const first = yield* Effect.forkChild(Effect.flip(kernel.variables), { startImmediately: true })
+      const slow = "import time\nclass Slow:\n    def __dir__(self): time.sleep(600)\nslow = Slow()"
+      yield* kernel.execute(slow)
+      const first = yield* Effect.forkChild(Effect.flip(kernel.complete("slow.")), { startImmediately: true })
       yield* Effect.sleep("300 millis")
       yield* kernel.reset
       const reset = yield* Fiber.join(first)
@@ -181,12 +180,24 @@ late.start(); late.join()`)))
       assert.strictEqual(reset.reason._tag, "ExecutionAborted")
 
       yield* kernel.execute("import os, threading\nthreading.Timer(0.5, lambda: os._exit(1)).start()")
-      yield* kernel.execute(
-        "import time\nclass Slow:\n    def __repr__(self): time.sleep(600)\nslow = Slow()",
-      )
-      const died = yield* Effect.flip(kernel.variables)
+      yield* kernel.execute(slow)
+      const died = yield* Effect.flip(kernel.complete("slow."))
       assert.instanceOf(died, Execution.KernelError)
       assert.strictEqual(died.reason._tag, "KernelDied")
+      const asked: ReadonlyArray<Effect.Effect<unknown, KernelClient.IntrospectionFailure>> = [
+        kernel.complete("a"),
+        kernel.inspect("a"),
+        kernel.isComplete("a"),
+        kernel.history(),
+        kernel.info,
+        kernel.variables,
+      ]
+      for (const question of asked) {
+        const [elapsed, error] = yield* Effect.timed(Effect.flip(question))
+        assert.instanceOf(error, Execution.KernelError)
+        assert.strictEqual(error.reason._tag, "KernelDied")
+        assert.isBelow(Duration.toMillis(elapsed), 500)
+      }
     }))
 
   it.effect("has a bound, and the next question is answered all the same", () =>
