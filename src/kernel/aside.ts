@@ -4,6 +4,7 @@
  * @module
  */
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -12,6 +13,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 import { ConnectionLost, KernelError } from "../execution.ts"
@@ -42,7 +44,10 @@ const grace: Duration.Input = "500 millis"
 /** How long a kernel may take to say whether it has subshells. */
 const opening: Duration.Input = "3 seconds"
 
-/** How long the next question waits for one that nobody waits for any more, rather than for another subshell. */
+/** When it is asked once more: what was asked may have been lost in a cut. */
+const givingUp: Duration.Input = "10 seconds"
+
+/** How long the main shell may go on with a question that nobody waits for any more. */
 const patience: Duration.Input = "250 millis"
 
 /** How long a kernel may take to let go of a question after an interrupt. */
@@ -112,14 +117,15 @@ export const ask = (
 
     return yield* Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
       yield* restore(Semaphore.take(desk.turn, 1))
-      let left: Asked | undefined
+      let left: { readonly asked: Asked; readonly deadline: number } | undefined
       const inTurn = Effect.gen(function* () {
         if (desk.hung >= mostHung) return yield* failed(`It still has ${desk.hung} questions to answer`)
         const subshell = yield* bounded(subshellOf(connection, desk))
         if (subshell !== undefined) {
+          const deadline = (yield* Clock.currentTimeMillis) + Duration.toMillis(timeout)
           const onLeft = (asked: Asked) =>
             Effect.sync(() => {
-              left = asked
+              left = { asked, deadline }
             })
           return yield* send({ channel: "shell", subshell }, onLeft)
         }
@@ -135,7 +141,7 @@ export const ask = (
           const handOver = Semaphore.release(desk.turn, 1)
           return left === undefined || connection.ended() !== undefined
             ? handOver
-            : Effect.forkDetach(leave(connection, { desk, asked: left, handOver, isOver: hasFailed(exit) }))
+            : Effect.forkDetach(leave(connection, { desk, ...left, handOver, hasFailed: hasFailed(exit) }))
         }),
       )
     }))
@@ -149,17 +155,22 @@ const hasFailed = (exit: Exit.Exit<unknown, unknown>): boolean =>
 const isOverWithin = (asked: Asked, bound: Duration.Input): Effect.Effect<boolean> =>
   Effect.map(Effect.timeoutOption(Fiber.await(asked), bound), Option.isSome)
 
-/** What the kernel does for a question that nobody waits for, it may do for ever: the next gets another subshell. */
+/**
+ * A question that nobody waits for any more keeps its turn until it is over, at most for the time that it had: IPython
+ * confuses what two threads complete. What takes longer may take for ever: the next question gets another subshell.
+ */
 const leave = Effect.fnUntraced(function* (
   connection: Connection,
-  { asked, desk, handOver, isOver }: {
+  { asked, deadline, desk, handOver, hasFailed }: {
     readonly asked: Asked
+    readonly deadline: number
     readonly desk: Desk
     readonly handOver: Effect.Effect<unknown>
-    readonly isOver: boolean
+    readonly hasFailed: boolean
   },
 ) {
-  if (!isOver && (yield* isOverWithin(asked, patience))) {
+  const rest = Duration.millis(Math.max(0, deadline - (yield* Clock.currentTimeMillis)))
+  if (!hasFailed && (yield* isOverWithin(asked, rest))) {
     yield* handOver
     return
   }
@@ -167,12 +178,22 @@ const leave = Effect.fnUntraced(function* (
   desk.subshell = undefined
   desk.hung++
   yield* handOver
-  yield* Fiber.await(asked)
+  const id = subshell === undefined ? undefined : yield* Deferred.await(subshell)
+  yield* Effect.raceFirst(Fiber.await(asked), untilFree(connection, id))
+  yield* Fiber.interrupt(asked)
   desk.hung--
-  if (subshell === undefined || connection.ended() !== undefined) return
-  const id = yield* Deferred.await(subshell)
-  if (id !== undefined) yield* close(connection, id)
+  if (id !== undefined && connection.ended() === undefined) yield* close(connection, id)
 })
+
+/** What a subshell has not answered before the next question, it never will; both may be lost in a cut. */
+const untilFree = (connection: Connection, subshell: string | undefined): Effect.Effect<unknown> =>
+  subshell === undefined
+    ? Effect.never
+    : converse(connection, about("kernel_info"), { channel: "shell", subshell }).pipe(
+      Effect.timeout("2 seconds"),
+      Effect.retry(Schedule.exponential("1 second")),
+      Effect.catch(() => Effect.never),
+    )
 
 /** Frees the main shell of a question that nobody waits for any more: executions would wait for it. */
 const letGo = Effect.fnUntraced(function* (connection: Connection, asked: Asked) {
@@ -206,9 +227,11 @@ const subshellOf = (connection: Connection, desk: Desk): Effect.Effect<string | 
     })
     // Who asks first may not wait for long, and others wait, too.
     return open(connection).pipe(
+      Effect.timeoutOption(givingUp),
       Effect.onExit((exit) => {
-        if (Exit.isFailure(exit) && desk.subshell === made) desk.subshell = undefined
-        return Deferred.done(made, exit)
+        const isKnown = Exit.isSuccess(exit) && Option.isSome(exit.value)
+        if (!isKnown && desk.subshell === made) desk.subshell = undefined
+        return Deferred.done(made, Exit.map(exit, Option.getOrUndefined))
       }),
       Effect.forkDetach,
       Effect.andThen(waiting),
@@ -221,8 +244,8 @@ const Created = Schema.Struct({ subshell_id: Schema.String })
 /** No subshell. */
 const none = Effect.as(Effect.void, undefined)
 
-/** A question about subshells, for the control channel. */
-const control = (name: string, content: JsonObject = {}): Question => ({
+/** A question about the kernel itself. */
+const about = (name: string, content: JsonObject = {}): Question => ({
   type: `${name}_request`,
   content,
   answers: ({ content, header }) => header.msg_type === `${name}_reply` ? content : undefined,
@@ -230,13 +253,13 @@ const control = (name: string, content: JsonObject = {}): Question => ({
 
 const open = Effect.fnUntraced(
   function* (connection: Connection) {
-    const info = yield* converse(connection, control("kernel_info"), { channel: "control" })
+    const info = yield* converse(connection, about("kernel_info"), { channel: "control" })
     const { supported_features: features = [] } = yield* Effect.mapError(
       Schema.decodeEffect(Features)(info),
       (error) => error.message,
     )
     if (!features.includes("kernel subshells")) return undefined
-    const created = yield* converse(connection, control("create_subshell"), { channel: "control" })
+    const created = yield* converse(connection, about("create_subshell"), { channel: "control" })
     const subshell = yield* Effect.mapError(
       Schema.decodeUnknownEffect(Created)(created),
       (error) => error.message,
@@ -249,7 +272,7 @@ const open = Effect.fnUntraced(
 
 /** Ends a subshell that has nothing to do: ipykernel waits for its end, and answers nothing meanwhile. */
 const close = (connection: Connection, subshell: string): Effect.Effect<void> =>
-  converse(connection, control("delete_subshell", { subshell_id: subshell }), { channel: "control" }).pipe(
+  converse(connection, about("delete_subshell", { subshell_id: subshell }), { channel: "control" }).pipe(
     Effect.timeoutOption(opening),
     Effect.ignore,
   )
@@ -268,13 +291,15 @@ const converse = (
     const runFork = Effect.runForkWith(yield* Effect.context<never>())
     const done = (effect: Effect.Effect<JsonObject, KernelError | string>): void =>
       void Deferred.doneUnsafe(answered, effect)
+    /** It has the turn of an execution: what comes in its name belongs to none. */
+    const isAlone = channel === "shell" && subshell === undefined
     yield* Effect.acquireRelease(
       Effect.sync(() => {
-        connection.setAside(id)
+        if (!isAlone) connection.setAside(id)
         channels.listen(id, {
           onMessage: (message, bytes) => {
             // ipykernel takes the latest request for the source of all that threads of the user print.
-            if (isOutput(message)) return connection.stray(message, bytes)
+            if (isOutput(message)) return isAlone ? undefined : connection.stray(message, bytes)
             const answer = answers(message)
             if (answer !== undefined) {
               return done(answer.status === "error" ? Effect.fail(complaint(answer)) : Effect.succeed(answer))
