@@ -27,6 +27,8 @@ some_name = 1`
 const prepared = Effect.gen(function* () {
   const kernel = yield* KernelClient.make()
   yield* kernel.execute(definitions)
+  // The completer is loaded, which takes seconds on a busy machine.
+  yield* kernel.complete("some_na", undefined, { timeout: "30 seconds" })
   return kernel
 })
 
@@ -91,7 +93,8 @@ layer(kernelLayer(), slow)("questions", (it) => {
       assert.strictEqual((yield* kernel.execute("some_name")).text, "1")
       yield* kernel.info
       yield* kernel.reset
-      assert.include((yield* kernel.complete("prin")).matches, "print")
+      const fresh = yield* kernel.complete("prin", undefined, { timeout: "30 seconds" })
+      assert.include(fresh.matches, "print")
     }))
 
   it.effect("of a kernel without subshells do not hold up its executions", () =>
@@ -113,7 +116,8 @@ ${definitions}`)
       const second = yield* timed(kernel.execute("some_name"))
       assert.strictEqual(second.value.text, "1")
       assert.isBelow(second.millis, 2000)
-      assert.deepStrictEqual((yield* kernel.complete("some_na")).matches, ["some_name"])
+      const { matches } = yield* kernel.complete("some_na", undefined, { timeout: "30 seconds" })
+      assert.deepStrictEqual(matches, ["some_name"])
     }))
 
   it.effect("during a reset, of a closed client, and after a kernel that has no answers", () =>
@@ -142,6 +146,7 @@ ${definitions}`)
       const remote = yield* Layer.build(KernelGateway.layerRemote({ url: proxy.url, token }))
       const kernel = yield* Effect.provideContext(KernelClient.make({ pingInterval: "500 millis" }), remote)
       yield* kernel.execute(definitions)
+      yield* kernel.complete("some_na", undefined, { timeout: "30 seconds" })
       const begun = yield* Latch.make()
       const running = yield* kernel.stream("print('begun', flush=True); time.sleep(4); print('ended')").pipe(
         Stream.runForEach(() => begun.open),
@@ -191,6 +196,7 @@ class Loud:
 class Raises:
     def __dir__(self): raise SystemExit("from dir")
 loud, raises = Loud(), Raises()`)
+      yield* kernel.complete("prin", undefined, { timeout: "30 seconds" })
       const begun = yield* Latch.make()
       const running = yield* kernel.stream(
         "for i in range(30): print(i, flush=True); time.sleep(0.05)",

@@ -18,6 +18,12 @@ const during = <A, E, R>(kernel: KernelClient.Kernel, code: string, effect: Effe
   }))
 const sleeping = "import time; print('begun', flush=True); time.sleep(600)"
 
+/** A new kernel whose completer is loaded, which takes seconds on a busy machine, and more in a sandbox. */
+const warm = Effect.tap(
+  KernelClient.make(),
+  (kernel) => kernel.complete("prin", undefined, { timeout: "30 seconds" }),
+)
+
 /** Asked in both states. */
 const questions = Effect.fnUntraced(function* (kernel: KernelClient.Kernel) {
   const completion = yield* kernel.complete("some_na")
@@ -85,7 +91,7 @@ array = numpy.ones((2, 3))`
 layer(kernelLayer(), slow)("introspection", (it) => {
   it.effect("of an idle kernel", () =>
     Effect.gen(function* () {
-      const kernel = yield* KernelClient.make()
+      const kernel = yield* warm
       yield* kernel.execute(definitions)
       yield* questions(kernel)
       // It leaves nothing behind.
@@ -98,7 +104,7 @@ layer(kernelLayer(), slow)("introspection", (it) => {
 
   it.effect("of a kernel that runs code", () =>
     Effect.gen(function* () {
-      const kernel = yield* KernelClient.make()
+      const kernel = yield* warm
       yield* kernel.execute(definitions)
       yield* during(kernel, sleeping, questions(kernel))
       // The interrupt hit the code.
@@ -202,7 +208,7 @@ late.start(); late.join()`)))
 
   it.effect("has a bound, and the next question is answered all the same", () =>
     Effect.gen(function* () {
-      const kernel = yield* KernelClient.make()
+      const kernel = yield* warm
       yield* kernel.execute(
         "import time\nclass Slow:\n    def __dir__(self): time.sleep(600); return []\nslow = Slow()",
       )
@@ -215,7 +221,7 @@ late.start(); late.join()`)))
 
   it.effect("many at once, each with its own bound", () =>
     Effect.gen(function* () {
-      const kernel = yield* KernelClient.make()
+      const kernel = yield* warm
       yield* kernel.execute(
         "import time\nclass Slow:\n    def __dir__(self): time.sleep(0.4); return ['attribute']\nslow = Slow()",
       )
@@ -241,6 +247,7 @@ info = {**kernel.kernel_info, "supported_features": []}
 type(kernel).kernel_info = property(lambda self: info)
 ${definitions}`)
       assert.deepStrictEqual((yield* kernel.info).features, [])
+      yield* kernel.complete("some_na", undefined, { timeout: "30 seconds" })
       assert.deepStrictEqual((yield* kernel.complete("some_na")).matches, ["some_name"])
       assert.include((yield* kernel.variables).map(({ name }) => name), "some_name")
       const refusal = yield* during(kernel, sleeping, Effect.flip(kernel.complete("some_na")))
@@ -251,7 +258,7 @@ ${definitions}`)
 
   it.effect("of a kernel that ignores interrupts", () =>
     Effect.gen(function* () {
-      const kernel = yield* KernelClient.make()
+      const kernel = yield* warm
       const stubborn = "import time\nwhile True:\n  try: time.sleep(1)\n  except BaseException: pass"
       const error = yield* Effect.flip(kernel.execute(stubborn, { timeout: "200 millis" }))
       assert.instanceOf(error, Execution.KernelError)

@@ -194,7 +194,7 @@ x = [1]`)
       const { of } = yield* look(kernel)
       assert.strictEqual(of("x")?.repr, "[1]")
       assert.strictEqual(of("len")?.repr, "None")
-      assert.include((yield* kernel.complete("prin")).matches, "print")
+      assert.include((yield* kernel.complete("prin", undefined, { timeout: "30 seconds" })).matches, "print")
     }))
 
   it.effect("does not change the state of the user, nor the output of what runs", () =>
