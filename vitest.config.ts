@@ -27,6 +27,7 @@ export default defineConfig({
             "kernel_fault",
             "rich_display",
             "introspection",
+            "variables",
             "values",
             "values_stream",
           ].map((

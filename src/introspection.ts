@@ -121,7 +121,7 @@ export class Variable extends Schema.Class<Variable>("effect-jupyter/Introspecti
   bytes: Schema.Finite,
   /** The lengths of an array or a table; one for lists, texts and the like; none otherwise. */
   shape: Schema.Array(Schema.Finite),
-  /** The value in short. */
+  /** The value in short; `"?"` if it raises instead of telling, and `"…"` if that takes too long. */
   repr: Schema.String,
 }) {}
 

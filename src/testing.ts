@@ -89,8 +89,11 @@ export function display(
 
 /**
  * Provides a kernel that does what its scripts say, with everything else of a kernel: executions run one at a time,
- * in the order they were asked for, and can be interrupted, timed out and reset. Text, displays and results are made
- * as those of other kernels are. Code that no script matches fails with the reason `ExecutionAborted`, which names it.
+ * in the order they were asked for, whether or not somebody reads what they put out, and can be interrupted, timed out
+ * and reset; a kernel that died is dead until then. Text, displays and results are made as those of other kernels are.
+ * Code that no script matches fails with the reason `ExecutionAborted`, which names it and the scripts.
+ *
+ * Delays pass with the clock: under the test clock, fork the program and adjust the clock.
  *
  * @example
  * ```ts

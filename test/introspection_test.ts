@@ -1,6 +1,6 @@
 /** What can be asked of a kernel beside its executions, idle or not. */
 import { assert, layer } from "@effect/vitest"
-import { Effect, Fiber, Latch, Stream } from "effect"
+import { Duration, Effect, Fiber, Latch, Stream } from "effect"
 import { Execution, Introspection, KernelClient } from "../src/mod.ts"
 import { collect, kernelLayer, slow, text, texts } from "./support/kernel.ts"
 
@@ -17,6 +17,12 @@ const during = <A, E, R>(kernel: KernelClient.Kernel, code: string, effect: Effe
     return yield* effect
   }))
 const sleeping = "import time; print('begun', flush=True); time.sleep(600)"
+
+/** A new kernel whose completer is loaded, which takes seconds on a busy machine, and more in a sandbox. */
+const warm = Effect.tap(
+  KernelClient.make(),
+  (kernel) => kernel.complete("prin", undefined, { timeout: "30 seconds" }),
+)
 
 /** Asked in both states. */
 const questions = Effect.fnUntraced(function* (kernel: KernelClient.Kernel) {
@@ -54,7 +60,7 @@ const questions = Effect.fnUntraced(function* (kernel: KernelClient.Kernel) {
   const variables = yield* kernel.variables
   const names = variables.map(({ name }) => name)
   assert.includeMembers(names, ["some_name", "documented", "broken", "long", "array"])
-  assert.notIncludeMembers(names, ["In", "Out", "exit", "get_ipython", "_hidden", "look"])
+  assert.notIncludeMembers(names, ["In", "Out", "exit", "get_ipython", "_hidden", "look", "numpy"])
   const of = (name: string) => variables.find((variable) => variable.name === name)
   assert.deepStrictEqual([of("some_name")?.type, of("some_name")?.repr], ["int", "1"])
   assert.strictEqual(of("broken")?.type, "Broken")
@@ -85,7 +91,7 @@ array = numpy.ones((2, 3))`
 layer(kernelLayer(), slow)("introspection", (it) => {
   it.effect("of an idle kernel", () =>
     Effect.gen(function* () {
-      const kernel = yield* KernelClient.make()
+      const kernel = yield* warm
       yield* kernel.execute(definitions)
       yield* questions(kernel)
       // It leaves nothing behind.
@@ -98,7 +104,7 @@ layer(kernelLayer(), slow)("introspection", (it) => {
 
   it.effect("of a kernel that runs code", () =>
     Effect.gen(function* () {
-      const kernel = yield* KernelClient.make()
+      const kernel = yield* warm
       yield* kernel.execute(definitions)
       yield* during(kernel, sleeping, questions(kernel))
       // The interrupt hit the code.
@@ -170,10 +176,9 @@ late.start(); late.join()`)))
   it.effect("ends with the kernel, by a reset or a death, at once", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
-      yield* kernel.execute(
-        "import time\nclass Slow:\n    def __repr__(self): time.sleep(600)\nslow = Slow()",
-      )
-      const first = yield* Effect.forkChild(Effect.flip(kernel.variables), { startImmediately: true })
+      const slow = "import time\nclass Slow:\n    def __dir__(self): time.sleep(600)\nslow = Slow()"
+      yield* kernel.execute(slow)
+      const first = yield* Effect.forkChild(Effect.flip(kernel.complete("slow.")), { startImmediately: true })
       yield* Effect.sleep("300 millis")
       yield* kernel.reset
       const reset = yield* Fiber.join(first)
@@ -181,17 +186,29 @@ late.start(); late.join()`)))
       assert.strictEqual(reset.reason._tag, "ExecutionAborted")
 
       yield* kernel.execute("import os, threading\nthreading.Timer(0.5, lambda: os._exit(1)).start()")
-      yield* kernel.execute(
-        "import time\nclass Slow:\n    def __repr__(self): time.sleep(600)\nslow = Slow()",
-      )
-      const died = yield* Effect.flip(kernel.variables)
+      yield* kernel.execute(slow)
+      const died = yield* Effect.flip(kernel.complete("slow."))
       assert.instanceOf(died, Execution.KernelError)
       assert.strictEqual(died.reason._tag, "KernelDied")
+      const asked: ReadonlyArray<Effect.Effect<unknown, KernelClient.IntrospectionFailure>> = [
+        kernel.complete("a"),
+        kernel.inspect("a"),
+        kernel.isComplete("a"),
+        kernel.history(),
+        kernel.info,
+        kernel.variables,
+      ]
+      for (const question of asked) {
+        const [elapsed, error] = yield* Effect.timed(Effect.flip(question))
+        assert.instanceOf(error, Execution.KernelError)
+        assert.strictEqual(error.reason._tag, "KernelDied")
+        assert.isBelow(Duration.toMillis(elapsed), 500)
+      }
     }))
 
   it.effect("has a bound, and the next question is answered all the same", () =>
     Effect.gen(function* () {
-      const kernel = yield* KernelClient.make()
+      const kernel = yield* warm
       yield* kernel.execute(
         "import time\nclass Slow:\n    def __dir__(self): time.sleep(600); return []\nslow = Slow()",
       )
@@ -204,7 +221,7 @@ late.start(); late.join()`)))
 
   it.effect("many at once, each with its own bound", () =>
     Effect.gen(function* () {
-      const kernel = yield* KernelClient.make()
+      const kernel = yield* warm
       yield* kernel.execute(
         "import time\nclass Slow:\n    def __dir__(self): time.sleep(0.4); return ['attribute']\nslow = Slow()",
       )
@@ -230,6 +247,7 @@ info = {**kernel.kernel_info, "supported_features": []}
 type(kernel).kernel_info = property(lambda self: info)
 ${definitions}`)
       assert.deepStrictEqual((yield* kernel.info).features, [])
+      yield* kernel.complete("some_na", undefined, { timeout: "30 seconds" })
       assert.deepStrictEqual((yield* kernel.complete("some_na")).matches, ["some_name"])
       assert.include((yield* kernel.variables).map(({ name }) => name), "some_name")
       const refusal = yield* during(kernel, sleeping, Effect.flip(kernel.complete("some_na")))
@@ -240,7 +258,7 @@ ${definitions}`)
 
   it.effect("of a kernel that ignores interrupts", () =>
     Effect.gen(function* () {
-      const kernel = yield* KernelClient.make()
+      const kernel = yield* warm
       const stubborn = "import time\nwhile True:\n  try: time.sleep(1)\n  except BaseException: pass"
       const error = yield* Effect.flip(kernel.execute(stubborn, { timeout: "200 millis" }))
       assert.instanceOf(error, Execution.KernelError)

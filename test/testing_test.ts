@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, Fiber, Schema, Stream } from "effect"
+import { DateTime, Effect, Fiber, Logger, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Execution, KernelClient, Testing } from "../src/mod.ts"
 
@@ -97,6 +97,10 @@ describe("a kernel for tests", () => {
       const died = yield* Effect.flip(execute("die"))
       assert.instanceOf(died, Execution.KernelError)
       assert.strictEqual(died.reason._tag, "KernelDied")
+      const dead = yield* Effect.flip(execute("die"))
+      assert.instanceOf(dead, Execution.KernelError)
+      assert.strictEqual(dead.reason._tag, "KernelDied")
+      yield* KernelClient.KernelClient.use((kernel) => kernel.reset)
       assert.strictEqual((yield* execute("die")).text, "alive")
     }).pipe(provide))
 
@@ -105,7 +109,10 @@ describe("a kernel for tests", () => {
       const error = yield* Effect.flip(execute("unknown()"))
       assert.instanceOf(error, Execution.KernelError)
       assert.strictEqual(error.reason._tag, "ExecutionAborted")
-      assert.include(error.message, `No script of the test matches the code "unknown()"`)
+      assert.include(
+        error.message,
+        `No script of the test matches the code "unknown()"; there is "x = 1", "1 + 1", /bar/g, a function, "live"`,
+      )
       assert.deepStrictEqual(yield* Testing.executed, ["unknown()"])
     }).pipe(provide))
 
@@ -160,6 +167,98 @@ describe("a kernel for tests", () => {
       assert.strictEqual((yield* execute("1 + 1")).executionCount, 1)
     }).pipe(provide))
 
+  it.effect("is usable after an endless cell that was interrupted or timed out, also of a typed value", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.KernelClient
+      const endless = [
+        kernel.execute("sleep()"),
+        Stream.runDrain(kernel.stream("sleep()")),
+        kernel.evaluate("sleep()", Schema.Int),
+        kernel.call("sleep", [], { returns: Schema.Void }),
+        kernel.set("sleep", 1),
+        Stream.runDrain(kernel.iterate("sleep()", Schema.Int)),
+        Stream.runDrain(kernel.feed("sleep", Stream.make(1), { returns: Schema.Void })),
+      ]
+      for (const effect of endless) {
+        const running: Effect.Effect<unknown, unknown> = effect
+        const fiber = yield* Effect.forkChild(running, { startImmediately: true })
+        yield* TestClock.adjust("30 minutes")
+        assert.isUndefined(fiber.pollUnsafe())
+        yield* Fiber.interrupt(fiber)
+        assert.strictEqual((yield* execute("1 + 1")).text, "2")
+      }
+      const late = yield* Effect.forkChild(
+        Effect.flip(kernel.evaluate("sleep()", Schema.Int, { timeout: "1 minute" })),
+        { startImmediately: true },
+      )
+      yield* TestClock.adjust("1 minute")
+      const error = yield* Fiber.join(late)
+      assert.instanceOf(error, Execution.ExecutionTimeout)
+      assert.strictEqual(error.partial.text, "begun")
+    }).pipe(provide))
+
+  it.effect("counts a timeout from when the turn of an execution comes", () =>
+    Effect.gen(function* () {
+      yield* Effect.forkChild(execute("sleep()"), { startImmediately: true })
+      const second = yield* Effect.forkChild(Effect.flip(execute("sleep()", { timeout: "2 minutes" })), {
+        startImmediately: true,
+      })
+      yield* TestClock.adjust("1 hour")
+      assert.isUndefined(second.pollUnsafe())
+      yield* TestClock.adjust("2 minutes")
+      assert.instanceOf(yield* Fiber.join(second), Execution.ExecutionTimeout)
+    }).pipe(provide))
+
+  it.effect("asks for input, and closes what is iterated", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.KernelClient
+      const prompts: Array<string> = []
+      yield* kernel.execute("ask()", {
+        onInput: ({ prompt }) => Effect.sync(() => prompts.push(prompt)).pipe(Effect.as("Ada")),
+      })
+      assert.deepStrictEqual(prompts, ["Name? "])
+      const error = yield* Effect.flip(kernel.execute("ask()"))
+      assert.instanceOf(error, Execution.KernelError)
+      assert.strictEqual(error.reason._tag, "InputRequested")
+
+      const few = yield* kernel.iterate("later()", Schema.Int).pipe(Stream.take(2), Stream.runCollect)
+      assert.deepStrictEqual(few, [1, 2])
+    }).pipe(Effect.provide(Testing.layer([
+      { match: "ask()", chunks: [{ prompt: "Name? " }] },
+      {
+        match: "later()",
+        value: async function* () {
+          yield await Promise.resolve(1)
+          yield 2
+        },
+      },
+    ]))))
+
+  it.effect("tells which scripts there are, and which are used up", () =>
+    Effect.gen(function* () {
+      yield* execute("once")
+      const error = yield* Effect.flip(execute("once"))
+      assert.include(error.message, `matches the code "once"; there is "once" (used up), /two/i`)
+      const empty = yield* Effect.flip(execute("once").pipe(Effect.provide(Testing.layer([]))))
+      assert.include(empty.message, `matches the code "once"; there is none`)
+    }).pipe(Effect.provide(Testing.layer([{ match: "once", times: 1 }, { match: /two/i }]))))
+
+  it.effect("logs what typed values put out, unless somebody takes it", () =>
+    Effect.gen(function* () {
+      const logged: Array<unknown> = []
+      const logger = Logger.make(({ message }) => void logged.push(message))
+      yield* Effect.gen(function* () {
+        const kernel = yield* KernelClient.KernelClient
+        yield* kernel.evaluate("loud", Schema.Int)
+        yield* kernel.evaluate("loud", Schema.Int, { onChunk: () => Effect.void })
+        yield* kernel.evaluate("quiet", Schema.Int)
+      }).pipe(Effect.provide(Logger.layer([logger])))
+      assert.deepStrictEqual(logged, [["told"]])
+    }).pipe(Effect.provide(Testing.layer([
+      { match: "loud", chunks: ["told\n"], value: 1 },
+      { match: "quiet", value: 1 },
+    ]))))
+
   it.effect("is free when the consumer of a stream ends early", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.KernelClient
@@ -201,4 +300,55 @@ describe("a kernel for tests", () => {
       assert.include(error.message, "members.complete")
       assert.deepStrictEqual(yield* kernel.variables, [])
     }).pipe(Effect.provide(Testing.layer([], { members: { variables: Effect.succeed([]) } }))))
+
+  it.effect("comes to the cell that takes time before the test clock is adjusted", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.KernelClient
+      const fiber = yield* Effect.forkChild(Effect.gen(function* () {
+        for (let i = 0; i < 10; i++) yield* kernel.execute("1 + 1")
+        yield* Effect.forEach([1, 2, 3], () => kernel.execute("live"), { concurrency: 3 })
+        yield* Stream.runDrain(kernel.stream("plot()"))
+        yield* Effect.flip(kernel.execute("1 / 0"))
+        yield* kernel.set("x", 1)
+        yield* kernel.call("f", [1], { returns: Schema.Void })
+        yield* Stream.runDrain(kernel.iterate("rows", Schema.Int, { batchSize: 2 }))
+        yield* Stream.runDrain(kernel.feed("f", Stream.range(1, 5), { returns: Schema.Void, batchSize: 2 }))
+        yield* kernel.reset
+        yield* kernel.execute("sleep()")
+      }))
+      yield* TestClock.adjust("1 hour")
+      yield* Fiber.join(fiber)
+    }).pipe(Effect.provide(Testing.layer([
+      ...scripts,
+      { match: "x" },
+      { match: "f" },
+      { match: "rows", value: [1, 2, 3, 4, 5] },
+    ]))))
+
+  it.effect("tests a pipeline as the README shows", () =>
+    Effect.gen(function* () {
+      const pipeline = Effect.gen(function* () {
+        const kernel = yield* KernelClient.KernelClient
+        yield* kernel.set("path", "prices.csv")
+        yield* kernel.execute("df = load(path)", { timeout: "1 minute" }).pipe(
+          Effect.tapError(() => kernel.reset),
+          Effect.retry({ times: 1 }),
+        )
+        return yield* kernel.evaluate("df.price.mean()", Schema.Finite)
+      })
+      const fiber = yield* Effect.forkChild(pipeline)
+      yield* TestClock.adjust("5 seconds")
+      assert.strictEqual(yield* Fiber.join(fiber), 1.5)
+      assert.deepStrictEqual(yield* Testing.executed, [
+        "path",
+        "df = load(path)",
+        "df = load(path)",
+        "df.price.mean()",
+      ])
+    }).pipe(Effect.provide(Testing.layer([
+      { match: "path" },
+      { match: /load/, times: 1, error: new Execution.KernelDied({ kernelId: undefined }) },
+      { match: /load/, chunks: ["loading\n"], delay: "5 seconds" },
+      { match: "df.price.mean()", value: 1.5 },
+    ]))))
 })

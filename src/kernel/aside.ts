@@ -3,12 +3,17 @@
  *
  * @module
  */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 import { ConnectionLost, KernelError } from "../execution.ts"
@@ -39,11 +44,41 @@ const grace: Duration.Input = "500 millis"
 /** How long a kernel may take to say whether it has subshells. */
 const opening: Duration.Input = "3 seconds"
 
-/** One question at a time: a kernel answers them one after the other, and the wait for others is not its delay. */
-const turns = new WeakMap<Connection, Semaphore.Semaphore>()
+/** When it is asked once more: what was asked may have been lost in a cut. */
+const givingUp: Duration.Input = "10 seconds"
 
-/** The subshells of kernels; `undefined` for those that have none. */
-const subshells = new WeakMap<Connection, Effect.Effect<string | undefined, KernelError>>()
+/** How long the main shell may go on with a question that nobody waits for any more. */
+const patience: Duration.Input = "250 millis"
+
+/** How long a kernel may take to let go of a question after an interrupt. */
+const release: Duration.Input = "2 seconds"
+
+/** How many questions that nobody waits for any more may hold up a subshell each: threads of Python cannot be ended. */
+const mostHung = 8
+
+/** What a kernel answers questions with. */
+interface Desk {
+  /** One question at a time: a kernel answers them one after the other, and the wait for others is not its delay. */
+  readonly turn: Semaphore.Semaphore
+  /** The id of the subshell; `undefined` for a kernel that has none. */
+  subshell: Deferred.Deferred<string | undefined, KernelError> | undefined
+  /** It was waited for in vain. */
+  isLate: boolean
+  hung: number
+}
+
+const desks = new WeakMap<Connection, Desk>()
+
+const deskOf = (connection: Connection): Desk => {
+  const known = desks.get(connection)
+  if (known !== undefined) return known
+  const desk = { turn: Semaphore.makeUnsafe(1), subshell: undefined, isLate: false, hung: 0 }
+  desks.set(connection, desk)
+  return desk
+}
+
+/** A question under way. */
+type Asked = Fiber.Fiber<JsonObject, KernelError | string>
 
 /** A new id. */
 export const newId = (): string => SecureRandom.uuidV4Unsafe()
@@ -56,45 +91,116 @@ export const ask = (
 ): Effect.Effect<Answer, KernelBusy | IntrospectionFailed | KernelError> =>
   Effect.gen(function* () {
     const connection = yield* session.connection
+    const desk = deskOf(connection)
     const failed = (detail: string) =>
       new IntrospectionFailed({ kernelId: connection.id, request: question.type, detail })
     const bounded = Effect.timeoutOrElse({
       duration: timeout,
       orElse: () => failed(`No answer came within ${Duration.format(Duration.fromInputUnsafe(timeout))}`),
     })
-    const send = (way: Way) =>
-      Effect.map(converse(connection, question, way), (content) => ({ connection, content }))
+    const answer = (asking: Effect.Effect<JsonObject, KernelError | string>) =>
+      asking.pipe(
+        Effect.map((content): Answer => ({ connection, content })),
+        Effect.mapError((error) => typeof error === "string" ? failed(error) : error),
+        bounded,
+      )
     if (question.isForControl === true) {
-      return yield* send({ channel: "control" }).pipe(Effect.catch(refine(failed)), bounded)
+      return yield* answer(converse(connection, question, { channel: "control" }))
     }
-    return yield* inTurn(
-      connection,
-      Effect.gen(function* () {
-        const subshell = yield* bounded(subshellOf(connection))
-        if (subshell === undefined) {
-          const answer = yield* session.ifIdle(
-            send({ channel: "shell" }).pipe(Effect.catch(refine(failed)), bounded),
-          )
-          return yield* Option.isNone(answer)
-            ? new KernelBusy({ kernelId: connection.id })
-            : Effect.succeed(answer.value)
+    /** Asks in a fiber of its own: the kernel does not stop when nobody waits any more, or when it failed. */
+    const send = (way: Way, onLeft: (asked: Asked) => Effect.Effect<void>) =>
+      Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
+        const conversation = Effect.interruptible(converse(connection, question, way))
+        const asked = yield* Effect.forkDetach(conversation, { startImmediately: true })
+        return yield* restore(answer(Fiber.join(asked))).pipe(Effect.onError(() => onLeft(asked)))
+      }))
+
+    return yield* Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
+      yield* restore(Semaphore.take(desk.turn, 1))
+      let left: { readonly asked: Asked; readonly deadline: number } | undefined
+      const inTurn = Effect.gen(function* () {
+        if (desk.hung >= mostHung) return yield* failed(`It still has ${desk.hung} questions to answer`)
+        const subshell = yield* bounded(subshellOf(connection, desk))
+        if (subshell !== undefined) {
+          const deadline = (yield* Clock.currentTimeMillis) + Duration.toMillis(timeout)
+          const onLeft = (asked: Asked) =>
+            Effect.sync(() => {
+              left = { asked, deadline }
+            })
+          return yield* send({ channel: "shell", subshell }, onLeft)
         }
-        return yield* send({ channel: "shell", subshell }).pipe(
-          Effect.catch(refine(failed)),
-          bounded,
-          // Whatever it does, it may do for ever: the next question gets another one.
-          Effect.tapErrorTag("IntrospectionFailed", () => Effect.sync(() => subshells.delete(connection))),
+        const answered = yield* session.ifIdle(
+          send({ channel: "shell" }, (asked) => letGo(connection, asked)),
         )
-      }),
-    )
+        return yield* Option.isNone(answered)
+          ? new KernelBusy({ kernelId: connection.id })
+          : Effect.succeed(answered.value)
+      })
+      return yield* restore(inTurn).pipe(
+        Effect.onExit((exit) => {
+          const handOver = Semaphore.release(desk.turn, 1)
+          return left === undefined || connection.ended() !== undefined
+            ? handOver
+            : Effect.forkDetach(leave(connection, { desk, ...left, handOver, hasFailed: hasFailed(exit) }))
+        }),
+      )
+    }))
   })
 
-/** Does something after all that was asked of the kernel before. */
-const inTurn = <A, E>(connection: Connection, effect: Effect.Effect<A, E>): Effect.Effect<A, E> => {
-  const turn = turns.get(connection) ?? Semaphore.makeUnsafe(1)
-  turns.set(connection, turn)
-  return Semaphore.withPermits(turn, 1)(effect)
-}
+/** Whether there is no use in waiting any longer. */
+const hasFailed = (exit: Exit.Exit<unknown, unknown>): boolean =>
+  Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
+
+/** Whether the question is over within the time. */
+const isOverWithin = (asked: Asked, bound: Duration.Input): Effect.Effect<boolean> =>
+  Effect.map(Effect.timeoutOption(Fiber.await(asked), bound), Option.isSome)
+
+/**
+ * A question that nobody waits for any more keeps its turn until it is over, at most for the time that it had: IPython
+ * confuses what two threads complete. What takes longer may take for ever: the next question gets another subshell.
+ */
+const leave = Effect.fnUntraced(function* (
+  connection: Connection,
+  { asked, deadline, desk, handOver, hasFailed }: {
+    readonly asked: Asked
+    readonly deadline: number
+    readonly desk: Desk
+    readonly handOver: Effect.Effect<unknown>
+    readonly hasFailed: boolean
+  },
+) {
+  const rest = Duration.millis(Math.max(0, deadline - (yield* Clock.currentTimeMillis)))
+  if (!hasFailed && (yield* isOverWithin(asked, rest))) {
+    yield* handOver
+    return
+  }
+  const { subshell } = desk
+  desk.subshell = undefined
+  desk.hung++
+  yield* handOver
+  const id = subshell === undefined ? undefined : yield* Deferred.await(subshell)
+  yield* Effect.raceFirst(Fiber.await(asked), untilFree(connection, id))
+  yield* Fiber.interrupt(asked)
+  desk.hung--
+  if (id !== undefined && connection.ended() === undefined) yield* close(connection, id)
+})
+
+/** What a subshell has not answered before the next question, it never will; both may be lost in a cut. */
+const untilFree = (connection: Connection, subshell: string | undefined): Effect.Effect<unknown> =>
+  subshell === undefined
+    ? Effect.never
+    : converse(connection, about("kernel_info"), { channel: "shell", subshell }).pipe(
+      Effect.timeout("2 seconds"),
+      Effect.retry(Schedule.exponential("1 second")),
+      Effect.catch(() => Effect.never),
+    )
+
+/** Frees the main shell of a question that nobody waits for any more: executions would wait for it. */
+const letGo = Effect.fnUntraced(function* (connection: Connection, asked: Asked) {
+  if (connection.ended() !== undefined || (yield* isOverWithin(asked, patience))) return
+  yield* Effect.ignore(Effect.timeoutOption(connection.interrupt, release))
+  if (!(yield* isOverWithin(asked, release))) yield* Fiber.interrupt(asked)
+})
 
 /** Which way a request goes. */
 interface Way {
@@ -102,27 +208,31 @@ interface Way {
   readonly subshell?: string
 }
 
-const refine =
-  (failed: (detail: string) => IntrospectionFailed) =>
-  (error: KernelError | string): Effect.Effect<never, IntrospectionFailed | KernelError> =>
-    Effect.fail(typeof error === "string" ? failed(error) : error)
-
 /** The subshell of a kernel, which is made when it is needed first and ends with the kernel. */
-const subshellOf = (connection: Connection): Effect.Effect<string | undefined, KernelError> =>
+const subshellOf = (connection: Connection, desk: Desk): Effect.Effect<string | undefined, KernelError> =>
   Effect.suspend(() => {
-    const known = subshells.get(connection)
-    if (known !== undefined) return known
+    if (desk.subshell !== undefined) {
+      // One that takes long may come all the same.
+      return desk.isLate && !Deferred.isDoneUnsafe(desk.subshell) ? none : Deferred.await(desk.subshell)
+    }
     const made = Deferred.makeUnsafe<string | undefined, KernelError>()
-    const waiting = Deferred.await(made)
-    subshells.set(connection, waiting)
-    // Who waits first may not wait for long, and others wait, too.
+    desk.subshell = made
+    desk.isLate = false
+    const waiting = Effect.timeoutOrElse(Deferred.await(made), {
+      duration: opening,
+      orElse: () => {
+        desk.isLate = true
+        return none
+      },
+    })
+    // Who asks first may not wait for long, and others wait, too.
     return open(connection).pipe(
-      Effect.onExit((exit) =>
-        Effect.suspend(() => {
-          if (exit._tag === "Failure" && subshells.get(connection) === waiting) subshells.delete(connection)
-          return Deferred.done(made, exit)
-        })
-      ),
+      Effect.timeoutOption(givingUp),
+      Effect.onExit((exit) => {
+        const isKnown = Exit.isSuccess(exit) && Option.isSome(exit.value)
+        if (!isKnown && desk.subshell === made) desk.subshell = undefined
+        return Deferred.done(made, Exit.map(exit, Option.getOrUndefined))
+      }),
       Effect.forkDetach,
       Effect.andThen(waiting),
     )
@@ -134,36 +244,38 @@ const Created = Schema.Struct({ subshell_id: Schema.String })
 /** No subshell. */
 const none = Effect.as(Effect.void, undefined)
 
+/** A question about the kernel itself. */
+const about = (name: string, content: JsonObject = {}): Question => ({
+  type: `${name}_request`,
+  content,
+  answers: ({ content, header }) => header.msg_type === `${name}_reply` ? content : undefined,
+})
+
 const open = Effect.fnUntraced(
   function* (connection: Connection) {
-    const control = { channel: "control" } as const
-    const reply = (name: string) => ({ content, header }: Message) =>
-      header.msg_type === `${name}_reply` ? content : undefined
-    const info = yield* converse(connection, {
-      type: "kernel_info_request",
-      content: {},
-      answers: reply("kernel_info"),
-    }, control)
+    const info = yield* converse(connection, about("kernel_info"), { channel: "control" })
     const { supported_features: features = [] } = yield* Effect.mapError(
       Schema.decodeEffect(Features)(info),
       (error) => error.message,
     )
     if (!features.includes("kernel subshells")) return undefined
-    const created = yield* converse(connection, {
-      type: "create_subshell_request",
-      content: {},
-      answers: reply("create_subshell"),
-    }, control)
+    const created = yield* converse(connection, about("create_subshell"), { channel: "control" })
     const subshell = yield* Effect.mapError(
       Schema.decodeUnknownEffect(Created)(created),
       (error) => error.message,
     )
     return subshell.subshell_id
   },
-  Effect.timeoutOrElse({ duration: opening, orElse: () => none }),
   // Who does not understand the question has no subshells.
   Effect.catchIf(Predicate.isString, () => none),
 )
+
+/** Ends a subshell that has nothing to do: ipykernel waits for its end, and answers nothing meanwhile. */
+const close = (connection: Connection, subshell: string): Effect.Effect<void> =>
+  converse(connection, about("delete_subshell", { subshell_id: subshell }), { channel: "control" }).pipe(
+    Effect.timeoutOption(opening),
+    Effect.ignore,
+  )
 
 /** Sends a request and waits for its answer, however long; fails with what there was instead. */
 const converse = (
@@ -179,13 +291,15 @@ const converse = (
     const runFork = Effect.runForkWith(yield* Effect.context<never>())
     const done = (effect: Effect.Effect<JsonObject, KernelError | string>): void =>
       void Deferred.doneUnsafe(answered, effect)
+    /** It has the turn of an execution: what comes in its name belongs to none. */
+    const isAlone = channel === "shell" && subshell === undefined
     yield* Effect.acquireRelease(
       Effect.sync(() => {
-        connection.setAside(id)
+        if (!isAlone) connection.setAside(id)
         channels.listen(id, {
           onMessage: (message, bytes) => {
             // ipykernel takes the latest request for the source of all that threads of the user print.
-            if (isOutput(message)) return connection.stray(message, bytes)
+            if (isOutput(message)) return isAlone ? undefined : connection.stray(message, bytes)
             const answer = answers(message)
             if (answer !== undefined) {
               return done(answer.status === "error" ? Effect.fail(complaint(answer)) : Effect.succeed(answer))

@@ -59,7 +59,11 @@ export interface Introspection {
   ): Effect.Effect<ReadonlyArray<HistoryEntry>, IntrospectionFailure>
   /** Who the kernel is. */
   readonly info: Effect.Effect<KernelInfo, IntrospectionFailure>
-  /** The variables of the code, in the order in which they were made; those that begin with `_` are private. */
+  /**
+   * The variables of the code, in the order in which they were made, and those made last if there are more than
+   * 10,000. Modules, what IPython puts there and names that begin with `_` are left out. Methods of the user's own
+   * classes, as `__repr__`, run in a thread beside, and what they print is nobody's output.
+   */
   readonly variables: Effect.Effect<ReadonlyArray<Variable>, IntrospectionFailure>
 }
 

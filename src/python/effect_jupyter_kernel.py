@@ -177,7 +177,9 @@ class PythonKernel(IPythonKernel):
             return super().set_parent(ident, parent, channel)
         Kernel.set_parent(self, ident, parent, channel)
         self._shell_context = context
-        self.shell.set_thread_parent(parent)
+        # What methods of the user print while they are looked at belongs to nobody.
+        is_look = parent["header"]["msg_type"] in ("complete_request", "inspect_request")
+        self.shell.set_thread_parent({**parent, "header": {}} if is_look else parent)
 
 
 def uses(function, *names):

@@ -29,11 +29,14 @@ os.environ["TERM"] = "dumb"
 asyncio.get_event_loop().add_signal_handler(signal.SIGURG, lambda: None)
 
 
+_variables = {}
+
+
 def _tell_variables(comm, message):
     """Runs beside the code of the user, which executions of ours would not: they have hooks."""
-    namespace = {}
-    exec(message["content"]["data"]["source"], namespace)
-    comm.send(namespace["look"](_shell.user_ns, _shell.user_ns_hidden))
+    if "look" not in _variables:
+        exec(message["content"]["data"]["source"], _variables)
+    comm.send(_variables["look"](_shell))
     comm.close()
 
 

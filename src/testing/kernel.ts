@@ -7,11 +7,14 @@ import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
 import * as SecureRandom from "effect/crypto/SecureRandom"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
+import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import {
@@ -20,6 +23,7 @@ import {
   type ExecutionFailure,
   type ExecutionResult,
   ExecutionTimeout,
+  InputRequested,
   KernelError,
   type KernelErrorReason,
 } from "../execution.ts"
@@ -30,7 +34,8 @@ import type { ExecuteOptions, Kernel } from "../kernel/kernel.ts"
 import * as Reducer from "../kernel/reducer.ts"
 import type { Run } from "../kernel/run.ts"
 import type { Platform } from "../platform.ts"
-import type { Members, Output, Raised, Script } from "./script.ts"
+import * as Scripts from "./script.ts"
+import type { Members, Raised, Script } from "./script.ts"
 import * as Values from "./values.ts"
 
 /** What the kernel needs besides its scripts. */
@@ -44,29 +49,70 @@ export interface KernelParts {
 /** How an execution ends. */
 type End = { readonly _tag: "Done" } | { readonly _tag: "Timeout" } | KernelErrorReason | Raised
 
-/** Makes a kernel that does what the scripts say. */
+/** Whether a kernel runs nothing more until it is reset. */
+const isLasting = Predicate.or(
+  Predicate.or(Predicate.isTagged("KernelDied"), Predicate.isTagged("KernelNotFound")),
+  Predicate.or(Predicate.isTagged("ConnectionLost"), Predicate.isTagged("KernelUnresponsive")),
+)
+
+/** Makes a kernel that does what the scripts say; it ends with the scope. */
 export const make: (
   scripts: ReadonlyArray<Script>,
   parts: KernelParts,
-) => Effect.Effect<{ readonly kernel: Kernel; readonly executed: Effect.Effect<ReadonlyArray<string>> }> =
-  Effect.fnUntraced(function* (scripts, { images = "bytes", imagesDir = "images", members = {}, platform }) {
+) => Effect.Effect<
+  { readonly kernel: Kernel; readonly executed: Effect.Effect<ReadonlyArray<string>> },
+  never,
+  Scope.Scope
+> = Effect.fnUntraced(
+  function* (scripts, { images = "bytes", imagesDir = "images", members = {}, platform }) {
     const turn = yield* Semaphore.make(1)
     const executed = yield* Ref.make<ReadonlyArray<string>>([])
-    const uses = new Map<Script, number>()
+    const take = Scripts.taker(scripts)
     let generation = 0
     let id = SecureRandom.uuidV4Unsafe()
     let executionCount = 0
+    /** Why the kernel can do nothing any more, if so. */
+    let ended: KernelErrorReason | undefined
+    let isClosed = false
     /** Ends the execution that runs. */
-    let stop = (_end: End): Effect.Effect<void> => Effect.void
+    let stop: (end: End) => Effect.Effect<void> = nothing
 
-    const find = (code: string): Script | undefined => {
-      const script = scripts.find((script) =>
-        matches(script, code) && (uses.get(script) ?? 0) < (script.times ?? Infinity)
-      )
-      if (script !== undefined) uses.set(script, (uses.get(script) ?? 0) + 1)
-      return script
-    }
     const aborted = (detail: string) => new ExecutionAborted({ kernelId: id, detail })
+    const alive = Effect.suspend((): Effect.Effect<void, KernelError> => {
+      const reason = isClosed ? aborted("The client is closed") : ended
+      return reason === undefined ? Effect.void : Effect.fail(new KernelError({ reason }))
+    })
+    yield* Effect.addFinalizer(() =>
+      Effect.suspend(() => {
+        isClosed = true
+        return stop(aborted("The client is closed"))
+      })
+    )
+
+    /** Does what the script says, and tells how it ended. */
+    const play = Effect.fnUntraced(function* (
+      script: Script,
+      put: (output: Reducer.Output) => Effect.Effect<unknown>,
+      { count, onInput }: { readonly count: number; readonly onInput: ExecuteOptions["onInput"] },
+    ) {
+      const { chunks = [], delay = 0, error, interval = 0, result } = script
+      for (const chunk of chunks) {
+        yield* pause(interval)
+        const output = Scripts.toOutput(chunk)
+        if (output._tag !== "Input") {
+          yield* put(output)
+          continue
+        }
+        const { password, prompt } = output
+        const answer = yield* Effect.exit(
+          Effect.suspend(() => onInput?.({ prompt, password }) ?? Effect.die("Nobody answers")),
+        )
+        if (answer._tag === "Failure") return new InputRequested({ kernelId: id, prompt })
+      }
+      yield* pause(delay)
+      if (result !== undefined) yield* put(Scripts.valueOf(result, count))
+      return error ?? { _tag: "Done" as const }
+    })
 
     const begin = Effect.fnUntraced(function* (
       code: string,
@@ -74,24 +120,50 @@ export const make: (
       onScript: (script: Script) => void,
     ) {
       const asked = generation
-      yield* Effect.acquireRelease(Semaphore.take(turn, 1), () => Semaphore.release(turn, 1), {
-        interruptible: true,
+      let isMine = true
+      const handOver = Effect.suspend(() => {
+        if (!isMine) return Effect.void
+        isMine = false
+        return Effect.asVoid(Semaphore.release(turn, 1))
       })
+      yield* Effect.acquireRelease(Semaphore.take(turn, 1), () => handOver, { interruptible: true })
       if (asked !== generation) {
         return yield* new KernelError({ reason: aborted("The kernel was reset before the code began") })
       }
+      yield* alive
       yield* Ref.update(executed, Arr.append(code))
       const count = ++executionCount
       const delivery = Delivery.make({ images, imagesDir, ...options })
-      const ended = yield* Deferred.make<End>()
-      stop = (end) => Effect.asVoid(Deferred.succeed(ended, end))
-      yield* Effect.addFinalizer(() =>
-        Effect.sync(() => {
-          stop = () => Effect.void
+      const outputs = yield* Queue.unbounded<Reducer.Output, End>()
+      let isOver = false
+      const finish = (end: End) =>
+        Effect.suspend(() => {
+          if (isOver) return Effect.void
+          isOver = true
+          stop = nothing
+          if (isLasting(end)) ended = end
+          return Effect.andThen(handOver, Queue.fail(outputs, end))
         })
+      yield* Effect.addFinalizer(() => finish({ _tag: "Done" }))
+      const found = take(code)
+      if (found._tag === "Script") onScript(found.script)
+      const put = (output: Reducer.Output) => Queue.offer(outputs, output)
+      // At once, so that a test clock finds who sleeps; and as in other kernels, whether or not somebody reads.
+      const playing = yield* Effect.flatMap(
+        found._tag === "Script"
+          ? play(found.script, put, { count, onInput: options.onInput })
+          : Effect.succeed<End>(aborted(found.detail)),
+        finish,
+      ).pipe(
+        Effect.onError((cause) => Queue.failCause(outputs, cause)),
+        Effect.forkScoped({ startImmediately: true }),
       )
-      if (options.timeout !== undefined) {
-        yield* Effect.forkScoped(Effect.delay(stop({ _tag: "Timeout" }), options.timeout))
+      const stopWith = (end: End) => Effect.andThen(finish(end), Fiber.interrupt(playing))
+      // It may be over already.
+      stop = isOver ? nothing : stopWith
+      if (options.timeout !== undefined && !isOver) {
+        const timeout = Effect.delay(stopWith({ _tag: "Timeout" }), options.timeout)
+        yield* Effect.forkScoped(timeout, { startImmediately: true })
       }
 
       const conclude = (end: End): Effect.Effect<ExecutionResult, ExecutionFailure> => {
@@ -103,46 +175,35 @@ export const make: (
         const timeout = Duration.fromInputUnsafe(options.timeout ?? Duration.infinity)
         return new ExecutionTimeout({ timeout, partial })
       }
-      const script = find(code)
-      if (script !== undefined) onScript(script)
-      const unmatched = aborted(`No script of the test matches the code "${code}"`)
-      const { chunks = [], delay = 0, error, interval = 0, result } = script ?? {}
-      const last: End = script === undefined ? unmatched : error ?? { _tag: "Done" }
-      const steps: Array<{ readonly wait: Duration.Input; readonly output?: Reducer.Output }> = chunks.map((
-        chunk,
-      ) => ({
-        wait: interval,
-        output: toOutput(chunk),
-      }))
-      if (result === undefined) steps.push({ wait: delay })
-      else steps.push({ wait: delay, output: valueOf(result, count) }, { wait: 0 })
-      let index = 0
-      const pull: Run["pull"] = Effect.suspend(() => {
-        const step = steps[index++]
-        if (step === undefined) return Cause.done()
-        return Effect.raceFirst(
-          Effect.map(Deferred.await(ended), (end) => ({ _tag: "End" as const, end })),
-          Effect.as(step.wait === 0 ? Effect.void : Effect.sleep(step.wait), step.output),
-        ).pipe(
-          Effect.flatMap((next): Run["pull"] => {
-            if (next !== undefined && next._tag !== "End") return delivery.deliver([next])
-            index = steps.length
-            return Effect.map(conclude(next?.end ?? last), (result) => Arr.of(result))
-          }),
-        )
-      })
+      let isConcluded = false
+      const pull: Run["pull"] = Queue.takeAll(outputs).pipe(
+        Effect.matchEffect({
+          onSuccess: delivery.deliver,
+          onFailure: (end): Run["pull"] => {
+            if (isConcluded) return Cause.done()
+            isConcluded = true
+            return Effect.map(conclude(end), (result) => Arr.of(result))
+          },
+        }),
+      )
       return Stream.fromPull(Effect.succeed(pull))
     })
 
     const run = (code: string, options: ExecuteOptions, onScript: (script: Script) => void) =>
       Stream.unwrap(begin(code, options, onScript)).pipe(Stream.provideContext(platform))
-    const stream: Kernel["stream"] = (code, options = {}) => run(code, options, () => {})
     const unscripted = (request: string) =>
-      Effect.suspend(() =>
-        new IntrospectionFailed({ kernelId: id, request, detail: `The test gives no "members.${request}"` })
+      Effect.andThen(
+        alive,
+        Effect.suspend(() =>
+          new IntrospectionFailed({ kernelId: id, request, detail: `The test gives no "members.${request}"` })
+        ),
       )
     const kernel: Kernel = {
-      ...Values.make((code, { onScript, ...options }) => run(code, options, onScript)),
+      ...Values.make({
+        execute: (code, { onScript, ...options }) => run(code, options, onScript),
+        id: () => id,
+        alive,
+      }),
       complete: () => unscripted("complete"),
       inspect: () => unscripted("inspect"),
       isComplete: () => unscripted("isComplete"),
@@ -154,58 +215,31 @@ export const make: (
       get id() {
         return id
       },
-      stream,
-      execute: (code, options) =>
-        Effect.flatMap(
-          Stream.runLast(stream(code, options)),
-          (last) =>
-            Option.isSome(last) && last.value._tag === "ExecutionResult"
-              ? Effect.succeed(last.value)
-              : Effect.die("A script ended without a result"),
-        ),
-      interrupt: Effect.suspend(() => stop({ ename: "KeyboardInterrupt" })),
-      reset: Effect.suspend(() => {
-        const end = stop(aborted("The kernel was reset"))
-        generation++
-        executionCount = 0
-        id = SecureRandom.uuidV4Unsafe()
-        return end
+      stream: (code, options = {}) => Stream.withSpan(run(code, options, () => {}), "Kernel.stream"),
+      execute: Effect.fn("Kernel.execute")(function* (code: string, options: ExecuteOptions = {}) {
+        const last = yield* Stream.runLast(run(code, options, () => {}))
+        return Option.isSome(last) && last.value._tag === "ExecutionResult"
+          ? last.value
+          : yield* Effect.die("A script ended without a result")
       }),
+      interrupt: Effect.suspend(() => Effect.andThen(alive, stop({ ename: "KeyboardInterrupt" }))).pipe(
+        Effect.withSpan("Kernel.interrupt"),
+      ),
+      reset: Effect.gen(function* () {
+        generation++
+        yield* stop(aborted("The kernel was reset"))
+        yield* Semaphore.takeScoped(turn, 1)
+        if (isClosed) return yield* new KernelError({ reason: aborted("The client is closed") })
+        executionCount = 0
+        ended = undefined
+        id = SecureRandom.uuidV4Unsafe()
+      }).pipe(Effect.scoped, Effect.withSpan("Kernel.reset")),
     }
     return { kernel, executed: Ref.get(executed) }
-  })
+  },
+)
 
-function matches({ match }: Script, code: string): boolean {
-  if (typeof match === "string") return match.trim() === code.trim()
-  // An expression with the flag "g" would remember where it was.
-  return typeof match === "function"
-    ? match(code)
-    : new RegExp(match, match.flags.replace(/[gy]/g, "")).test(code)
-}
+const nothing = (): Effect.Effect<void> => Effect.void
 
-function toOutput(output: Output): Reducer.Output {
-  if (typeof output === "string") return { _tag: "Text", name: "stdout", text: output }
-  if ("update" in output) return { ...output.update, _tag: "Display", update: true }
-  switch (output._tag) {
-    case "TextChunk":
-      return { _tag: "Text", name: output.name, text: output.text }
-    case "ClearOutput":
-      return { _tag: "Clear", wait: output.wait }
-    case "DisplayChunk":
-      return { ...output, _tag: "Display", update: false }
-  }
-}
-
-function valueOf(
-  value: string | { readonly [mimeType: string]: unknown },
-  executionCount: number,
-): Reducer.Output {
-  return {
-    _tag: "Display",
-    update: false,
-    data: typeof value === "string" ? { "text/plain": value } : value,
-    metadata: {},
-    displayId: undefined,
-    executionCount,
-  }
-}
+const pause = (duration: Duration.Input): Effect.Effect<void> =>
+  duration === 0 ? Effect.void : Effect.sleep(duration)

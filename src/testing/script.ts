@@ -6,9 +6,17 @@
 import type * as Duration from "effect/Duration"
 import type { Kernel } from "../kernel/kernel.ts"
 import type { Chunk, DisplayChunk, KernelErrorReason } from "../execution.ts"
+import type * as Reducer from "../kernel/reducer.ts"
 
-/** What code puts out: a text is written to stdout, an update changes what is displayed under its id. */
-export type Output = string | Chunk | { readonly update: DisplayChunk }
+/**
+ * What code puts out: a text is written to stdout, an update changes what is displayed under its id, a prompt asks
+ * `onInput` and waits for the answer.
+ */
+export type Output =
+  | string
+  | Chunk
+  | { readonly update: DisplayChunk }
+  | { readonly prompt: string; readonly password?: boolean }
 
 /** An exception of Python. */
 export interface Raised {
@@ -29,10 +37,14 @@ export interface Script {
   readonly result?: string | { readonly [mimeType: string]: unknown }
   /**
    * What `evaluate`, `call`, `iterate` and `feed` get for this code, the name or the callable: as the schema decodes it
-   * or before; for `iterate` an iterable. A function makes it of the arguments, the last of which are those by name.
+   * or before, `None` by default; for `iterate` an iterable, which may be asynchronous. A function makes it of the
+   * arguments, the last of which are those by name; it may be a generator.
    */
   readonly value?: unknown
-  /** How the code fails: by what it raises, or by what becomes of the kernel. */
+  /**
+   * How the code fails: by what it raises, or by what becomes of the kernel. What ends the kernel, as `KernelDied`
+   * does, is what all executions fail with until `reset`.
+   */
   readonly error?: Raised | KernelErrorReason
   /** How long it takes after the last chunk. */
   readonly delay?: Duration.Input
@@ -42,3 +54,75 @@ export interface Script {
 
 /** What a kernel can beside executions. */
 export type Members = Partial<Omit<Kernel, "id" | "execute" | "stream" | "interrupt" | "reset">>
+
+/** What there is for code: a script, or a reason why not. */
+type Found =
+  | { readonly _tag: "Script"; readonly script: Script }
+  | { readonly _tag: "None"; readonly detail: string }
+
+/** Gives what finds the scripts for code, one after the other, and counts how often each was used. */
+export function taker(scripts: ReadonlyArray<Script>): (code: string) => Found {
+  const uses = new Map<Script, number>()
+  const isUsedUp = (script: Script) => (uses.get(script) ?? 0) >= (script.times ?? Infinity)
+  return (code) => {
+    const script = scripts.find((script) => !isUsedUp(script) && matches(script, code))
+    if (script !== undefined) {
+      uses.set(script, (uses.get(script) ?? 0) + 1)
+      return { _tag: "Script", script }
+    }
+    const patterns = scripts.map((script) => isUsedUp(script) ? `${show(script)} (used up)` : show(script))
+    const detail = `No script of the test matches the code "${code}"; there is ${
+      patterns.join(", ") || "none"
+    }`
+    return { _tag: "None", detail }
+  }
+}
+
+function show({ match }: Script): string {
+  return typeof match === "string" ? `"${match}"` : typeof match === "function" ? "a function" : String(match)
+}
+
+function matches({ match }: Script, code: string): boolean {
+  if (typeof match === "string") return match.trim() === code.trim()
+  // An expression with the flag "g" would remember where it was.
+  return typeof match === "function"
+    ? match(code)
+    : new RegExp(match, match.flags.replace(/[gy]/g, "")).test(code)
+}
+
+/** Code that asks for input. */
+interface Input {
+  readonly _tag: "Input"
+  readonly prompt: string
+  readonly password: boolean
+}
+
+/** An output as a kernel sends it. */
+export function toOutput(output: Output): Reducer.Output | Input {
+  if (typeof output === "string") return { _tag: "Text", name: "stdout", text: output }
+  if ("update" in output) return { ...output.update, _tag: "Display", update: true }
+  if ("prompt" in output) return { _tag: "Input", prompt: output.prompt, password: output.password ?? false }
+  switch (output._tag) {
+    case "TextChunk":
+      return { _tag: "Text", name: output.name, text: output.text }
+    case "ClearOutput":
+      return { _tag: "Clear", wait: output.wait }
+    case "DisplayChunk":
+      return { ...output, _tag: "Display", update: false }
+  }
+}
+
+/** The value of the last expression as a kernel sends it. */
+export function valueOf(
+  value: string | { readonly [mimeType: string]: unknown },
+  executionCount: number,
+): Reducer.Output {
+  return {
+    _tag: "Display",
+    update: false,
+    data: typeof value === "string" ? { "text/plain": value } : value,
+    metadata: {},
+    displayId: undefined,
+    executionCount,
+  }
+}

@@ -1,0 +1,167 @@
+/** Questions leave nothing behind in the client, whatever becomes of them; the kernel is a fake one. */
+import { assert, it } from "@effect/vitest"
+import { Duration, Effect, Exit, Fiber, Random, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import { Execution } from "../../src/mod.ts"
+import type * as Channel from "../../src/jupyter/channel.ts"
+import { type JsonObject, type Message, request } from "../../src/jupyter/message.ts"
+import * as Aside from "../../src/kernel/aside.ts"
+import type { Connection } from "../../src/kernel/connection.ts"
+import type { Session } from "../../src/kernel/session.ts"
+
+/** A kernel with subshells that answers some time later, and what is known of it. */
+const makeFake = (options: { readonly isSilent?: boolean; readonly hasSubshells?: boolean } = {}) => {
+  const listeners = new Map<string, Channel.Listener>()
+  const ends = new Set<(reason: Execution.KernelErrorReason) => void>()
+  const subshells = new Set<string>()
+  let ended: Execution.KernelErrorReason | undefined
+  let interrupts = 0
+
+  const answers = ({ content, header }: Message): JsonObject => {
+    switch (header.msg_type) {
+      case "kernel_info_request":
+        return { supported_features: options.hasSubshells === false ? [] : ["kernel subshells"] }
+      case "create_subshell_request": {
+        const id = Aside.newId()
+        subshells.add(id)
+        return { status: "ok", subshell_id: id }
+      }
+      case "delete_subshell_request":
+        subshells.delete(String(content.subshell_id))
+        return { status: "ok" }
+      default:
+        return { status: "ok" }
+    }
+  }
+  const send = Effect.fnUntraced(function* (message: Message) {
+    const isQuestion = message.header.msg_type === "complete_request"
+    if (isQuestion && options.isSilent === true) return
+    yield* Effect.sleep(isQuestion ? Duration.millis(yield* Random.nextBetween(1, 1000)) : "1 millis").pipe(
+      Effect.andThen(Effect.sync(() => {
+        const reply = request(message.header.msg_type.replace("request", "reply"), {
+          id: Aside.newId(),
+          session: "kernel",
+          content: answers(message),
+        })
+        listeners.get(message.header.msg_id)?.onMessage(reply, 1)
+      })),
+      Effect.forkDetach,
+    )
+  })
+  const connection: Connection = {
+    id: "fake",
+    session: "client",
+    channel: {
+      protocol: "v1",
+      send,
+      listen: (id, listener) => void listeners.set(id, listener),
+      forget: (id) => void listeners.delete(id),
+      hold: () => {},
+      release: () => {},
+      fence: Effect.void,
+      mark: () => {},
+      isComplete: () => true,
+      cutBy: () => undefined,
+      lost: Effect.never,
+    },
+    interrupt: Effect.sync(() => void interrupts++),
+    ended: () => ended,
+    end: (reason) => {
+      ended = reason
+      for (const end of [...ends]) end(reason)
+    },
+    onEnded: (listener) => {
+      if (ended === undefined) ends.add(listener)
+      else listener(ended)
+      return () => ends.delete(listener)
+    },
+    setAside: () => {},
+    stray: () => {},
+    claimStrays: () => {},
+  }
+  const session: Session = {
+    id: () => "fake",
+    stream: () => Stream.die("no"),
+    execute: () => Effect.die("no"),
+    connection: Effect.suspend(() =>
+      ended === undefined ? Effect.succeed(connection) : new Execution.KernelError({ reason: ended })
+    ),
+    ifIdle: Effect.asSome,
+    interrupt: Effect.void,
+    reset: Effect.void,
+  }
+  const ask = Aside.ask(session, {
+    type: "complete_request",
+    content: {},
+    answers: ({ content, header }) => header.msg_type === "complete_reply" ? content : undefined,
+  }, "5 seconds")
+  return {
+    ask,
+    connection,
+    left: () => [listeners.size, ends.size],
+    subshells: () => subshells.size,
+    interrupts: () => interrupts,
+  }
+}
+
+it.effect("interrupted at any moment", () =>
+  Effect.gen(function* () {
+    const fake = makeFake()
+    const fibers = yield* Effect.forEach(Array.from({ length: 500 }), () =>
+      Effect.gen(function* () {
+        const fiber = yield* Effect.forkChild(fake.ask, { startImmediately: true })
+        yield* Effect.sleep(Duration.millis(yield* Random.nextBetween(0, 200_000)))
+        yield* Fiber.interrupt(fiber)
+        return yield* Fiber.await(fiber)
+      }).pipe(Effect.forkChild({ startImmediately: true })))
+    yield* TestClock.adjust("10 minutes")
+    const exits = yield* Effect.forEach(fibers, (fiber) => Fiber.join(fiber))
+    assert.isTrue(exits.some(Exit.isSuccess))
+    assert.isTrue(exits.some(Exit.hasInterrupts))
+    assert.deepStrictEqual(fake.left(), [0, 0])
+    assert.strictEqual(fake.subshells(), 1)
+  }))
+
+it.effect("never answered, until the kernel ends", () =>
+  Effect.gen(function* () {
+    const fake = makeFake({ isSilent: true })
+    for (let i = 0; i < 12; i++) {
+      const fiber = yield* Effect.forkChild(Effect.flip(fake.ask), { startImmediately: true })
+      yield* TestClock.adjust("6 seconds")
+      assert.strictEqual((yield* Fiber.join(fiber))._tag, "IntrospectionFailed")
+    }
+    // The fake one answers what is asked after them, as a kernel does that never got them.
+    yield* TestClock.adjust("1 minute")
+    assert.deepStrictEqual(fake.left(), [0, 0])
+    assert.isAtMost(fake.subshells(), 1)
+
+    const fibers = yield* Effect.forEach(
+      Array.from({ length: 3 }),
+      () => Effect.forkChild(Effect.flip(fake.ask), { startImmediately: true }),
+    )
+    yield* TestClock.adjust("1 second")
+    fake.connection.end(new Execution.KernelDied({ kernelId: "fake" }))
+    for (const fiber of fibers) {
+      const error = yield* Fiber.join(fiber)
+      assert.instanceOf(error, Execution.KernelError)
+      assert.strictEqual(error.reason._tag, "KernelDied")
+    }
+    yield* TestClock.adjust("1 minute")
+    assert.deepStrictEqual(fake.left(), [0, 0])
+  }))
+
+it.effect("of the main shell are interrupted when nobody waits any more", () =>
+  Effect.gen(function* () {
+    const fake = makeFake({ isSilent: true, hasSubshells: false })
+    const late = yield* Effect.forkChild(Effect.flip(fake.ask), { startImmediately: true })
+    yield* TestClock.adjust("10 seconds")
+    assert.strictEqual((yield* Fiber.join(late))._tag, "IntrospectionFailed")
+    assert.strictEqual(fake.interrupts(), 1)
+    const fiber = yield* Effect.forkChild(fake.ask, { startImmediately: true })
+    yield* TestClock.adjust("1 second")
+    const interrupting = yield* Effect.forkChild(Fiber.interrupt(fiber), { startImmediately: true })
+    yield* TestClock.adjust("3 seconds")
+    yield* Fiber.join(interrupting)
+    assert.strictEqual(fake.interrupts(), 2)
+    assert.deepStrictEqual(fake.left(), [0, 0])
+  }))
