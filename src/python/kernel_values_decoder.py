@@ -1,6 +1,6 @@
 """Values of Python from JSON with tags and buffers, as the client sends them.
 
-Runs inside the kernel, as a module that no name of the user leads to; the counterpart of the codec's Encoder.
+Runs inside the kernel, as a module that no variable of the user leads to; the counterpart of the codec's Encoder.
 """
 
 import array
@@ -9,7 +9,8 @@ import decimal
 import json
 import sys
 
-from effect_jupyter_values_codec import Unsupported
+from effect_jupyter_values_codec import with_stack
+from effect_jupyter_values_errors import Unsupported
 
 
 def decode(text, buffers):
@@ -17,9 +18,23 @@ def decode(text, buffers):
 
     def revive(value):
         tag = value.get("$")
-        return value if tag is None else DECODERS[tag](value, buffers)
+        return value if tag is None else decoder_of(tag)(value, buffers)
 
-    return json.loads(bytes(text), object_hook=revive)
+    return with_stack(lambda: json.JSONDecoder(object_hook=revive).decode(str(text, "utf-8")))
+
+
+def decoder_of(tag):
+    if tag not in DECODERS:
+        raise ValueError(f"Its tag {tag!r} is unknown")
+    return DECODERS[tag]
+
+
+def bytes_of(value, buffers):
+    """A buffer that the JSON refers to."""
+    index = value["v"]
+    if index > len(buffers):
+        raise ValueError(f"It lacks the buffer {index}")
+    return buffers[index - 1]
 
 
 def moment_from(value, buffers):
@@ -36,7 +51,7 @@ def moment_from(value, buffers):
 
 def array_from(value, buffers):
     kind, size = value["dtype"][0], int(value["dtype"][1:])
-    data = buffers[value["v"] - 1]
+    data = bytes_of(value, buffers)
     numpy = sys.modules.get("numpy")
     if hasattr(numpy, "frombuffer"):
         # A copy: the message is not to be written to.
@@ -65,7 +80,7 @@ def distinct(value, kind, what):
 DECODERS = {
     "int": lambda value, buffers: int(value["v"], 16),
     "float": lambda value, buffers: float(value["v"]),
-    "bytes": lambda value, buffers: bytes(buffers[value["v"] - 1]),
+    "bytes": lambda value, buffers: bytes(bytes_of(value, buffers)),
     "array": array_from,
     "datetime": moment_from,
     "timedelta": lambda value, buffers: datetime.timedelta(microseconds=int(value["v"])),

@@ -8,14 +8,8 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { Chunk, ExecutionFailure, ExecutionResult } from "../execution.ts"
-import {
-  batchSizeOf,
-  type CallOptions,
-  type FeedOptions,
-  type IterateOptions,
-  type SetOptions,
-  type ValueOptions,
-} from "../values/options.ts"
+import { batched } from "../values/batches.ts"
+import type { CallOptions, FeedOptions, IterateOptions, SetOptions, ValueOptions } from "../values/options.ts"
 import type { TypedValues } from "../values/typed_values.ts"
 import type { Script } from "./script.ts"
 
@@ -80,10 +74,9 @@ export function make(execute: Execute): TypedValues {
     feed: <S extends Schema.Constraint, E, R, Element extends Schema.Constraint = Schema.Unknown>(
       callable: string,
       stream: Stream.Stream<Element["Type"], E, R>,
-      { batchSize, schema, ...options }: FeedOptions<S, Element>,
+      { batchBytes, batchSize, schema, ...options }: FeedOptions<S, Element>,
     ) =>
-      stream.pipe(
-        Stream.grouped(batchSizeOf(batchSize)),
+      batched(stream, { batchBytes, batchSize }).pipe(
         Stream.mapEffect((batch) =>
           schema === undefined ? call(callable, [batch], options) : Effect.flatMap(
             Schema.encodeUnknownEffect(Schema.Array(schema))(batch),

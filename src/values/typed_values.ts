@@ -86,13 +86,17 @@ export interface TypedValues {
   /**
    * The elements of an iterable, a generator or an asynchronous one, or the rows of a DataFrame. Python runs as far
    * as the consumer asks, which is a batch at a time, and other executions may come in between. A batch ends
-   * early after an element that took long, and that element at most is waited for. `timeout` is the bound of a batch.
+   * early, with the first element that comes 50 ms or more after it was asked for: an element that is there waits for
+   * one other at most. `timeout` is the bound of a batch.
    *
    * With `tables: "arrow"` a DataFrame comes as tables of `batchSize` rows each, a table of pyarrow by its record
-   * batches.
+   * batches; both with fewer rows where these are large.
    *
-   * When the consumer ends early the generator is closed: its `finally` blocks run. What came before a failure is
-   * emitted before it.
+   * At the end, and when the consumer ends early, what the expression has made is closed: a generator, whose `finally`
+   * blocks run, or an iterator with `close` or `aclose`, such as `open("lines.txt")`. What the expression only names or
+   * assigns is the user's and stays open, to go on with the element after the last batch: `rows`, `job.rows`,
+   * `rows[0]`, `(rows := lines())`. What a kernel is stuck in is closed when it comes back. What came before a failure
+   * is emitted before it.
    *
    * @example
    * ```ts
@@ -116,7 +120,8 @@ export interface TypedValues {
   ): Stream.Stream<S["Type"], ValueFailure | Schema.SchemaError, S["DecodingServices"]>
   /**
    * Feeds a stream to a function, which is called with a list of elements, batch by batch, as {@link call} does;
-   * emits what it returns. The stream is pulled when the function has returned.
+   * emits what it returns. The stream is pulled when the function has returned. A batch is bounded by its elements and
+   * by their bytes.
    *
    * @example
    * ```ts
