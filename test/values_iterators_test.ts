@@ -217,6 +217,26 @@ lines = (int(line) for line in file)
       assert.deepStrictEqual(yield* logOf(kernel), ["closed inner"])
     }))
 
+  it.effect("what makes an iterator keeps to timeouts as well", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      yield* kernel.execute(`
+class Endless:
+    def __iter__(self):
+        while True: pass
+class EndlessLater:
+    def __aiter__(self):
+        while True: pass
+`)
+      for (const expression of ["Endless()", "EndlessLater()"]) {
+        const error = yield* Effect.flip(
+          Stream.runDrain(kernel.iterate(expression, Schema.Int, { timeout: "300 millis" })),
+        )
+        assert.strictEqual(error._tag, "ExecutionTimeout", expression)
+        assert.deepStrictEqual(yield* logOf(kernel), [])
+      }
+    }))
+
   it.effect("what closing raises at the end comes after all elements", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
@@ -263,7 +283,7 @@ lines = (int(line) for line in file)
 import sys
 ours = sys.modules["effect_jupyter_values"]
 send, sizes, batches = ours.answer, [], []
-def answer(content, text="", buffers=()):
+def answer(content, text=b"", buffers=()):
     sizes.append(len(text) + sum(map(len, buffers)))
     return send(content, text, buffers)
 ours.answer = answer

@@ -150,7 +150,7 @@ wide = pd.DataFrame({"n": range(100), "s": ["x" * 1_000_000] * 100})
 table = pa.Table.from_pandas(wide)
 ours = sys.modules["effect_jupyter_values"]
 send, sizes = ours.answer, []
-def answer(content, text="", buffers=()):
+def answer(content, text=b"", buffers=()):
     sizes.append(len(text) + sum(map(len, buffers)))
     return send(content, text, buffers)
 ours.answer = answer

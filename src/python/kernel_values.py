@@ -10,7 +10,7 @@ import importlib
 import inspect
 import linecache
 
-from effect_jupyter_values_codec import Encoder, to_bytes
+from effect_jupyter_values_codec import Encoder
 from effect_jupyter_values_decoder import decode
 from effect_jupyter_values_errors import Unsupported, shown
 from effect_jupyter_values_iterators import interruptible, is_awaitable, rows_or_elements
@@ -53,7 +53,7 @@ def take_request():
     return decode(joined[0], joined[1:])
 
 
-def answer(content, text="", buffers=()):
+def answer(content, text=b"", buffers=()):
     total = len(text) + sum(map(len, buffers))
     if total > MAX_BYTES:
         raise ValueError(f"The value has {total} bytes, more than a message can carry; take it in parts by iterate")
@@ -64,7 +64,7 @@ def answer(content, text="", buffers=()):
         {"data": {MIME: content}, "metadata": {}, "transient": {}},
         parent=kernel.get_parent("shell"),
         ident=b"display_data",
-        buffers=[to_bytes(text), *buffers],
+        buffers=[text, *buffers],
     )
 
 

@@ -62,8 +62,8 @@ class Encoder:
         self.known = {}
 
     def text(self, value):
-        """The JSON text of a value; its binary parts are added to the buffers."""
-        text = with_stack(lambda: dumps(self.encode(value)))
+        """The JSON text of a value, as bytes; its binary parts are added to the buffers."""
+        text = to_bytes(with_stack(lambda: dumps(self.encode(value))))
         self.bytes += len(text)
         return text
 

@@ -11,6 +11,7 @@ import sys
 
 from effect_jupyter_values_codec import with_stack
 from effect_jupyter_values_errors import Unsupported
+from effect_jupyter_values_libraries import class_of
 
 
 def decode(text, buffers):
@@ -32,7 +33,7 @@ def decoder_of(tag):
 def bytes_of(value, buffers):
     """A buffer that the JSON refers to."""
     index = value["v"]
-    if index > len(buffers):
+    if not 0 < index <= len(buffers):
         raise ValueError(f"It lacks the buffer {index}")
     return buffers[index - 1]
 
@@ -52,8 +53,8 @@ def moment_from(value, buffers):
 def array_from(value, buffers):
     kind, size = value["dtype"][0], int(value["dtype"][1:])
     data = bytes_of(value, buffers)
-    numpy = sys.modules.get("numpy")
-    if hasattr(numpy, "frombuffer"):
+    if class_of("numpy", "ndarray"):
+        numpy = sys.modules["numpy"]
         # A copy: the message is not to be written to.
         return numpy.frombuffer(data, f"<{kind}{size}").reshape(value["shape"]).copy()
     if len(value["shape"]) != 1:

@@ -125,7 +125,10 @@ def chain_of(error):
 
 def by_itself(error):
     """The lines of an exception that knows how to show itself, as IPython lets it."""
-    return sent(error._render_traceback_()) if hasattr(type(error), "_render_traceback_") else None
+    if not hasattr(type(error), "_render_traceback_"):
+        return None
+    lines = error._render_traceback_()
+    return sent(lines) if type(lines) is list else None
 
 
 def lines_of(error, kind, shell):

@@ -6,7 +6,6 @@ Runs inside the kernel, as a module that no variable of the user leads to.
 import ast
 import inspect
 import signal
-import sys
 import threading
 import time
 import types
@@ -146,7 +145,7 @@ class Elements:
             raise
         finally:
             # Also before an error: the elements are there.
-            answer({"kind": "batch", "done": done}, f"[{','.join(elements)}]", encoder.buffers)
+            answer({"kind": "batch", "done": done}, b"[%b]" % b",".join(elements), encoder.buffers)
         return done
 
     async def next_later(self):

@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import type * as Pull from "effect/Pull"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
+import { Buffer } from "node:buffer"
 import { batchBytesOf, batchSizeOf } from "./options.ts"
 
 type Batches<A> = Arr.NonEmptyReadonlyArray<Arr.NonEmptyReadonlyArray<A>>
@@ -65,7 +66,7 @@ function weigh(value: unknown, limit: number): number {
   while (rest.length > 0 && bytes < limit) {
     const item = rest.pop()
     bytes += 8
-    if (typeof item === "string") bytes += item.length
+    if (typeof item === "string") bytes += Buffer.byteLength(item)
     if (typeof item !== "object" || item === null) continue
     if (ArrayBuffer.isView(item) || item instanceof ArrayBuffer) {
       bytes += item.byteLength

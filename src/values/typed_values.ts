@@ -11,7 +11,7 @@ import type { CallOptions, FeedOptions, IterateOptions, SetOptions, ValueOptions
 
 /**
  * Values go in and come out by schemas. All of it takes its turn among the executions of the kernel and ends as
- * these do: by timeouts, interrupts, resets and deaths. It leaves no names in the kernel, and counts as no cell.
+ * these do: by timeouts, interrupts, resets and deaths. It leaves no variables in the kernel, and counts as no cell.
  */
 export interface TypedValues {
   /**
