@@ -166,6 +166,31 @@ ours.keep = slowly
       assert.strictEqual(yield* kernel.evaluate("1", Schema.Int), 1)
     }))
 
+  it.effect("a timeout bounds the first use and the execution together", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      yield* kernel.execute(`
+import time, types
+Module = types.ModuleType
+class Slowly(Module):
+    def __init__(self, name):
+        time.sleep(0.25)
+        super().__init__(name)
+types.ModuleType = Slowly
+`)
+      // Six modules take 1.5 seconds.
+      const sleep = (seconds: number) =>
+        kernel.evaluate(`time.sleep(${seconds})`, Schema.Void, { timeout: "2500 millis" })
+      assert.strictEqual((yield* Effect.flip(sleep(1.9)))._tag, "ExecutionTimeout")
+      assert.strictEqual(yield* kernel.evaluate("1", Schema.Int), 1)
+      // The second use has nothing to load.
+      yield* sleep(1.9)
+      const other = yield* KernelClient.make()
+      yield* other.execute("import time, types\ntypes.ModuleType = lambda name: time.sleep(60)")
+      const error = yield* Effect.flip(other.evaluate("1", Schema.Int, { timeout: "500 millis" }))
+      assert.strictEqual(error._tag, "ExecutionTimeout")
+    }))
+
   it.effect("what only looks like a colon or a dot is none", () =>
     Effect.gen(function* () {
       const kernel = yield* ready

@@ -2,7 +2,7 @@
 /** Values of pandas, pydantic and Arrow, in an environment that has them. */
 import { assert, layer } from "@effect/vitest"
 import { DateTime, Effect, Schema, Stream } from "effect"
-import { KernelClient } from "../src/mod.ts"
+import { KernelClient, Values } from "../src/mod.ts"
 import { kernelLayer, slow } from "./support/kernel.ts"
 import { utc } from "./support/values.ts"
 
@@ -136,6 +136,93 @@ layer(kernelLayer({ python: { packages } }), slow)("tables", (it) => {
       )
       assert.deepStrictEqual(emitted, [1, 2])
       assert.deepInclude({ ...error }, { _tag: "UnsupportedValue", path: "$[2].n" })
+    }))
+
+  it.effect(
+    "rows of a megabyte go into messages of a few, as a DataFrame and by Arrow",
+    () =>
+      Effect.gen(function* () {
+        const kernel = yield* prepared
+        yield* kernel.execute(`
+import sys
+import pyarrow as pa
+wide = pd.DataFrame({"n": range(100), "s": ["x" * 1_000_000] * 100})
+table = pa.Table.from_pandas(wide)
+ours = sys.modules["effect_jupyter_values"]
+send, sizes = ours.answer, []
+def answer(content, text=b"", buffers=()):
+    sizes.append(len(text) + sum(map(len, buffers)))
+    return send(content, text, buffers)
+ours.answer = answer
+`)
+        const Wide = Schema.Struct({ n: Schema.Int, s: Schema.String })
+        const numbers = yield* kernel.iterate("wide", Wide).pipe(Stream.map(({ n }) => n), Stream.runCollect)
+        assert.deepStrictEqual(numbers, Array.from({ length: 100 }, (_, n) => n))
+        for (const expression of ["wide", "table"]) {
+          const parts = yield* Stream.runCollect(
+            kernel.iterate(expression, Schema.Uint8Array, { tables: "arrow" }),
+          )
+          yield* kernel.execute("ours.answer = send")
+          yield* kernel.set("parts", parts)
+          assert.isTrue(
+            yield* kernel.evaluate(
+              "pa.concat_tables([pa.ipc.open_stream(part).read_all() for part in parts]).equals(table)",
+              Schema.Boolean,
+            ),
+          )
+          yield* kernel.execute("ours.answer = answer")
+        }
+        yield* kernel.execute("ours.answer = send")
+        assert.isAtMost(Math.max(...yield* kernel.evaluate("sizes", Schema.Array(Schema.Int))), 8_500_000)
+        yield* kernel.execute("del wide, table, parts")
+      }),
+    180_000,
+  )
+
+  it.effect("arrays and columns of all kinds keep what they say, or are refused by type and path", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      yield* kernel.execute("import numpy as np\ncircle = np.empty(2, object)\ncircle[0] = circle")
+      const value = (expression: string) => kernel.evaluate(expression, Schema.Unknown)
+      for (
+        const [expression, expected] of [
+          ["np.array(5), np.array('x'), np.array(None)", [5, "x", null]],
+          ["np.array([[1, 2], [3, 4]], '>i4')[:, ::-1].tolist()", [[2, 1], [4, 3]]],
+          ["np.array([1.5], '>f8'), np.array([1], '>u2')", [Float64Array.of(1.5), Uint16Array.of(1)]],
+          ["np.array(['2026-01-01', 'NaT'], 'M8[D]'), np.datetime64('NaT')", [["2026-01-01", null], null]],
+          ["np.array([(1, (2.5, 'x'))], [('a', 'i4'), ('b', [('c', 'f8'), ('d', 'U1')])])", [
+            { a: 1, b: { c: 2.5, d: "x" } },
+          ]],
+          ["np.array([(1, [1, 2])], [('a', 'i4'), ('b', 'i4', (2,))])", [{ a: 1, b: [1, 2] }]],
+          ["pd.DataFrame({'v': [1]}, index=pd.MultiIndex.from_tuples([('a', 1)]))", [{ v: 1 }]],
+          ["pd.DataFrame([[1]], columns=pd.MultiIndex.from_tuples([('a', 1)]))", [{ "('a', 1)": 1 }]],
+          ["pd.MultiIndex.from_tuples([('a', 1), ('b', 2)])", [["a", 1], ["b", 2]]],
+          ["pd.DataFrame({'b': pd.array([True, None], 'boolean'), 'f': pd.array([1.5, None], 'Float64')})", [
+            { b: true, f: 1.5 },
+            { b: null, f: null },
+          ]],
+          ["pd.Series(['a', None, float('nan'), pd.NA])", ["a", null, null, null]],
+          ["pd.Categorical(['a', None]).tolist()", ["a", NaN]],
+        ] as const
+      ) assert.deepStrictEqual(yield* value(expression), expected, expression)
+      const reversed = yield* kernel.evaluate(
+        "np.array([[1, 2], [3, 4]], '>i4')[:, ::-1]",
+        Schema.instanceOf(Values.NdArray),
+      )
+      assert.deepStrictEqual(reversed, new Values.NdArray(Int32Array.of(2, 1, 4, 3), [2, 2]))
+      for (
+        const [expression, type, path] of [
+          ["circle", "list", /^\$(\[0\]){200}$/],
+          ["pd.DataFrame({'a': [1], 'c': [[circle]]})", "list", /^\$\[0\]\.c(\[0\]){199}$/],
+          ["{'s': pd.Series([1j])}", "complex", /^\$\.s\[0\]$/],
+          ["[pd.Period('2026-01')]", "pandas.Period", /^\$\[0\]$/],
+        ] as const
+      ) {
+        const error = yield* Effect.flip(value(expression))
+        if (error._tag !== "UnsupportedValue") return assert.fail(error.message)
+        assert.strictEqual(error.valueType.replace(/\._libs.*\./, "."), type)
+        assert.match(error.path, path)
+      }
     }))
 
   it.effect("Arrow both ways, if asked for", () =>

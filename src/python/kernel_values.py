@@ -1,6 +1,6 @@
 """What `evaluate`, `set`, `call` and `iterate` do in the kernel.
 
-Runs inside the kernel, as a module that no name of the user leads to. A request is an execution of `await run()`,
+Runs inside the kernel, as a module that no variable of the user leads to. A request is an execution of `await run()`,
 whose arguments and binary parts are the buffers of its message; the answer is a message with buffers too.
 """
 
@@ -9,26 +9,23 @@ import builtins
 import importlib
 import inspect
 import linecache
-import signal
-import sys
-import threading
-import time
 
-from effect_jupyter_values_codec import Encoder, Unsupported, to_bytes
+from effect_jupyter_values_codec import Encoder
 from effect_jupyter_values_decoder import decode
+from effect_jupyter_values_errors import Unsupported, shown
+from effect_jupyter_values_iterators import interruptible, is_awaitable, rows_or_elements
 from IPython import get_ipython
 
 MIME = "application/vnd.effect-jupyter.value+json"
 # Larger messages do not get through to the client.
 MAX_BYTES = 500_000_000
-# How long the elements of a batch may be gathered, in seconds: a slow iterable is not to look like a stuck one.
-PATIENCE = 0.05
-OURS = (__name__, Encoder.__module__, decode.__module__)
 
 shell = get_ipython()
 # The parts of a request that came in messages before it.
 kept = []
 compiled = {}
+# Of the next expression that compiles.
+number = 0
 iterators = {}
 
 
@@ -56,7 +53,7 @@ def take_request():
     return decode(joined[0], joined[1:])
 
 
-def answer(content, text="", buffers=()):
+def answer(content, text=b"", buffers=()):
     total = len(text) + sum(map(len, buffers))
     if total > MAX_BYTES:
         raise ValueError(f"The value has {total} bytes, more than a message can carry; take it in parts by iterate")
@@ -67,24 +64,8 @@ def answer(content, text="", buffers=()):
         {"data": {MIME: content}, "metadata": {}, "transient": {}},
         parent=kernel.get_parent("shell"),
         ident=b"display_data",
-        buffers=[to_bytes(text), *buffers],
+        buffers=[text, *buffers],
     )
-
-
-class interruptible:
-    """Within it an interrupt is a KeyboardInterrupt at once.
-
-    ipykernel takes what awaits for code that is awaiting all the time: an interrupt only cancels it at its next pause.
-    """
-
-    def __enter__(self):
-        self.is_main = threading.current_thread() is threading.main_thread()
-        if self.is_main:
-            self.handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def __exit__(self, *error):
-        if self.is_main:
-            signal.signal(signal.SIGINT, self.handler)
 
 
 def answer_result(value, request):
@@ -99,58 +80,54 @@ def answer_result(value, request):
 async def run():
     try:
         request = take_request()
-        await OPERATIONS[request["operation"]](request)
+        operation = OPERATIONS[request["operation"]]
     except Unsupported as error:
-        answer({"kind": "unsupported", **error.describe()})
+        return answer({"kind": "unsupported", **error.describe()})
+    except Exception as error:
+        return answer({"kind": "unreadable", "detail": f"{type(error).__name__}: {error}"})
+    try:
+        return await operation(request)
+    except Unsupported as error:
+        return answer({"kind": "unsupported", **error.describe()})
     except BaseException as error:
-        show_without_us(error)
-        raise
-
-
-def show_without_us(error):
-    """Has the traceback begin with the code of the user."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals.get("__name__") in OURS:
-        frames = frames.tb_next
-
-    def render():
-        object.__delattr__(error, "_render_traceback_")
-        return shell.InteractiveTB.structured_traceback(type(error), error, frames, tb_offset=0)
-
-    # Its class may have a say in this, as that of a frozen dataclass.
-    object.__setattr__(error, "_render_traceback_", render)
-    if isinstance(error, SyntaxError) and frames is None:
-        # IPython shows these in another way, with all frames if code was running.
-        def show(filename=None, running_compiled_code=False):
-            del shell.showsyntaxerror
-            shell.showsyntaxerror(filename)
-
-        shell.showsyntaxerror = show
+        failure = shown(error, shell)
+    # Out here, where it has no context.
+    raise failure
 
 
 def compile_expression(source):
+    global number
     code = compiled.get(source)
     if code is not None:
         return code
-    name = f"<expression {len(compiled)}>"
+    name = f"<expression {number}>"
     text = source.strip()
+    keep_source(name, text)
     try:
         code = compile(text, name, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     except SyntaxError as error:
         try:
             # In brackets an expression may have several lines. In those of two kinds it cannot close them itself.
-            for text in (f"[\n{source}\n]", f"(\n{source}\n)"):
-                code = compile(text, name, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            listed = compile(f"[\n{source}\n]", name, "eval", ast.PyCF_ONLY_AST)
+            text = f"(\n{source}\n)"
+            code = compile(text, name, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         except SyntaxError:
             raise error from None
+        if not listed.body.elts:  # blanks and comments
+            raise
+        keep_source(name, text)
     if len(compiled) >= 256:
         for old in compiled.values():
             linecache.cache.pop(old.co_filename, None)
         compiled.clear()
-    # Without a time of change the entry stays when files are checked for changes.
-    linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+    number += 1
     compiled[source] = code
     return code
+
+
+def keep_source(name, text):
+    # Without a time of change the entry stays when files are checked for changes.
+    linecache.cache[name] = (len(text), None, text.splitlines(True), name)
 
 
 async def value_of(source):
@@ -160,7 +137,7 @@ async def value_of(source):
     if code.co_flags & inspect.CO_COROUTINE:
         value = await value
     # Nothing else could be done with it: it has no encoding.
-    return await value if inspect.isawaitable(value) else value
+    return await value if is_awaitable(value) else value
 
 
 async def evaluate(request):
@@ -191,106 +168,20 @@ def find_callable(name):
 async def call(request):
     with interruptible():
         result = find_callable(request["callable"])(*request["args"], **request["kwargs"])
-    if inspect.isawaitable(result):
+    if is_awaitable(result):
         result = await result
     answer_result(result, request)
 
 
-class Rows:
-    """The rows of a DataFrame, encoded as slices of it."""
-
-    def __init__(self, frame):
-        self.frame = frame
-        self.position = 0
-
-    async def pull(self, size, limit, arrow):
-        rows = self.frame.iloc[self.position : self.position + size]
-        encoder = Encoder(arrow)
-        try:
-            with interruptible():
-                # By Arrow a slice is one element.
-                text = encoder.text([rows] if arrow else rows)
-        except Unsupported as error:
-            row = int(error.path.pop()[1:-1]) if error.path else 0
-            if row > 0:
-                return await self.pull(row, limit, arrow)
-            error.path.append(f"[{self.position}]")
-            raise
-        if encoder.bytes > limit and len(rows) > 1:
-            return await self.pull(max(1, len(rows) // 2), limit, arrow)
-        self.position += len(rows)
-        done = self.position >= len(self.frame)
-        answer({"kind": "batch", "done": done}, text, encoder.buffers)
-        return done
-
-    async def close(self):
-        self.frame = None
-
-
-class Elements:
-    """The elements of an iterable or an asynchronous one."""
-
-    def __init__(self, iterable):
-        self.is_async = hasattr(iterable, "__aiter__")
-        self.iterator = aiter(iterable) if self.is_async else iter(iterable)
-        self.count = 0
-
-    async def pull(self, size, limit, arrow):
-        encoder = Encoder(arrow)
-        elements = []
-        deadline = time.monotonic() + PATIENCE
-
-        def take(element):
-            """Whether there is room for more."""
-            self.count += 1
-            elements.append(encoder.text(element))
-            return len(elements) < size and encoder.bytes < limit and time.monotonic() < deadline
-
-        done = False
-        try:
-            if self.is_async:
-                while await self.take_next(take):
-                    pass
-            else:
-                with interruptible():
-                    while take(next(self.iterator)):
-                        pass
-        except (StopIteration, StopAsyncIteration):
-            done = True
-        except Unsupported as error:
-            error.path.append(f"[{self.count - 1}]")
-            raise
-        finally:
-            # Also before an error: the elements are there.
-            answer({"kind": "batch", "done": done}, f"[{','.join(elements)}]", encoder.buffers)
-        return done
-
-    async def take_next(self, take):
-        element = await anext(self.iterator)
-        with interruptible():
-            return take(element)
-
-    async def close(self):
-        if inspect.isasyncgen(self.iterator):
-            await self.iterator.aclose()
-        elif inspect.isgenerator(self.iterator):
-            with interruptible():
-                self.iterator.close()
-
-
-def is_frame(value):
-    return isinstance(value, getattr(sys.modules.get("pandas"), "DataFrame", ()))
-
-
 async def pull(request):
-    key = request["key"]
+    key, size, limit = request["key"], request["size"], request["limit"]
     if "expression" in request:
-        value = await value_of(request["expression"])
-        if isinstance(value, getattr(sys.modules.get("pyarrow"), "Table", ())):
-            value = value.to_batches(max_chunksize=request["size"])
-        iterators[key] = Rows(value) if is_frame(value) else Elements(value)
-    if await iterators[key].pull(request["size"], request["limit"], request["arrow"]):
+        expression = request["expression"]
+        iterators[key] = rows_or_elements(await value_of(expression), expression, size, limit)
+    iterator = iterators[key]
+    if await iterator.pull(size, limit, request["arrow"], answer):
         del iterators[key]
+        await iterator.close()
 
 
 async def close(request):

@@ -1,7 +1,6 @@
 """Values of Python as JSON with tags and buffers.
 
-Runs inside the kernel, as a module that no name of the user leads to. Uses the standard library alone: libraries
-are only looked for among the modules that the code of the user has imported.
+Runs inside the kernel, as a module that no variable of the user leads to. Uses the standard library alone.
 
 A JSON object with the key "$" stands for what JSON does not have; "v" is its value, or the index of its buffer.
 """
@@ -18,42 +17,18 @@ import re
 import sys
 import uuid
 
+from effect_jupyter_values_errors import Unsupported, step_to, unsupported
+from effect_jupyter_values_libraries import INEXACT, arrow, of_library
+
 # Beyond it not every integer is a number of JavaScript.
 SAFE = 2**53 - 1
 # How deep values may be nested: well within what the parsers of both sides can do.
 MAX_DEPTH = 200
-INEXACT = "It is finer than microseconds, or out of the range of datetime and timedelta"
+# What that takes of Python's stack at most, with as much below it; the user may have set a lower limit.
+STACK = 3000
 
 dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 surrogates = re.compile("[\ud800-\udfff]")
-
-
-class Unsupported(TypeError):
-    """A value that has no encoding; `path` leads to it, its last step first."""
-
-    def __init__(self, kind, detail):
-        super().__init__(detail)
-        self.kind = kind
-        self.detail = detail
-        self.path = []
-
-    def describe(self):
-        return {"valueType": self.kind, "path": "$" + "".join(reversed(self.path)), "detail": self.detail}
-
-
-def name_of(kind):
-    module = kind.__module__
-    return kind.__qualname__ if module in ("builtins", "__main__") else f"{module}.{kind.__qualname__}"
-
-
-def unsupported(value, detail="It has no encoding"):
-    return Unsupported(name_of(type(value)), detail)
-
-
-def step_to(key):
-    if isinstance(key, str):
-        return f".{key}" if key.isidentifier() else f"[{json.dumps(key)}]"
-    return f"[{key!r}]"
 
 
 def to_bytes(text):
@@ -62,6 +37,18 @@ def to_bytes(text):
         return text.encode()
     except UnicodeEncodeError:
         return surrogates.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+
+
+def with_stack(action):
+    """Does something that goes as deep as MAX_DEPTH."""
+    limit = sys.getrecursionlimit()
+    if limit >= STACK:
+        return action()
+    sys.setrecursionlimit(STACK)
+    try:
+        return action()
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 class Encoder:
@@ -75,8 +62,8 @@ class Encoder:
         self.known = {}
 
     def text(self, value):
-        """The JSON text of a value; its binary parts are added to the buffers."""
-        text = dumps(self.encode(value))
+        """The JSON text of a value, as bytes; its binary parts are added to the buffers."""
+        text = to_bytes(with_stack(lambda: dumps(self.encode(value))))
         self.bytes += len(text)
         return text
 
@@ -99,6 +86,9 @@ class Encoder:
         self.bytes += len(data)
         self.buffers.append(data)
         return len(self.buffers)
+
+    def array(self, dtype, shape, data):
+        return {"$": "array", "dtype": dtype, "shape": shape, "v": self.binary(data)}
 
     def enter(self, value):
         """Begins a level. What goes on below is called from where this is: each frame counts MAX_DEPTH times."""
@@ -151,12 +141,20 @@ def sequence(encoder, value):
         encoder.leave(value)
 
 
+def enumerated(encoder, value):
+    encoder.enter(value)
+    try:
+        return encoder.encode(value.value)
+    finally:
+        encoder.leave(value)
+
+
 def mapping(encoder, value):
     encoder.enter(value)
     try:
         if all(type(key) is str for key in value):
             return encoder.record(value.items())
-        if all(isinstance(key, str) and not isinstance(key, enum.Enum) for key in value):
+        if all(issubclass(type(key), str) and not issubclass(type(key), enum.Enum) for key in value):
             return encoder.record((str.__str__(key), item) for key, item in value.items())
         pairs = encoder.pairs(value.items())
     finally:
@@ -204,11 +202,7 @@ def numbers(encoder, value):
     code = {"f": "f", "d": "f"}.get(value.typecode, "u" if value.typecode in "BHILQ" else "i")
     if value.typecode in "uw":
         return encoder.encode(value.tolist())
-    return tagged_array(encoder, f"{code}{value.itemsize}", [len(value)], value.tobytes())
-
-
-def tagged_array(encoder, dtype, shape, data):
-    return {"$": "array", "dtype": dtype, "shape": shape, "v": encoder.binary(data)}
+    return encoder.array(f"{code}{value.itemsize}", [len(value)], value.tobytes())
 
 
 def moment(encoder, value):
@@ -224,144 +218,11 @@ def duration(encoder, value):
     return {"$": "timedelta", "v": str(value // datetime.timedelta(microseconds=1))}
 
 
-def numpy_scalar(encoder, value):
-    import numpy
-
-    if value.dtype.kind in "Mm":
-        return encoder.encode(times(numpy.asarray(value)))
-    plain = float(value) if isinstance(value, numpy.longdouble) else value.item()
-    if isinstance(plain, (tuple, complex)):
-        raise unsupported(value)
-    return encoder.encode(plain)
-
-
-def numpy_array(encoder, value):
-    import numpy
-
-    kind = value.dtype.kind
-    if isinstance(value, numpy.ma.MaskedArray) or value.ndim == 0 or kind in "OUSTMm" or value.dtype.names:
-        return encoder.encode(plain(value))
-    if kind not in "iufb":
-        raise Unsupported(f"numpy.ndarray of {value.dtype}", "It has no encoding")
-    # Halves and extended floats become what JavaScript has arrays for.
-    size = {2: 4, 16: 8}.get(value.itemsize, value.itemsize) if kind == "f" else value.itemsize
-    data = value.astype(f"<{kind}{size}", copy=False).tobytes()
-    return tagged_array(encoder, f"{kind}{size}", list(value.shape), data)
-
-
-def plain(array):
-    """A NumPy array as nested lists of values of Python."""
-    import numpy
-
-    if array.dtype.kind in "Mm":
-        return times(array)
-    if not array.dtype.names:
-        return array.tolist()
-    flat = array.reshape(-1)
-    columns = []
-    for name in array.dtype.names:
-        try:
-            columns.append(plain(flat[name]))
-        except Unsupported as error:
-            error.path[-1:] = [step_to(name), *error.path[-1:]]
-            raise
-    rows = numpy.empty(flat.size, object)
-    rows[:] = [dict(zip(array.dtype.names, row)) for row in zip(*columns)]
-    return rows.reshape(array.shape).tolist()
-
-
-def times(array):
-    """Dates and durations of NumPy as those of Python, if these can hold them."""
-    import numpy
-
-    kind = array.dtype.kind
-    micros = array.astype(f"{kind}8[us]")
-    gone = numpy.isnat(array)
-    # What does not fit wraps, and what is finer is cut.
-    exact = gone | (micros.astype(array.dtype) == array)
-    if kind == "M":
-        first, last = (numpy.datetime64(end.isoformat(), "us") for end in (datetime.datetime.min, datetime.datetime.max))
-        exact &= gone | ((micros >= first) & (micros <= last))
-    for index in numpy.argwhere(~numpy.ma.filled(exact, True))[:1].tolist():
-        error = Unsupported(f"numpy.{'datetime64' if kind == 'M' else 'timedelta64'}", INEXACT)
-        error.path = [f"[{step}]" for step in reversed(index)]
-        raise error
-    # Days are dates and stay so.
-    is_date = kind == "M" and numpy.datetime_data(array.dtype)[0] == "D"
-    return (array if is_date else micros).tolist()
-
-
-def column(encoder, series):
-    """A pandas Series as an array; what is missing is None where the column has no numbers of its own for it."""
-    if getattr(series.dtype, "kind", "O") in "iufb" and type(series.dtype).__module__.startswith("numpy"):
-        return encoder.encode(series.to_numpy())
-    values = series.astype(object)
-    return encoder.items(None if gone else value for value, gone in zip(values.tolist(), series.isna().tolist()))
-
-
-def frame(encoder, value):
-    if encoder.arrow:
-        return arrow(encoder, value)
-    names = [name if type(name) is str else str(name) for name in value.columns]
-    columns = []
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise unsupported(value, f"Two of its columns are named {json.dumps(name)}")
-        try:
-            columns.append(column(encoder, value.iloc[:, index]))
-        except Unsupported as error:
-            error.path[-1:] = [step_to(name), *error.path[-1:]]
-            raise
-    return {"$": "frame", "columns": names, "rows": len(value), "v": columns}
-
-
-def arrow(encoder, value):
-    """A table as the bytes of an Arrow IPC stream, for those who asked for it."""
-    import pyarrow
-
-    try:
-        if isinstance(value, pyarrow.RecordBatch):
-            table = pyarrow.Table.from_batches([value])
-        elif hasattr(value, "__arrow_c_stream__"):
-            table = pyarrow.table(value)
-        else:
-            table = pyarrow.Table.from_pandas(value)
-    except (pyarrow.ArrowInvalid, TypeError) as error:
-        # Columns have the same interface.
-        raise unsupported(value, f"Arrow does not take it for a table: {error}") from None
-    sink = pyarrow.BufferOutputStream()
-    with pyarrow.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return {"$": "bytes", "v": encoder.binary(memoryview(sink.getvalue()))}
-
-
-def of_library(value):
-    """How to encode what belongs to a library that the user has imported."""
-    numpy, pandas, pydantic = map(sys.modules.get, ("numpy", "pandas", "pydantic"))
-    if hasattr(pandas, "DataFrame"):
-        if value is pandas.NaT or value is pandas.NA:
-            return lambda encoder, value: None
-        if isinstance(value, pandas.DataFrame):
-            return frame
-        if isinstance(value, pandas.Series):
-            return column
-        if isinstance(value, pandas.Index):
-            return lambda encoder, value: column(encoder, value.to_series())
-    if hasattr(numpy, "ndarray"):
-        if isinstance(value, numpy.ndarray):
-            return numpy_array
-        if isinstance(value, numpy.generic):
-            return numpy_scalar
-    if hasattr(pydantic, "BaseModel") and isinstance(value, pydantic.BaseModel):
-        dump = "model_dump" if hasattr(value, "model_dump") else "dict"
-        return lambda encoder, value: encoder.encode(getattr(value, dump)())
-    return None
-
-
 def no_encoding(encoder, value):
-    if isinstance(value, (collections.abc.Iterator, collections.abc.AsyncIterator)):
+    kind = type(value)
+    if issubclass(kind, (collections.abc.Iterator, collections.abc.AsyncIterator)):
         raise unsupported(value, 'It is not a value but yields some: use "iterate"')
-    if hasattr(value, "__arrow_c_stream__"):
+    if hasattr(kind, "__arrow_c_stream__"):
         if encoder.arrow:
             return arrow(encoder, value)
         raise unsupported(value, 'It has no encoding but Arrow: ask for it with the option "tables"')
@@ -370,7 +231,7 @@ def no_encoding(encoder, value):
 
 # In order: the first type that fits counts.
 ENCODERS = (
-    (enum.Enum, lambda encoder, value: encoder.encode(value.value)),
+    (enum.Enum, enumerated),
     (str, lambda encoder, value: str.__str__(value)),
     (int, lambda encoder, value: encoder.encode(int(value))),
     (float, lambda encoder, value: encoder.encode(float(value))),
@@ -391,7 +252,7 @@ ENCODERS = (
 
 def find(value, kind):
     """How to encode values of a type."""
-    encode = of_library(value)
+    encode = of_library(value, kind)
     if encode is not None:
         return encode
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):

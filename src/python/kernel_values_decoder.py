@@ -1,6 +1,6 @@
 """Values of Python from JSON with tags and buffers, as the client sends them.
 
-Runs inside the kernel, as a module that no name of the user leads to; the counterpart of the codec's Encoder.
+Runs inside the kernel, as a module that no variable of the user leads to; the counterpart of the codec's Encoder.
 """
 
 import array
@@ -9,7 +9,9 @@ import decimal
 import json
 import sys
 
-from effect_jupyter_values_codec import Unsupported
+from effect_jupyter_values_codec import with_stack
+from effect_jupyter_values_errors import Unsupported
+from effect_jupyter_values_libraries import class_of
 
 
 def decode(text, buffers):
@@ -17,9 +19,23 @@ def decode(text, buffers):
 
     def revive(value):
         tag = value.get("$")
-        return value if tag is None else DECODERS[tag](value, buffers)
+        return value if tag is None else decoder_of(tag)(value, buffers)
 
-    return json.loads(bytes(text), object_hook=revive)
+    return with_stack(lambda: json.JSONDecoder(object_hook=revive).decode(str(text, "utf-8")))
+
+
+def decoder_of(tag):
+    if tag not in DECODERS:
+        raise ValueError(f"Its tag {tag!r} is unknown")
+    return DECODERS[tag]
+
+
+def bytes_of(value, buffers):
+    """A buffer that the JSON refers to."""
+    index = value["v"]
+    if not 0 < index <= len(buffers):
+        raise ValueError(f"It lacks the buffer {index}")
+    return buffers[index - 1]
 
 
 def moment_from(value, buffers):
@@ -36,9 +52,9 @@ def moment_from(value, buffers):
 
 def array_from(value, buffers):
     kind, size = value["dtype"][0], int(value["dtype"][1:])
-    data = buffers[value["v"] - 1]
-    numpy = sys.modules.get("numpy")
-    if hasattr(numpy, "frombuffer"):
+    data = bytes_of(value, buffers)
+    if class_of("numpy", "ndarray"):
+        numpy = sys.modules["numpy"]
         # A copy: the message is not to be written to.
         return numpy.frombuffer(data, f"<{kind}{size}").reshape(value["shape"]).copy()
     if len(value["shape"]) != 1:
@@ -65,7 +81,7 @@ def distinct(value, kind, what):
 DECODERS = {
     "int": lambda value, buffers: int(value["v"], 16),
     "float": lambda value, buffers: float(value["v"]),
-    "bytes": lambda value, buffers: bytes(buffers[value["v"] - 1]),
+    "bytes": lambda value, buffers: bytes(bytes_of(value, buffers)),
     "array": array_from,
     "datetime": moment_from,
     "timedelta": lambda value, buffers: datetime.timedelta(microseconds=int(value["v"])),

@@ -20,6 +20,7 @@ import {
   KernelError,
 } from "../execution.ts"
 import { UnsupportedValue } from "../values.ts"
+import { batched } from "../values/batches.ts"
 import * as Encode from "../values/encode.ts"
 import * as Names from "../values/names.ts"
 import {
@@ -112,10 +113,9 @@ export function make(source: Source): TypedValues {
   const feed = <S extends Schema.Constraint, E, R, Element extends Schema.Constraint = Schema.Unknown>(
     callable: string,
     stream: Stream.Stream<Element["Type"], E, R>,
-    { batchSize, schema, ...options }: FeedOptions<S, Element>,
+    { batchBytes, batchSize, schema, ...options }: FeedOptions<S, Element>,
   ) =>
-    stream.pipe(
-      Stream.grouped(batchSizeOf(batchSize)),
+    batched(stream, { batchBytes, batchSize }).pipe(
       Stream.mapEffect((batch) =>
         schema === undefined ? call(callable, [batch], options) : Effect.flatMap(
           Schema.encodeUnknownEffect(Schema.Array(schema))(batch),

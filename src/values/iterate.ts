@@ -10,6 +10,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -19,7 +20,7 @@ import type { Session } from "../kernel/session.ts"
 import type { ValueFailure } from "../values.ts"
 import { adapt } from "./adapt.ts"
 import * as Neutral from "./neutral.ts"
-import { batchSizeOf, type IterateOptions } from "./options.ts"
+import { batchBytesOf, batchSizeOf, type IterateOptions } from "./options.ts"
 import * as Request from "./request.ts"
 import type { TypedValues } from "./typed_values.ts"
 
@@ -28,6 +29,9 @@ const closing: Duration.Input = "10 seconds"
 
 /** How long the consumer waits for a generator to be closed, which waits behind other executions. */
 const patience: Duration.Input = "5 seconds"
+
+/** How often a kernel that was stuck is asked again. */
+const retrying: Duration.Input = "1 second"
 
 /** Makes `iterate`; generators are closed at the latest with the scope. */
 export const make: (
@@ -40,7 +44,7 @@ export const make: (
     const iterate = <S extends Schema.Constraint>(
       expression: string,
       schema: S,
-      { batchBytes = 4 * 1024 * 1024, batchSize, ...options }: IterateOptions = {},
+      { batchBytes, batchSize, ...options }: IterateOptions = {},
     ) =>
       Effect.gen(function* () {
         const key = SecureRandom.uuidV4Unsafe()
@@ -66,15 +70,23 @@ export const make: (
           kernel: atHome,
           // What its `finally` blocks put out is output, too.
           ...(options.onChunk === undefined ? {} : { onChunk: options.onChunk }),
-        }).pipe(
-          Effect.flatMap(({ exit }) => exit),
-          Effect.catch((error) =>
-            Effect.logDebug(`The iterator of "${expression}" did not close`, error.message)
-          ),
+        }).pipe(Effect.flatMap(({ exit }) => exit))
+        const ignored = Effect.catch((error: ValueFailure) =>
+          Effect.logDebug(`The iterator of "${expression}" did not close`, error.message)
+        )
+        const closed = close.pipe(
+          // What the kernel is stuck in may end one day, for which the consumer does not wait.
+          Effect.catchIf(isStuck, () =>
+            Effect.delay(close, retrying).pipe(
+              Effect.retry({ schedule: Schedule.spaced(retrying), while: isStuck }),
+              ignored,
+              Effect.forkIn(outer),
+            )),
+          ignored,
         )
         yield* Effect.addFinalizer(() =>
           isOver || home === undefined ? Effect.void : Effect.flatMap(
-            Effect.forkIn(close, outer),
+            Effect.forkIn(closed, outer),
             (fiber) => Effect.timeoutOption(Fiber.await(fiber), patience),
           )
         )
@@ -84,7 +96,7 @@ export const make: (
             operation: "pull",
             key,
             size: batchSizeOf(batchSize),
-            limit: batchBytes,
+            limit: batchBytesOf(batchBytes),
             ...(home === undefined ? { expression } : {}),
           }, { ...options, kernel: atHome })
           const { answers, exit } = asked
@@ -93,7 +105,7 @@ export const make: (
           isOver = batches.some(({ content }) => content.done === true)
           const values = yield* Effect.forEach(batches, (batch) => Request.read(asked, batch))
           const elements = yield* decode(values.flatMap((value) => Neutral.toArray(value) ?? []))
-          const [complaint] = answers.flatMap((answer) => Request.refusal(answer, partial) ?? [])
+          const [complaint] = answers.flatMap((answer) => Request.refusal(asked, answer, partial) ?? [])
           ending = elements.ending ?? (Exit.isFailure(exit)
             ? Exit.failCause(exit.cause)
             : complaint !== undefined
@@ -118,6 +130,10 @@ export const make: (
     return iterate
   },
 )
+
+function isStuck(error: ValueFailure): boolean {
+  return error._tag === "KernelError" && error.reason._tag === "KernelUnresponsive"
+}
 
 /** Decodes elements up to the first that the schema refuses. */
 function decoderOf<S extends Schema.Constraint>(schema: S) {

@@ -12,15 +12,10 @@ import * as Stream from "effect/Stream"
 import type { ImageOptions } from "../kernel/images.ts"
 import type { Session } from "../kernel/session.ts"
 import { adapt } from "./adapt.ts"
+import { batched } from "./batches.ts"
 import * as Iterate from "./iterate.ts"
 import * as Names from "./names.ts"
-import {
-  batchSizeOf,
-  type CallOptions,
-  type FeedOptions,
-  type SetOptions,
-  type ValueOptions,
-} from "./options.ts"
+import type { CallOptions, FeedOptions, SetOptions, ValueOptions } from "./options.ts"
 import * as Request from "./request.ts"
 import type { TypedValues } from "./typed_values.ts"
 
@@ -77,10 +72,9 @@ export const make: (
     const feed = <S extends Schema.Constraint, E, R, Element extends Schema.Constraint = Schema.Unknown>(
       callable: string,
       stream: Stream.Stream<Element["Type"], E, R>,
-      { batchSize, schema, ...options }: FeedOptions<S, Element>,
+      { batchBytes, batchSize, schema, ...options }: FeedOptions<S, Element>,
     ) =>
-      stream.pipe(
-        Stream.grouped(batchSizeOf(batchSize)),
+      batched(stream, { batchBytes, batchSize }).pipe(
         Stream.mapEffect((batch) =>
           schema === undefined ? call(callable, [batch], options) : Effect.flatMap(
             Schema.encodeUnknownEffect(Schema.Array(schema))(batch),

@@ -27,6 +27,11 @@ export function batchSizeOf(given = 1000): number {
   return Math.max(1, Math.min(Math.trunc(given) || 1, Number.MAX_SAFE_INTEGER))
 }
 
+/** Bytes after which a batch is full: a whole number, at least one, and 4 MiB unless the options say otherwise. */
+export function batchBytesOf(given = 4 * 1024 * 1024): number {
+  return batchSizeOf(given)
+}
+
 /** How to set a variable. */
 export interface SetOptions<S extends Schema.Constraint> extends ValueOptions {
   /** Encodes the value; without it the value is taken as it is. */
@@ -56,4 +61,6 @@ export interface FeedOptions<S extends Schema.Constraint, Element extends Schema
   readonly schema?: Element
   /** Elements of a batch, at most; 1,000 by default. */
   readonly batchSize?: number
+  /** Bytes after which a batch is full, as far as its values show before they are encoded; 4 MiB by default. */
+  readonly batchBytes?: number
 }

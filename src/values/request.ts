@@ -53,18 +53,24 @@ export interface Requests {
 }
 
 const mime = "application/vnd.effect-jupyter.value+json"
-const modules = ["effect_jupyter_values_codec", "effect_jupyter_values_decoder", "effect_jupyter_values"]
-const code = `await __import__("sys").modules["effect_jupyter_values"].run()`
-const keep = (isFirst: boolean) =>
-  `__import__("sys").modules["effect_jupyter_values"].keep(${isFirst ? "True" : "False"})`
+const modules = ["_errors", "_libraries", "_codec", "_decoder", "_iterators", ""]
+const code = "await __effect_jupyter_values__.run()"
+const keep = (isFirst: boolean) => `__effect_jupyter_values__.keep(${isFirst ? "True" : "False"})`
 
-/** Puts modules where `import` finds them and the user does not. */
+/**
+ * Puts modules where `import` finds them, and the last of them where code finds it and the variables of the user do
+ * not lead to it. They keep the built-ins as they are now, whatever becomes of these.
+ */
 const loader = `
-import sys, types
-for name, source in modules:
+import builtins, sys, types
+own = dict(vars(builtins))
+for suffix, source in modules:
+    name = f"effect_jupyter_values{suffix}"
     module = types.ModuleType(name)
+    module.__builtins__ = own
     sys.modules[name] = module
     exec(compile(source, f"<{name}>", "exec"), module.__dict__)
+builtins.__effect_jupyter_values__ = module
 `
 
 /** What goes in one message: many servers refuse more than 10 MB. */
@@ -82,12 +88,9 @@ export const make: (
     const platform = yield* Effect.context<FileSystem.FileSystem | Path.Path>()
     const fs = yield* FileSystem.FileSystem
     const installation = yield* Effect.cached(Effect.map(
-      Effect.forEach(modules, (name) => {
-        const file = `../python/${name.replace("effect_jupyter", "kernel")}.py`
-        return Effect.map(
-          Effect.orDie(fs.readFileString(fileURLToPath(new URL(file, import.meta.url)))),
-          (source) => [name, source],
-        )
+      Effect.forEach(modules, (suffix) => {
+        const file = fileURLToPath(new URL(`../python/kernel_values${suffix}.py`, import.meta.url))
+        return Effect.map(Effect.orDie(fs.readFileString(file)), (source) => [suffix, source])
       }),
       // A namespace of its own: none of its names reach the user. A JSON string is a Python string.
       (sources) => `exec(${JSON.stringify(loader)}, {"modules": ${JSON.stringify(sources)}})`,
@@ -201,7 +204,7 @@ export const valueOf = Effect.fnUntraced(
     const answer = asked.answers.at(-1)
     // Servers leave out messages of kernels that send too many.
     if (answer === undefined) return yield* failure(asked, "The kernel sent no value")
-    return yield* refusal(answer, result) ?? read(asked, answer)
+    return yield* refusal(asked, answer, result) ?? read(asked, answer)
   },
 )
 
@@ -213,11 +216,13 @@ export function failure({ exit, kernelId }: Asked, detail: string): KernelError 
   })
 }
 
-/** What the kernel's side has against a value, if anything. */
+/** What the kernel's side has against a value or the request, if anything. */
 export function refusal(
+  asked: Asked,
   { content: { detail, kind, path, valueType } }: Answer,
   partial: ExecutionResult | undefined,
-): UnsupportedValue | undefined {
+): UnsupportedValue | KernelError | undefined {
+  if (kind === "unreadable") return failure(asked, `The kernel could not read the request: ${String(detail)}`)
   return kind !== "unsupported" ? undefined : new UnsupportedValue({
     valueType: String(valueType),
     path: String(path),

@@ -11,7 +11,7 @@ import type { CallOptions, FeedOptions, IterateOptions, SetOptions, ValueOptions
 
 /**
  * Values go in and come out by schemas. All of it takes its turn among the executions of the kernel and ends as
- * these do: by timeouts, interrupts, resets and deaths. It leaves no names in the kernel, and counts as no cell.
+ * these do: by timeouts, interrupts, resets and deaths. It leaves no variables in the kernel, and counts as no cell.
  */
 export interface TypedValues {
   /**
@@ -86,13 +86,17 @@ export interface TypedValues {
   /**
    * The elements of an iterable, a generator or an asynchronous one, or the rows of a DataFrame. Python runs as far
    * as the consumer asks, which is a batch at a time, and other executions may come in between. A batch ends
-   * early after an element that took long, and that element at most is waited for. `timeout` is the bound of a batch.
+   * early, with the first element that comes 50 ms or more after it was asked for: an element that is there waits for
+   * one other at most. `timeout` is the bound of a batch.
    *
    * With `tables: "arrow"` a DataFrame comes as tables of `batchSize` rows each, a table of pyarrow by its record
-   * batches.
+   * batches; both with fewer rows where these are large.
    *
-   * When the consumer ends early the generator is closed: its `finally` blocks run. What came before a failure is
-   * emitted before it.
+   * At the end, and when the consumer ends early, a generator is closed, so that its `finally` blocks run, and so is
+   * another iterator with `close` or `aclose` that the expression has made, such as `open("lines.txt")`. One that the
+   * expression only names or assigns stays open, to go on with the element after the last batch: `lines`, `job.lines`,
+   * `files[0]`, `(lines := open("lines.txt"))`. What a kernel is stuck in is closed when it comes back. What came
+   * before a failure is emitted before it.
    *
    * @example
    * ```ts
@@ -116,7 +120,8 @@ export interface TypedValues {
   ): Stream.Stream<S["Type"], ValueFailure | Schema.SchemaError, S["DecodingServices"]>
   /**
    * Feeds a stream to a function, which is called with a list of elements, batch by batch, as {@link call} does;
-   * emits what it returns. The stream is pulled when the function has returned.
+   * emits what it returns. The stream is pulled when the function has returned. A batch is bounded by its elements and
+   * by their bytes.
    *
    * @example
    * ```ts

@@ -1,0 +1,150 @@
+"""What goes wrong with values: those that have no encoding, and what the code of the user raises.
+
+Runs inside the kernel, as a module that no variable of the user leads to. Nothing here relies on what the classes of
+the user have a say in: names, texts, attributes and representations may all raise.
+"""
+
+import builtins
+import json
+import traceback
+
+# Modules of ours have names that begin with it.
+OURS = "effect_jupyter_values"
+# What is shown of a key, in characters.
+STEP = 80
+
+group = getattr(builtins, "BaseExceptionGroup", ())
+quote = json.encoder.encode_basestring_ascii
+short_name = type.__dict__["__name__"].__get__
+qualified_name = type.__dict__["__qualname__"].__get__
+module_of = type.__dict__["__module__"].__get__
+cause_of = BaseException.__cause__.__get__
+context_of = BaseException.__context__.__get__
+frames_of = BaseException.__traceback__.__get__
+set_frames = BaseException.__traceback__.__set__
+
+
+class Unsupported(TypeError):
+    """A value that has no encoding; `path` leads to it, its last step first."""
+
+    def __init__(self, kind, detail):
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.path = []
+
+    def describe(self):
+        path = "$" + "".join(reversed(self.path))
+        return {"valueType": sendable(self.kind), "path": sendable(path), "detail": sendable(self.detail)}
+
+
+def name_of(kind):
+    module, name = module_of(kind), qualified_name(kind)
+    return name if type(module) is not str or module in ("builtins", "__main__") else f"{module}.{name}"
+
+
+def unsupported(value, detail="It has no encoding"):
+    return Unsupported(name_of(type(value)), detail)
+
+
+def step_to(key):
+    if issubclass(type(key), str):
+        text = shorten(str.__str__(key))
+        return f".{text}" if text.isidentifier() else f"[{quote(text)}]"
+    return f"[{shorten(attempt(lambda: repr(key)) or f'<{name_of(type(key))}>')}]"
+
+
+def shorten(text):
+    return text if len(text) <= STEP else text[: STEP - 1] + "…"
+
+
+def attempt(action):
+    try:
+        return action()
+    except BaseException:  # what the user's own methods raise is no concern of ours
+        return None
+
+
+def is_ours(frames):
+    name = frames.tb_frame.f_globals.get("__name__")
+    return type(name) is str and name.startswith(OURS)
+
+
+class Shown(Exception):
+    """Stands for an exception of the user, and is shown as it: IPython asks for no more than this."""
+
+    def __init__(self, text, lines):
+        super().__init__(text)
+        self.lines = lines
+
+    def _render_traceback_(self):
+        return self.lines
+
+
+def shown(error, shell):
+    """What to raise for an exception of the user, with its frames and none of ours."""
+    error = raised_by_user(error)
+    for one in chain_of(error):
+        frames = frames_of(one)
+        while frames is not None and is_ours(frames):
+            frames = frames.tb_next
+        set_frames(one, frames)
+    name = short_name(type(error))
+    said = attempt(lambda: sendable(str(error)))
+    text = "<exception str() failed>" if said is None else said
+    kind = type(name, (Shown,), {})
+    lines = (
+        attempt(lambda: by_itself(error))
+        or said is not None and attempt(lambda: lines_of(error, type(error), shell))
+        # Without the exceptions that led to it, and with the text that it has for us.
+        or attempt(lambda: sent(shell.InteractiveTB.structured_traceback(kind, kind(text, []), frames_of(error), 0)))
+        or [*traceback.format_tb(frames_of(error)), f"{name}: {text}"]
+    )
+    return kind(text, lines).with_traceback(frames_of(error))
+
+
+def raised_by_user(error):
+    """A coroutine of ours cannot raise a StopIteration: Python makes another error of it."""
+    cause = cause_of(error)
+    if type(error) is not RuntimeError or not issubclass(type(cause), StopIteration):
+        return error
+    frames = frames_of(cause)
+    return cause if frames is not None and is_ours(frames) else error
+
+
+def chain_of(error):
+    """The exception and those that led to it."""
+    chain, rest = {}, [error]
+    while rest:
+        one = rest.pop()
+        if one is not None and id(one) not in chain:
+            chain[id(one)] = one
+            rest += [cause_of(one), context_of(one)]
+    return list(chain.values())
+
+
+def by_itself(error):
+    """The lines of an exception that knows how to show itself, as IPython lets it."""
+    if not hasattr(type(error), "_render_traceback_"):
+        return None
+    lines = error._render_traceback_()
+    return sent(lines) if type(lines) is list else None
+
+
+def lines_of(error, kind, shell):
+    frames = frames_of(error)
+    if issubclass(kind, SyntaxError):
+        return sent(shell.SyntaxTB.structured_traceback(kind, error, traceback.extract_tb(frames)))
+    if any(issubclass(type(one), group) for one in chain_of(error)):
+        # IPython cannot show them.
+        return sent("".join(traceback.format_exception(kind, error, frames)).splitlines())
+    return sent(shell.InteractiveTB.structured_traceback(kind, error, frames, tb_offset=0))
+
+
+def sent(lines):
+    return [sendable(line) for line in lines]
+
+
+def sendable(text):
+    """Text as a message carries it: halves of surrogate pairs become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,172 @@
+"""What `iterate` pulls: the elements of an iterable, or the rows of a table, a batch at a time.
+
+Runs inside the kernel, as a module that no variable of the user leads to.
+"""
+
+import ast
+import inspect
+import signal
+import threading
+import time
+import types
+
+from effect_jupyter_values_codec import Encoder
+from effect_jupyter_values_errors import Unsupported
+from effect_jupyter_values_libraries import class_of
+
+# How long the elements of a batch may be gathered, in seconds: a slow iterable is not to look like a stuck one.
+PATIENCE = 0.05
+# Rows that tell how large the others may be.
+SAMPLE = 64
+
+END = object()
+
+
+class interruptible:
+    """Within it an interrupt is a KeyboardInterrupt at once.
+
+    ipykernel takes what awaits for code that is awaiting all the time: an interrupt only cancels it at its next pause.
+    """
+
+    def __enter__(self):
+        self.is_main = threading.current_thread() is threading.main_thread()
+        if self.is_main:
+            self.handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *error):
+        if self.is_main:
+            signal.signal(signal.SIGINT, self.handler)
+
+
+def is_awaitable(value):
+    """As `inspect.isawaitable`, without a question to the value itself."""
+    kind = type(value)
+    if kind is types.GeneratorType:
+        return bool(value.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
+    return hasattr(kind, "__await__")
+
+
+def only_names(expression):
+    """Whether an expression leads to what the user holds: a variable, an attribute or an item of one."""
+    node = compile(f"(\n{expression}\n)", "<expression>", "eval", ast.PyCF_ONLY_AST).body
+    while isinstance(node, (ast.Attribute, ast.Subscript)):
+        node = node.value
+    return isinstance(node, (ast.Name, ast.NamedExpr))
+
+
+class Rows:
+    """The rows of a DataFrame, encoded as slices of it."""
+
+    def __init__(self, frame):
+        self.frame = frame
+        self.position = 0
+        # Bytes of a row, once some are known.
+        self.width = None
+
+    async def pull(self, size, limit, arrow, answer):
+        if self.width is None and size > SAMPLE:
+            encoder = Encoder(arrow)
+            sample = self.frame.iloc[:SAMPLE]
+            try:
+                with interruptible():
+                    encoder.text([sample])
+            except Unsupported:
+                pass  # it has its turn
+            self.width = encoder.bytes / max(1, len(sample))
+        count = min(size, int(limit / self.width)) if self.width else size
+        return await self.pull_rows(max(1, count), limit, arrow, answer)
+
+    async def pull_rows(self, count, limit, arrow, answer):
+        rows = self.frame.iloc[self.position : self.position + count]
+        encoder = Encoder(arrow)
+        try:
+            with interruptible():
+                # By Arrow a slice is one element.
+                text = encoder.text([rows] if arrow else rows)
+        except Unsupported as error:
+            row = int(error.path.pop()[1:-1]) if error.path else 0
+            if row > 0:
+                return await self.pull_rows(row, limit, arrow, answer)
+            error.path.append(f"[{self.position}]")
+            raise
+        # Somewhat more than there should be still is one message: rows are not of one size.
+        if encoder.bytes > 2 * limit and len(rows) > 1:
+            return await self.pull_rows(len(rows) // 2, limit, arrow, answer)
+        if len(rows) > 0:
+            self.width = encoder.bytes / len(rows)
+        self.position += len(rows)
+        done = self.position >= len(self.frame)
+        answer({"kind": "batch", "done": done}, text, encoder.buffers)
+        return done
+
+    async def close(self):
+        self.frame = None
+
+
+class Elements:
+    """The elements of an iterable or an asynchronous one."""
+
+    def __init__(self, iterable, is_named):
+        self.is_async = hasattr(type(iterable), "__aiter__")
+        with interruptible():
+            self.iterator = aiter(iterable) if self.is_async else iter(iterable)
+        # A generator has run ahead of the consumer, and is of no use to others; a file that the user holds may be.
+        is_closed = not is_named or type(self.iterator) in (types.GeneratorType, types.AsyncGeneratorType)
+        names = ("aclose", "close") if self.is_async else ("close",)
+        self.end = next((name for name in names if is_closed and hasattr(type(self.iterator), name)), None)
+        self.count = 0
+
+    async def pull(self, size, limit, arrow, answer):
+        encoder = Encoder(arrow)
+        elements = []
+        deadline = time.monotonic() + PATIENCE
+
+        def take(element):
+            """Whether there is room for more."""
+            self.count += 1
+            elements.append(encoder.text(element))
+            return len(elements) < size and encoder.bytes < limit and time.monotonic() < deadline
+
+        done = False
+        try:
+            if self.is_async:
+                while (element := await self.next_later()) is not END:
+                    with interruptible():
+                        if not take(element):
+                            break
+            else:
+                with interruptible():
+                    while (element := next(self.iterator, END)) is not END and take(element):
+                        pass
+            done = element is END
+        except Unsupported as error:
+            error.path.append(f"[{self.count - 1}]")
+            raise
+        finally:
+            # Also before an error: the elements are there.
+            answer({"kind": "batch", "done": done}, b"[%b]" % b",".join(elements), encoder.buffers)
+        return done
+
+    async def next_later(self):
+        try:
+            return await anext(self.iterator)
+        except StopAsyncIteration:
+            return END
+
+    async def close(self):
+        if self.end is None:
+            return
+        with interruptible():
+            closing = getattr(self.iterator, self.end)()
+        if is_awaitable(closing):
+            await closing
+
+
+def rows_or_elements(value, expression, size, limit):
+    """What yields the elements of a value."""
+    if issubclass(type(value), class_of("pandas", "DataFrame")):
+        return Rows(value)
+    if issubclass(type(value), class_of("pyarrow", "Table")):
+        rows = limit * value.num_rows // max(1, value.nbytes)
+        return Elements(value.to_batches(max_chunksize=max(1, min(size, rows))), False)
+    return Elements(value, only_names(expression))

@@ -1,0 +1,84 @@
+/**
+ * A stream for Python in batches, which are bounded by their number of elements and by their bytes.
+ *
+ * @module
+ */
+import * as Arr from "effect/Array"
+import type * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import type * as Pull from "effect/Pull"
+import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
+import { Buffer } from "node:buffer"
+import { batchBytesOf, batchSizeOf } from "./options.ts"
+
+type Batches<A> = Arr.NonEmptyReadonlyArray<Arr.NonEmptyReadonlyArray<A>>
+
+/** Puts elements into batches. One ends with the element that fills it; what comes before a failure is emitted. */
+export const batched = <A, E, R>(
+  stream: Stream.Stream<A, E, R>,
+  options: { readonly batchSize?: number | undefined; readonly batchBytes?: number | undefined },
+): Stream.Stream<Arr.NonEmptyReadonlyArray<A>, E, R> =>
+  Stream.transformPull(stream, (upstream) =>
+    Effect.sync(() => {
+      const size = batchSizeOf(options.batchSize)
+      const limit = batchBytesOf(options.batchBytes)
+      let given: Iterator<A> = [][Symbol.iterator]()
+      let batch: Array<A> = []
+      let bytes = 0
+      let ending: Cause.Cause<E | Cause.Done> | undefined
+      const isFull = () => batch.length >= size || bytes >= limit
+
+      const pull: Pull.Pull<Batches<A>, E, void, R> = Effect.suspend(() => {
+        while (!isFull()) {
+          const next = given.next()
+          if (next.done === true) break
+          batch.push(next.value)
+          bytes += weigh(next.value, limit)
+        }
+        if (Arr.isArrayNonEmpty(batch) && (isFull() || ending !== undefined)) {
+          const full = batch
+          batch = []
+          bytes = 0
+          return Effect.succeed(Arr.of(full))
+        }
+        return ending !== undefined ? Effect.failCause(ending) : next
+      })
+      const next = Effect.matchCauseEffect(upstream, {
+        onSuccess: (elements) => {
+          given = elements[Symbol.iterator]()
+          return pull
+        },
+        onFailure: (cause) => {
+          ending = cause
+          return pull
+        },
+      })
+      return pull
+    }))
+
+/** About as many bytes as a value takes when it is encoded; no more than the limit is looked at. */
+function weigh(value: unknown, limit: number): number {
+  let bytes = 0
+  const rest = [value]
+  const seen = new Set<object>()
+  const add = (part: unknown): void => void rest.push(part)
+  while (rest.length > 0 && bytes < limit) {
+    const item = rest.pop()
+    bytes += 8
+    if (typeof item === "string") bytes += Buffer.byteLength(item)
+    if (typeof item !== "object" || item === null) continue
+    if (ArrayBuffer.isView(item) || item instanceof ArrayBuffer) {
+      bytes += item.byteLength
+      continue
+    }
+    // Values of Effect refer to themselves: a BigDecimal to what it is without zeros, a Chunk to the empty one.
+    if (seen.has(item)) continue
+    seen.add(item)
+    if (Array.isArray(item) || item instanceof Set) item.forEach(add)
+    else if (item instanceof Map) [...item].forEach(add)
+    // What a getter raises is for the encoder to say.
+    else Result.getOrElse(Result.try(() => Object.entries(item)), () => []).forEach(add)
+  }
+  return bytes
+}
