@@ -69,9 +69,7 @@ function elements({ elements, rest }: SchemaAST.Arrays): Expresser {
 }
 
 function fields({ indexSignatures, propertySignatures }: SchemaAST.Objects): Expresser {
-  const properties = new Map<string, Expresser>(
-    propertySignatures.map(({ name, type }) => [String(name), expresserOf(type)]),
-  )
+  const properties = new Map(propertySignatures.map(({ name, type }) => [String(name), field(type)]))
   const others = indexSignatures.map(({ parameter, type }) => ({
     fits: Declaration.checker(parameter),
     express: expresserOf(type),
@@ -88,6 +86,13 @@ function fields({ indexSignatures, propertySignatures }: SchemaAST.Objects): Exp
         }),
       )
       : value
+}
+
+/** A key that has to be there is, also if there is nothing at it: what is undefined would be left out. */
+function field(ast: SchemaAST.AST): Expresser {
+  const express = expresserOf(ast)
+  if (ast.context?.isOptional === true || !Declaration.checker(ast)(undefined)) return express
+  return (value) => value === undefined ? null : express(value)
 }
 
 function union({ types }: SchemaAST.Union): Expresser {
