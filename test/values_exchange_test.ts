@@ -1,11 +1,23 @@
 // @effect-diagnostics globalDate:off schemaNumber:off
 /** What an Effect user may count on when values cross: None, secrets, bytes that wait, spans. */
 import { assert, layer } from "@effect/vitest"
-import { Chunk, DateTime, Deferred, Duration, Effect, Fiber, HashMap, Logger, Option, Redacted } from "effect"
-import { References, Result, Schema, Stream, Tracer } from "effect"
+import {
+  BigDecimal,
+  Chunk,
+  DateTime,
+  Deferred,
+  Duration,
+  Effect,
+  Fiber,
+  HashMap,
+  Logger,
+  Option,
+} from "effect"
+import { Redacted, References, Result, Schema, Stream, Tracer } from "effect"
 import { Buffer } from "node:buffer"
 import { KernelClient } from "../src/mod.ts"
 import { kernelLayer, slow } from "./support/kernel.ts"
+import { prepared } from "./support/values.ts"
 
 const { KernelClient: Client } = KernelClient
 
@@ -73,6 +85,44 @@ layer(kernelLayer(), slow)("values that cross", (it) => {
       assert.deepStrictEqual(yield* field("{}", Schema.optionalKey(Schema.Int)), {})
       const error = yield* Effect.flip(field("{'a': None}", Schema.optionalKey(Schema.Int)))
       assert.strictEqual(error._tag, "SchemaError")
+    }))
+
+  it.effect("by Schema.Unknown every type has its natural form, the one that the README tells", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      const rows: ReadonlyArray<readonly [expression: string, value: unknown]> = [
+        ["None", null],
+        ["2**53 - 1, 2**53, -1.5, True", [9007199254740991, 9007199254740992n, -1.5, true]],
+        ["'a', Text('b')", ["a", "b"]],
+        ["bytearray(b'a'), memoryview(b'b')", [Uint8Array.of(97), Uint8Array.of(98)]],
+        ["(1,), range(1), collections.deque()", [[1], [0], []]],
+        ["{1}, frozenset()", [new Set([1]), new Set()]],
+        ["{'a': 1}, {1: 2}, {}", [{ a: 1 }, new Map([[1, 2]]), {}]],
+        ["Point(1), Pair(1, 2)", [{ x: 1, y: null }, { left: 1, right: 2 }]],
+        ["datetime(2026, 1, 1), date(2026, 1, 1)", ["2026-01-01T00:00:00", "2026-01-01"]],
+        ["datetime(2026, 1, 1, tzinfo=timezone.utc)", DateTime.makeUnsafe("2026-01-01T00:00:00Z")],
+        [
+          "datetime(2026, 1, 1, tzinfo=ZoneInfo('UTC'))",
+          DateTime.makeZonedUnsafe("2026-01-01T00:00:00Z", { timeZone: "UTC" }),
+        ],
+        ["clock(1), uuid.UUID(int=0), Path('/a')", [
+          "01:00:00",
+          "00000000-0000-0000-0000-000000000000",
+          "/a",
+        ]],
+        ["timedelta(seconds=1)", Duration.seconds(1)],
+        ["Decimal('1.5'), Decimal('nan'), Decimal('inf')", [
+          BigDecimal.fromStringUnsafe("1.5"),
+          "NaN",
+          "Infinity",
+        ]],
+        ["Colour.RED, Level.LOW", ["red", 1]],
+        ["array.array('d', [1]), array.array('q', [1])", [Float64Array.of(1), BigInt64Array.of(1n)]],
+      ]
+      for (const [expression, value] of rows) {
+        assert.deepStrictEqual(yield* kernel.evaluate(expression, Schema.Unknown), value, expression)
+      }
+      assert.strictEqual(yield* kernel.evaluate("5.0", Schema.BigInt), 5n)
     }))
 
   it.effect("secrets go out by a schema that has them, and in no other way", () =>
@@ -175,7 +225,7 @@ layer(kernelLayer(), slow)("values that cross", (it) => {
       assert.isTrue(Schema.toEquivalence(Job)(yield* kernel.evaluate("job", Job), job))
     }))
 
-  it.effect("a value is what it was when the effect began, however long it waits; bytes are free when it ends", () =>
+  it.effect("a value is what it was when the effect began; bytes are free when it ends", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       const value = { text: "before", list: [1], at: new Date(0) }
@@ -188,8 +238,8 @@ layer(kernelLayer(), slow)("values that cross", (it) => {
       bytes.fill(9)
       assert.strictEqual(
         yield* kernel.evaluate("repr(waited)", Schema.String),
-        "[{'text': 'before', 'list': [1], 'at': datetime.datetime(1970, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)}, " +
-          "b'\\x01\\x02\\x03']",
+        "[{'text': 'before', 'list': [1], 'at': " +
+          "datetime.datetime(1970, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)}, b'\\x01\\x02\\x03']",
       )
     }))
 

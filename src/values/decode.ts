@@ -12,8 +12,8 @@ import { NdArray, type NumberArray } from "../values.ts"
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 
 /**
- * Whether bytes are most of the message that they came in. Others are copied, so that they do not keep it; so the
- * memory of each value is its own, and no other value changes with it.
+ * Whether bytes are most of the message that they came in. Others are copied, so that they do not keep it; so
+ * the memory of each value is its own, and no other value changes with it.
  */
 function isMost({ buffer, byteLength }: Uint8Array): boolean {
   return byteLength * 2 > buffer.byteLength

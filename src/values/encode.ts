@@ -103,7 +103,10 @@ class Encoder {
     if (Chunk.isChunk(value)) return this.#nested(value, () => this.#items(Chunk.toReadonlyArray(value)))
     if (value instanceof URL) return value.href
     if (Redacted.isRedacted(value)) {
-      throw this.#refuse(value, 'It goes out by a schema alone that has "Schema.Redacted" where it is')
+      throw this.#refuse(
+        value,
+        'A secret goes out by the option "schema", with "Schema.Redacted" in its place, or by "Redacted.value"',
+      )
     }
     throw this.#refuse(value, 'It is no plain value; encode it first, for instance by the option "schema"')
   }

@@ -16,7 +16,7 @@ import { isPlain } from "./kind.ts"
 
 type Expresser = (value: unknown) => unknown
 
-/** Encodes by a schema all the way to what Python has types for. What has none is left as it is, to be refused. */
+/** Encodes by a schema all the way to what Python has types for. What has none is left, to be refused. */
 export function express<S extends Schema.Constraint>(
   schema: S,
 ): (value: unknown) => Effect.Effect<unknown, Schema.SchemaError, S["EncodingServices"]> {

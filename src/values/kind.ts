@@ -1,8 +1,8 @@
 /**
  * What a value of JavaScript is, and what Python would make of it.
  *
- * Told by brands where there are some: what comes from another realm, as in workers and tests, is what it is, and
- * what only pretends to be something is not.
+ * Told by brands where there are some: what comes from another realm, as in workers and tests, is what it is,
+ * and what only pretends to be something is not.
  *
  * @module
  */

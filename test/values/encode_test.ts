@@ -140,7 +140,7 @@ describe("encode", () => {
     assert.isDefined(encoded(new Set([[1, "a"], new Set([1]), Uint8Array.of(1), new Date(0), null])))
   })
 
-  it("what Python takes for the same is not two elements or keys, and the path leads to the collection", () => {
+  it("what Python takes for the same is not two elements or keys of a collection", () => {
     const same = "in Python"
     for (
       const items of [[1, true], [0n, false], [2 ** 53, 2n ** 53n], [null, undefined], [null, Option.none()]]
