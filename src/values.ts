@@ -114,7 +114,7 @@ export class InvalidName
     expected: Schema.String,
   }) {
   override get message(): string {
-    return `"${this.given}" is no ${this.expected}`
+    return `The name "${this.given}" is no ${this.expected}`
   }
 }
 

@@ -163,6 +163,9 @@ class Encoder {
 
   /** In Python 1, 1.0 and True are the same, and so are all of which JavaScript makes nothing. */
   #distinct(collection: object, items: ReadonlyArray<unknown>, what: string): void {
+    const [first] = items
+    // Those of one simple type are as distinct as JavaScript has them.
+    if (typeof first !== "object" && items.every((item) => typeof item === typeof first)) return
     const known = new Set<unknown>()
     for (const item of items) {
       const same = Kind.sameInPython(item)

@@ -49,7 +49,7 @@ const Tree: Schema.Codec<Tree> = Schema.Struct({
 
 class Pattern extends Schema.Class<Pattern>("Pattern")({ at: Schema.Date, regExp: Schema.RegExp }) {}
 
-const secret = Redacted.make("secret")
+const secret = Redacted.make("hush-hush")
 const moment = DateTime.makeUnsafe("2026-01-02T03:04:05.678Z")
 
 const values: ReadonlyArray<readonly [name: string, schema: Codec, value: unknown]> = [
@@ -120,7 +120,7 @@ describe("express", () => {
       const { text } = yield* exchanged(Schema.Struct({ key: Schema.Redacted(Schema.String) }), {
         key: secret,
       })
-      assert.strictEqual(text, '{"key":"secret"}')
+      assert.strictEqual(text, '{"key":"hush-hush"}')
     }))
 
   it.effect("a secret that no schema lets out is refused, and no error has it", () =>
@@ -131,12 +131,12 @@ describe("express", () => {
       ) {
         const error = yield* refused(schema, { key: secret })
         assert.deepStrictEqual([error.valueType, error.path], ["Redacted", "$.key"])
-        assert.notInclude(JSON.stringify([error, error.message, error.stack]), "secret")
+        assert.notInclude(JSON.stringify([error, error.message, error.stack]), "hush-hush")
       }
       const Never = Schema.Struct({ key: Schema.RedactedFromValue(Schema.String, { disallowEncode: true }) })
       const error = yield* Effect.flip(exchanged(Never, { key: secret }))
       assert.strictEqual(error._tag, "SchemaError")
-      assert.notInclude(error.message, `"secret"`)
+      assert.notInclude(error.message, "hush-hush")
     }))
 
   it.effect.prop(
