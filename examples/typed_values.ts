@@ -6,7 +6,7 @@
  * @module
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { BigDecimal, Console, DateTime, Duration, Effect, Layer, Schema } from "effect"
+import { BigDecimal, Console, DateTime, Duration, Effect, Layer, Option, Schema } from "effect"
 import { KernelClient, KernelGateway } from "effect-jupyter"
 
 const Item = Schema.Struct({
@@ -55,16 +55,20 @@ const program = Effect.gen(function* () {
   yield* kernel.execute(definitions)
 
   yield* Console.log("A value goes in by its schema, whatever characters are in it:")
-  const order = yield* Schema.decodeUnknownEffect(Order)({
+  const order = new Order({
     id: 9007199254740993n,
     at: DateTime.makeUnsafe("2026-01-31T12:00:00Z"),
     items: [
       { name: `"quoted" \\ and\nbroken`, price: BigDecimal.fromStringUnsafe("9.90"), tags: new Set(["new"]) },
       { name: "🎁", price: BigDecimal.fromStringUnsafe("0.10"), tags: new Set() },
     ],
-    note: null,
+    note: Option.none(),
   })
   yield* kernel.set("order", order, { schema: Order })
+  const { text = "" } = yield* kernel.execute(
+    "for key, value in order.items(): print(key, type(value).__name__)",
+  )
+  yield* Console.log(text.replace(/^/gm, "  "))
 
   yield* Console.log("An expression is evaluated, and its value decoded:")
   const names = yield* kernel.evaluate(
@@ -76,6 +80,7 @@ const program = Effect.gen(function* () {
   }
 
   yield* Console.log("A function is called, here an asynchronous one that returns a dataclass:")
+  // Arguments go in as what they are; an instance of a class has to be encoded first.
   const encoded = yield* Schema.encodeEffect(Order)(order)
   const invoice = yield* kernel.call("bill", [encoded], {
     kwargs: { vat: BigDecimal.fromStringUnsafe("0.25") },
@@ -100,6 +105,9 @@ const program = Effect.gen(function* () {
       "UnsupportedValue",
       ({ path, valueType }) => Console.log(`  ${path} is of type ${valueType}`),
     ),
+  )
+  yield* kernel.set("order", { items: [{ price: () => 1 }] }).pipe(
+    Effect.catchTag("UnsupportedValue", (error) => Console.log(`  ${error.message}`)),
   )
 })
 

@@ -3,39 +3,13 @@
  * and what can be wrong with it.
  *
  * A value keeps its type on the way. What comes from Python is decoded by a schema, which also chooses among the
- * forms that a value has in JavaScript: the most natural schema works.
+ * forms that a value has in JavaScript: a `datetime` is a `Date` for `Schema.Date`, a `DateTime` for
+ * `Schema.DateTimeUtc` and text for `Schema.String`. What goes to Python goes as what it is, or as its schema
+ * encodes it. The README has the tables of all types, both ways, in the section "Typed values".
  *
- * | Python                                       | schema, and what decodes it                                       |
- * | -------------------------------------------- | ----------------------------------------------------------------- |
- * | `None`                                       | `Schema.Null`, `NullOr`, `OptionFromNullOr`, `Option`, `Void`     |
- * | `bool`                                       | `Schema.Boolean`                                                  |
- * | `int`                                        | `Schema.Int` or `Number` up to 2⁵³ - 1, `Schema.BigInt` any, and whole floats |
- * | `float`                                      | `Schema.Number`, `Finite` without `inf` and `nan`                 |
- * | `str`                                        | `Schema.String`, and all that decodes from strings                |
- * | `bytes`, `bytearray`, `memoryview`           | `Schema.Uint8Array`                                               |
- * | `list`, `tuple`, `range`, `deque`            | `Schema.Array`, `Tuple`, `Chunk`, `ReadonlySet`                   |
- * | `set`, `frozenset`                           | `Schema.ReadonlySet`, `HashSet`, `Array`                          |
- * | `dict` with keys of type `str`               | `Schema.Struct`, `Record`, `ReadonlyMap`, `HashMap`               |
- * | other `dict`                                 | `Schema.ReadonlyMap`, `HashMap`                                   |
- * | dataclass, named tuple, pydantic model       | `Schema.Struct`, `Schema.Class`                                   |
- * | `datetime`                                   | `Schema.DateTimeUtc`, `DateTimeZoned`, `Date` (milliseconds, naive ones taken for UTC); `String` in full |
- * | `date`                                       | `Schema.Date`, `DateTimeUtc` at midnight; `String`                |
- * | `time`, `UUID`, `Path`                       | `Schema.String`                                                   |
- * | `timedelta`                                  | `Schema.Duration`; `String` in ISO form                           |
- * | `Decimal`                                    | `Schema.BigDecimal`; `String`                                     |
- * | `Enum`                                       | its value: `Schema.Literals`, `Enum`                              |
- * | NumPy scalar, `array.array`                  | as its counterpart in Python, as an array                         |
- * | NumPy array of numbers                       | `Schema.Array(Schema.Number)`, nested by shape; `Schema.instanceOf(Float64Array)` and the like; `Schema.instanceOf(Values.NdArray)` |
- * | pandas `Series`, `Index`                     | `Schema.Array`; what is missing is `null`, in columns of floats `NaN`; the index of a `Series` is left out |
- * | pandas `DataFrame`                           | `Schema.Array(Schema.Struct(...))` row by row, `Schema.Struct` of arrays by column, `Schema.Uint8Array` with `tables: "arrow"`; the index is left out, names of columns become text |
- *
- * To Python go, by the same table backwards: `null` and `undefined`, booleans, numbers (`int` if it is a safe
- * integer and not -0, else `float`), bigints, strings, `Uint8Array` and `ArrayBuffer` (`bytes`), other typed arrays and
- * {@link NdArray} (`numpy.ndarray` where NumPy is imported, else `array.array`, which has one dimension), arrays, plain objects without what is
- * `undefined` in them, `Map`, `Set`, `HashMap`, `HashSet`, `Chunk`, `Option` (`None` or the value), `Date` and
- * `DateTime`, `Duration`, `BigDecimal`, `URL` (`str`). Everything else is encoded by a schema first.
- *
- * No library is imported because of a value; JSON carries what is small, buffers of the messages what is binary.
+ * Nothing is dropped or altered in silence: what does not travel is an {@link UnsupportedValue} that says
+ * what and where. No library is imported because of a value; JSON carries what is small, buffers of the
+ * messages what is binary.
  *
  * @module
  */
@@ -59,7 +33,8 @@ export type NumberArray =
 
 /**
  * An array of numbers of any number of dimensions, in the order of C: the last index runs fastest. It is a NumPy
- * array in the kernel, where NumPy is imported.
+ * array in the kernel, where NumPy is imported; where it is not, one of several dimensions is an
+ * {@link UnsupportedValue}. Without a shape it has one dimension.
  *
  * @example
  * ```ts
@@ -83,8 +58,9 @@ export class NdArray {
 }
 
 /**
- * A value that cannot travel between Effect and Python: it has no encoding, contains itself, or is nested too
- * deep. On its way to Python nothing was sent; on its way from Python the code has run.
+ * A value that cannot travel between Effect and Python: it has no encoding, contains itself, is nested too
+ * deep, or would be another one on the other side. On its way to Python no code has run; on its way from
+ * Python it has.
  *
  * @example
  * ```ts
@@ -138,7 +114,7 @@ export class InvalidName
     expected: Schema.String,
   }) {
   override get message(): string {
-    return `"${this.given}" is no ${this.expected}`
+    return `The name "${this.given}" is no ${this.expected}`
   }
 }
 

@@ -1,7 +1,7 @@
 /** The types of the public functions, as the contract spells them. */
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
-import type { Duration, Effect, Layer, Redacted, Scope, Stream } from "effect"
-import { Schema } from "effect"
+import type { Duration, Layer, Redacted, Scope } from "effect"
+import { Context, Effect, Schema, SchemaTransformation, Stream } from "effect"
 import * as Library from "../src/mod.ts"
 import {
   Execution,
@@ -176,6 +176,51 @@ describe("the public contract", () => {
     }>()
     expectTypeOf<Values.InvalidName["_tag"]>().toEqualTypeOf<"InvalidName">()
     assert.isFunction(Values.NdArray)
+  })
+
+  it("typed values infer from their schemas, and need what these need", () => {
+    class Decoding extends Context.Service<Decoding, number>()("Decoding") {}
+    class Encoding extends Context.Service<Encoding, number>()("Encoding") {}
+    const Served = Schema.String.pipe(
+      Schema.decodeTo(
+        Schema.Int,
+        SchemaTransformation.transformEffect({
+          decode: () => Decoding,
+          encode: () => Effect.map(Encoding, String),
+        }),
+      ),
+    )
+    class Order extends Schema.Class<Order>("Order")({ id: Schema.BigInt }) {}
+    type Failure = Values.ValueFailure | Schema.SchemaError
+    type Call = Failure | Values.InvalidName
+    const check = (kernel: KernelClient.Kernel, orders: Stream.Stream<Order, never, "upstream">) => {
+      expectTypeOf(kernel.evaluate("1", Schema.Finite)).toEqualTypeOf<Effect.Effect<number, Failure>>()
+      expectTypeOf(kernel.evaluate("order", Order)).toEqualTypeOf<Effect.Effect<Order, Failure>>()
+      expectTypeOf(kernel.evaluate("f()", Schema.Void)).toEqualTypeOf<Effect.Effect<void, Failure>>()
+      expectTypeOf(kernel.evaluate("x", Served)).toEqualTypeOf<Effect.Effect<number, Failure, Decoding>>()
+      expectTypeOf(kernel.iterate("xs", Served)).toEqualTypeOf<Stream.Stream<number, Failure, Decoding>>()
+      expectTypeOf(kernel.call("f", [], { returns: Served })).toEqualTypeOf<
+        Effect.Effect<number, Call, Decoding>
+      >()
+      expectTypeOf(kernel.set("x", 1, { schema: Served })).toEqualTypeOf<
+        Effect.Effect<void, Call, Encoding>
+      >()
+      expectTypeOf(kernel.feed("f", orders, { returns: Served, schema: Order })).toEqualTypeOf<
+        Stream.Stream<number, Call, "upstream" | Decoding>
+      >()
+      expectTypeOf(kernel.feed("f", Stream.make(1), { returns: Schema.Void, schema: Served })).toEqualTypeOf<
+        Stream.Stream<void, Call, Encoding>
+      >()
+      return [
+        // @ts-expect-error a value that is none of the schema
+        kernel.set("x", "one", { schema: Served }),
+        // @ts-expect-error a stream of other elements
+        kernel.feed("f", Stream.make("one"), { returns: Served, schema: Served }),
+        // @ts-expect-error what is returned has to be decoded, if only by Schema.Void
+        kernel.call("f", [], {}),
+      ]
+    }
+    assert.isFunction(check)
   })
 
   it("KernelPool", () => {

@@ -130,6 +130,13 @@ layer(kernelLayer(), slow)("evaluate", (it) => {
       )
       assert.strictEqual(DateTime.formatIsoZoned(berlin), "2026-07-01T00:00:00.000+02:00[Europe/Berlin]")
       assert.strictEqual(DateTime.formatIsoZoned(offset), "2026-07-01T00:00:00.000-03:00")
+      // Before there were zones the clocks of Berlin were 53 minutes and 28 seconds ahead.
+      const old = "datetime(1800, 1, 1, tzinfo=ZoneInfo('Europe/Berlin'))"
+      assert.strictEqual(
+        DateTime.formatIso(yield* kernel.evaluate(old, Schema.DateTimeZoned)),
+        "1799-12-31T23:06:32.000Z",
+      )
+      assert.deepStrictEqual(yield* kernel.evaluate(old, Schema.DateTimeUtc), utc("1799-12-31T23:06:32Z"))
     }))
 
   it.effect("without a schema's say every value has a natural form", () =>

@@ -13,6 +13,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as SchemaAST from "effect/SchemaAST"
+import * as Declaration from "./declaration.ts"
 import * as Neutral from "./neutral.ts"
 import { NdArray } from "../values.ts"
 
@@ -93,7 +94,7 @@ function fields({ indexSignatures, propertySignatures }: SchemaAST.Objects): Ada
     propertySignatures.map(({ name, type }) => [String(name), adapterOf(type)]),
   )
   const others = indexSignatures.map(({ parameter, type }) => ({
-    fits: checker(parameter),
+    fits: Declaration.checker(parameter),
     adapter: adapterOf(type),
   }))
   // Without any the schema is `{}`, which everything fits.
@@ -125,7 +126,7 @@ const noRecord = Symbol("no dict")
 
 /** The first member that fits counts. */
 function union({ types }: SchemaAST.Union): Adapter {
-  const members = types.map((type) => ({ fits: checker(type), adapter: adapterOf(type) }))
+  const members = types.map((type) => ({ fits: Declaration.checker(type), adapter: adapterOf(type) }))
   if (members.every(({ adapter }) => adapter === same)) return same
   return (value) => {
     for (const { adapter, fits } of members) {
@@ -135,11 +136,6 @@ function union({ types }: SchemaAST.Union): Adapter {
     // A member that refuses its own form of the value must not take another.
     return members.some(({ fits }) => fits(value)) ? noRecord : value
   }
-}
-
-function checker(ast: SchemaAST.AST): (value: unknown) => boolean {
-  let check: ((value: unknown) => boolean) | undefined
-  return (value) => (check ??= Schema.is(Schema.make<Schema.Constraint>(ast)))(value)
 }
 
 function declared(ast: SchemaAST.Declaration): Adapter {
@@ -159,54 +155,38 @@ function declared(ast: SchemaAST.Declaration): Adapter {
         ? value
         : collect(entries.map(([key, item]) => [first(key), second(item)] as const))
     }
-  switch (idOf(ast)) {
-    case "effect/schema/Option":
+  switch (Declaration.nameOf(ast)) {
+    case "Option":
       return (value) => value === null ? Option.none() : Option.some(first(value))
-    case "effect/schema/Redacted":
+    case "Redacted":
       return (value) => Redacted.make(first(value))
-    case "effect/schema/ReadonlyMap":
+    case "ReadonlyMap":
       return mapped((entries) => new Map(entries))
-    case "effect/schema/HashMap":
+    case "HashMap":
       return mapped(HashMap.fromIterable)
-    case "effect/schema/ReadonlySet":
+    case "ReadonlySet":
       return collected((items) => new Set(items))
-    case "effect/schema/HashSet":
+    case "HashSet":
       return collected(HashSet.fromIterable)
-    case "effect/schema/Chunk":
+    case "Chunk":
       return collected(Chunk.fromIterable)
     default:
       return candidate(ast)
   }
 }
 
-function idOf({ annotations }: SchemaAST.Declaration): unknown {
-  const representation = annotations?.representation
-  return typeof representation === "object" && representation !== null && "id" in representation
-    ? representation.id
-    : undefined
-}
-
-/** What Python has a type for: text is no bytes, and no date. */
-const counterparts = new Set<unknown>(
-  ["BigDecimal", "Date", "DateTimeUtc", "DateTimeZoned", "Duration", "Uint8Array"].map((name) =>
-    `effect/schema/${name}`
-  ),
-)
-
-/** A type of its own: whichever form of the value belongs to it; else what it reads from JSON. */
+/** A type of its own: whichever form of the value belongs to it; else what it is made of. */
 function candidate(ast: SchemaAST.Declaration): Adapter {
-  const fits = checker(ast)
-  const readsJson = !counterparts.has(idOf(ast)) &&
-    (ast.annotations?.toCodecJson !== undefined || ast.annotations?.toCodec !== undefined)
-  let fromJson: ((value: unknown) => Option.Option<unknown>) | undefined
+  const fits = Declaration.checker(ast)
+  const schema = Declaration.inParts(ast)
+  if (schema === undefined) return (value) => forms(value).find(fits) ?? value
+  const decode = Schema.decodeUnknownOption(schema)
+  let fit: Adapter | undefined
   return (value) => {
     const form = forms(value).find(fits)
     if (form !== undefined) return form
-    if (!readsJson) return value
-    fromJson ??= Schema.decodeUnknownOption(
-      Schema.toCodecJson(Schema.make<Schema.ConstraintDecoder<unknown>>(ast)),
-    )
-    return Option.getOrElse(fromJson(Neutral.toText(value)), () => value)
+    fit ??= adapterOf(SchemaAST.toEncoded(schema.ast))
+    return Option.getOrElse(decode(fit(value)), () => value)
   }
 }
 

@@ -11,8 +11,13 @@ import { NdArray, type NumberArray } from "../values.ts"
 
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 
-/** Smaller ones are copied, so that they do not keep the message they came in. */
-const smallBytes = 64 * 1024
+/**
+ * Whether bytes are most of the message that they came in. Others are copied, so that they do not keep it; so
+ * the memory of each value is its own, and no other value changes with it.
+ */
+function isMost({ buffer, byteLength }: Uint8Array): boolean {
+  return byteLength * 2 > buffer.byteLength
+}
 
 /** Decodes a value; the first buffer is its JSON, the others are what the JSON refers to. */
 export function decode([text, ...buffers]: ReadonlyArray<Uint8Array>): Result.Result<unknown, WireError> {
@@ -117,7 +122,7 @@ function buffer(buffers: ReadonlyArray<Uint8Array>, index: unknown): Uint8Array 
 }
 
 function own(bytes: Uint8Array): Uint8Array {
-  return bytes.byteLength < smallBytes ? bytes.slice() : bytes
+  return isMost(bytes) ? bytes : bytes.slice()
 }
 
 function array(dtype: string, shape: ReadonlyArray<number>, bytes: Uint8Array): unknown {
@@ -128,9 +133,7 @@ function array(dtype: string, shape: ReadonlyArray<number>, bytes: Uint8Array): 
 function numbers(dtype: string, bytes: Uint8Array): NumberArray {
   const size = Number(dtype.slice(1))
   // Typed arrays begin at multiples of their size.
-  const { buffer, byteOffset } = bytes.byteOffset % size === 0 && bytes.byteLength >= smallBytes
-    ? bytes
-    : bytes.slice()
+  const { buffer, byteOffset } = bytes.byteOffset % size === 0 && isMost(bytes) ? bytes : bytes.slice()
   const length = bytes.byteLength / size
   switch (dtype) {
     case "i1":

@@ -10,10 +10,12 @@ import * as Duration from "effect/Duration"
 import * as HashMap from "effect/HashMap"
 import * as HashSet from "effect/HashSet"
 import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { isRecord } from "./neutral.ts"
-import { NdArray, type NumberArray } from "../values.ts"
+import { types } from "node:util"
+import { NdArray } from "../values.ts"
+import * as Kind from "./kind.ts"
 
 /** A value as it travels: JSON, and what the JSON refers to. */
 export interface Encoded {
@@ -33,15 +35,10 @@ export const maxDepth = 200
 
 /** Encodes a value. */
 export function encode(value: unknown): Result.Result<Encoded, Refusal> {
+  const encoder = new Encoder()
   return Result.try({
-    try: () => {
-      const encoder = new Encoder()
-      return { text: JSON.stringify(encoder.encode(value)), buffers: encoder.buffers }
-    },
-    catch: (cause) =>
-      cause instanceof Refusal
-        ? cause
-        : new Refusal({ valueType: nameOf(value), path: "$", detail: String(cause) }),
+    try: () => ({ text: JSON.stringify(encoder.encode(value)), buffers: encoder.buffers }),
+    catch: (cause) => cause instanceof Refusal ? cause : encoder.failed(cause),
   })
 }
 
@@ -70,33 +67,47 @@ class Encoder {
     }
   }
 
+  /** What a getter or a proxy throws is about the value that was being read. */
+  failed(cause: unknown): Refusal {
+    return new Refusal({
+      valueType: "unknown",
+      path: this.#where(),
+      detail: `It cannot be read: ${Kind.describe(cause)}`,
+    })
+  }
+
   #object(value: object): unknown {
     if (Array.isArray(value)) return this.#nested(value, () => this.#items(value))
-    if (isRecord(value) || Object.getPrototypeOf(value) === null) {
-      return this.#nested(value, () => this.#record(Object.entries(value)))
-    }
-    if (value instanceof Uint8Array) return this.#bytes(value)
-    if (value instanceof ArrayBuffer) return this.#bytes(new Uint8Array(value))
+    if (Kind.isPlain(value)) return this.#nested(value, () => this.#record(value))
+    if (types.isUint8Array(value)) return this.#bytes(value, value)
+    if (types.isAnyArrayBuffer(value)) return this.#bytes(value, value)
     if (value instanceof NdArray) return this.#array(value, value.data, value.shape)
     if (ArrayBuffer.isView(value)) return this.#array(value, value, undefined)
-    if (value instanceof Date) return this.#date(value, Option.getOrUndefined(DateTime.make(value)))
+    if (types.isDate(value)) return this.#date(value, Option.getOrUndefined(DateTime.make(value.getTime())))
     if (DateTime.isDateTime(value)) return this.#date(value, value)
     if (Duration.isDuration(value)) return this.#duration(value)
     if (BigDecimal.isBigDecimal(value)) return { $: "decimal", v: `${value.value}E${-value.scale}` }
-    if (Option.isOption(value)) return Option.isSome(value) ? this.encode(value.value) : null
-    if (value instanceof Map || HashMap.isHashMap(value)) {
-      return this.#nested(value, () => ({ $: "map", v: this.#pairs(value) }))
+    if (Option.isOption(value)) return this.#option(value)
+    if (types.isMap(value) || HashMap.isHashMap(value)) {
+      return this.#nested(value, () => ({ $: "map", v: this.#pairs(value, [...value]) }))
     }
-    if (value instanceof Set || HashSet.isHashSet(value)) {
+    if (types.isSet(value) || HashSet.isHashSet(value)) {
       return this.#nested(value, () => {
         const items = [...value]
         const v = this.#items(items)
         items.forEach((item, index) => this.#hashable(index, item))
+        this.#distinct(value, items, "elements")
         return { $: "set", v }
       })
     }
     if (Chunk.isChunk(value)) return this.#nested(value, () => this.#items(Chunk.toReadonlyArray(value)))
     if (value instanceof URL) return value.href
+    if (Redacted.isRedacted(value)) {
+      throw this.#refuse(
+        value,
+        'A secret goes out by the option "schema", with "Schema.Redacted" in its place, or by "Redacted.value"',
+      )
+    }
     throw this.#refuse(value, 'It is no plain value; encode it first, for instance by the option "schema"')
   }
 
@@ -122,19 +133,53 @@ class Encoder {
     return Array.from(values, (value, index) => this.#at(index, value))
   }
 
-  #record(entries: ReadonlyArray<readonly [string, unknown]>): unknown {
-    const given = entries.filter(([, value]) => value !== undefined)
-    const encoded = given.map(([key, value]) => [key, this.#at(key, value)] as const)
-    return given.some(([key]) => key === "$") ? { $: "record", v: encoded } : Object.fromEntries(encoded)
+  #record(record: { readonly [key: string]: unknown }): unknown {
+    const encoded: Array<readonly [string, unknown]> = []
+    for (const key of Object.keys(record)) {
+      this.#path.push(key)
+      const value = record[key]
+      if (value !== undefined) encoded.push([key, this.encode(value)])
+      this.#path.pop()
+    }
+    const symbol = Object.getOwnPropertySymbols(record).find((key) =>
+      Object.prototype.propertyIsEnumerable.call(record, key)
+    )
+    if (symbol !== undefined) {
+      throw this.#refuse(record, `Its key ${String(symbol)} has no encoding`)
+    }
+    return encoded.some(([key]) => key === "$") ? { $: "record", v: encoded } : Object.fromEntries(encoded)
   }
 
-  #pairs(pairs: Iterable<readonly [unknown, unknown]>): ReadonlyArray<unknown> {
-    return Array.from(pairs, ([key, value]) => {
-      const step = typeof key === "number" ? key : String(key)
+  #pairs(map: object, pairs: ReadonlyArray<readonly [unknown, unknown]>): ReadonlyArray<unknown> {
+    const encoded = pairs.map(([key, value]) => {
+      const step = Kind.stepTo(key)
       const encoded = this.#at(step, key)
       this.#hashable(step, key)
       return [encoded, this.#at(step, value)]
     })
+    this.#distinct(map, pairs.map(([key]) => key), "keys")
+    return encoded
+  }
+
+  /** In Python 1, 1.0 and True are the same, and so are all of which JavaScript makes nothing. */
+  #distinct(collection: object, items: ReadonlyArray<unknown>, what: string): void {
+    const [first] = items
+    // Those of one simple type are as distinct as JavaScript has them.
+    if (typeof first !== "object" && items.every((item) => typeof item === typeof first)) return
+    const known = new Set<unknown>()
+    for (const item of items) {
+      const same = Kind.sameInPython(item)
+      if (same === undefined) continue
+      if (known.has(same)) throw this.#refuse(collection, `Two of its ${what} are the same in Python`)
+      known.add(same)
+    }
+  }
+
+  #option(option: Option.Option<unknown>): unknown {
+    if (Option.isNone(option)) return null
+    const encoded = this.#nested(option, () => this.encode(option.value))
+    if (encoded === null) throw this.#refuse(option, "What is some, but of nothing, would be None in Python")
+    return encoded
   }
 
   /** Refuses what Python takes for no element of a `set` and no key of a `dict`. */
@@ -147,33 +192,42 @@ class Encoder {
     this.#path.push(step)
     if (inner !== undefined) inner.forEach((item, index) => this.#hashable(index, item))
     else if (Option.isOption(value) && Option.isSome(value)) this.#hashable(0, value.value)
-    else if (isUnhashable(value)) {
+    else if (Kind.isUnhashable(value)) {
       throw this.#refuse(value, "Python has no hash for it: it can be in no set, and no key")
     }
     this.#path.pop()
   }
 
-  #bytes(value: Uint8Array): unknown {
-    return { $: "bytes", v: this.buffers.push(value) }
+  #bytes(value: object, data: ArrayBufferView | ArrayBufferLike): unknown {
+    this.#attached(value, ArrayBuffer.isView(data) ? data.buffer : data)
+    return { $: "bytes", v: this.buffers.push(Kind.bytesOf(data)) }
   }
 
   #array(value: object, data: ArrayBufferView, shape: ReadonlyArray<number> | undefined): unknown {
-    const dtype = dtypeOf(data)
-    if (dtype === undefined || !isNumberArray(data)) throw this.#refuse(value, "It has no encoding")
-    const { length } = data
+    this.#attached(value, data.buffer)
+    const kind = Kind.arrayKind(data)
+    if (kind === undefined) throw this.#refuse(value, "It has no encoding")
+    const { bytes, dtype, length } = kind
     const isShape = shape === undefined ||
       shape.every((size) => Number.isSafeInteger(size) && size >= 0) &&
         shape.reduce((product, size) => product * size, 1) === length
     if (!isShape) {
       throw this.#refuse(value, `Its ${length} numbers do not have the shape [${shape.join(", ")}]`)
     }
-    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
     return { $: "array", dtype, shape: shape ?? [length], v: this.buffers.push(bytes) }
   }
 
+  /** Memory that was transferred to another thread looks as if it were empty. */
+  #attached(value: object, buffer: ArrayBufferLike): void {
+    if ("detached" in buffer && buffer.detached) {
+      throw this.#refuse(value, "Its memory was transferred elsewhere")
+    }
+  }
+
   #date(value: object, moment: DateTime.DateTime | undefined): unknown {
-    const millis = moment?.epochMilliseconds ?? NaN
-    if (moment === undefined || !(millis >= firstMillis && millis < endMillis)) {
+    if (moment === undefined) throw this.#refuse(value, "It is no valid date")
+    const millis = moment.epochMilliseconds
+    if (!(millis >= firstMillis && millis < endMillis)) {
       throw this.#refuse(value, "It is out of the range of datetime, the years from 1 to 9999")
     }
     if (DateTime.isZoned(moment) && moment.zone._tag === "Offset") {
@@ -197,6 +251,10 @@ class Encoder {
   }
 
   #refuse(value: unknown, detail: string): Refusal {
+    return new Refusal({ valueType: Kind.nameOf(value), path: this.#where(), detail })
+  }
+
+  #where(): string {
     const steps = this.#path.map((step) =>
       typeof step === "number"
         ? `[${step}]`
@@ -204,7 +262,7 @@ class Encoder {
         ? `.${step}`
         : `[${JSON.stringify(step)}]`
     )
-    return new Refusal({ valueType: nameOf(value), path: `$${steps.join("")}`, detail })
+    return `$${steps.join("")}`
   }
 }
 
@@ -215,40 +273,6 @@ const endMillis = DateTime.makeUnsafe("9999-12-31T00:00:00Z").epochMilliseconds
 /** What a `timedelta` can hold: a billion days, less one second to be on the safe side. */
 const maxMicros = 999_999_999n * 86_400_000_000n
 
-function isUnhashable(value: unknown): boolean {
-  if (typeof value !== "object" || value === null) return false
-  return isRecord(value) || Object.getPrototypeOf(value) === null || value instanceof Map ||
-    HashMap.isHashMap(value) || value instanceof NdArray ||
-    (ArrayBuffer.isView(value) && !(value instanceof Uint8Array))
-}
-
 function float(v: string): unknown {
   return { $: "float", v }
-}
-
-function nameOf(value: unknown): string {
-  if (typeof value !== "object" || value === null) return value === null ? "null" : typeof value
-  const prototype: unknown = Object.getPrototypeOf(value)
-  const name: unknown = typeof prototype === "object" && prototype !== null && "constructor" in prototype
-    ? Reflect.get(prototype.constructor ?? {}, "name")
-    : undefined
-  return typeof name === "string" && name !== "" ? name : "object"
-}
-
-function isNumberArray(data: ArrayBufferView): data is NumberArray {
-  return !(data instanceof DataView)
-}
-
-function dtypeOf(data: ArrayBufferView): string | undefined {
-  if (data instanceof Float64Array) return "f8"
-  if (data instanceof Float32Array) return "f4"
-  if (data instanceof Int8Array) return "i1"
-  if (data instanceof Int16Array) return "i2"
-  if (data instanceof Int32Array) return "i4"
-  if (data instanceof BigInt64Array) return "i8"
-  if (data instanceof Uint8Array || data instanceof Uint8ClampedArray) return "u1"
-  if (data instanceof Uint16Array) return "u2"
-  if (data instanceof Uint32Array) return "u4"
-  if (data instanceof BigUint64Array) return "u8"
-  return undefined
 }

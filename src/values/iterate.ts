@@ -126,7 +126,7 @@ export const make: (
           return Effect.filterOrElse(ask, Arr.isReadonlyArrayNonEmpty, () => pull)
         })
         return Stream.fromPull(Effect.succeed(pull))
-      }).pipe(Stream.unwrap, Stream.withSpan("Kernel.iterate"))
+      }).pipe(Stream.unwrap, Request.withSpan("Kernel.iterate", session))
     return iterate
   },
 )

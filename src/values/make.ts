@@ -13,6 +13,7 @@ import type { ImageOptions } from "../kernel/images.ts"
 import type { Session } from "../kernel/session.ts"
 import { adapt } from "./adapt.ts"
 import { batched } from "./batches.ts"
+import { express } from "./express.ts"
 import * as Iterate from "./iterate.ts"
 import * as Names from "./names.ts"
 import type { CallOptions, FeedOptions, SetOptions, ValueOptions } from "./options.ts"
@@ -48,7 +49,7 @@ export const make: (
       ) {
         yield* annotate
         const name = yield* Names.variable(given)
-        const encoded = schema === undefined ? value : yield* Schema.encodeUnknownEffect(schema)(value)
+        const encoded = schema === undefined ? value : yield* express(schema)(value)
         const asked = yield* requests.ask({ operation: "set", name, value: encoded }, options)
         yield* Request.valueOf(asked)
       },
@@ -73,16 +74,17 @@ export const make: (
       callable: string,
       stream: Stream.Stream<Element["Type"], E, R>,
       { batchBytes, batchSize, schema, ...options }: FeedOptions<S, Element>,
-    ) =>
-      batched(stream, { batchBytes, batchSize }).pipe(
+    ) => {
+      const encode = schema === undefined ? undefined : express(Schema.Array(schema))
+      return batched(stream, { batchBytes, batchSize }).pipe(
         Stream.mapEffect((batch) =>
-          schema === undefined ? call(callable, [batch], options) : Effect.flatMap(
-            Schema.encodeUnknownEffect(Schema.Array(schema))(batch),
-            (encoded) => call(callable, [encoded], options),
-          )
+          encode === undefined
+            ? call(callable, [batch], options)
+            : Effect.flatMap(encode(batch), (encoded) => call(callable, [encoded], options))
         ),
-        Stream.withSpan("Kernel.feed"),
+        Request.withSpan("Kernel.feed", session),
       )
+    }
 
     return { evaluate, set, call, iterate: yield* Iterate.make(session, requests), feed }
   },

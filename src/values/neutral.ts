@@ -18,18 +18,26 @@ export class Moment {
     this.iso = iso
     this.zone = zone
   }
-  /** Whether it says at which offset from UTC. */
-  get isAware(): boolean {
-    return /[+-]\d\d:\d\d[:\d.]*$/.test(this.iso)
-  }
   /** The instant; without a time zone it is taken for UTC, as pandas and NumPy do. */
   get utc(): Option.Option<DateTime.Utc> {
-    return Option.map(DateTime.make(this.isAware ? this.iso : `${this.iso}Z`), DateTime.toUtc)
+    const told = /[+-]\d\d:\d\d(:[\d.]+)?$/.exec(this.iso)
+    if (told === null) return Option.map(DateTime.make(`${this.iso}Z`), DateTime.toUtc)
+    if (told[1] === undefined) return Option.map(DateTime.make(this.iso), DateTime.toUtc)
+    // Of the time before there were zones offsets have seconds, which JavaScript does not read.
+    return Option.map(
+      DateTime.make(`${this.iso.slice(0, told.index)}Z`),
+      (clock) => DateTime.toUtc(DateTime.subtract(clock, { milliseconds: this.offset ?? 0 })),
+    )
+  }
+  /** Milliseconds that its clock is before that of UTC, if it says so. */
+  get offset(): number | undefined {
+    const [, sign, hours, minutes, seconds = 0] = /([+-])(\d\d):(\d\d)(?::([\d.]+))?$/.exec(this.iso) ?? []
+    if (sign === undefined) return undefined
+    return (sign === "-" ? -1000 : 1000) * (Number(hours) * 3600 + Number(minutes) * 60 + Number(seconds))
   }
   /** The instant and the zone that it was told in; none without a time zone. */
   get zoned(): Option.Option<DateTime.Zoned> {
-    const [offset] = /[+-]\d\d:\d\d$/.exec(this.iso) ?? []
-    const timeZone = this.zone ?? offset
+    const timeZone = this.zone ?? this.offset
     return timeZone === undefined
       ? Option.none()
       : Option.flatMap(this.utc, (utc) => DateTime.makeZoned(utc, { timeZone }))

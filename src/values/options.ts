@@ -34,7 +34,7 @@ export function batchBytesOf(given = 4 * 1024 * 1024): number {
 
 /** How to set a variable. */
 export interface SetOptions<S extends Schema.Constraint> extends ValueOptions {
-  /** Encodes the value; without it the value is taken as it is. */
+  /** Encodes the value; without it the value is taken as it is. Classes, results and secrets need one. */
   readonly schema?: S
 }
 
@@ -42,7 +42,7 @@ export interface SetOptions<S extends Schema.Constraint> extends ValueOptions {
 export interface CallOptions<S extends Schema.Constraint> extends ValueOptions {
   /** Decodes what is returned. With `Schema.Void` nothing is fetched. */
   readonly returns: S
-  /** Arguments by name. */
+  /** Arguments by name; none by default. */
   readonly kwargs?: { readonly [name: string]: unknown }
 }
 

@@ -109,9 +109,16 @@ export const make: (
     const prepare = Effect.fnUntraced(function* (
       connection: Connection,
       buffers: ReadonlyArray<Uint8Array>,
+      sizes: ReadonlyArray<number>,
     ) {
       yield* install(connection)
-      const sizes = buffers.map(({ byteLength }) => byteLength)
+      // Bytes are not copied: their owner may have transferred them to a worker while they waited.
+      if (buffers.some(({ byteLength }, index) => byteLength !== sizes[index])) {
+        return yield* aborted(
+          connection.id,
+          "Bytes of the value were transferred elsewhere before they were sent",
+        )
+      }
       if (sizes.reduce((sum, size) => sum + size, 0) <= partBytes) return { metadata: {}, buffers }
       const parts = buffers.flatMap(split)
       for (const [index, part] of parts.entries()) {
@@ -124,17 +131,14 @@ export const make: (
       ask: Effect.fnUntraced(function* (request, { kernel = () => Effect.void, onChunk, ...options }) {
         const encoded = Encode.encode({ ...request, arrow: options.tables === "arrow" })
         if (Result.isFailure(encoded)) return yield* unsupported(encoded.failure)
-        const { buffers, text } = encoded.success
+        const buffers = [new TextEncoder().encode(encoded.success.text), ...encoded.success.buffers]
+        const sizes = buffers.map(({ byteLength }) => byteLength)
         const answers: Array<Answer> = []
         const run: RunOptions = {
           ...where,
           ...options,
           enquiry: {
-            prepare: (connection) =>
-              Effect.andThen(
-                kernel(connection),
-                prepare(connection, [new TextEncoder().encode(text), ...buffers]),
-              ),
+            prepare: (connection) => Effect.andThen(kernel(connection), prepare(connection, buffers, sizes)),
             take: (message) => {
               const answer = answerOf(message)
               if (answer === undefined) return false
@@ -161,6 +165,12 @@ export const make: (
     }
   },
 )
+
+/** A span of a stream, with the kernel that is there when it begins. */
+export const withSpan =
+  (name: string, session: Pick<Session, "id">) =>
+  <A, E, R>(stream: Stream.Stream<A, E, R>): Stream.Stream<A, E, R> =>
+    Stream.suspend(() => Stream.withSpan(stream, name, { attributes: { "kernel.id": session.id() } }))
 
 /** Output that nobody asked for is not lost without a trace. */
 const tell = (session: Session) => ({ displays, images, text }: ExecutionResult): Effect.Effect<void> =>

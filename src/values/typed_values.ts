@@ -15,7 +15,8 @@ import type { CallOptions, FeedOptions, IterateOptions, SetOptions, ValueOptions
  */
 export interface TypedValues {
   /**
-   * The value of a Python expression, in which `await` is allowed; see the table of types in `Values`.
+   * The value of a Python expression, in which `await` is allowed. With `Schema.Void` nothing is fetched; the
+   * README has the table of types.
    *
    * @example
    * ```ts
@@ -38,8 +39,12 @@ export interface TypedValues {
     options?: ValueOptions,
   ): Effect.Effect<S["Type"], ValueFailure | Schema.SchemaError, S["DecodingServices"]>
   /**
-   * Sets a variable of the kernel. The value is never part of the code, whatever is in it. Bytes are not copied: they
-   * must not change before the effect has ended.
+   * Sets a variable of the kernel. The value is never part of the code, whatever is in it. It goes in as what
+   * it is, or as the option `schema` encodes it, which classes and secrets need.
+   *
+   * What is set is what the value was when the effect began, however long it waits for its turn. Only bytes
+   * and the numbers of typed arrays are not copied: they must not change, nor be transferred, before the
+   * effect has ended.
    *
    * @example
    * ```ts
@@ -61,8 +66,9 @@ export interface TypedValues {
     options?: SetOptions<S>,
   ): Effect.Effect<void, ValueFailure | InvalidName | Schema.SchemaError, S["EncodingServices"]>
   /**
-   * Calls a function by its name in the kernel or by `"module:name"`, both with attributes if need be; the module is
-   * imported. What is awaitable is awaited.
+   * Calls a function by its name in the kernel or by `"module:name"`, both with attributes if need be; the
+   * module is imported. What is awaitable is awaited. Arguments go in as {@link set} has values without a
+   * schema: what needs one is encoded first, by `Schema.encodeEffect`.
    *
    * @example
    * ```ts
@@ -121,7 +127,7 @@ export interface TypedValues {
   /**
    * Feeds a stream to a function, which is called with a list of elements, batch by batch, as {@link call} does;
    * emits what it returns. The stream is pulled when the function has returned. A batch is bounded by its elements and
-   * by their bytes.
+   * by their bytes, which must not change before their batch was taken.
    *
    * @example
    * ```ts

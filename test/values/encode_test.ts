@@ -2,16 +2,21 @@
 import { assert, describe, it } from "@effect/vitest"
 import {
   BigDecimal,
+  Cause,
   Chunk,
   DateTime,
   Duration,
   Effect,
+  Exit,
   HashMap,
   Option,
   Redacted,
   Result,
   Schema,
+  Stream,
 } from "effect"
+import { Buffer } from "node:buffer"
+import { runInNewContext } from "node:vm"
 import * as Decode from "../../src/values/decode.ts"
 import * as Encode from "../../src/values/encode.ts"
 import { NdArray } from "../../src/values.ts"
@@ -135,6 +140,149 @@ describe("encode", () => {
     assert.isDefined(encoded(new Set([[1, "a"], new Set([1]), Uint8Array.of(1), new Date(0), null])))
   })
 
+  it("what Python takes for the same is not two elements or keys of a collection", () => {
+    const same = "in Python"
+    for (
+      const items of [[1, true], [0n, false], [2 ** 53, 2n ** 53n], [null, undefined], [null, Option.none()]]
+    ) {
+      const [type, path, detail = ""] = refused({ a: [new Set<unknown>(items)] })
+      assert.deepStrictEqual([type, path], ["Set", "$.a[0]"])
+      assert.include(detail, `elements are the same ${same}`)
+      const map = new Map<unknown, unknown>(items.map((item) => [item, 1]))
+      assert.deepStrictEqual(refused([map]), ["Map", "$[0]", `Two of its keys are the same ${same}`])
+    }
+    assert.isDefined(
+      encoded(new Set<unknown>(["1", 1, "true", 1.5, NaN, "null", null, 2n ** 64n, 2n ** 64n + 1n])),
+    )
+  })
+
+  it("types are named as Effect calls them, and each has its path", () => {
+    const named: ReadonlyArray<readonly [unknown, string]> = [
+      [Result.succeed(1), "Result"],
+      [Exit.succeed(1), "Exit"],
+      [Cause.fail(1), "Cause"],
+      [Effect.never, "Effect"],
+      [Stream.make(1), "Stream"],
+      [Redacted.make("secret"), "Redacted"],
+      [Duration.infinity, "Duration"],
+      [new Error("e"), "Error"],
+      [/x/, "RegExp"],
+      [new URLSearchParams("a=1"), "URLSearchParams"],
+      [new WeakMap(), "WeakMap"],
+      [Object(1), "Number"],
+      [Object("x"), "String"],
+      [Object(1n), "BigInt"],
+      [new Date(NaN), "Date"],
+    ]
+    for (const [value, name] of named) {
+      assert.deepStrictEqual(refused({ a: [value] }).slice(0, 2), [name, "$.a[0]"])
+    }
+  })
+
+  it("nothing is left out: symbols as keys and what is some of nothing are refused", () => {
+    assert.deepStrictEqual(refused([{ a: 1, [Symbol("k")]: 2 }]), [
+      "Object",
+      "$[0]",
+      "Its key Symbol(k) has no encoding",
+    ])
+    for (const nothing of [null, undefined, Option.none()]) {
+      assert.deepStrictEqual(refused({ o: Option.some(nothing) }).slice(0, 2), ["Option", "$.o"])
+    }
+    // What is not enumerable belongs to nobody, as in `Object.entries`.
+    assert.deepStrictEqual(encoded(Object.defineProperty({ a: 1 }, "hidden", { value: 2 })), { a: 1 })
+    assert.deepStrictEqual(encoded([1, , 3]), [1, null, 3])
+  })
+
+  it("what throws when it is read is refused where it is", () => {
+    const hostile = (trap: ProxyHandler<object>) => new Proxy({}, trap)
+    const fail = (): never => {
+      throw new Error("boom")
+    }
+    const getter = {
+      get late(): number {
+        return fail()
+      },
+    }
+    assert.deepStrictEqual(refused({ a: [getter] }), [
+      "unknown",
+      "$.a[0].late",
+      "It cannot be read: Error: boom",
+    ])
+    for (const value of [hostile({ ownKeys: fail }), hostile({ getPrototypeOf: fail })]) {
+      assert.deepStrictEqual(refused({ a: value }), ["unknown", "$.a", "It cannot be read: Error: boom"])
+    }
+    for (const target of [{}, []]) {
+      const { proxy, revoke } = Proxy.revocable(target, {})
+      revoke()
+      assert.deepStrictEqual(refused([proxy]).slice(0, 2), ["unknown", "$[0]"])
+      assert.deepStrictEqual(refused(proxy).slice(0, 2), ["unknown", "$"])
+    }
+    const odd = hostile({
+      ownKeys: () => {
+        throw Object.create(null)
+      },
+    })
+    assert.include(refused([odd])[2], "Something that is no error")
+    // A key that is no text does not become some: it might throw, too.
+    assert.deepStrictEqual(refused(new Map([[[Symbol("s")], 1]])).slice(0, 2), ["symbol", '$["(Array)"][0]'])
+    // One that behaves is what it stands for.
+    assert.deepStrictEqual(encoded([new Proxy({ a: 1 }, {}), new Proxy([1], {})]), [{ a: 1 }, [1]])
+    assert.strictEqual(refused({ a: new Proxy(Uint8Array.of(1), {}) })[1], "$.a")
+  })
+
+  it("values of other realms are what they are", () => {
+    const value = runInNewContext(
+      "({ a: [1], d: new Date(0), m: new Map([[1, 2]]), s: new Set([1]), b: new Uint8Array([7]) })",
+    )
+    assert.deepStrictEqual(encoded(value), [
+      {
+        a: [1],
+        d: { $: "datetime", v: "1970-01-01T00:00:00.000+00:00" },
+        m: { $: "map", v: [[1, 2]] },
+        s: { $: "set", v: [1] },
+        b: { $: "bytes", v: 1 },
+      },
+      Uint8Array.of(7),
+    ])
+  })
+
+  it("bytes are those of the caller, not copies, whatever holds them", () => {
+    const shared = new SharedArrayBuffer(8)
+    const bytes = new Uint8Array(shared, 2, 3)
+    const { buffers } = Result.getOrThrow(Encode.encode([bytes, shared, Buffer.from("ab"), Int16Array.of(1)]))
+    assert.deepStrictEqual(buffers.map(({ byteLength }) => byteLength), [3, 8, 2, 2])
+    assert.strictEqual(buffers[0]?.buffer, shared)
+    assert.strictEqual(buffers[1]?.buffer, shared)
+    for (const buffer of buffers) assert.strictEqual(buffer.constructor, Uint8Array)
+  })
+
+  it("halves are widened, and clamped bytes are numbers", () => {
+    assert.deepStrictEqual(encoded(Uint8ClampedArray.of(1)), [
+      { $: "array", dtype: "u1", shape: [1], v: 1 },
+      Uint8Array.of(1),
+    ])
+    const Half: unknown = Reflect.get(globalThis, "Float16Array")
+    // Node 22 has none.
+    if (typeof Half !== "function") return
+    const { buffers, text } = Result.getOrThrow(Encode.encode(Reflect.construct(Half, [[1.5, -2]])))
+    assert.deepStrictEqual(JSON.parse(text), { $: "array", dtype: "f4", shape: [2], v: 1 })
+    assert.deepStrictEqual(new Float32Array(buffers[0]?.buffer ?? assert.fail()), Float32Array.of(1.5, -2))
+  })
+
+  it("memory that was transferred is refused, not taken for empty", () => {
+    const buffer = new ArrayBuffer(8)
+    const values = [
+      new Uint8Array(buffer),
+      new Float64Array(buffer),
+      new NdArray(new Int8Array(buffer)),
+      buffer,
+    ]
+    structuredClone(buffer, { transfer: [buffer] })
+    for (const value of values) {
+      assert.deepStrictEqual(refused({ a: value }).slice(1), ["$.a", "Its memory was transferred elsewhere"])
+    }
+  })
+
   it("a shape has whole, non-negative sizes", () => {
     for (const shape of [[-1, -4], [0.5, 8], [NaN], [2]]) {
       assert.strictEqual(refused([new NdArray(Float64Array.of(1, 2, 3, 4), shape)])[1], "$[0]")
@@ -177,6 +325,21 @@ describe("decode", () => {
     const array = Result.getOrThrow(Decode.decode([tag, frame.subarray(1)]))
     assert.instanceOf(array, NdArray)
     if (array instanceof NdArray) assert.deepStrictEqual([array.data[0], array.data.length], [1.5, 20_000])
+  })
+
+  it("bytes are their owner's alone, and keep no message that is mostly something else", () => {
+    const frame = new Uint8Array(1_000_000)
+    const [small, large] = [frame.subarray(8, 400_008), frame.subarray(400_008, 1_000_000)]
+    const tags = ["bytes", "array"].map((kind) => ({ $: kind, dtype: "u1", shape: [400_000], v: 1 }))
+    const value = [...tags, { $: "bytes", v: 2 }]
+    const back = Result.getOrThrow(Decode.decode([json(value), small, large]))
+    const [bytes, array, most] = Array.isArray(back) ? back : assert.fail()
+    assert.strictEqual(bytes.buffer.byteLength, 400_000)
+    assert.strictEqual(array.data.buffer.byteLength, 400_000)
+    // Most of the message: copying it would cost more than it keeps.
+    assert.strictEqual(most.buffer, frame.buffer)
+    frame.fill(1)
+    assert.isTrue([bytes, array.data].every((values) => values.every((n: number) => n === 0)))
   })
 
   it.effect.prop(

@@ -1,0 +1,51 @@
+/**
+ * What schemas of declared types, such as `Schema.Duration` or `Schema.Result`, say about themselves.
+ *
+ * @module
+ */
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+import * as SchemaAST from "effect/SchemaAST"
+
+/** The name of a type that Effect declares, without the part that all have in common. */
+export function nameOf({ annotations }: SchemaAST.Declaration): string | undefined {
+  const representation = annotations?.representation
+  if (!Predicate.hasProperty(representation, "id")) return undefined
+  return /^effect\/schema\/(\w+)$/.exec(String(representation.id))?.[1]
+}
+
+/** Tells whether a value is of a type. */
+export function checker(ast: SchemaAST.AST): (value: unknown) => boolean {
+  let check: ((value: unknown) => boolean) | undefined
+  return (value) => (check ??= Schema.is(Schema.make<Schema.Constraint>(ast)))(value)
+}
+
+/** What Python has a type for: text is no bytes, and no date. */
+const counterparts = new Set<unknown>([
+  "BigDecimal",
+  "Date",
+  "DateTimeUtc",
+  "DateTimeZoned",
+  "Duration",
+  "Uint8Array",
+])
+
+/** A type that Python has none for, as the schema of what it says it is made of; none if it does not say. */
+export function inParts(ast: SchemaAST.Declaration): Schema.Codec<unknown, unknown> | undefined {
+  const getLink = ast.annotations?.toCodecJson ?? ast.annotations?.toCodec
+  if (counterparts.has(nameOf(ast)) || !Predicate.isFunction(getLink)) return undefined
+  const link: unknown = getLink(ast.typeParameters.map((type) => Schema.make<Schema.Constraint>(type)))
+  if (!(link instanceof SchemaAST.Link)) return undefined
+  return Schema.make<Schema.Codec<unknown, unknown>>(
+    new SchemaAST.Declaration(
+      ast.typeParameters,
+      ast.run,
+      ast.annotations,
+      ast.checks,
+      [link],
+      ast.context,
+      ast.encodingChecks,
+      ast.encodingRun,
+    ),
+  )
+}
