@@ -17,6 +17,10 @@ _shell.run_line_magic("colors", "nocolor")
 # ipykernel names cells for its debugger by a hash in pure Python: a microsecond and more for every byte of code.
 _shell.compile = CachingCompiler()
 
+# ipykernel puts off each reply by half a millisecond, to let output overtake it; whoever reads us waits for both.
+if isinstance(getattr(getattr(_shell, "kernel", None), "_execute_sleep", None), float):
+    _shell.kernel._execute_sleep = 0.0
+
 # Programs that the code starts must not colour their output either.
 for _name in ("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "LS_COLORS"):
     os.environ.pop(_name, None)
