@@ -196,7 +196,9 @@ class Writer {
   /** Whether what comes next is just added to the last row. */
   canAppend(text: string): boolean {
     if (this.isReturned || this.column !== undefined) return false
-    return this.rowAt(this.last).isFolded ? !control.test(text) : text.search(fold) !== 0
+    const { end, isFolded } = this.rowAt(this.last)
+    // Behind another pen's code, a mark would be on nothing.
+    return isFolded ? end === this.pen && !control.test(text) : text.search(fold) !== 0
   }
 
   /** Adds text as it is up to what folds it or to the end of the row; gives the rest. */
@@ -209,9 +211,8 @@ class Writer {
     const isFull = plain.length >= room
     const end = isFull ? room + ((plain.codePointAt(room - 1) ?? 0) > 0xffff ? 1 : 0) : plain.length
     const added = plain.slice(0, end)
-    const whole = row.text + Pen.change(row.end, this.pen) + added
     if (!row.isFolded) this.pen = Pen.after(this.pen, added)
-    this.rows[last] = { ...row, text: whole, length: row.length + added.length, end: this.pen }
+    this.rows[last] = { ...row, text: row.text + added, length: row.length + added.length, end: this.pen }
     if (isFull) this.wrap()
     return text.slice(end)
   }

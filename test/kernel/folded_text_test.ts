@@ -35,9 +35,10 @@ const pieces = [
 ]
 const piece = Arbitrary.schema(Schema.Literals(pieces))
 const terminal = Arbitrary.map(Arbitrary.array(piece), (all) => all.join(""))
+const moves = new RegExp("[\b]|\r+(?!\n)|\x1b\\[\\d*[ACDK]", "g")
 const plain = Arbitrary.map(
   Arbitrary.array(piece),
-  (all) => all.join("").replace(/[\b]|\r+(?!\n)|\x1b\[\d*[ACDK]/g, ""),
+  (all) => all.join("").replace(moves, ""),
 )
 const chunks = Arbitrary.array(terminal)
 
@@ -88,9 +89,9 @@ function screen(text: string): string {
   }
   return rows.map((cells) => cells.join("")).join("\n")
 }
+const colours = new RegExp("\x1b\\[[?\\d;]*[a-z]", "g")
 /** What an eye sees of a text: neither colours nor blanks at the end. */
-const seen = (text: string): string =>
-  text.replaceAll(/\x1b\[[?\d;]*[a-z]/g, "").replace(/[ \r\t]+(?=\n|$)/g, "").trimEnd()
+const seen = (text: string): string => text.replaceAll(colours, "").replace(/[ \r\t]+(?=\n|$)/g, "").trimEnd()
 
 const colourless = (text: string): string => text.replaceAll("\x1b[31m", "")
 
