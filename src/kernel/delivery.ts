@@ -16,6 +16,7 @@ import {
   type Image,
   TextChunk,
 } from "../execution.ts"
+import { textOf } from "../execution/representation.ts"
 import * as Images from "./images.ts"
 import * as Reducer from "./reducer.ts"
 
@@ -41,29 +42,33 @@ export function make(
   },
 ): Delivery {
   let transcript = Reducer.empty(options.outputLimit)
-  const remember = <C extends Chunk>(chunk: C, update = false): C => {
-    transcript = Reducer.append(transcript, chunk, update)
+  const remember = <C extends Chunk>(chunk: C, where: Reducer.AppendOptions): C => {
+    transcript = Reducer.append(transcript, chunk, where)
     return chunk
   }
-  const show = (output: Display, image?: Image): Chunk => {
-    const text = output.data["text/plain"]
-    const chunk = new DisplayChunk({
-      data: output.data,
-      metadata: output.metadata,
-      text: typeof text === "string" ? text : undefined,
-      image,
-      displayId: output.displayId,
-      executionCount: output.executionCount,
-    })
-    return remember(chunk, output.update)
-  }
-  const write = (name: "stdout" | "stderr", text: string): Chunk => remember(new TextChunk({ name, text }))
+  const show = (output: Display, image?: Image): Chunk =>
+    remember(
+      new DisplayChunk({
+        data: output.data,
+        metadata: output.metadata,
+        text: textOf(output.data["text/plain"]),
+        image,
+        displayId: output.displayId,
+        executionCount: output.executionCount,
+      }),
+      output,
+    )
+  const write = (
+    name: "stdout" | "stderr",
+    text: string,
+    where: Reducer.AppendOptions,
+  ): Chunk => remember(new TextChunk({ name, text }), where)
   const plain = (output: Reducer.Output): Chunk => {
     switch (output._tag) {
       case "Text":
-        return write(output.name, output.text)
+        return write(output.name, output.text, output)
       case "Clear":
-        return remember(new ClearOutput({ wait: output.wait }))
+        return remember(new ClearOutput({ wait: output.wait }), output)
       case "Display":
         return show(output)
     }
@@ -73,7 +78,7 @@ export function make(
       if (image._tag === "Success") return Arr.of(show(output, Option.getOrUndefined(image.success)))
       // The text of the execution is worth more than its image: the failure is told, not thrown.
       const complaint = `[effect-jupyter] ${image.failure.message}\n`
-      return Arr.make(show(output), write("stderr", complaint))
+      return Arr.make(show(output), write("stderr", complaint, { area: output.area }))
     })
   return {
     deliver: (outputs) =>
