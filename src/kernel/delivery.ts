@@ -19,6 +19,7 @@ import {
 import { textOf } from "../execution/representation.ts"
 import * as Images from "./images.ts"
 import * as Reducer from "./reducer.ts"
+import * as Transcript from "./transcript.ts"
 
 /** What keeps the outputs of one execution. */
 export interface Delivery {
@@ -41,9 +42,9 @@ export function make(
     readonly outputLimit?: number | undefined
   },
 ): Delivery {
-  let transcript = Reducer.empty(options.outputLimit)
-  const remember = <C extends Chunk>(chunk: C, where: Reducer.AppendOptions): C => {
-    transcript = Reducer.append(transcript, chunk, where)
+  let transcript = Transcript.empty(options.outputLimit)
+  const remember = <C extends Chunk>(chunk: C, where: Transcript.AppendOptions): C => {
+    transcript = Transcript.append(transcript, chunk, where)
     return chunk
   }
   const show = (output: Display, image?: Image): Chunk =>
@@ -61,7 +62,7 @@ export function make(
   const write = (
     name: "stdout" | "stderr",
     text: string,
-    where: Reducer.AppendOptions,
+    where: Transcript.AppendOptions,
   ): Chunk => remember(new TextChunk({ name, text }), where)
   const plain = (output: Reducer.Output): Chunk => {
     switch (output._tag) {
@@ -93,7 +94,10 @@ export function make(
         // There may be heaps of these, and nothing has to be done for them.
         : Effect.sync(() => Arr.map(outputs, plain)),
     result: ({ executionCount, raised }) =>
-      Reducer.toResult(raised === undefined ? transcript : Reducer.interject(transcript), executionCount),
+      Transcript.toResult(
+        raised === undefined ? transcript : Transcript.interject(transcript),
+        executionCount,
+      ),
   }
 }
 

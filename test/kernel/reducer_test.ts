@@ -4,6 +4,7 @@ import process from "node:process"
 import { Chunk, ClearOutput, DisplayChunk, ExecutionResult, Image, TextChunk } from "../../src/execution.ts"
 import type { JsonObject, Message } from "../../src/jupyter/message.ts"
 import * as Reducer from "../../src/kernel/reducer.ts"
+import * as Transcript from "../../src/kernel/transcript.ts"
 
 const message = (type: string, content: JsonObject): Message => ({
   channel: type === "execute_reply" ? "shell" : "iopub",
@@ -68,11 +69,11 @@ const resultOf = (...steps: ReadonlyArray<Chunk | Update>): ExecutionResult => {
   const transcript = steps.reduce(
     (transcript, step) =>
       "update" in step
-        ? Reducer.append(transcript, step.update, { update: true })
-        : Reducer.append(transcript, step),
-    Reducer.empty(),
+        ? Transcript.append(transcript, step.update, { update: true })
+        : Transcript.append(transcript, step),
+    Transcript.empty(),
   )
-  return Reducer.toResult(transcript, undefined)
+  return Transcript.toResult(transcript, undefined)
 }
 const textsOf = (result: ExecutionResult) => result.displays.map(({ text }) => text)
 
@@ -381,10 +382,10 @@ describe("step, on what nobody understands", () => {
     ([messages]) => {
       const { outputs, progress } = follow(...messages.map(({ content, type }) => message(type, content)))
       const transcript = outputs.reduce(
-        (transcript, output) => Reducer.append(transcript, toChunk(output), output),
-        Reducer.empty(),
+        (transcript, output) => Transcript.append(transcript, toChunk(output), output),
+        Transcript.empty(),
       )
-      assert.instanceOf(Reducer.toResult(transcript, progress.executionCount), ExecutionResult)
+      assert.instanceOf(Transcript.toResult(transcript, progress.executionCount), ExecutionResult)
     },
     { arbitrary: { runs: 500 } },
   )
@@ -392,7 +393,7 @@ describe("step, on what nobody understands", () => {
 
 describe("append", () => {
   it("comes to an empty result without output", () => {
-    const result = Reducer.toResult(Reducer.empty(), 7)
+    const result = Transcript.toResult(Transcript.empty(), 7)
     assert.deepStrictEqual(
       result,
       new ExecutionResult({ text: undefined, images: [], displays: [], executionCount: 7 }),
@@ -424,9 +425,9 @@ describe("append", () => {
 
   it("keeps the beginning and the end of the text within the limit", () => {
     const transcript = [said("aaaa"), said("bbbb"), shown("cccc")]
-      .reduce((transcript, chunk) => Reducer.append(transcript, chunk), Reducer.empty(6))
+      .reduce((transcript, chunk) => Transcript.append(transcript, chunk), Transcript.empty(6))
     assert.strictEqual(
-      Reducer.toResult(transcript, undefined).text,
+      Transcript.toResult(transcript, undefined).text,
       "aaa\n[effect-jupyter] 6 bytes left out\nccc",
     )
   })
@@ -526,11 +527,11 @@ describe("append, as a notebook", () => {
 
   it("takes what was raised for an output that a clearing waits for", () => {
     const transcript = [said("a"), shown("b"), clearLater].reduce(
-      (transcript, chunk) => Reducer.append(transcript, chunk),
-      Reducer.empty(),
+      (transcript, chunk) => Transcript.append(transcript, chunk),
+      Transcript.empty(),
     )
-    assert.lengthOf(Reducer.toResult(transcript, undefined).displays, 1)
-    const result = Reducer.toResult(Reducer.interject(transcript), undefined)
+    assert.lengthOf(Transcript.toResult(transcript, undefined).displays, 1)
+    const result = Transcript.toResult(Transcript.interject(transcript), undefined)
     assert.deepStrictEqual([textsOf(result), result.text], [[], "ab"])
   })
 })
@@ -552,10 +553,13 @@ describe("append, on text that is written over", () => {
 })
 
 describe("append, in widgets", () => {
-  type Step = readonly [Chunk, Reducer.AppendOptions?]
+  type Step = readonly [Chunk, Transcript.AppendOptions?]
   const shownBy = (...steps: ReadonlyArray<Step>) =>
-    textsOf(Reducer.toResult(
-      steps.reduce((transcript, [chunk, where]) => Reducer.append(transcript, chunk, where), Reducer.empty()),
+    textsOf(Transcript.toResult(
+      steps.reduce(
+        (transcript, [chunk, where]) => Transcript.append(transcript, chunk, where),
+        Transcript.empty(),
+      ),
       undefined,
     ))
   const inside = { area: "1" }
@@ -593,23 +597,23 @@ describe("append, in widgets", () => {
 })
 
 describe("append, in great numbers", () => {
-  const timeOf = (steps: Iterable<readonly [Chunk, Reducer.AppendOptions?]>) => {
+  const timeOf = (steps: Iterable<readonly [Chunk, Transcript.AppendOptions?]>) => {
     const started = process.threadCpuUsage()
-    let transcript = Reducer.empty(1000)
-    for (const [chunk, where] of steps) transcript = Reducer.append(transcript, chunk, where)
-    const result = Reducer.toResult(transcript, undefined)
+    let transcript = Transcript.empty(1000)
+    for (const [chunk, where] of steps) transcript = Transcript.append(transcript, chunk, where)
+    const result = Transcript.toResult(transcript, undefined)
     const { system, user } = process.threadCpuUsage(started)
     return { result, time: (system + user) / 1000, transcript }
   }
   const plot = (id: string, at: number) => shown(`${at}`, { id, image: image(`${at}`) })
 
-  function* updates(count: number): Generator<readonly [Chunk, Reducer.AppendOptions?]> {
+  function* updates(count: number): Generator<readonly [Chunk, Transcript.AppendOptions?]> {
     for (let at = 0; at < count; at++) yield [plot(`${at}`, at)]
     for (let round = 0; round < 10; round++) {
       for (let at = 0; at < count; at++) yield [plot(`${at}`, round), { update: true }]
     }
   }
-  function* clearings(count: number): Generator<readonly [Chunk, Reducer.AppendOptions?]> {
+  function* clearings(count: number): Generator<readonly [Chunk, Transcript.AppendOptions?]> {
     for (let at = 0; at < count; at++) yield [shown("cell")]
     for (let at = 0; at < 10 * count; at++) {
       yield [clearLater, { area: "1" }]
@@ -637,7 +641,7 @@ describe("append, in great numbers", () => {
   })
 
   it("a million updates and a million clearings leave what is shown in the end", () => {
-    function* million(): Generator<readonly [Chunk, Reducer.AppendOptions?]> {
+    function* million(): Generator<readonly [Chunk, Transcript.AppendOptions?]> {
       yield [shown("0", { id: "1" })]
       for (let at = 1; at <= 1_000_000; at++) yield [shown(`${at}`, { id: "1" }), { update: true }]
       for (let at = 1; at <= 1_000_000; at++) {
