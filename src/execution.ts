@@ -31,7 +31,7 @@ export class Image extends Schema.Class<Image>("effect-jupyter/Execution/Image")
    * image that has its `bytes` here, just a name for it.
    */
   path: Schema.String,
-  /** `"image/png"`, `"image/jpeg"` or `"image/svg+xml"`. */
+  /** `"image/png"`, `"image/jpeg"`, `"image/svg+xml"`, `"image/webp"`, `"image/gif"` or `"application/pdf"`. */
   mimeType: Schema.String,
   /** The image itself, if the option `images` is `"bytes"`. */
   bytes: Schema.optionalKey(Schema.Uint8Array),
@@ -132,14 +132,16 @@ export class ExecutionResult
   extends Schema.TaggedClass<ExecutionResult>("effect-jupyter/Execution/ExecutionResult")("ExecutionResult", {
     /**
      * Everything written or shown as text, in order of arrival, stripped at both ends; `undefined` if nothing was.
-     * What was written over by `\r` or `\b`, as progress bars do, is gone as it is from a terminal.
+     * What was written over, as progress bars do it by `\r`, `\b` and codes that move the cursor, is gone as it is
+     * from a terminal.
      */
     text: Schema.UndefinedOr(Schema.String),
     /** The images in the order they were shown. */
     images: Schema.Array(Image),
     /**
      * The displays that a notebook would show below this cell at the end: updated, and without those that were
-     * cleared. Updates of displays of earlier executions come as chunks only.
+     * cleared. What an output widget shows is among them. Updates of displays of earlier executions come as chunks
+     * only.
      */
     displays: Schema.Array(DisplayChunk),
     /** The number of the execution in its kernel, from 1. */

@@ -50,6 +50,62 @@ for i in range(5): handle.update(HTML(f'<i>{i}</i>'))`,
   "a display hook":
     "class A:\n    def _repr_html_(self): return '<a/>'\n    def __repr__(self): return 'A'\nA()",
   "a broken repr": "class B:\n    def __repr__(self): raise ValueError('broken')\nB()",
+  "ids that are numbers":
+    "display('a', display_id=5); display('b', display_id=6); update_display('c', display_id=5)",
+  "an update before its display": "update_display('x', display_id='early'); display('y', display_id='early')",
+  "an update with other metadata":
+    "display('a', display_id='m', metadata={'a': 1}); update_display(HTML('b'), display_id='m', metadata={'b': [2]})",
+  "bundles with nothing, without text, of lists": `display({}, raw=True)
+display({'text/html': '<i>'}, {'application/vnd.mine+json': {'é': None}}, raw=True)
+display({'text/plain': ['a\\n', 'b'], 'text/html': ['<p>\\n', '</p>']}, raw=True)`,
+  "what comes with a display": `from IPython.display import publish_display_data
+publish_display_data({'text/plain': 'x'}, {'a': None}, transient={'display_id': 't', 'other': [1]})
+kernel = get_ipython().kernel
+kernel.send_response(kernel.iopub_socket, 'display_data', {'data': {'a/b': 'x'}, 'metadata': {}, 'transient': None});`,
+  "displays within displays": `class Outer:
+    def __repr__(self):
+        display('inner')
+        return 'outer'
+    def _repr_html_(self):
+        display(HTML('inner'))
+        return '<b>outer</b>'
+display(Outer(), Outer(), display_id='nested')
+Outer()`,
+  "what shows itself": `class Own:
+    def _ipython_display_(self): display('own', display_id='own')
+class Bundle:
+    def __repr__(self): return 'bundle'
+    def _repr_mimebundle_(self, **options): return {'application/vnd.x+json': {'a': 1}}, {'application/vnd.x+json': {'b': 2}}
+display(Own(), Bundle())
+Own()`,
+  "cleared twice, then at once":
+    "display('a'); clear_output(wait=True); clear_output(wait=True); display('b'); clear_output(wait=True); clear_output(); display('c')",
+  "cleared and updated in a loop": `handle = display('0', display_id='loop')
+for i in range(200):
+    clear_output(wait=True)
+    display(i, display_id='loop')
+    handle.update(-i)`,
+  "cleared by a thread": `import threading
+def work():
+    display('in the thread')
+    clear_output(wait=True)
+    display('after')
+display('before')
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()`,
+  "tasks of asyncio": `import asyncio
+async def work(name):
+    await asyncio.sleep(0.01)
+    display(name)
+await asyncio.gather(work('a'), work('b'));`,
+  "a plot shown and one left": "plt.plot([1, 2]); plt.show(); plt.plot([2, 1]); plt.title('é');",
+  "plots of several formats": `from matplotlib_inline.backend_inline import set_matplotlib_formats
+plt.rcParams['svg.hashsalt'] = 'x'
+set_matplotlib_formats('jpeg', 'png')
+plt.plot([3, 1])
+plt.show()
+set_matplotlib_formats('png')`,
   "a long DataFrame-like table": "HTML('<table>' + '<tr><td>1</td></tr>' * 1000 + '</table>')",
   // A clearing that waits stays: this is the last one, since nbclient carries it into the next cell.
   "cleared for nothing": "display('stays')\nclear_output(wait=True)",

@@ -1,6 +1,7 @@
 /** What a kernel shows arrives whole: every representation, images wherever they are wanted, text as on a terminal. */
 import { assert, layer } from "@effect/vitest"
 import { Effect, FileSystem, Option } from "effect"
+import { Buffer } from "node:buffer"
 import { Execution, KernelClient } from "../src/mod.ts"
 import { collect, kernelLayer, slow, temporary, text, texts } from "./support/kernel.ts"
 
@@ -131,5 +132,122 @@ print('|\\b/\\b-\\bdone')`))
         Execution.best(display),
         Option.some({ mimeType: "text/html", data: "<b>x</b>" }),
       )
+    }))
+
+  it.effect("every format of a plot, at its show and at the end of the cell", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make({ imagesDir: yield* temporary, images: "bytes" })
+      const { images } = yield* kernel.execute(`import matplotlib.pyplot as plt
+from matplotlib_inline.backend_inline import set_matplotlib_formats
+for name in ('png', 'jpeg', 'svg', 'pdf'):
+    set_matplotlib_formats(name)
+    plt.plot([1, 2])
+    plt.show()
+plt.plot([2, 1])
+plt.title('left');`)
+      assert.deepStrictEqual(images.map(({ mimeType }) => mimeType), [
+        "image/png",
+        "image/jpeg",
+        "image/svg+xml",
+        "application/pdf",
+        "application/pdf",
+      ])
+      const begin = images.map(({ bytes }) => Buffer.from(bytes ?? []).toString("latin1", 0, 5))
+      assert.deepStrictEqual(begin, ["\x89PNG\r", "\xff\xd8\xff\xe0\0", "<?xml", "%PDF-", "%PDF-"])
+    }))
+
+  it.effect("two kernels write many images at once into one directory", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const imagesDir = yield* temporary
+      const kernels = yield* Effect.all(
+        [KernelClient.make({ imagesDir }), KernelClient.make({ imagesDir })],
+        {
+          concurrency: 2,
+        },
+      )
+      const code = `import base64
+for i in range(1000):
+    display({'image/gif': base64.b64encode(b'%d' % i).decode()}, raw=True)`
+      const results = yield* Effect.forEach(kernels, (kernel) => kernel.execute(code), { concurrency: 2 })
+      const paths = results.flatMap(({ images }) => images.map(({ path }) => path))
+      assert.strictEqual(new Set(paths).size, 2000)
+      assert.lengthOf(yield* fs.readDirectory(imagesDir), 2000)
+      for (const { images } of results) {
+        assert.strictEqual(yield* fs.readFileString(images[999]?.path ?? ""), "999")
+      }
+    }))
+
+  // As the output widget of ipywidgets does it; nbclient and JupyterLab route output by these messages.
+  const widget = `from comm import create_comm
+from IPython.display import clear_output
+import sys
+class Output:
+    def __init__(self):
+        state = {'_model_module': '@jupyter-widgets/output', '_model_name': 'OutputModel', 'msg_id': '', 'outputs': []}
+        self.comm = create_comm(target_name='jupyter.widget', data={'state': state})
+    def hook(self, id):
+        sys.stdout.flush()
+        self.comm.send({'method': 'update', 'state': {'msg_id': id}})
+    def __enter__(self): self.hook(get_ipython().get_parent()['header']['msg_id'])
+    def __exit__(self, type, value, traceback):
+        if type: get_ipython().showtraceback((type, value, traceback))
+        self.hook('')
+        return True
+out = Output()`
+
+  it.effect("an output widget is cleared without the rest of the cell", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make({ imagesDir: yield* temporary })
+      yield* kernel.execute(widget)
+      const { displays, text } = yield* kernel.execute(`display('before')
+with out:
+    display('gone')
+    clear_output(wait=True)
+    print('text in it')
+    display('inside')
+    clear_output(wait=True)
+display('between')
+with out:
+    display('inside again')
+    1 / 0
+display('after')`)
+      assert.deepStrictEqual(displays.map(({ text }) => text), [
+        "'before'",
+        "'between'",
+        "'inside again'",
+        "'after'",
+      ])
+      assert.match(
+        text ?? "",
+        /text in it\n'inside''between''inside again'-+\nZeroDivisionError[^]*by zero\n'after'$/,
+      )
+      // In the next cell, it is an area of its own.
+      const next = yield* kernel.execute("display('a')\nwith out: clear_output()\ndisplay('b')")
+      assert.deepStrictEqual(next.displays.map(({ text }) => text), ["'a'", "'b'"])
+    }))
+
+  it.effect("an exception that is shown and caught is text", () =>
+    Effect.gen(function* () {
+      const { text } = yield* (yield* Client).execute(`try: 1 / 0
+except ZeroDivisionError: get_ipython().showtraceback()
+print('goes on')`)
+      assert.match(
+        text ?? "",
+        /^-+\nZeroDivisionError[^]*division by zero[^]*goes on|^goes on[^]*division by zero$/,
+      )
+    }))
+
+  it.effect("progress bars below one another, and what a process clears", () =>
+    Effect.gen(function* () {
+      const { text } = yield* (yield* Client).execute(`import subprocess, sys
+for i in range(0, 101, 20):
+    print(f'\\r\\x1b[32mouter {i}%\\x1b[0m', end='', file=sys.stderr, flush=True)
+    for j in range(0, 101, 50):
+        print(f'\\n\\rinner {j}%\\x1b[A', end='', file=sys.stderr, flush=True)
+print('\\n', file=sys.stderr, flush=True)
+code = "from IPython.display import clear_output; print('gone', end='', flush=True); clear_output(); print('kept')"
+print(subprocess.run([sys.executable, '-c', code], capture_output=True).stdout.decode())`)
+      assert.strictEqual(text, "\x1b[32mouter 100%\x1b[0m\ninner 100%\nkept")
     }))
 })

@@ -93,8 +93,8 @@ function isText(mimeType: string): boolean {
   return /^(?:text|image)\//.test(mimeType)
 }
 
-/** Notebooks may hold long texts as lists of lines. */
-function textOf(source: unknown): string | undefined {
+/** A text; notebooks may hold long ones as lists of lines. */
+export function textOf(source: unknown): string | undefined {
   const lines: ReadonlyArray<unknown> = Array.isArray(source) ? source : [source]
   return lines.every((line) => typeof line === "string") ? lines.join("") : undefined
 }

@@ -131,10 +131,9 @@ export const Content = {
   stream: Schema.Struct({ name: Schema.Literals(["stdout", "stderr"]), text: Schema.String }),
   display: Schema.Struct({
     data: Mime,
-    metadata: Schema.optionalKey(Mime),
-    transient: Schema.optionalKey(
-      Schema.Struct({ display_id: Schema.optionalKey(Schema.NullOr(Schema.String)) }),
-    ),
+    metadata: Schema.optionalKey(Schema.NullOr(Mime)),
+    // Whatever it is, it is no reason to lose the display.
+    transient: Schema.optionalKey(Schema.Unknown),
     execution_count: Schema.optionalKey(Schema.NullOr(Schema.Finite)),
   }),
   clearOutput: Schema.Struct({ wait: Schema.optionalKey(Schema.Boolean) }),
@@ -150,6 +149,11 @@ export const Content = {
     ename: Text,
     evalue: Text,
     traceback: Schema.optionalKey(Schema.Array(Schema.String)),
+  }),
+  /** A widget that takes over what an execution puts out, or does so no longer. */
+  capture: Schema.Struct({
+    comm_id: Schema.String,
+    data: Schema.Struct({ state: Schema.Struct({ msg_id: Schema.String }) }),
   }),
   inputRequest: Schema.Struct({ prompt: Schema.String, password: Schema.optionalKey(Schema.Boolean) }),
   kernelInfoReply: Schema.Struct({
@@ -172,6 +176,7 @@ export const decode: { readonly [K in keyof typeof Content]: Decoder<(typeof Con
   status: Schema.decodeUnknownExit(Content.status),
   error: Schema.decodeUnknownExit(Content.error),
   executeReply: Schema.decodeUnknownExit(Content.executeReply),
+  capture: Schema.decodeUnknownExit(Content.capture),
   inputRequest: Schema.decodeUnknownExit(Content.inputRequest),
   kernelInfoReply: Schema.decodeUnknownExit(Content.kernelInfoReply),
 }

@@ -16,8 +16,10 @@ import {
   type Image,
   TextChunk,
 } from "../execution.ts"
+import { textOf } from "../execution/representation.ts"
 import * as Images from "./images.ts"
 import * as Reducer from "./reducer.ts"
+import * as Transcript from "./transcript.ts"
 
 /** What keeps the outputs of one execution. */
 export interface Delivery {
@@ -40,30 +42,34 @@ export function make(
     readonly outputLimit?: number | undefined
   },
 ): Delivery {
-  let transcript = Reducer.empty(options.outputLimit)
-  const remember = <C extends Chunk>(chunk: C, update = false): C => {
-    transcript = Reducer.append(transcript, chunk, update)
+  let transcript = Transcript.empty(options.outputLimit)
+  const remember = <C extends Chunk>(chunk: C, where: Transcript.AppendOptions): C => {
+    transcript = Transcript.append(transcript, chunk, where)
     return chunk
   }
-  const show = (output: Display, image?: Image): Chunk => {
-    const text = output.data["text/plain"]
-    const chunk = new DisplayChunk({
-      data: output.data,
-      metadata: output.metadata,
-      text: typeof text === "string" ? text : undefined,
-      image,
-      displayId: output.displayId,
-      executionCount: output.executionCount,
-    })
-    return remember(chunk, output.update)
-  }
-  const write = (name: "stdout" | "stderr", text: string): Chunk => remember(new TextChunk({ name, text }))
+  const show = (output: Display, image?: Image): Chunk =>
+    remember(
+      new DisplayChunk({
+        data: output.data,
+        metadata: output.metadata,
+        text: textOf(output.data["text/plain"]),
+        image,
+        displayId: output.displayId,
+        executionCount: output.executionCount,
+      }),
+      output,
+    )
+  const write = (
+    name: "stdout" | "stderr",
+    text: string,
+    where: Transcript.AppendOptions,
+  ): Chunk => remember(new TextChunk({ name, text }), where)
   const plain = (output: Reducer.Output): Chunk => {
     switch (output._tag) {
       case "Text":
-        return write(output.name, output.text)
+        return write(output.name, output.text, output)
       case "Clear":
-        return remember(new ClearOutput({ wait: output.wait }))
+        return remember(new ClearOutput({ wait: output.wait }), output)
       case "Display":
         return show(output)
     }
@@ -73,7 +79,7 @@ export function make(
       if (image._tag === "Success") return Arr.of(show(output, Option.getOrUndefined(image.success)))
       // The text of the execution is worth more than its image: the failure is told, not thrown.
       const complaint = `[effect-jupyter] ${image.failure.message}\n`
-      return Arr.make(show(output), write("stderr", complaint))
+      return Arr.make(show(output), write("stderr", complaint, { area: output.area }))
     })
   return {
     deliver: (outputs) =>
@@ -88,7 +94,10 @@ export function make(
         // There may be heaps of these, and nothing has to be done for them.
         : Effect.sync(() => Arr.map(outputs, plain)),
     result: ({ executionCount, raised }) =>
-      Reducer.toResult(raised === undefined ? transcript : Reducer.interject(transcript), executionCount),
+      Transcript.toResult(
+        raised === undefined ? transcript : Transcript.interject(transcript),
+        executionCount,
+      ),
   }
 }
 

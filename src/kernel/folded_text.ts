@@ -1,194 +1,123 @@
 /**
- * Text as a terminal would show it in the end: what `\r` and `\b` led back to and was written over is gone. Works
- * on text that comes in pieces, in linear time, and keeps what `kept_text.ts` keeps.
+ * Text as a terminal would show it in the end: what `\r`, `\b` and the codes that move a cursor led back to and was
+ * written over is gone. Works on text that comes in pieces, in linear time, and keeps what `kept_text.ts` keeps.
  *
  * @module
  */
 import * as KeptText from "./kept_text.ts"
+import * as Pen from "./pen.ts"
+import * as Screen from "./screen.ts"
 
-/** What is kept of a text, and the line that may still change. */
+/** What is kept of a text, and the lines that may still change. */
 export interface FoldedText {
   /** All that nothing can write over any more. */
   readonly kept: KeptText.KeptText
-  /** The current line so far. */
-  readonly row: Row
-  /** What came since and is not written to the line yet: folding it bit by bit would take too long. */
+  readonly screen: Screen.Screen
+  /** What came since and is not written to the screen yet: folding it bit by bit would take too long. */
   readonly raw: string
+  /** How long that may be. */
+  readonly due: number
 }
-
-/** A line that is being written. */
-interface Row {
-  readonly text: string
-  /** Where the next character goes; `undefined` at the end. */
-  readonly column: number | undefined
-  /** A carriage return came last, which may be part of a line end. */
-  readonly isReturned: boolean
-  /** Something was written over, or went back. */
-  readonly isFolded: boolean
-}
-
-/** Characters of a line after which it continues as another: a terminal's are far shorter. */
-const width = 1024 * 1024
 
 /** Unwritten characters that are not worth the work. */
-const negligible = 1024
+const negligible = 64 * 1024
 
-const newRow: Row = { text: "", column: undefined, isReturned: false, isFolded: false }
+/** How long a code can be. */
+const longest = 4200
+
+/** A code that has not come to its end. */
+const unfinished = new RegExp(
+  "\x1b(?:\\[[0-?]{0,64}[ -/]{0,4}|\\][^\x07\x1b]{0,4096}\x1b?|[ -/]{0,4})$",
+)
 
 /** No text yet; `limit` are the bytes to keep. */
 export function empty(limit?: number): FoldedText {
-  return { kept: KeptText.empty(limit), row: newRow, raw: "" }
+  return begin(KeptText.empty(limit), Pen.initial)
 }
 
 /** The text after more was written. */
 export function append(folded: FoldedText, text: string): FoldedText {
-  if (text === "") return folded
-  return isPlain(folded.row) && folded.raw === "" && !hasControls(text)
-    ? appendPlain(folded, text)
-    : appendLines(folded, text)
+  const raw = folded.raw + text
+  return raw.length < folded.due ? { ...folded, raw } : settle({ ...folded, raw })
 }
 
 /** The text with something at its end that is not written but shown: nothing writes over it. */
 export function show(folded: FoldedText, text: string): FoldedText {
   if (text === "") return folded
-  const [done, row] = write(folded.row, folded.raw)
-  return { kept: keep(folded.kept, done + finish(row) + text), row: newRow, raw: "" }
+  const { rest, seen, screen } = whatIsSeen(folded)
+  return begin(keep(folded.kept, seen + rest + text), screen.pen)
 }
 
 /** The text as it is now, with a line in place of what is missing. */
-export function toText({ kept, raw, row }: FoldedText): string {
-  const [done, last] = write(row, raw)
-  return KeptText.toText(KeptText.append(kept, done + finish(last) + (last.isReturned ? "\r" : "")))
+export function toText(folded: FoldedText): string {
+  const { rest, seen, screen } = whatIsSeen(folded)
+  return KeptText.toText(keep(folded.kept, seen + Screen.ending(screen) + rest))
 }
 
 /** The whole text as a terminal would show it. */
 export function fold(text: string): string {
-  return hasControls(text) ? toText(append(empty(), text)) : text
+  return Screen.isPlain(text) ? text : toText(append(empty(), text))
 }
 
-function hasControls(text: string): boolean {
-  return text.includes("\r") || text.includes("\b")
-}
-
-function isPlain(row: Row): boolean {
-  return row.column === undefined && !row.isReturned
-}
-
-/** What is at the end of a line that was written over has been blanked, which a terminal does not show. */
-function finish(row: Row): string {
-  let end = row.text.length
-  while (row.isFolded && row.text[end - 1] === " ") end--
-  return row.text.slice(0, end)
-}
-
-/** Nothing to fold, as almost always: the lines go on as they are. */
-function appendPlain({ kept, row }: FoldedText, text: string): FoldedText {
-  const last = text.lastIndexOf("\n") + 1
-  if (last === 0) {
-    const [done, open] = wrap(row.text + text)
-    return { kept: keep(kept, done), row: { ...row, text: open }, raw: "" }
-  }
-  // What was folded before ends with its line.
-  const first = row.isFolded ? text.indexOf("\n") : 0
-  const [done, begun] = write(row, text.slice(0, first))
-  const [wrapped, open] = wrap(text.slice(last))
-  return {
-    kept: keep(kept, done + finish(begun) + text.slice(first, last) + wrapped),
-    row: { ...newRow, text: open },
-    raw: "",
-  }
-}
-
-function appendLines(folded: FoldedText, text: string): FoldedText {
-  const lines = text.split("\n")
-  const done: Array<string> = []
-  let { raw, row } = folded
-  for (const [index, line] of lines.entries()) {
-    const isLast = index === lines.length - 1
-    const isFolding = raw !== "" || !isPlain(row) || hasControls(line)
-    raw += line
-    if (isLast && isFolding && raw.length < Math.max(negligible, row.text.length)) break
-    const [wrapped, written] = write(row, raw)
-    done.push(wrapped)
-    raw = ""
-    row = written
-    if (isLast) break
-    done.push(finish(row), row.isReturned ? "\r\n" : "\n")
-    row = newRow
-  }
-  return { kept: keep(folded.kept, done.join("")), row, raw }
+function begin(kept: KeptText.KeptText, pen: Pen.Pen): FoldedText {
+  return { kept, screen: Screen.empty(pen), raw: "", due: negligible }
 }
 
 function keep(kept: KeptText.KeptText, text: string): KeptText.KeptText {
   return text === "" ? kept : KeptText.append(kept, text)
 }
 
-/** What is done of the line, because it is too long, and the line after more was written: no line ends. */
-function write(row: Row, raw: string): readonly [string, Row] {
-  if (raw === "") return ["", row]
-  if (isPlain(row) && !hasControls(raw)) {
-    const [done, text] = wrap(row.text + raw)
-    return [done, { ...row, text }]
-  }
-  let done = ""
-  let cells = toCells(row.text)
-  let length = row.text.length
-  let column = row.column ?? cells.length
-  let { isFolded, isReturned } = row
-  for (const character of raw) {
-    if (character === "\r") {
-      isReturned = true
-      continue
-    }
-    if (isReturned) {
-      column = 0
-      isReturned = false
-      isFolded = true
-    }
-    const before = cells[column - 1]
-    if (character === "\b") {
-      column = Math.max(0, column - 1)
-      isFolded = true
-    } else if (before !== undefined && isMark(character)) {
-      cells[column - 1] = before + character
-      length += character.length
-    } else {
-      length += character.length - (cells[column]?.length ?? 0)
-      cells[column++] = character
-    }
-    if (length >= width && column === cells.length) {
-      done += cells.join("")
-      cells = []
-      length = 0
-      column = 0
-    }
-  }
-  const isAtEnd = column === cells.length
-  return [done, { text: cells.join(""), column: isAtEnd ? undefined : column, isReturned, isFolded }]
+/** What is not kept yet, the screen with all of it, and a code that has not come to its end. */
+function whatIsSeen({ raw, screen }: FoldedText): {
+  readonly seen: string
+  readonly screen: Screen.Screen
+  readonly rest: string
+} {
+  const end = endOf(raw)
+  const [done, written] = Screen.write(screen, raw.slice(0, end))
+  return { seen: done + Screen.toText(written), screen: written, rest: raw.slice(end) }
 }
 
-/** A line that is too long in two: what is done of it, and what can still be written over. */
-function wrap(text: string): readonly [string, string] {
-  let start = 0
-  while (text.length - start >= width) {
-    const end = start + width
-    start = (text.codePointAt(end - 1) ?? 0) > 0xffff ? end + 1 : end
-  }
-  return [text.slice(0, start), text.slice(start)]
+/** Where a code begins that has not come to its end. */
+function endOf(raw: string): number {
+  const last = raw.slice(-longest)
+  const found = last.includes("\x1b") ? last.search(unfinished) : -1
+  return found < 0 ? raw.length : raw.length - last.length + found
 }
 
-/** The characters of a line, each with the marks on it. */
-function toCells(text: string): Array<string> {
-  const cells: Array<string> = []
-  for (const character of text) {
-    const before = cells[cells.length - 1]
-    if (before !== undefined && isMark(character)) cells[cells.length - 1] = before + character
-    else cells.push(character)
+/** The text with what is unwritten written, as far as it makes a difference. */
+function settle(folded: FoldedText): FoldedText {
+  const { kept, raw, screen } = folded
+  const isBlank = screen.rows.length === 1 && screen.rows[0]?.text === "" && !Screen.isFolded(screen)
+  if (isBlank && Screen.isPlain(raw)) {
+    // Nothing to fold, as almost always: the lines go on as they are.
+    const start = lastLines(raw)
+    if (raw.length - start <= Screen.width) {
+      const done = raw.slice(0, start)
+      return rest(keep(kept, done), Screen.empty(Pen.after(screen.pen, done)), raw.slice(start))
+    }
   }
-  return cells
+  const end = endOf(raw)
+  const [done, written] = Screen.write(screen, raw.slice(0, end))
+  const unwritten = raw.slice(end)
+  return Screen.isFolded(written) ? rest(keep(kept, done), written, unwritten) : rest(
+    keep(kept, done),
+    Screen.empty(written.rows[0]?.start ?? written.pen),
+    Screen.toText(written) + unwritten,
+  )
 }
 
-/** Tells whether a character takes no place of its own. */
-function isMark(character: string): boolean {
-  return character > "\u02ff" && /^\p{M}$/u.test(character)
+function rest(kept: KeptText.KeptText, screen: Screen.Screen, raw: string): FoldedText {
+  return { kept, screen, raw, due: raw.length + Math.max(negligible, raw.length, Screen.lengthOf(screen)) }
+}
+
+/** Where the lines begin that can still be written over. */
+function lastLines(text: string): number {
+  let place = text.length
+  for (let count = 0; count < Screen.height; count++) {
+    const end = text.lastIndexOf("\n", place - 1)
+    if (end < 0 || place === 0) return 0
+    place = end
+  }
+  return place + 1
 }

@@ -14,6 +14,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { Buffer } from "node:buffer"
 import { Image } from "../execution.ts"
+import { textOf } from "../execution/representation.ts"
 import type { JsonObject } from "../jupyter/message.ts"
 
 /** An image that could not be written. */
@@ -32,6 +33,10 @@ const formats = [
   { mimeType: "image/png", extension: "png", bytes: fromBase64 },
   { mimeType: "image/jpeg", extension: "jpg", bytes: fromBase64 },
   { mimeType: "image/svg+xml", extension: "svg", bytes: fromText },
+  { mimeType: "image/webp", extension: "webp", bytes: fromBase64 },
+  { mimeType: "image/gif", extension: "gif", bytes: fromBase64 },
+  // What matplotlib draws if it is asked for it.
+  { mimeType: "application/pdf", extension: "pdf", bytes: fromBase64 },
 ] as const
 
 const formatOf = (data: JsonObject) => formats.find(({ mimeType }) => data[mimeType] !== undefined)
@@ -91,13 +96,14 @@ function imageOf(data: JsonObject): Result.Result<Option.Option<ImageFile>, Imag
   const format = formatOf(data)
   if (format === undefined) return Result.succeed(Option.none())
   const { mimeType } = format
-  return Result.flatMap(textOf(data[mimeType]), format.bytes).pipe(
+  const text = textOf(data[mimeType])
+  if (text === undefined) return Result.fail(new ImageError({ mimeType, detail: "It is no text" }))
+  return format.bytes(text).pipe(
+    Result.flatMap((bytes) =>
+      bytes.byteLength === 0 ? Result.fail(new Error("It is empty")) : Result.succeed(bytes)
+    ),
     Result.map((bytes) =>
-      Option.some({
-        mimeType,
-        bytes,
-        name: `${SecureRandom.uuidV4Unsafe().slice(0, 13)}.${format.extension}`,
-      })
+      Option.some({ mimeType, bytes, name: `${SecureRandom.uuidV4Unsafe()}.${format.extension}` })
     ),
     Result.mapError((error) => new ImageError({ mimeType, detail: error.message })),
   )
@@ -164,14 +170,6 @@ const makeDirectory: (
 /** What happened, with the words of the operating system: Effect has no name for a full disk. */
 function inWords({ message, reason: { cause } }: PlatformError.PlatformError): string {
   return cause instanceof Error ? `${message} (${cause.message})` : message
-}
-
-/** Notebooks may hold long texts as lists of lines. */
-function textOf(source: unknown): Result.Result<string, Error> {
-  const lines: ReadonlyArray<unknown> = Array.isArray(source) ? source : [source]
-  return lines.every((line) => typeof line === "string")
-    ? Result.succeed(lines.join(""))
-    : Result.fail(new Error("It is no text"))
 }
 
 /** Node's decoder takes a seventh of the time of Effect's, a quarter of a second for 200 MB, but skips what it does not know. */

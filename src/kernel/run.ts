@@ -38,6 +38,7 @@ import * as Delivery from "./delivery.ts"
 import type { Images } from "./images.ts"
 import * as Metrics from "./metrics.ts"
 import * as Reducer from "./reducer.ts"
+import * as Transcript from "./transcript.ts"
 
 /** What code that calls `input()` asks for. */
 export interface InputRequest {
@@ -368,7 +369,7 @@ const withinTimeout = <A>(
     orElse: () =>
       new ExecutionTimeout({
         timeout: Duration.fromInputUnsafe(timeout),
-        partial: Reducer.toResult(Reducer.empty(outputLimit), undefined),
+        partial: Transcript.toResult(Transcript.empty(outputLimit), undefined),
       }),
   })
 

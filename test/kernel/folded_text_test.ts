@@ -23,38 +23,81 @@ const pieces = [
   "\b",
   "\b\b",
   "\x1b[0m",
+  "\x1b[31m",
+  "\t",
+  "\x1b[A",
+  "\x1b[2A",
+  "\x1b[K",
+  "\x1b[2K",
+  "\x1b[3D",
+  "\x1b[C",
+  "\x1b[?25l",
 ]
 const piece = Arbitrary.schema(Schema.Literals(pieces))
 const terminal = Arbitrary.map(Arbitrary.array(piece), (all) => all.join(""))
-const plain = Arbitrary.map(Arbitrary.array(piece), (all) => all.join("").replace(/[\b]|\r+(?!\n)/g, ""))
+const moves = new RegExp("[\b]|\r+(?!\n)|\x1b\\[\\d*[ACDK]", "g")
+const plain = Arbitrary.map(
+  Arbitrary.array(piece),
+  (all) => all.join("").replace(moves, ""),
+)
 const chunks = Arbitrary.array(terminal)
 
 const write = (texts: ReadonlyArray<string>, limit?: number): FoldedText.FoldedText =>
   texts.reduce(FoldedText.append, FoldedText.empty(limit))
 
-/** A terminal of its own making: a grid of characters that a cursor moves in. */
+/** Cuts text into characters and codes. */
+const parts = new RegExp("\x1b\\[(\\??\\d*)([A-Za-z])|[^]", "gu")
+
+/** A terminal of its own making: a grid of characters that a cursor moves in; colours do not show. */
 function screen(text: string): string {
-  let lines = ""
-  let cells: Array<string> = []
+  const rows: Array<Array<string>> = [[]]
+  let row = 0
   let column = 0
-  for (const character of text) {
-    if (character === "\r") column = 0
-    else if (character === "\b") column = Math.max(0, column - 1)
-    else if (character === "\n") {
-      lines += `${cells.join("")}\n`
-      cells = []
-      column = 0
-    } else if (character === "\u0301" && column > 0) cells[column - 1] += character
-    else cells[column++] = character
+  /** Half of a wide character is no character. */
+  const halve = (cells: Array<string>, at: number) => {
+    if (cells[at] === "") cells[at] = cells[at - 1] = " "
   }
-  return lines + cells.join("")
+  for (const [whole, parameter, code] of text.matchAll(parts)) {
+    const cells = rows[row] ?? []
+    const count = Math.max(1, Number(parameter) || 0)
+    if (whole === "\r") column = 0
+    else if (whole === "\b") column = Math.max(0, column - 1)
+    else if (whole === "\t") column += 8 - column % 8
+    else if (code === "A") row = Math.max(0, row - count)
+    else if (code === "C") column += count
+    else if (code === "D") column = Math.max(0, column - count)
+    else if (code === "K") {
+      halve(cells, column)
+      cells.length = parameter === "2" ? 0 : Math.min(cells.length, column)
+    } else if (code !== undefined) continue
+    else if (whole === "\n") {
+      row++
+      column = 0
+      rows[row] ??= []
+    } else {
+      while (cells.length < column) cells.push(" ")
+      if (whole === "\u0301" && column > 0) {
+        cells[column - (cells[column - 1] === "" ? 2 : 1)] += whole
+        continue
+      }
+      const wide = whole === "😀"
+      halve(cells, column)
+      halve(cells, column + (wide ? 2 : 1))
+      cells[column++] = whole
+      if (wide) cells[column++] = ""
+    }
+  }
+  return rows.map((cells) => cells.join("")).join("\n")
 }
-/** What an eye sees of a text: blanks at the end of a line do not show. */
-const seen = (text: string): string => text.replace(/[ \r]+(?=\n|$)/g, "")
+const colours = new RegExp("\x1b\\[[?\\d;]*[a-z]", "g")
+/** What an eye sees of a text: neither colours nor blanks at the end. */
+const seen = (text: string): string => text.replaceAll(colours, "").replace(/[ \r\t]+(?=\n|$)/g, "").trimEnd()
+
+const colourless = (text: string): string => text.replaceAll("\x1b[31m", "")
 
 describe("fold", () => {
   it.prop("shows what a terminal shows", [terminal], ([text]) => {
-    assert.strictEqual(seen(FoldedText.fold(text)), seen(screen(text)))
+    assert.strictEqual(seen(screen(FoldedText.fold(text))), seen(screen(text)))
   }, many)
 
   it.prop("leaves text alone of which nothing is written over", [plain], ([text]) => {
@@ -79,7 +122,7 @@ describe("fold", () => {
   it("writes over no more than it has characters for", () => {
     assert.strictEqual(FoldedText.fold("abcdef\rxy"), "xycdef")
     assert.strictEqual(FoldedText.fold("abc\b\bX"), "aXc")
-    assert.strictEqual(FoldedText.fold("😀é\rx"), "xé")
+    assert.strictEqual(FoldedText.fold("😀é\rx"), "x é")
   })
 
   it("takes line ends for line ends", () => {
@@ -116,7 +159,9 @@ describe("append", () => {
     )
   }, many)
 
-  it.prop("writes over nothing that was shown", [chunks, plain, terminal], ([texts, shown, more]) => {
+  it.prop("writes over nothing that was shown", [chunks, plain, terminal], (all) => {
+    // A colour goes on behind what is shown, as on a terminal.
+    const [texts, shown, more] = [all[0].map(colourless), all[1], colourless(all[2])]
     const folded = FoldedText.append(FoldedText.show(write(texts), shown), more)
     const before = shown === "" ? undefined : FoldedText.fold(texts.join("")).replace(/\r$/, "")
     assert.strictEqual(
@@ -134,7 +179,7 @@ describe("append", () => {
       }
     }
     assert.strictEqual(FoldedText.fold(`${line}bc\rX`), `${line}Xc`)
-    assert.strictEqual(FoldedText.fold(`${"a".repeat(2 ** 20 - 1)}\r😀`), `😀${"a".repeat(2 ** 20 - 2)}`)
+    assert.strictEqual(FoldedText.fold(`${"a".repeat(2 ** 20 - 1)}\r😀`), `😀${"a".repeat(2 ** 20 - 3)}`)
     // A character is in one line or the other.
     const pair = `${"a".repeat(2 ** 20 - 1)}😀`
     assert.strictEqual(FoldedText.fold(`${pair}b\rX`), `${pair}X`)

@@ -60,6 +60,42 @@ describe("images", () => {
       assert.deepStrictEqual([...bytes], [0xff, 0xd8, 0xff, 0xd9])
     }).pipe(Effect.provide(Platform.layer)))
 
+  it.effect("writes a WebP, a GIF and a PDF", () =>
+    Effect.gen(function* () {
+      for (
+        const [type, extension, begin] of [
+          ["image/webp", "webp", "RIFF"],
+          ["image/gif", "gif", "GIF89a"],
+          ["application/pdf", "pdf", "%PDF-1.4"],
+        ] as const
+      ) {
+        const data = { [type]: Buffer.from(begin).toString("base64"), "text/plain": "<Figure>" }
+        const { bytes, mimeType, path } = yield* saved(data)
+        assert.strictEqual(mimeType, type)
+        assert.isTrue(path.endsWith(`.${extension}`))
+        assert.strictEqual(new TextDecoder().decode(bytes), begin)
+      }
+    }).pipe(Effect.provide(Platform.layer)))
+
+  it.effect("refuses an image that is empty", () =>
+    Effect.gen(function* () {
+      for (const data of [{ "image/png": "" }, { "image/svg+xml": [] }, { "image/jpeg": "\n" }]) {
+        assert.include((yield* refused(data)).detail, "empty")
+      }
+    }).pipe(Effect.provide(Platform.layer)))
+
+  it.effect("gives names that do not clash, however many there are", () =>
+    Effect.gen(function* () {
+      const options = { imagesDir: "none", images: "bytes" } as const
+      const names = yield* Effect.replicateEffect(Images.keep({ "image/png": png }, options), 5000)
+      assert.strictEqual(new Set(names.map((image) => Option.getOrThrow(image).path)).size, 5000)
+      // 122 random bits, as what nobody has counted needs.
+      assert.match(
+        Option.getOrThrow(names[0] ?? Option.none()).path,
+        /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}\.png$/,
+      )
+    }).pipe(Effect.provide(Platform.layer)))
+
   it.effect("writes an SVG as text or in lines", () =>
     Effect.gen(function* () {
       for (const source of [svg, svg.split(/(?<=>)/)]) {
@@ -96,7 +132,7 @@ describe("images", () => {
     Effect.gen(function* () {
       const fs = yield* FileSystem.FileSystem
       const directory = yield* newDirectory
-      for (const data of [{}, { "text/plain": "1", "text/html": "<img>", "image/gif": "R0lGODdh" }]) {
+      for (const data of [{}, { "text/plain": "1", "text/html": "<img>", "video/mp4": "AAAA" }]) {
         assert.isTrue(Option.isNone(yield* Images.save(data, directory)))
       }
       assert.isFalse(yield* fs.exists(directory))

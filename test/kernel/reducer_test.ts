@@ -1,8 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
+import process from "node:process"
 import { Chunk, ClearOutput, DisplayChunk, ExecutionResult, Image, TextChunk } from "../../src/execution.ts"
 import type { JsonObject, Message } from "../../src/jupyter/message.ts"
 import * as Reducer from "../../src/kernel/reducer.ts"
+import * as Transcript from "../../src/kernel/transcript.ts"
 
 const message = (type: string, content: JsonObject): Message => ({
   channel: type === "execute_reply" ? "shell" : "iopub",
@@ -66,10 +68,12 @@ interface Update {
 const resultOf = (...steps: ReadonlyArray<Chunk | Update>): ExecutionResult => {
   const transcript = steps.reduce(
     (transcript, step) =>
-      "update" in step ? Reducer.append(transcript, step.update, true) : Reducer.append(transcript, step),
-    Reducer.empty(),
+      "update" in step
+        ? Transcript.append(transcript, step.update, { update: true })
+        : Transcript.append(transcript, step),
+    Transcript.empty(),
   )
-  return Reducer.toResult(transcript, undefined)
+  return Transcript.toResult(transcript, undefined)
 }
 const textsOf = (result: ExecutionResult) => result.displays.map(({ text }) => text)
 
@@ -165,6 +169,90 @@ describe("step", () => {
   })
 })
 
+describe("step, on displays of other kernels and users", () => {
+  const displayed = (content: JsonObject) =>
+    follow(message("display_data", { data: { "text/plain": "a" }, ...content })).outputs.map(toChunk)
+
+  it("takes an id that is a number", () => {
+    assert.deepStrictEqual(
+      displayed({ transient: { display_id: 5 } }).map((chunk) => "displayId" in chunk && chunk.displayId),
+      ["5"],
+    )
+  })
+
+  it("loses no display for what comes with it", () => {
+    const plain = displayed({})
+    assert.lengthOf(plain, 1)
+    for (
+      const transient of [null, {}, { display_id: null }, { display_id: "" }, { display_id: [1] }, "x", 1]
+    ) {
+      assert.deepStrictEqual(displayed({ transient, metadata: null }), plain)
+    }
+  })
+})
+
+describe("step, on exceptions that are shown and do not end the code", () => {
+  const error = (evalue: string) =>
+    message("error", { ename: "E", evalue, traceback: [`\u001b[31mE: ${evalue}`, "here"] })
+  const text = (evalue: string): Reducer.Output => ({
+    _tag: "Text",
+    name: "stderr",
+    text: `E: ${evalue}\nhere\n`,
+  })
+
+  it("are output, whatever comes first", () => {
+    for (const messages of [[error("a"), reply], [reply, error("a")]]) {
+      const { outputs, progress } = follow(...messages)
+      assert.deepStrictEqual(outputs, [text("a")])
+      assert.isUndefined(progress.raised)
+    }
+  })
+
+  it("are output if another one ends it", () => {
+    const { outputs, progress } = follow(
+      error("a"),
+      error("b"),
+      message("execute_reply", { status: "error" }),
+    )
+    assert.deepStrictEqual(outputs, [text("a")])
+    assert.strictEqual(progress.raised?.evalue, "b")
+  })
+})
+
+describe("step, on widgets that take output over", () => {
+  const capture = (id: string, execution: string) =>
+    message("comm_msg", { comm_id: id, data: { method: "update", state: { msg_id: execution } } })
+  const stream = message("stream", { name: "stdout", text: "a" })
+
+  it("says where output belongs, the last of them first", () => {
+    const { outputs, progress } = follow(
+      stream,
+      capture("1", "request"),
+      stream,
+      capture("2", "request"),
+      message("display_data", { data: {} }),
+      message("clear_output", { wait: true }),
+      capture("2", ""),
+      message("error", { ename: "E" }),
+      capture("1", ""),
+      stream,
+    )
+    assert.deepStrictEqual(outputs.map(({ area }) => area), [undefined, "1", "2", "2", "1", undefined])
+    assert.deepStrictEqual(progress, Reducer.initial)
+  })
+
+  it("does not take other messages of widgets for that", () => {
+    for (const state of [{}, { msg_id: 1 }, { value: "request" }]) {
+      const content = { comm_id: "1", data: { method: "update", state } }
+      assert.deepStrictEqual(follow(message("comm_msg", content)).progress, {
+        ...Reducer.initial,
+        ignored: 1,
+      })
+    }
+    assert.deepStrictEqual(follow(capture("1", "another execution")).progress, Reducer.initial)
+  })
+})
+
 describe("step, on errors", () => {
   const error = { ename: "ValueError", evalue: "no", traceback: ["frame 1", "frame 2"] }
   const failed = (content: JsonObject) => message("execute_reply", { status: "error", ...content })
@@ -254,7 +342,7 @@ describe("step, on what nobody understands", () => {
       message("stream", { name: "stdout", text: ["a"] }),
       message("display_data", { data: [] }),
       message("execute_result", { data: {}, metadata: 1 }),
-      message("update_display_data", { data: {}, transient: { display_id: 1 } }),
+      message("update_display_data", { data: 1, transient: { display_id: "d" } }),
       message("clear_output", { wait: "yes" }),
       message("error", { ename: 1 }),
     ]
@@ -294,11 +382,10 @@ describe("step, on what nobody understands", () => {
     ([messages]) => {
       const { outputs, progress } = follow(...messages.map(({ content, type }) => message(type, content)))
       const transcript = outputs.reduce(
-        (transcript, output) =>
-          Reducer.append(transcript, toChunk(output), output._tag === "Display" && output.update),
-        Reducer.empty(),
+        (transcript, output) => Transcript.append(transcript, toChunk(output), output),
+        Transcript.empty(),
       )
-      assert.instanceOf(Reducer.toResult(transcript, progress.executionCount), ExecutionResult)
+      assert.instanceOf(Transcript.toResult(transcript, progress.executionCount), ExecutionResult)
     },
     { arbitrary: { runs: 500 } },
   )
@@ -306,7 +393,7 @@ describe("step, on what nobody understands", () => {
 
 describe("append", () => {
   it("comes to an empty result without output", () => {
-    const result = Reducer.toResult(Reducer.empty(), 7)
+    const result = Transcript.toResult(Transcript.empty(), 7)
     assert.deepStrictEqual(
       result,
       new ExecutionResult({ text: undefined, images: [], displays: [], executionCount: 7 }),
@@ -338,9 +425,9 @@ describe("append", () => {
 
   it("keeps the beginning and the end of the text within the limit", () => {
     const transcript = [said("aaaa"), said("bbbb"), shown("cccc")]
-      .reduce((transcript, chunk) => Reducer.append(transcript, chunk), Reducer.empty(6))
+      .reduce((transcript, chunk) => Transcript.append(transcript, chunk), Transcript.empty(6))
     assert.strictEqual(
-      Reducer.toResult(transcript, undefined).text,
+      Transcript.toResult(transcript, undefined).text,
       "aaa\n[effect-jupyter] 6 bytes left out\nccc",
     )
   })
@@ -440,11 +527,11 @@ describe("append, as a notebook", () => {
 
   it("takes what was raised for an output that a clearing waits for", () => {
     const transcript = [said("a"), shown("b"), clearLater].reduce(
-      (transcript, chunk) => Reducer.append(transcript, chunk),
-      Reducer.empty(),
+      (transcript, chunk) => Transcript.append(transcript, chunk),
+      Transcript.empty(),
     )
-    assert.lengthOf(Reducer.toResult(transcript, undefined).displays, 1)
-    const result = Reducer.toResult(Reducer.interject(transcript), undefined)
+    assert.lengthOf(Transcript.toResult(transcript, undefined).displays, 1)
+    const result = Transcript.toResult(Transcript.interject(transcript), undefined)
     assert.deepStrictEqual([textsOf(result), result.text], [[], "ab"])
   })
 })
@@ -463,4 +550,107 @@ describe("append, on text that is written over", () => {
     assert.strictEqual(resultOf(said("1%"), shown("plot"), said("\r2%")).text, "1%plot2%")
     assert.strictEqual(resultOf(said("1%\r"), shown("a\rb"), said("2%")).text, "1%a\rb2%")
   })
+})
+
+describe("append, in widgets", () => {
+  type Step = readonly [Chunk, Transcript.AppendOptions?]
+  const shownBy = (...steps: ReadonlyArray<Step>) =>
+    textsOf(Transcript.toResult(
+      steps.reduce(
+        (transcript, [chunk, where]) => Transcript.append(transcript, chunk, where),
+        Transcript.empty(),
+      ),
+      undefined,
+    ))
+  const inside = { area: "1" }
+
+  it("clears a widget without the rest", () => {
+    const before: ReadonlyArray<Step> = [[shown("a")], [shown("b"), inside], [shown("c"), { area: "2" }]]
+    assert.deepStrictEqual(shownBy(...before, [clear, inside], [shown("d"), inside]), ["a", "c", "d"])
+    assert.deepStrictEqual(shownBy(...before, [clear, inside], [clear, { area: "2" }]), ["a"])
+    assert.deepStrictEqual(shownBy(...before, [clear]), [])
+    assert.deepStrictEqual(shownBy(...before, [clear, inside], [clear], [shown("d"), inside]), ["d"])
+  })
+
+  it("waits for the next output of the widget", () => {
+    const before: ReadonlyArray<Step> = [[shown("a")], [shown("b"), inside], [clearLater, inside]]
+    assert.deepStrictEqual(shownBy(...before, [shown("c")]), ["a", "b", "c"])
+    assert.deepStrictEqual(shownBy(...before, [said("c"), inside]), ["a"])
+    assert.deepStrictEqual(shownBy(...before, [shown("c"), inside], [shown("d"), inside]), ["a", "c", "d"])
+    assert.deepStrictEqual(shownBy([shown("a")], [clearLater], [said("b"), inside], [shown("c")]), ["c"])
+  })
+
+  it("updates displays in widgets, and forgets those that are cleared", () => {
+    const update = { update: true }
+    assert.deepStrictEqual(
+      shownBy([shown("a", { id: "1" })], [shown("b", { id: "1" }), inside], [
+        shown("c", { id: "1" }),
+        update,
+      ]),
+      ["c", "c"],
+    )
+    assert.deepStrictEqual(
+      shownBy([shown("a", { id: "1" }), inside], [clear, inside], [shown("c", { id: "1" }), update]),
+      [],
+    )
+  })
+})
+
+describe("append, in great numbers", () => {
+  const timeOf = (steps: Iterable<readonly [Chunk, Transcript.AppendOptions?]>) => {
+    const started = process.threadCpuUsage()
+    let transcript = Transcript.empty(1000)
+    for (const [chunk, where] of steps) transcript = Transcript.append(transcript, chunk, where)
+    const result = Transcript.toResult(transcript, undefined)
+    const { system, user } = process.threadCpuUsage(started)
+    return { result, time: (system + user) / 1000, transcript }
+  }
+  const plot = (id: string, at: number) => shown(`${at}`, { id, image: image(`${at}`) })
+
+  function* updates(count: number): Generator<readonly [Chunk, Transcript.AppendOptions?]> {
+    for (let at = 0; at < count; at++) yield [plot(`${at}`, at)]
+    for (let round = 0; round < 10; round++) {
+      for (let at = 0; at < count; at++) yield [plot(`${at}`, round), { update: true }]
+    }
+  }
+  function* clearings(count: number): Generator<readonly [Chunk, Transcript.AppendOptions?]> {
+    for (let at = 0; at < count; at++) yield [shown("cell")]
+    for (let at = 0; at < 10 * count; at++) {
+      yield [clearLater, { area: "1" }]
+      yield [shown("widget", { id: `${at}` }), { area: "1" }]
+    }
+  }
+
+  for (const [what, steps] of [["updates", updates], ["clearings of a widget", clearings]] as const) {
+    it(`${what} of many displays take time in proportion`, () => {
+      timeOf(steps(1000))
+      const { time: some } = timeOf(steps(2000))
+      const { time: all } = timeOf(steps(16_000))
+      assert.isBelow(all / Math.max(some, 10), 30)
+    })
+  }
+
+  it("what is not shown any more is let go", () => {
+    const { result, transcript } = timeOf(clearings(1000))
+    assert.lengthOf(result.displays, 1001)
+    assert.isAtMost(transcript.displays.length, 2100)
+    assert.isAtMost([...transcript.contents].length, 2100)
+    const { result: updated, transcript: last } = timeOf(updates(100))
+    assert.deepStrictEqual(updated.images.map(({ path }) => path), Array<string>(100).fill("9"))
+    assert.deepStrictEqual([last.displays.length, last.images.length], [100, 100])
+  })
+
+  it("a million updates and a million clearings leave what is shown in the end", () => {
+    function* million(): Generator<readonly [Chunk, Transcript.AppendOptions?]> {
+      yield [shown("0", { id: "1" })]
+      for (let at = 1; at <= 1_000_000; at++) yield [shown(`${at}`, { id: "1" }), { update: true }]
+      for (let at = 1; at <= 1_000_000; at++) {
+        yield [clearLater]
+        yield [shown(`${at}`, { id: "2" })]
+      }
+    }
+    const { result, transcript } = timeOf(million())
+    assert.deepStrictEqual(textsOf(result), ["1000000"])
+    assert.deepStrictEqual([transcript.displays.length, [...transcript.contents].length], [1, 1])
+  }, 120_000)
 })
