@@ -20,6 +20,7 @@ import { KernelGateway } from "./kernel_gateway.ts"
 import * as Platform from "./platform.ts"
 import * as Keeper from "./pool/keeper.ts"
 import * as Plan from "./pool/plan.ts"
+import type { Source } from "./pool/source.ts"
 
 /** What a pool has at the moment. */
 export interface State {
@@ -175,7 +176,7 @@ const makeOver = Effect.fnUntraced(
     const sources = yield* Effect.forEach(
       gateways,
       (gateway) =>
-        Effect.map(Gateway.of(gateway), (connection): Keeper.Source<Connection.Connection> => ({
+        Effect.map(Gateway.of(gateway), (connection): Source<Connection.Connection> => ({
           name: gateway.url,
           start: Effect.tap(starting(connection), prepare),
           gone: Effect.match(gateway.join, {

@@ -223,6 +223,7 @@ layer(Platform.layer, slow)("Examples", (it) => {
       assert.deepStrictEqual(section(lines, "What does not fit"), [
         `Expected number at ["rows"][1]`,
         "$.rows[0].handle is of type object",
+        'The value of type "function" at "$.items[0].price" cannot be carried between Effect and Python: It has no encoding',
       ])
     }))
 

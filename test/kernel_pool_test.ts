@@ -4,6 +4,7 @@ import {
   Deferred,
   Duration,
   Effect,
+  Exit,
   Fiber,
   FileSystem,
   Layer,
@@ -392,6 +393,8 @@ it.live(
       assert.deepStrictEqual(after.gateways.map(({ kernels }) => kernels), [2, 4])
 
       yield* Effect.forEach(remotePids, (pid) => kill(pid))
+      // Its gateway goes a moment later, until when it hands out kernels.
+      yield* Effect.repeat(Effect.exit(Effect.tryPromise(() => fetch(remote.url))), { until: Exit.isFailure })
       const [time, error] = yield* Effect.timed(Effect.flip(Effect.scoped(pool.get)))
       // A start was under way, or found nobody.
       assert.include(["KernelStartFailed", "ConnectionLost"], error.reason._tag)

@@ -63,7 +63,7 @@ for (const [index, subprotocol] of ["v1.kernel.websocket.jupyter.org", ""].entri
         const failure = yield* Effect.flip(kernel.evaluate("1 / 0", Schema.Unknown))
         assert.notInclude(failure.message, "effect_jupyter")
         assert.strictEqual(yield* kernel.evaluate("1", Schema.Int), 1)
-        const pause = yield* kernel.evaluate("get_ipython().kernel._execute_sleep", Schema.Number)
+        const pause = yield* kernel.evaluate("get_ipython().kernel._execute_sleep", Schema.Finite)
         assert.strictEqual(pause, 0, "replies are put off for clients that do not wait for output")
       }).pipe(Effect.provide(Platform.layer)),
     120_000,

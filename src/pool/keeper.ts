@@ -5,7 +5,6 @@
  *
  * @module
  */
-import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -13,24 +12,11 @@ import * as Exit from "effect/Exit"
 import * as FiberHandle from "effect/FiberHandle"
 import * as Latch from "effect/Latch"
 import * as Metric from "effect/Metric"
-import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
-import { ConnectionLost, ExecutionAborted, KernelError, KernelStartFailed } from "../execution.ts"
-import type { Connection } from "../kernel/connection.ts"
+import { ConnectionLost, ExecutionAborted, type KernelError } from "../execution.ts"
 import * as Metrics from "../kernel/metrics.ts"
 import * as Plan from "./plan.ts"
-
-/** What the pool has to know of a kernel: whether it lives. */
-export type Life = Pick<Connection, "id" | "ended" | "end" | "onEnded">
-
-/** Where kernels come from. */
-export interface Source<K> {
-  readonly name: string
-  /** Starts a kernel that is ready to be handed out; with the scope it is deleted. */
-  readonly start: Effect.Effect<K, KernelError, Scope.Scope>
-  /** Says what happened when the source is gone for good; may never end. */
-  readonly gone: Effect.Effect<string>
-}
+import { failed, failureOf, type Life, patience, type Place, placeOf, type Source } from "./source.ts"
 
 /** What to keep. */
 export interface KeeperOptions<K> {
@@ -65,21 +51,6 @@ export interface Keeper<K> {
   readonly inventory: () => Inventory
 }
 
-/** Failures in a row after which a source counts as broken, and those who wait hear of it. */
-const patience = 3
-
-interface Place<K> {
-  readonly source: Source<K>
-  readonly gone: Deferred.Deferred<string>
-  /** Kernels there, the ones that are being started or deleted included. */
-  kernels: number
-  /** Failures in a row. */
-  failures: number
-  isPaused: boolean
-  isProbed: boolean
-  isGone: boolean
-}
-
 /** A kernel that runs, and the scope that it lives in. */
 interface Held<K> {
   readonly kernel: K
@@ -109,15 +80,7 @@ export const make: <K extends Life>(
     const runFork = Effect.runForkWith(context)
     const fork = (effect: Effect.Effect<void>): void => void runFork(Effect.forkIn(effect, scope))
 
-    const places: ReadonlyArray<Place<K>> = options.sources.map((source) => ({
-      source,
-      gone: Deferred.makeUnsafe(),
-      kernels: 0,
-      failures: 0,
-      isPaused: false,
-      isProbed: false,
-      isGone: false,
-    }))
+    const places = options.sources.map(placeOf)
     const all = new Set<Held<K>>()
     const spares: Array<Held<K>> = []
     /** Open while somebody waits for a kernel. */
@@ -405,16 +368,3 @@ export const make: <K extends Life>(
     }
   },
 )
-
-function failed(detail: string): KernelError {
-  return new KernelError({ reason: new KernelStartFailed({ kernelId: undefined, detail }) })
-}
-
-/** Why a start gave no kernel that can be used. */
-function failureOf(exit: Exit.Exit<Life, KernelError>): KernelError {
-  if (Exit.isFailure(exit)) {
-    return Option.getOrElse(Cause.findErrorOption(exit.cause), () => failed(Cause.pretty(exit.cause)))
-  }
-  const reason = exit.value.ended()
-  return reason === undefined ? failed("It was not needed any more") : new KernelError({ reason })
-}

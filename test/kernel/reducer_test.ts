@@ -640,17 +640,17 @@ describe("append, in great numbers", () => {
     assert.deepStrictEqual([last.displays.length, last.images.length], [100, 100])
   })
 
-  it("a million updates and a million clearings leave what is shown in the end", () => {
-    function* million(): Generator<readonly [Chunk, Transcript.AppendOptions?]> {
+  it("200,000 updates and as many clearings leave what is shown in the end", () => {
+    function* many(): Generator<readonly [Chunk, Transcript.AppendOptions?]> {
       yield [shown("0", { id: "1" })]
-      for (let at = 1; at <= 1_000_000; at++) yield [shown(`${at}`, { id: "1" }), { update: true }]
-      for (let at = 1; at <= 1_000_000; at++) {
+      for (let at = 1; at <= 200_000; at++) yield [shown(`${at}`, { id: "1" }), { update: true }]
+      for (let at = 1; at <= 200_000; at++) {
         yield [clearLater]
         yield [shown(`${at}`, { id: "2" })]
       }
     }
-    const { result, transcript } = timeOf(million())
-    assert.deepStrictEqual(textsOf(result), ["1000000"])
+    const { result, transcript } = timeOf(many())
+    assert.deepStrictEqual(textsOf(result), ["200000"])
     assert.deepStrictEqual([transcript.displays.length, [...transcript.contents].length], [1, 1])
   }, 120_000)
 })

@@ -5,9 +5,10 @@ import { TestClock } from "effect/testing"
 import { Execution } from "../../src/mod.ts"
 import * as Keeper from "../../src/pool/keeper.ts"
 import * as Plan from "../../src/pool/plan.ts"
+import type { Life, Source } from "../../src/pool/source.ts"
 
 /** A kernel without a process. */
-class Fake implements Keeper.Life {
+class Fake implements Life {
   isFrozen = false
   readonly id: string
   private reason: Execution.KernelErrorReason | undefined
@@ -28,7 +29,7 @@ class Fake implements Keeper.Life {
 }
 
 /** A gateway of fakes, each of which takes a second to start and half a second to delete. */
-class FakeSource implements Keeper.Source<Fake> {
+class FakeSource implements Source<Fake> {
   readonly name: string
   readonly alive = new Map<string, Fake>()
   readonly ended = Deferred.makeUnsafe<string>()

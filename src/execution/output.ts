@@ -1,0 +1,143 @@
+/**
+ * What an execution yields: chunks while it runs and one result at the end.
+ *
+ * @module
+ */
+import * as Schema from "effect/Schema"
+import * as SchemaJITCompiler from "effect/schema/SchemaJITCompiler"
+
+const MimeBundle = Schema.Record(Schema.String, Schema.Unknown)
+
+/**
+ * An image that an execution showed.
+ *
+ * @example
+ * ```ts
+ * import { Execution } from "effect-jupyter"
+ *
+ * const image = new Execution.Image({ path: "images/5f0c1f1e.png", mimeType: "image/png" })
+ * console.log(image.path)
+ * ```
+ */
+export class Image extends Schema.Class<Image>("effect-jupyter/Execution/Image")({
+  /**
+   * Where the file is, below the client's `imagesDir`, or where the function of the option `images` put it; of an
+   * image that has its `bytes` here, just a name for it.
+   */
+  path: Schema.String,
+  /** `"image/png"`, `"image/jpeg"`, `"image/svg+xml"`, `"image/webp"`, `"image/gif"` or `"application/pdf"`. */
+  mimeType: Schema.String,
+  /** The image itself, if the option `images` is `"bytes"`. */
+  bytes: Schema.optionalKey(Schema.Uint8Array),
+}) {}
+
+const TextFields = Schema.TaggedStruct("TextChunk", {
+  name: Schema.Literals(["stdout", "stderr"]),
+  text: Schema.String,
+})
+// There may be millions of them.
+SchemaJITCompiler.enable(TextFields.ast)
+
+/**
+ * Text written to stdout or stderr. A kernel flushes when it likes: chunks are not aligned to lines.
+ *
+ * @example
+ * ```ts
+ * import { Execution } from "effect-jupyter"
+ *
+ * const chunk = new Execution.TextChunk({ name: "stdout", text: "hello\n" })
+ * console.log(chunk._tag) // => "TextChunk"
+ * ```
+ */
+export class TextChunk extends Schema.Class<TextChunk>("effect-jupyter/Execution/TextChunk")(TextFields) {}
+
+/**
+ * A value shown: the last expression of a cell, a plot, anything given to `display`, or an update of these.
+ *
+ * @example
+ * ```ts
+ * import { Execution } from "effect-jupyter"
+ *
+ * const show = (chunk: Execution.Chunk) =>
+ *   chunk._tag === "DisplayChunk" ? chunk.image?.path ?? chunk.text : undefined
+ * console.log(show(new Execution.ClearOutput({ wait: false }))) // => undefined
+ * ```
+ */
+export class DisplayChunk
+  extends Schema.TaggedClass<DisplayChunk>("effect-jupyter/Execution/DisplayChunk")("DisplayChunk", {
+    /** Every representation that the kernel sent, by MIME type. */
+    data: MimeBundle,
+    metadata: MimeBundle,
+    /** The `text/plain` representation. */
+    text: Schema.UndefinedOr(Schema.String),
+    /** The file with the image, if there was one. */
+    image: Schema.UndefinedOr(Image),
+    /** The id under which the display can be updated. */
+    displayId: Schema.UndefinedOr(Schema.String),
+    /** Set if this is the value of the cell's last expression. */
+    executionCount: Schema.UndefinedOr(Schema.Int),
+  }) {}
+
+/**
+ * The code asked for its displays to be cleared: at once, or with the next output if `wait` is true.
+ *
+ * @example
+ * ```ts
+ * import { Execution } from "effect-jupyter"
+ *
+ * console.log(new Execution.ClearOutput({ wait: true }).wait) // => true
+ * ```
+ */
+export class ClearOutput
+  extends Schema.TaggedClass<ClearOutput>("effect-jupyter/Execution/ClearOutput")("ClearOutput", {
+    wait: Schema.Boolean,
+  }) {}
+
+/**
+ * The schema of {@link Chunk}.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Execution } from "effect-jupyter"
+ *
+ * const codec = Schema.toCodecJson(Execution.Chunk)
+ * const chunk = new Execution.TextChunk({ name: "stdout", text: "hi" })
+ * console.log(JSON.stringify(Schema.encodeSync(codec)(chunk)))
+ * ```
+ */
+export const Chunk = Schema.Union([TextChunk, DisplayChunk, ClearOutput])
+
+/** A piece of output, emitted as it arrives. */
+export type Chunk = typeof Chunk.Type
+
+/**
+ * All output of an execution that ended, or of one that failed up to then.
+ *
+ * @example
+ * ```ts
+ * import { Execution } from "effect-jupyter"
+ *
+ * const paths = (result: Execution.ExecutionResult) => result.images.map((image) => image.path)
+ * console.log(paths)
+ * ```
+ */
+export class ExecutionResult
+  extends Schema.TaggedClass<ExecutionResult>("effect-jupyter/Execution/ExecutionResult")("ExecutionResult", {
+    /**
+     * Everything written or shown as text, in order of arrival, stripped at both ends; `undefined` if nothing was.
+     * What was written over, as progress bars do it by `\r`, `\b` and codes that move the cursor, is gone as it is
+     * from a terminal.
+     */
+    text: Schema.UndefinedOr(Schema.String),
+    /** The images in the order they were shown. */
+    images: Schema.Array(Image),
+    /**
+     * The displays that a notebook would show below this cell at the end: updated, and without those that were
+     * cleared. What an output widget shows is among them. Updates of displays of earlier executions come as chunks
+     * only.
+     */
+    displays: Schema.Array(DisplayChunk),
+    /** The number of the execution in its kernel, from 1. */
+    executionCount: Schema.UndefinedOr(Schema.Int),
+  }) {}
