@@ -7,6 +7,7 @@
 import * as BigDecimal from "effect/BigDecimal"
 import * as Chunk from "effect/Chunk"
 import * as DateTime from "effect/DateTime"
+import { memoize } from "effect/Function"
 import * as HashMap from "effect/HashMap"
 import * as HashSet from "effect/HashSet"
 import * as Option from "effect/Option"
@@ -24,15 +25,7 @@ export function adapt(schema: Schema.Constraint): Adapter {
   return adapterOf(SchemaAST.toEncoded(schema.ast))
 }
 
-const adapters = new WeakMap<SchemaAST.AST, Adapter>()
-
-function adapterOf(ast: SchemaAST.AST): Adapter {
-  const known = adapters.get(ast)
-  if (known !== undefined) return known
-  const made = make(ast)
-  adapters.set(ast, made)
-  return made
-}
+const adapterOf: (ast: SchemaAST.AST) => Adapter = memoize(make)
 
 const same: Adapter = (value) => value
 

@@ -6,6 +6,7 @@
  */
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
+import { memoize } from "effect/Function"
 import * as HashMap from "effect/HashMap"
 import * as HashSet from "effect/HashSet"
 import * as Option from "effect/Option"
@@ -25,15 +26,7 @@ export function express<S extends Schema.Constraint>(
   return (value) => Effect.map(encode(value), express)
 }
 
-const expressers = new WeakMap<SchemaAST.AST, Expresser>()
-
-function expresserOf(ast: SchemaAST.AST): Expresser {
-  const known = expressers.get(ast)
-  if (known !== undefined) return known
-  const made = make(ast)
-  expressers.set(ast, made)
-  return made
-}
+const expresserOf: (ast: SchemaAST.AST) => Expresser = memoize(make)
 
 const same: Expresser = (value) => value
 
