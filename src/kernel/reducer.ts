@@ -155,6 +155,12 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
   }
 }
 
+/** The progress without an exception that nobody will ever know to have ended the code, which is output then. */
+export function release(progress: Progress): readonly [Progress, Output?] {
+  const { raised } = progress
+  return raised === undefined ? [progress] : [{ ...progress, raised: undefined }, written(raised)]
+}
+
 /** What a notebook shows of an exception. */
 function written({ ename, evalue, traceback }: Raised): Output {
   const lines = traceback.length === 0 ? [`${ename}: ${evalue}`] : traceback
