@@ -110,6 +110,14 @@ layer(kernelLayer(), slow)("values at the edge", (it) => {
       assert.deepStrictEqual(yield* Stream.runCollect(squares), [0, 1, 4])
     }))
 
+  it.effect("a class that has no module is named all the same", () =>
+    Effect.gen(function* () {
+      const kernel = yield* ready
+      yield* kernel.execute("space = {}\nexec(\"Nameless = type('Nameless', (), {})\", space)")
+      const error = yield* Effect.flip(kernel.evaluate("space['Nameless']()", Schema.Unknown))
+      assert.strictEqual(error._tag === "UnsupportedValue" ? error.valueType : error._tag, "Nameless")
+    }))
+
   it.effect("with Schema.Void nothing is fetched", () =>
     Effect.gen(function* () {
       const kernel = yield* ready
