@@ -53,6 +53,9 @@ export type Output =
   }
   | { readonly _tag: "Clear"; readonly wait: boolean; readonly area?: string | undefined }
 
+/** How many widgets can be within one another: more take ever longer to look through. */
+const mostCaptures = 100
+
 /** The progress of an execution that was just asked for. */
 export const initial: Progress = {
   started: false,
@@ -148,7 +151,8 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
       if (Exit.isFailure(capture)) return ignored(progress)
       const { comm_id: id, data: { state: { msg_id: execution } } } = capture.value
       const others = progress.captures.filter((other) => other !== id)
-      return [{ ...progress, captures: execution === parentHeader["msg_id"] ? [...others, id] : others }]
+      const captures = execution === parentHeader["msg_id"] ? [...others, id].slice(-mostCaptures) : others
+      return [{ ...progress, captures }]
     }
     default:
       return ignored(progress)
