@@ -1,6 +1,6 @@
 /** What a kernel shows arrives whole: every representation, images wherever they are wanted, text as on a terminal. */
 import { assert, layer } from "@effect/vitest"
-import { Effect, FileSystem, Option } from "effect"
+import { Effect, FileSystem, Option, Stream } from "effect"
 import { Buffer } from "node:buffer"
 import { Execution, KernelClient } from "../src/mod.ts"
 import { collect, kernelLayer, slow, temporary, text, texts } from "./support/kernel.ts"
@@ -236,6 +236,26 @@ print('goes on')`)
         text ?? "",
         /^-+\nZeroDivisionError[^]*division by zero[^]*goes on|^goes on[^]*division by zero$/,
       )
+    }))
+
+  it.effect("an exception that is shown is not lost when the kernel ends", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const code = `import time
+try: 1 / 0
+except ZeroDivisionError: get_ipython().showtraceback()
+print('goes on', flush=True)
+time.sleep(600)`
+      const error = yield* kernel.stream(code).pipe(
+        Stream.tap((chunk) =>
+          chunk._tag === "TextChunk" && chunk.text.includes("goes on") ? kernel.reset : Effect.void
+        ),
+        Stream.runDrain,
+        Effect.flip,
+      )
+      assert.strictEqual(error._tag, "KernelError")
+      if (error._tag !== "KernelError") return
+      assert.match(error.partial?.text ?? "", /^goes on\n-+\nZeroDivisionError[^]*division by zero$/)
     }))
 
   it.effect("progress bars below one another, and what a process clears", () =>

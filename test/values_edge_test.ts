@@ -106,6 +106,16 @@ layer(kernelLayer(), slow)("values at the edge", (it) => {
       }
       assert.deepStrictEqual(yield* kernel.evaluate("\n 1,\n 2\n", Schema.Unknown), [1, 2])
       assert.strictEqual(yield* kernel.evaluate("\n(yes :=\n 3)", Schema.Int), 3)
+      const squares = kernel.iterate("n * n for n in range(3)", Schema.Int)
+      assert.deepStrictEqual(yield* Stream.runCollect(squares), [0, 1, 4])
+    }))
+
+  it.effect("a class that has no module is named all the same", () =>
+    Effect.gen(function* () {
+      const kernel = yield* ready
+      yield* kernel.execute("space = {}\nexec(\"Nameless = type('Nameless', (), {})\", space)")
+      const error = yield* Effect.flip(kernel.evaluate("space['Nameless']()", Schema.Unknown))
+      assert.strictEqual(error._tag === "UnsupportedValue" ? error.valueType : error._tag, "Nameless")
     }))
 
   it.effect("with Schema.Void nothing is fetched", () =>

@@ -54,6 +54,9 @@ class Repr:
 sub = Repr()
 globals()["\\ud800"] = 1
 globals()[5] = 1
+nameless = {}
+exec("Nameless = type('Nameless', (), {})", nameless)
+homeless = nameless["Nameless"]()
 true = numpy.bool_(True)`)
       const { of, names } = yield* look(kernel)
       assert.deepStrictEqual([of("raises")?.type, of("raises")?.repr, of("raises")?.bytes], [
@@ -70,6 +73,7 @@ true = numpy.bool_(True)`)
       assert.deepStrictEqual(of("nan")?.shape, [])
       assert.strictEqual(of("sub")?.repr, "sub")
       assert.strictEqual(of("true")?.type, "numpy.bool")
+      assert.strictEqual(of("homeless")?.type, "Nameless")
       assert.include(names, "?")
       assert.notInclude(names, "numpy")
       // Nothing of it reached the next output.

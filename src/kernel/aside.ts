@@ -170,7 +170,8 @@ const leave = Effect.fnUntraced(function* (
   },
 ) {
   const rest = Duration.millis(Math.max(0, deadline - (yield* Clock.currentTimeMillis)))
-  if (!hasFailed && (yield* isOverWithin(asked, rest))) {
+  // Who refused to answer has time for the next question.
+  if (asked.pollUnsafe() !== undefined || (!hasFailed && (yield* isOverWithin(asked, rest)))) {
     yield* handOver
     return
   }

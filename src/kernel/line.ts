@@ -17,6 +17,9 @@ export interface Line {
 
 const tabStop = 8
 
+/** How far the cursor can be moved beyond the end of a line. */
+export const margin = 1000
+
 /** Parts of a text: codes for colours, other codes, single controls, and what is to be seen. */
 export const part = new RegExp(
   [
@@ -88,11 +91,12 @@ export function put(
   return end
 }
 
-/** A tab writes over nothing. */
+/** A tab writes over nothing, and beyond the end of the line it goes no further than other moves. */
 function tab(line: Line, column: number, pen: Pen.Pen): number {
   const { cells, pens } = line
   const end = (Math.floor(column / tabStop) + 1) * tabStop
-  if (column !== cells.length) return end
+  if (column < cells.length) return end
+  if (column > cells.length) return Math.max(column, Math.min(end, margin))
   for (let place = column; place < end; place++) {
     cells[place] = place === column ? "\t" : ""
     pens[place] = pen

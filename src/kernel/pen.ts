@@ -11,12 +11,16 @@ export type Pen = string
 export const initial: Pen = ""
 
 /** A code for colours and the like. */
-const code = new RegExp("\x1b\\[([\\d;:]*)m", "g")
+const code = new RegExp("\x1b\\[([\\d;:]{0,64})m", "g")
 
 /** The pen after a code with these parameters. */
 export function set(pen: Pen, parameters: string): Pen {
   const attributes = new Map<number, string>()
-  for (const [whole, attribute = ""] of pen.matchAll(code)) attributes.set(keyOf(numberOf(attribute)), whole)
+  const put = (number: number, attribute: string): void => {
+    const key = keyOf(number)
+    if (key !== undefined) attributes.set(key, attribute)
+  }
+  for (const [whole, attribute = ""] of pen.matchAll(code)) put(numberOf(attribute), whole)
   const all = parameters.split(";")
   for (let index = 0; index < all.length; index++) {
     const first = all[index] ?? ""
@@ -26,7 +30,7 @@ export function set(pen: Pen, parameters: string): Pen {
     else if (ends.has(number)) attributes.delete(number)
     else {
       const length = extended.has(number) && !first.includes(":") ? lengths.get(all[index + 1]) ?? 1 : 1
-      attributes.set(keyOf(number), `\x1b[${all.slice(index, index + length).join(";")}m`)
+      put(number, `\x1b[${all.slice(index, index + length).join(";")}m`)
       index += length - 1
     }
   }
@@ -60,13 +64,17 @@ const ends: ReadonlySet<number> = new Set([23, 24, 25, 27, 28, 29, 39, 49, 55, 5
 
 const numberOf = (attribute: string): number => Number.parseInt(attribute, 10) || 0
 
-/** What an attribute takes the place of, as the number that ends it; bold and faint have one in common. */
-function keyOf(number: number): number {
+/**
+ * What an attribute takes the place of, as the number that ends it; bold and faint have one in common. None for what no
+ * terminal knows: there is no end to such numbers, and a pen would grow with each of them.
+ */
+function keyOf(number: number): number | undefined {
   if ((number >= 30 && number <= 38) || (number >= 90 && number <= 97)) return 39
   if ((number >= 40 && number <= 48) || (number >= 100 && number <= 107)) return 49
   if (number === 4 || number === 21) return 24
   if (number === 5 || number === 6) return 25
   if (number === 53) return 55
   if (number === 58) return 59
-  return number === 1 || number === 2 || number > 9 ? number : number + 20
+  if (number === 1 || number === 2) return number
+  return number <= 9 ? number + 20 : undefined
 }

@@ -53,6 +53,9 @@ export type Output =
   }
   | { readonly _tag: "Clear"; readonly wait: boolean; readonly area?: string | undefined }
 
+/** How many widgets can be within one another: more take ever longer to look through. */
+const mostCaptures = 100
+
 /** The progress of an execution that was just asked for. */
 export const initial: Progress = {
   started: false,
@@ -148,11 +151,18 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
       if (Exit.isFailure(capture)) return ignored(progress)
       const { comm_id: id, data: { state: { msg_id: execution } } } = capture.value
       const others = progress.captures.filter((other) => other !== id)
-      return [{ ...progress, captures: execution === parentHeader["msg_id"] ? [...others, id] : others }]
+      const captures = execution === parentHeader["msg_id"] ? [...others, id].slice(-mostCaptures) : others
+      return [{ ...progress, captures }]
     }
     default:
       return ignored(progress)
   }
+}
+
+/** The progress without an exception that nobody will ever know to have ended the code, which is output then. */
+export function release(progress: Progress): readonly [Progress, Output?] {
+  const { raised } = progress
+  return raised === undefined ? [progress] : [{ ...progress, raised: undefined }, written(raised)]
 }
 
 /** What a notebook shows of an exception. */

@@ -166,8 +166,20 @@ export const start: (
       Deferred.doneUnsafe(started, Exit.void)
       Queue.failCauseUnsafe(outputs, Cause.fail(verdict ?? Cause.Done()))
     }
+    /** Puts out an exception that was shown, for which nobody will know whether it was the end of the code. */
+    const release = (): void => {
+      const [next, output] = Reducer.release(progress)
+      progress = next
+      if (output !== undefined) Queue.offerUnsafe(outputs, output)
+    }
+    /** The first counts. An exception that comes after it is of our own interrupt. */
+    const decide = (reason: Verdict): void => {
+      if (isSettled || verdict !== undefined) return
+      release()
+      verdict = reason
+    }
     const settleWith = (reason: KernelErrorReason): void => {
-      verdict ??= reason
+      decide(reason)
       settle()
     }
     const forgetEnd = connection.onEnded(settleWith)
@@ -265,6 +277,7 @@ export const start: (
       if (isSettled) return
       yield* Effect.logWarning("The kernel ignores interrupts").pipe(Effect.annotateLogs("kernel", kernelId))
       isStuck = true
+      release()
       verdict = new KernelUnresponsive({ kernelId })
       options.onStuck(run)
       Queue.failCauseUnsafe(outputs, Cause.fail(verdict))
@@ -276,9 +289,7 @@ export const start: (
     )
     const stop = (reason: Verdict): Effect.Effect<void> =>
       Effect.andThen(
-        Effect.sync(() => {
-          verdict ??= reason
-        }),
+        Effect.sync(() => decide(reason)),
         interruptAndWait,
       )
     yield* Effect.addFinalizer(() => isSettled || isStuck ? Effect.void : interruptAndWait)

@@ -38,9 +38,6 @@ export const height = 100
 /** Characters of a line after which it continues as another: a terminal's are far shorter. All others together. */
 export const width = 1024 * 1024
 
-/** How far the cursor can be moved beyond the end of a line. */
-const margin = 1000
-
 /** What makes more of a line than its characters one after the other. */
 const fold = new RegExp("[\r\b]|\x1b\\[(?:[\\d;]{0,64}[A-GK]|0?J)")
 
@@ -286,11 +283,11 @@ class Writer {
     const column = this.column ?? 0
     if (final === "A") this.moveTo(this.row - by, column)
     else if (final === "B") this.moveTo(this.row + by, column)
-    else if (final === "C") this.column = Math.max(column, Math.min(column + by, margin))
+    else if (final === "C") this.column = Math.max(column, Math.min(column + by, Line.margin))
     else if (final === "D") this.column = Math.max(0, column - by)
     else if (final === "E") this.moveTo(this.row + by, 0)
     else if (final === "F") this.moveTo(this.row - by, 0)
-    else if (final === "G") this.column = Math.min(by - 1, Math.max(column, margin))
+    else if (final === "G") this.column = Math.min(by - 1, Math.max(column, Line.margin))
   }
 
   moveTo(row: number, column: number): void {

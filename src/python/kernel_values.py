@@ -113,7 +113,7 @@ def compile_expression(source):
             code = compile(text, name, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         except SyntaxError:
             raise error from None
-        if not listed.body.elts:  # blanks and comments
+        if isinstance(listed.body, ast.List) and not listed.body.elts:  # blanks and comments
             raise
         keep_source(name, text)
     if len(compiled) >= 256:

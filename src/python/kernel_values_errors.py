@@ -39,7 +39,8 @@ class Unsupported(TypeError):
 
 
 def name_of(kind):
-    module, name = module_of(kind), qualified_name(kind)
+    # There is none if the code that made the class had no name.
+    module, name = attempt(lambda: module_of(kind)), qualified_name(kind)
     return name if type(module) is not str or module in ("builtins", "__main__") else f"{module}.{name}"
 
 

@@ -57,7 +57,8 @@ def _cut(text):
 def _type_of(value):
     """Runs no code of the user's, as the attributes of a class may."""
     kind = type(value)
-    module, name = _module_of(kind), _name_of(kind)
+    # There is none if the code that made the class had no name.
+    module, name = _attempt(lambda: _module_of(kind), None), _name_of(kind)
     is_plain = module in ("builtins", "__main__") or not isinstance(module, str)
     return _cut(name if is_plain else f"{module}.{name}")
 

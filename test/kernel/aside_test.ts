@@ -10,12 +10,16 @@ import type { Connection } from "../../src/kernel/connection.ts"
 import type { Session } from "../../src/kernel/session.ts"
 
 /** A kernel with subshells that answers some time later, and what is known of it. */
-const makeFake = (options: { readonly isSilent?: boolean; readonly hasSubshells?: boolean } = {}) => {
+const makeFake = (
+  options: { readonly isSilent?: boolean; readonly hasSubshells?: boolean; readonly isRefusing?: boolean } =
+    {},
+) => {
   const listeners = new Map<string, Channel.Listener>()
   const ends = new Set<(reason: Execution.KernelErrorReason) => void>()
   const subshells = new Set<string>()
   let ended: Execution.KernelErrorReason | undefined
   let interrupts = 0
+  let opened = 0
 
   const answers = ({ content, header }: Message): JsonObject => {
     switch (header.msg_type) {
@@ -24,13 +28,16 @@ const makeFake = (options: { readonly isSilent?: boolean; readonly hasSubshells?
       case "create_subshell_request": {
         const id = Aside.newId()
         subshells.add(id)
+        opened++
         return { status: "ok", subshell_id: id }
       }
       case "delete_subshell_request":
         subshells.delete(String(content.subshell_id))
         return { status: "ok" }
       default:
-        return { status: "ok" }
+        return options.isRefusing === true
+          ? { status: "error", ename: "TypeError", evalue: "no" }
+          : { status: "ok" }
     }
   }
   const send = Effect.fnUntraced(function* (message: Message) {
@@ -100,6 +107,7 @@ const makeFake = (options: { readonly isSilent?: boolean; readonly hasSubshells?
     connection,
     left: () => [listeners.size, ends.size],
     subshells: () => subshells.size,
+    opened: () => opened,
     interrupts: () => interrupts,
   }
 }
@@ -147,6 +155,19 @@ it.effect("never answered, until the kernel ends", () =>
       assert.strictEqual(error.reason._tag, "KernelDied")
     }
     yield* TestClock.adjust("1 minute")
+    assert.deepStrictEqual(fake.left(), [0, 0])
+  }))
+
+it.effect("refused, one after the other, in one subshell", () =>
+  Effect.gen(function* () {
+    const fake = makeFake({ isRefusing: true })
+    for (let i = 0; i < 12; i++) {
+      const fiber = yield* Effect.forkChild(Effect.flip(fake.ask), { startImmediately: true })
+      yield* TestClock.adjust("2 seconds")
+      const error = yield* Fiber.join(fiber)
+      assert.include(error.message, "TypeError: no")
+    }
+    assert.strictEqual(fake.opened(), 1)
     assert.deepStrictEqual(fake.left(), [0, 0])
   }))
 

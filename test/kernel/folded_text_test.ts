@@ -218,6 +218,14 @@ describe("time", () => {
       ["many changes of a long line", (count: number) => [long, ...Array<string>(count).fill("\rab")]],
       ["a long line without end", (count: number) => ["a\rb", ...Array<string>(count).fill("abcdefgh")]],
       ["blanks in a long line", (count: number) => ["a\rb", ...Array<string>(count).fill("   "), "c\n"]],
+      ["codes that no terminal knows", (count: number) => [
+        ...Array.from({ length: count }, (_, index) => `\x1b[${index}mx`),
+        "\ry",
+      ]],
+      [
+        "codes that no terminal knows, and nothing to fold",
+        (count: number) => Array.from({ length: count }, (_, index) => `\x1b[${index}mx\n`),
+      ],
       ["many lines", (count: number) => Array<string>(count).fill("1%\r2%\n")],
     ] as const
   ) {

@@ -241,6 +241,17 @@ describe("step, on widgets that take output over", () => {
     assert.deepStrictEqual(progress, Reducer.initial)
   })
 
+  it("keeps the last of very many", () => {
+    const { outputs, progress } = follow(
+      ...Array.from({ length: 20_000 }, (_, index) => capture(`${index}`, "request")),
+      stream,
+      capture("19999", ""),
+      stream,
+    )
+    assert.deepStrictEqual(outputs.map(({ area }) => area), ["19999", "19998"])
+    assert.isBelow(progress.captures.length, 1000)
+  })
+
   it("does not take other messages of widgets for that", () => {
     for (const state of [{}, { msg_id: 1 }, { value: "request" }]) {
       const content = { comm_id: "1", data: { method: "update", state } }
