@@ -142,6 +142,8 @@ export const start: (
     let progress = Reducer.initial
     let verdict: Verdict | undefined
     let isSettled = false
+    // The connection may have ended already, and tells so before it gives this.
+    let forgetEnd = (): void => {}
     let isAsking = false
     let isDraining = false
     let isStuck = false
@@ -182,7 +184,7 @@ export const start: (
       decide(reason)
       settle()
     }
-    const forgetEnd = connection.onEnded(settleWith)
+    forgetEnd = connection.onEnded(settleWith)
 
     const advance = (message: Message, length: number): void => {
       if (isDeath(message)) return connection.end(new KernelDied({ kernelId }))

@@ -41,6 +41,12 @@ export const width = 1024 * 1024
 /** What makes more of a line than its characters one after the other. */
 const fold = new RegExp("[\r\b]|\x1b\\[(?:[\\d;]{0,64}[A-GK]|0?J)")
 
+/** The same, at the place where it is looked for. */
+const foldHere = new RegExp(fold.source, "y")
+
+/** How long it can be. */
+const longestFold = 67
+
 /** What is no text to be seen. */
 const control = new RegExp("[\x00-\x08\x0a-\x1f]")
 
@@ -195,15 +201,23 @@ class Writer {
     if (this.isReturned || this.column !== undefined) return false
     const { end, isFolded } = this.rowAt(this.last)
     // Behind another pen's code, a mark would be on nothing.
-    return isFolded ? end === this.pen && !control.test(text) : text.search(fold) !== 0
+    if (isFolded) return end === this.pen && !control.test(this.within(text))
+    foldHere.lastIndex = 0
+    return !foldHere.test(text)
+  }
+
+  /** As much of the text as the last row may take, and a code: to look further each time would take too long. */
+  within(text: string): string {
+    return text.slice(0, width - this.rowAt(this.last).length + longestFold)
   }
 
   /** Adds text as it is up to what folds it or to the end of the row; gives the rest. */
   append(text: string): string {
     const { last } = this
     const row = this.rowAt(last)
-    const folds = row.isFolded ? -1 : text.search(fold)
-    const plain = folds < 0 ? text : text.slice(0, folds)
+    const head = this.within(text)
+    const folds = row.isFolded ? -1 : head.search(fold)
+    const plain = folds < 0 ? head : head.slice(0, folds)
     const room = width - row.length
     const isFull = plain.length >= room
     const end = isFull ? room + ((plain.codePointAt(room - 1) ?? 0) > 0xffff ? 1 : 0) : plain.length

@@ -226,6 +226,8 @@ describe("time", () => {
         "codes that no terminal knows, and nothing to fold",
         (count: number) => Array.from({ length: count }, (_, index) => `\x1b[${index}mx\n`),
       ],
+      ["one line of many megabytes in one piece", (count: number) => ["x".repeat(count * 500)]],
+      ["the same after a fold", (count: number) => ["a\rb", "x".repeat(count * 500)]],
       ["many lines", (count: number) => Array<string>(count).fill("1%\r2%\n")],
     ] as const
   ) {
