@@ -162,7 +162,9 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
 /** The progress without an exception that nobody will ever know to have ended the code, which is output then. */
 export function release(progress: Progress): readonly [Progress, Output?] {
   const { raised } = progress
-  return raised === undefined ? [progress] : [{ ...progress, raised: undefined }, written(raised)]
+  // A server interrupts what runs before it ends a kernel: that says nothing about the code.
+  if (raised === undefined || raised.ename === "KeyboardInterrupt") return [progress]
+  return [{ ...progress, raised: undefined }, written(raised)]
 }
 
 /** What a notebook shows of an exception. */

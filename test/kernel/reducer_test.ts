@@ -77,6 +77,15 @@ const resultOf = (...steps: ReadonlyArray<Chunk | Update>): ExecutionResult => {
 }
 const textsOf = (result: ExecutionResult) => result.displays.map(({ text }) => text)
 
+it("an exception is output if nobody will know whether it ended the code, unless it is of an interrupt", () => {
+  const released = (ename: string) =>
+    Reducer.release({ ...Reducer.initial, raised: { ename, evalue: "", traceback: ["at line 1"] } })
+  const [next, output] = released("ValueError")
+  assert.deepStrictEqual(output, { _tag: "Text", name: "stderr", text: "at line 1\n" })
+  assert.deepStrictEqual(Reducer.release(next), [next])
+  assert.isUndefined(released("KeyboardInterrupt")[1])
+})
+
 describe("step", () => {
   it("is over when reply and idle have arrived, whichever comes first", () => {
     assert.isFalse(Reducer.isOver(Reducer.initial))
