@@ -160,7 +160,7 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
 }
 
 /** The progress without an exception that nobody will ever know to have ended the code, which is output then. */
-export function release(progress: Progress): readonly [Progress, Output?] {
+export function putOutRaised(progress: Progress): readonly [Progress, Output?] {
   const { raised } = progress
   // A server interrupts what runs before it ends a kernel: that says nothing about the code.
   if (raised === undefined || raised.ename === "KeyboardInterrupt") return [progress]

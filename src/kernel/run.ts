@@ -134,6 +134,9 @@ export const start: (
     const sentAt = clock.currentTimeMillisUnsafe()
     const scope = yield* Effect.scope
     const services = yield* Effect.context<never>()
+    // It may have ended while this got ready: nothing is sent to it any more.
+    const ended = connection.ended()
+    if (ended !== undefined) return yield* new KernelError({ reason: ended })
     const runFork = Effect.runForkWith(services)
     /** Starts what belongs to this execution from a callback. */
     const fork = (effect: Effect.Effect<void>): void => void runFork(Effect.forkIn(effect, scope))
@@ -142,8 +145,6 @@ export const start: (
     let progress = Reducer.initial
     let verdict: Verdict | undefined
     let isSettled = false
-    // The connection may have ended already, and tells so before it gives this.
-    let forgetEnd = (): void => {}
     let isAsking = false
     let isDraining = false
     let isStuck = false
@@ -169,22 +170,22 @@ export const start: (
       Queue.failCauseUnsafe(outputs, Cause.fail(verdict ?? Cause.Done()))
     }
     /** Puts out an exception that was shown, for which nobody will know whether it was the end of the code. */
-    const release = (): void => {
-      const [next, output] = Reducer.release(progress)
+    const putOutRaised = (): void => {
+      const [next, output] = Reducer.putOutRaised(progress)
       progress = next
       if (output !== undefined) Queue.offerUnsafe(outputs, output)
     }
     /** The first counts. An exception that comes after it is of our own interrupt. */
     const decide = (reason: Verdict): void => {
       if (isSettled || verdict !== undefined) return
-      release()
+      putOutRaised()
       verdict = reason
     }
     const settleWith = (reason: KernelErrorReason): void => {
       decide(reason)
       settle()
     }
-    forgetEnd = connection.onEnded(settleWith)
+    const forgetEnd = connection.onEnded(settleWith)
 
     const advance = (message: Message, length: number): void => {
       if (isDeath(message)) return connection.end(new KernelDied({ kernelId }))
@@ -279,7 +280,7 @@ export const start: (
       if (isSettled) return
       yield* Effect.logWarning("The kernel ignores interrupts").pipe(Effect.annotateLogs("kernel", kernelId))
       isStuck = true
-      release()
+      putOutRaised()
       verdict = new KernelUnresponsive({ kernelId })
       options.onStuck(run)
       Queue.failCauseUnsafe(outputs, Cause.fail(verdict))
@@ -290,10 +291,7 @@ export const start: (
       })),
     )
     const stop = (reason: Verdict): Effect.Effect<void> =>
-      Effect.andThen(
-        Effect.sync(() => decide(reason)),
-        interruptAndWait,
-      )
+      Effect.andThen(Effect.sync(() => decide(reason)), interruptAndWait)
     yield* Effect.addFinalizer(() => isSettled || isStuck ? Effect.void : interruptAndWait)
     // Annotations cost more than what is rarely asked for is worth.
     const isTold = yield* LogLevel.isEnabled("Debug")

@@ -79,10 +79,10 @@ const textsOf = (result: ExecutionResult) => result.displays.map(({ text }) => t
 
 it("an exception is output if nobody will know whether it ended the code, unless it is of an interrupt", () => {
   const released = (ename: string) =>
-    Reducer.release({ ...Reducer.initial, raised: { ename, evalue: "", traceback: ["at line 1"] } })
+    Reducer.putOutRaised({ ...Reducer.initial, raised: { ename, evalue: "", traceback: ["at line 1"] } })
   const [next, output] = released("ValueError")
   assert.deepStrictEqual(output, { _tag: "Text", name: "stderr", text: "at line 1\n" })
-  assert.deepStrictEqual(Reducer.release(next), [next])
+  assert.deepStrictEqual(Reducer.putOutRaised(next), [next])
   assert.isUndefined(released("KeyboardInterrupt")[1])
 })
 

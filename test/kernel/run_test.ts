@@ -1,0 +1,57 @@
+/** Executions that begin when the kernel ends; the connection is a fake one, which ends at that moment. */
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { Execution } from "../../src/mod.ts"
+import type { Message } from "../../src/jupyter/message.ts"
+import type { Connection } from "../../src/kernel/connection.ts"
+import * as Run from "../../src/kernel/run.ts"
+
+it.effect("a kernel that ends while a request gets ready is a typed error, and nothing is sent to it", () =>
+  Effect.gen(function* () {
+    const sent: Array<Message> = []
+    const listeners = new Set<string>()
+    let ended: Execution.KernelErrorReason | undefined
+    const connection: Connection = {
+      id: "fake",
+      session: "client",
+      channel: {
+        protocol: "v1",
+        send: (message) => Effect.sync(() => void sent.push(message)),
+        listen: (id) => void listeners.add(id),
+        forget: (id) => void listeners.delete(id),
+        hold: () => {},
+        release: () => {},
+        fence: Effect.void,
+        mark: () => {},
+        isComplete: () => true,
+        cutBy: () => undefined,
+        lost: Effect.never,
+      },
+      interrupt: Effect.void,
+      ended: () => ended,
+      end: () => {},
+      onEnded: (listener) => {
+        if (ended !== undefined) listener(ended)
+        return () => {}
+      },
+      setAside: () => {},
+      stray: () => {},
+      claimStrays: () => {},
+    }
+    const error = yield* Effect.scoped(Run.start(connection, "1", {
+      imagesDir: "images",
+      enquiry: {
+        prepare: () =>
+          Effect.sync(() => {
+            ended = new Execution.KernelDied({ kernelId: "fake" })
+            return { metadata: {}, buffers: [] }
+          }),
+        take: () => false,
+      },
+      onStuck: () => {},
+      onFree: Effect.void,
+    })).pipe(Effect.flip)
+    assert.instanceOf(error, Execution.KernelError)
+    assert.strictEqual(error.reason._tag, "KernelDied")
+    assert.deepStrictEqual([sent.length, listeners.size], [0, 0])
+  }))
