@@ -74,7 +74,12 @@ export const executed: Effect.Effect<ReadonlyArray<string>, never, TestKernel> =
  */
 export function display(
   data: { readonly [mimeType: string]: unknown },
-  options: { readonly displayId?: string; readonly metadata?: { readonly [key: string]: unknown } } = {},
+  options: {
+    readonly displayId?: string
+    readonly metadata?: { readonly [key: string]: unknown }
+    /** Whether it changes what is displayed under its id. */
+    readonly update?: boolean
+  } = {},
 ): DisplayChunk {
   const text = data["text/plain"]
   return new DisplayChunk({
@@ -83,6 +88,7 @@ export function display(
     text: typeof text === "string" ? text : undefined,
     image: undefined,
     displayId: options.displayId,
+    update: options.update ?? false,
     executionCount: undefined,
   })
 }

@@ -261,6 +261,7 @@ describe("the public contract", () => {
       readonly text: string | undefined
       readonly image: Execution.Image | undefined
       readonly displayId: string | undefined
+      readonly update: boolean
       readonly executionCount: number | undefined
     }>()
     expectTypeOf<Execution.ExecutionResult>().toMatchTypeOf<{

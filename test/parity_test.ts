@@ -174,7 +174,7 @@ for (const [name, make] of made) {
         ])
         const result = elements.at(-1)
         assert.instanceOf(result, Execution.ExecutionResult)
-        assert.strictEqual(result.text, "a\nb\n{'c': 1}99%\n42")
+        assert.strictEqual(result.text, "a\nb\n{'c': 1}\n99%\n42")
         assert.deepStrictEqual(result.displays.map(({ executionCount, text }) => [text, executionCount]), [
           ["{'c': 1}", undefined],
           ["42", 1],

@@ -42,7 +42,7 @@ layer(kernelLayer(), slow)("rich displays", (it) => {
           [bundle, { "x/y": { a: [1] } }],
         ])
         const plain = bundle["text/plain"]
-        assert.strictEqual(text, typeof plain === "string" ? plain.trim() : undefined)
+        assert.strictEqual(text, typeof plain === "string" ? plain.trimEnd() : undefined)
       }))
   }
 
@@ -220,11 +220,36 @@ display('after')`)
       ])
       assert.match(
         text ?? "",
-        /text in it\n'inside''between''inside again'-+\nZeroDivisionError[^]*by zero\n'after'$/,
+        /text in it\n'inside'\n'between'\n'inside again'\n-+\nZeroDivisionError[^]*by zero\n'after'$/,
       )
       // In the next cell, it is an area of its own.
       const next = yield* kernel.execute("display('a')\nwith out: clear_output()\ndisplay('b')")
       assert.deepStrictEqual(next.displays.map(({ text }) => text), ["'a'", "'b'"])
+    }))
+
+  it.effect("text: each display, and what follows an unfinished line of the other stream, has lines of its own", () =>
+    Effect.gen(function* () {
+      const kernel = yield* Client
+      const textOf = (code: string) => Effect.map(kernel.execute(code), ({ text }) => text)
+      assert.strictEqual(yield* textOf("display('a'); display('b'); print('c'); 5"), "'a'\n'b'\nc\n5")
+      const bar = "import sys\nfor n in (50, 100): print(f'\\r{n}%', end='', file=sys.stderr, flush=True)\n"
+      assert.strictEqual(yield* textOf(`${bar}print('done')`), "100%\ndone")
+      assert.strictEqual(yield* textOf("print('\\n  x  y\\n0 1  2 \\n\\n')"), "  x  y\n0 1  2")
+    }))
+
+  it.effect("stream: a display says whether it is an update; those of a result are none", () =>
+    Effect.gen(function* () {
+      const kernel = yield* Client
+      const code = "h = display('0%', display_id=True)\nfor n in (50, 100): h.update(f'{n}%')"
+      const elements = yield* collect(kernel.stream(code))
+      assert.deepStrictEqual(
+        elements.flatMap((element) =>
+          element._tag === "DisplayChunk" ? [[element.text, element.update]] : []
+        ),
+        [["'0%'", false], ["'50%'", true], ["'100%'", true]],
+      )
+      const { displays } = yield* kernel.execute(code)
+      assert.deepStrictEqual(displays.map(({ text, update }) => [text, update]), [["'100%'", false]])
     }))
 
   it.effect("an exception that is shown and caught is text", () =>

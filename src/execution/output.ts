@@ -3,6 +3,7 @@
  *
  * @module
  */
+import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as SchemaJITCompiler from "effect/schema/SchemaJITCompiler"
 
@@ -74,6 +75,8 @@ export class DisplayChunk
     image: Schema.UndefinedOr(Image),
     /** The id under which the display can be updated. */
     displayId: Schema.UndefinedOr(Schema.String),
+    /** Whether it changes the displays that are shown under its id rather than to be one more; false by default. */
+    update: Schema.Boolean.pipe(Schema.withConstructorDefault(Effect.succeed(false))),
     /** Set if this is the value of the cell's last expression. */
     executionCount: Schema.UndefinedOr(Schema.Int),
   }) {}
@@ -125,8 +128,9 @@ export type Chunk = typeof Chunk.Type
 export class ExecutionResult
   extends Schema.TaggedClass<ExecutionResult>("effect-jupyter/Execution/ExecutionResult")("ExecutionResult", {
     /**
-     * Everything written or shown as text, in order of arrival, stripped at both ends; `undefined` if nothing was.
-     * What was written over, as progress bars do it by `\r`, `\b` and codes that move the cursor, is gone as it is
+     * Everything written or shown as text, in order of arrival, without the line breaks at its ends and without white
+     * space at its end; `undefined` if nothing was. Each display has lines of its own, and where stdout follows an
+     * unfinished line of stderr, or the other way round, a new line begins, as a notebook shows them. What was written over, as progress bars do it by `\r`, `\b` and codes that move the cursor, is gone as it is
      * from a terminal.
      */
     text: Schema.UndefinedOr(Schema.String),

@@ -43,8 +43,8 @@ export function make(
   },
 ): Delivery {
   let transcript = Transcript.empty(options.outputLimit)
-  const remember = <C extends Chunk>(chunk: C, where: Transcript.AppendOptions): C => {
-    transcript = Transcript.append(transcript, chunk, where)
+  const remember = <C extends Chunk>(chunk: C, area: string | undefined): C => {
+    transcript = Transcript.append(transcript, chunk, area)
     return chunk
   }
   const show = (output: Display, image?: Image): Chunk =>
@@ -55,21 +55,19 @@ export function make(
         text: textOf(output.data["text/plain"]),
         image,
         displayId: output.displayId,
+        update: output.update,
         executionCount: output.executionCount,
       }),
-      output,
+      output.area,
     )
-  const write = (
-    name: "stdout" | "stderr",
-    text: string,
-    where: Transcript.AppendOptions,
-  ): Chunk => remember(new TextChunk({ name, text }), where)
+  const write = (name: "stdout" | "stderr", text: string, area: string | undefined): Chunk =>
+    remember(new TextChunk({ name, text }), area)
   const plain = (output: Reducer.Output): Chunk => {
     switch (output._tag) {
       case "Text":
-        return write(output.name, output.text, output)
+        return write(output.name, output.text, output.area)
       case "Clear":
-        return remember(new ClearOutput({ wait: output.wait }), output)
+        return remember(new ClearOutput({ wait: output.wait }), output.area)
       case "Display":
         return show(output)
     }
@@ -79,7 +77,7 @@ export function make(
       if (image._tag === "Success") return Arr.of(show(output, Option.getOrUndefined(image.success)))
       // The text of the execution is worth more than its image: the failure is told, not thrown.
       const complaint = `[effect-jupyter] ${image.failure.message}\n`
-      return Arr.make(show(output), write("stderr", complaint, { area: output.area }))
+      return Arr.make(show(output), write("stderr", complaint, output.area))
     })
   return {
     deliver: (outputs) =>

@@ -41,11 +41,17 @@ export function append(folded: FoldedText, text: string): FoldedText {
   return raw.length < folded.due ? { ...folded, raw } : settle({ ...folded, raw })
 }
 
-/** The text with something at its end that is not written but shown: nothing writes over it. */
-export function show(folded: FoldedText, text: string): FoldedText {
-  if (text === "") return folded
+/** The text with a line of its own for what comes next, which writes over nothing before it. */
+export function breakLine(folded: FoldedText): FoldedText {
   const { rest, seen, screen } = whatIsSeen(folded)
-  return begin(keep(folded.kept, seen + rest + text), screen.pen)
+  const kept = keep(folded.kept, seen + rest)
+  return begin(KeptText.isLineStart(kept) ? kept : KeptText.append(kept, "\n"), screen.pen)
+}
+
+/** The text with something on lines of its own that is not written but shown: nothing writes over it. */
+export function show(folded: FoldedText, text: string): FoldedText {
+  const { kept, screen } = breakLine(folded)
+  return begin(keep(kept, text), screen.pen)
 }
 
 /** The text as it is now, with a line in place of what is missing. */

@@ -4,6 +4,7 @@
  * @module
  */
 import { Buffer } from "node:buffer"
+import { stripVTControlCharacters } from "node:util"
 
 /** What is kept of a text. */
 export interface KeptText {
@@ -55,6 +56,18 @@ export function append(kept: KeptText, text: string): KeptText {
 export function toText(kept: KeptText): string {
   const { head, lost, tail } = cut(kept)
   return lost === 0 ? head + tail : `${head}\n[effect-jupyter] ${lost} bytes left out\n${tail}`
+}
+
+/** Characters at the end in which a line begins that shows nothing: colors alone. */
+const lastCharacters = 256
+
+/** Whether nothing is shown in the last line. */
+export function isLineStart({ head, tail }: KeptText): boolean {
+  const end = tail === "" ? head : tail
+  if (end === "" || end.endsWith("\n")) return true
+  const last = end.slice(-lastCharacters)
+  const start = last.lastIndexOf("\n") + 1
+  return (start > 0 || last.length === end.length) && stripVTControlCharacters(last.slice(start)) === ""
 }
 
 function extendTail(kept: KeptText, text: string): KeptText {

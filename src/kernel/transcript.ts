@@ -8,7 +8,7 @@ import * as List from "effect/Chunk"
 import * as HashMap from "effect/HashMap"
 import * as HashSet from "effect/HashSet"
 import * as Option from "effect/Option"
-import { type Chunk, DisplayChunk, ExecutionResult, type Image } from "../execution.ts"
+import { type Chunk, DisplayChunk, ExecutionResult, type Image, type TextChunk } from "../execution.ts"
 import * as FoldedText from "./folded_text.ts"
 
 /** A display, whose content is that of all displays with its id. */
@@ -47,6 +47,8 @@ export interface Transcript {
   /** Whether there was any text at all, be it empty. */
   readonly spoken: boolean
   readonly text: FoldedText.FoldedText
+  /** What the last text was written to or is part of: what comes from elsewhere begins a line. */
+  readonly source: TextChunk["name"] | "display" | undefined
   readonly displays: List.Chunk<Shown>
   /** What is shown under an id. */
   readonly contents: HashMap.HashMap<string, DisplayChunk>
@@ -69,6 +71,7 @@ export function empty(outputLimit?: number): Transcript {
   return {
     spoken: false,
     text: FoldedText.empty(outputLimit),
+    source: undefined,
     displays: List.empty(),
     contents: HashMap.empty(),
     gone: 0,
@@ -81,24 +84,12 @@ export function empty(outputLimit?: number): Transcript {
   }
 }
 
-/** Where a chunk belongs. */
-export interface AppendOptions {
-  /** It is an update of a display rather than one more. */
-  readonly update?: boolean | undefined
-  /** The widget that shows it. */
-  readonly area?: string | undefined
-}
-
 /**
- * The transcript with one more chunk. The rules are those of JupyterLab and nbclient, for the outputs of one cell: an
+ * The transcript with one more chunk, shown by the widget `area` if there is one. The rules are those of JupyterLab and nbclient, for the outputs of one cell: an
  * update does not reach displays of other executions. What an output widget shows is among the displays, and cleared
  * with it.
  */
-export function append(
-  transcript: Transcript,
-  chunk: Chunk,
-  { area, update = false }: AppendOptions = {},
-): Transcript {
+export function append(transcript: Transcript, chunk: Chunk, area?: string): Transcript {
   if (chunk._tag === "ClearOutput") {
     if (!chunk.wait) return clear(transcript, area)
     return area === undefined
@@ -106,25 +97,39 @@ export function append(
       : withArea(transcript, area, { ...areaOf(transcript, area), clearing: true })
   }
   if (chunk._tag === "TextChunk") {
-    const cleared = interject(transcript, area)
-    return { ...cleared, spoken: true, text: FoldedText.append(cleared.text, chunk.text) }
+    const cleared = write(interject(transcript, area), chunk.name, chunk.text)
+    return cleared.spoken ? cleared : { ...cleared, spoken: true }
   }
   // An update is no output: it does not trigger a clearing that waits.
-  if (update) return updateImage(replace(transcript, chunk), chunk)
+  if (chunk.update) return updateImage(replace(transcript, chunk), chunk)
   // A display under an id that is known changes the ones that are there, too.
-  const cleared = interject(transcript, area)
+  const cleared = show(interject(transcript, area), chunk.text)
   const { displayId, executionCount, image } = chunk
   const { age, count } = areaOf(cleared, area)
   const shown = { displayId, executionCount, area, age, chunk: displayId === undefined ? chunk : undefined }
   const next: Transcript = {
     ...cleared,
-    spoken: cleared.spoken || chunk.text !== undefined,
-    text: FoldedText.show(cleared.text, chunk.text ?? ""),
     displays: List.append(cleared.displays, shown),
     contents: displayId === undefined ? cleared.contents : HashMap.set(cleared.contents, displayId, chunk),
   }
   const counted = area === undefined ? next : withArea(next, area, { age, count: count + 1, clearing: false })
   return image === undefined ? counted : appendImage(counted, image, displayId)
+}
+
+/** The transcript with text of a stream, which begins a line behind other output unless it goes to one itself. */
+function write(transcript: Transcript, source: TextChunk["name"], text: string): Transcript {
+  if (text === "") return transcript
+  const { source: last } = transcript
+  const isContinued = last === undefined || last === source || (last !== "display" && /^[\r\n]/.test(text))
+  const before = isContinued ? transcript.text : FoldedText.breakLine(transcript.text)
+  return { ...transcript, source, text: FoldedText.append(before, text) }
+}
+
+/** The transcript with the text of a display, which has lines of its own. */
+function show(transcript: Transcript, text: string | undefined): Transcript {
+  if (text === undefined) return transcript
+  const shown: Transcript = { ...transcript, spoken: true }
+  return text === "" ? shown : { ...shown, source: "display", text: FoldedText.show(shown.text, text) }
 }
 
 function areaOf(transcript: Transcript, area: string | undefined): Area {
@@ -171,9 +176,10 @@ function isThere(transcript: Transcript, { age, area }: Shown): boolean {
 /** The transcript with another content of the displays that have the id of this one. */
 function replace(transcript: Transcript, chunk: DisplayChunk): Transcript {
   const { contents } = transcript
-  return chunk.displayId === undefined || !HashMap.has(contents, chunk.displayId)
-    ? transcript
-    : { ...transcript, contents: HashMap.set(contents, chunk.displayId, chunk) }
+  return chunk.displayId === undefined || !HashMap.has(contents, chunk.displayId) ? transcript : {
+    ...transcript,
+    contents: HashMap.set(contents, chunk.displayId, new DisplayChunk({ ...chunk, update: false })),
+  }
 }
 
 function appendImage(transcript: Transcript, image: Image, displayId: string | undefined): Transcript {
@@ -207,7 +213,9 @@ export function interject(transcript: Transcript, area?: string): Transcript {
 /** The result for a transcript. */
 export function toResult(transcript: Transcript, executionCount: number | undefined): ExecutionResult {
   return new ExecutionResult({
-    text: transcript.spoken ? FoldedText.toText(transcript.text).trim() : undefined,
+    text: transcript.spoken
+      ? FoldedText.toText(transcript.text).replace(/^[\r\n]+/, "").trimEnd()
+      : undefined,
     images: imagesOf(transcript),
     displays: displaysOf(transcript),
     executionCount,

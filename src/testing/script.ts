@@ -100,15 +100,15 @@ interface Input {
 /** An output as a kernel sends it. */
 export function toOutput(output: Output): Reducer.Output | Input {
   if (typeof output === "string") return { _tag: "Text", name: "stdout", text: output }
-  if ("update" in output) return { ...output.update, _tag: "Display", update: true }
   if ("prompt" in output) return { _tag: "Input", prompt: output.prompt, password: output.password ?? false }
+  if (!("_tag" in output)) return { ...output.update, _tag: "Display", update: true }
   switch (output._tag) {
     case "TextChunk":
       return { _tag: "Text", name: output.name, text: output.text }
     case "ClearOutput":
       return { _tag: "Clear", wait: output.wait }
     case "DisplayChunk":
-      return { ...output, _tag: "Display", update: false }
+      return { ...output, _tag: "Display" }
   }
 }
 

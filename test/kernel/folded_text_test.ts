@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Schema } from "effect"
 import process from "node:process"
+import { stripVTControlCharacters } from "node:util"
 import * as FoldedText from "../../src/kernel/folded_text.ts"
 import * as KeptText from "../../src/kernel/kept_text.ts"
 
@@ -163,11 +164,10 @@ describe("append", () => {
     // A colour goes on behind what is shown, as on a terminal.
     const [texts, shown, more] = [all[0].map(colourless), all[1], colourless(all[2])]
     const folded = FoldedText.append(FoldedText.show(write(texts), shown), more)
-    const before = shown === "" ? undefined : FoldedText.fold(texts.join("")).replace(/\r$/, "")
-    assert.strictEqual(
-      FoldedText.toText(folded),
-      before === undefined ? FoldedText.fold(texts.join("") + more) : before + shown + FoldedText.fold(more),
-    )
+    const before = FoldedText.fold(texts.join("")).replace(/\r$/, "")
+    const isEnded = stripVTControlCharacters(before.slice(before.lastIndexOf("\n") + 1)) === ""
+    const line = isEnded ? before : `${before}\n`
+    assert.strictEqual(FoldedText.toText(folded), line + shown + FoldedText.fold(more))
   }, many)
 
   it("begins a new line after a million characters, wherever the chunks end", () => {

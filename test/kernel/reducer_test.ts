@@ -35,7 +35,7 @@ const toChunk = (output: Reducer.Output): Chunk => {
     case "Clear":
       return new ClearOutput({ wait: output.wait })
     case "Display": {
-      const { data, displayId, executionCount, metadata } = output
+      const { data, displayId, executionCount, metadata, update } = output
       const text = data["text/plain"]
       return new DisplayChunk({
         data,
@@ -43,11 +43,13 @@ const toChunk = (output: Reducer.Output): Chunk => {
         text: typeof text === "string" ? text : undefined,
         image: undefined,
         displayId,
+        update,
         executionCount,
       })
     }
   }
 }
+const warned = (text: string) => new TextChunk({ name: "stderr", text })
 const said = (text: string) => new TextChunk({ name: "stdout", text })
 const shown = (text: string | undefined, options: { id?: string; image?: Image } = {}) =>
   new DisplayChunk({
@@ -58,6 +60,7 @@ const shown = (text: string | undefined, options: { id?: string; image?: Image }
     displayId: options.id,
     executionCount: undefined,
   })
+const updateOf = (display: DisplayChunk) => new DisplayChunk({ ...display, update: true })
 const clear = new ClearOutput({ wait: false })
 const clearLater = new ClearOutput({ wait: true })
 const image = (path: string) => new Image({ path, mimeType: "image/png" })
@@ -67,10 +70,7 @@ interface Update {
 }
 const resultOf = (...steps: ReadonlyArray<Chunk | Update>): ExecutionResult => {
   const transcript = steps.reduce(
-    (transcript, step) =>
-      "update" in step
-        ? Transcript.append(transcript, step.update, { update: true })
-        : Transcript.append(transcript, step),
+    (transcript, step) => Transcript.append(transcript, "_tag" in step ? step : updateOf(step.update)),
     Transcript.empty(),
   )
   return Transcript.toResult(transcript, undefined)
@@ -159,7 +159,7 @@ describe("step", () => {
       message("stream", { name: "stderr", text: "c" }),
       message("execute_result", { data: { "text/plain": "d\n" }, metadata: {}, execution_count: 1 }),
     )
-    assert.strictEqual(resultOf(...outputs.map(toChunk)).text, "a\nbcd")
+    assert.strictEqual(resultOf(...outputs.map(toChunk)).text, " a\nb\nc\nd")
   })
 
   it("counts executions", () => {
@@ -402,7 +402,7 @@ describe("step, on what nobody understands", () => {
     ([messages]) => {
       const { outputs, progress } = follow(...messages.map(({ content, type }) => message(type, content)))
       const transcript = outputs.reduce(
-        (transcript, output) => Transcript.append(transcript, toChunk(output), output),
+        (transcript, output) => Transcript.append(transcript, toChunk(output), output.area),
         Transcript.empty(),
       )
       assert.instanceOf(Transcript.toResult(transcript, progress.executionCount), ExecutionResult)
@@ -421,34 +421,52 @@ describe("append", () => {
     assert.isUndefined(resultOf(clear, shown(undefined), clearLater).text)
   })
 
-  it("strips the text at both ends", () => {
-    assert.strictEqual(resultOf(said("\n "), said(" a \n b"), said("\t\n")).text, "a \n b")
+  it("strips line breaks at both ends and white space at the end", () => {
+    assert.strictEqual(resultOf(said("\n\r\n "), said(" a \n b"), said("\t\n")).text, "  a \n b")
     assert.strictEqual(resultOf(said("\n")).text, "")
+    assert.strictEqual(resultOf(said("  x   y\n0 1   2")).text, "  x   y\n0 1   2")
   })
 
-  it.prop(
-    "joins all texts, whatever else happens",
-    [Schema.Array(Schema.Struct({ chunk: Chunk, update: Schema.Boolean }))],
-    ([steps]) => {
-      const texts = steps.flatMap(({ chunk, update }) => {
-        if (chunk._tag === "TextChunk") return [chunk.text]
-        return chunk._tag === "DisplayChunk" && !update && chunk.text !== undefined ? [chunk.text] : []
-      })
-      const result = resultOf(
-        ...steps.map(({ chunk, update }) =>
-          update && chunk._tag === "DisplayChunk" ? { update: chunk } : chunk
-        ),
-      )
-      assert.strictEqual(result.text, texts.length === 0 ? undefined : texts.join("").trim())
-    },
-  )
+  it("gives each display lines of its own", () => {
+    assert.strictEqual(resultOf(shown("'a'"), shown("'b'"), said("c\n"), shown("5")).text, "'a'\n'b'\nc\n5")
+    assert.strictEqual(
+      resultOf(said("a"), shown("b\n"), shown(""), shown(undefined), said("c")).text,
+      "a\nb\nc",
+    )
+    assert.strictEqual(resultOf(shown("a"), said(""), said("\x1b[0m"), shown("b")).text, "a\n\x1b[0mb")
+  })
+
+  it("begins a line where the stream changes within a line", () => {
+    assert.strictEqual(
+      resultOf(warned("\r 1%"), warned("\r100%"), said("done\n"), warned("x")).text,
+      "100%\ndone\nx",
+    )
+    assert.strictEqual(resultOf(said("a"), warned(""), said("b"), warned("c"), said("\nd")).text, "ab\nc\nd")
+    // What was erased is no line, and what is colored is one.
+    assert.strictEqual(resultOf(said("a\n"), warned("50%"), warned("\r   \r"), said("b")).text, "a\nb")
+    assert.strictEqual(
+      resultOf(said("a\n\x1b[31m"), warned("b\n\x1b[0m"), said("c")).text,
+      "a\n\x1b[31mb\n\x1b[0mc",
+    )
+  })
+
+  it.prop("joins all texts, whatever else happens", [Schema.Array(Chunk)], ([chunks]) => {
+    const texts = chunks.flatMap((chunk) => {
+      if (chunk._tag === "TextChunk") return [chunk.text]
+      return chunk._tag === "DisplayChunk" && !chunk.update && chunk.text !== undefined ? [chunk.text] : []
+    })
+    const { text } = resultOf(...chunks)
+    const spaceless = (text: string) => text.replace(/\s/g, "")
+    assert.strictEqual(text === undefined, texts.length === 0)
+    assert.strictEqual(spaceless(text ?? ""), spaceless(texts.join("")))
+  })
 
   it("keeps the beginning and the end of the text within the limit", () => {
     const transcript = [said("aaaa"), said("bbbb"), shown("cccc")]
       .reduce((transcript, chunk) => Transcript.append(transcript, chunk), Transcript.empty(6))
     assert.strictEqual(
       Transcript.toResult(transcript, undefined).text,
-      "aaa\n[effect-jupyter] 6 bytes left out\nccc",
+      "aaa\n[effect-jupyter] 7 bytes left out\nccc",
     )
   })
 
@@ -477,7 +495,7 @@ describe("append, on updates", () => {
     const updated = shown("d", { id: "1", image: image("d") })
     assert.deepStrictEqual(displays, [updated, shown("b", { id: "2", image: image("b") }), updated])
     assert.deepStrictEqual(images, [image("d"), image("b")])
-    assert.strictEqual(text, "abc", "An update is not printed")
+    assert.strictEqual(text, "a\nb\nc", "An update is not printed")
   })
 
   it("keeps the image when the update has none", () => {
@@ -504,7 +522,7 @@ describe("append, on updates", () => {
 describe("append, on clearing", () => {
   it("clears displays at once, and text never", () => {
     const result = resultOf(said("a"), shown("b"), clear)
-    assert.deepStrictEqual([textsOf(result), result.text], [[], "ab"])
+    assert.deepStrictEqual([textsOf(result), result.text], [[], "a\nb"])
     assert.deepStrictEqual(textsOf(resultOf(shown("a"), clear, shown("b"))), ["b"])
   })
 
@@ -512,7 +530,7 @@ describe("append, on clearing", () => {
     assert.deepStrictEqual(textsOf(resultOf(shown("a"), clearLater)), ["a"])
     assert.deepStrictEqual(textsOf(resultOf(shown("a"), clearLater, said("b"))), [])
     const result = resultOf(shown("a"), clearLater, shown("b"), shown("c"))
-    assert.deepStrictEqual([textsOf(result), result.text], [["b", "c"], "abc"])
+    assert.deepStrictEqual([textsOf(result), result.text], [["b", "c"], "a\nb\nc"])
   })
 
   it("does not take an update for output", () => {
@@ -526,7 +544,7 @@ describe("append, as a notebook", () => {
   it("updates what is there when a known id is shown again", () => {
     const result = resultOf(shown("a", { id: "1" }), shown("b"), shown("c", { id: "1" }))
     assert.deepStrictEqual(textsOf(result), ["c", "b", "c"])
-    assert.strictEqual(result.text, "abc")
+    assert.strictEqual(result.text, "a\nb\nc")
   })
 
   it("changes the content of a display, not whose value it is", () => {
@@ -552,7 +570,7 @@ describe("append, as a notebook", () => {
     )
     assert.lengthOf(Transcript.toResult(transcript, undefined).displays, 1)
     const result = Transcript.toResult(Transcript.interject(transcript), undefined)
-    assert.deepStrictEqual([textsOf(result), result.text], [[], "ab"])
+    assert.deepStrictEqual([textsOf(result), result.text], [[], "a\nb"])
   })
 })
 
@@ -567,13 +585,13 @@ describe("append, on text that is written over", () => {
   })
 
   it("never writes over a display", () => {
-    assert.strictEqual(resultOf(said("1%"), shown("plot"), said("\r2%")).text, "1%plot2%")
-    assert.strictEqual(resultOf(said("1%\r"), shown("a\rb"), said("2%")).text, "1%a\rb2%")
+    assert.strictEqual(resultOf(said("1%"), shown("plot"), said("\r2%")).text, "1%\nplot\n2%")
+    assert.strictEqual(resultOf(said("1%\r"), shown("a\rb"), said("2%")).text, "1%\na\rb\n2%")
   })
 })
 
 describe("append, in widgets", () => {
-  type Step = readonly [Chunk, Transcript.AppendOptions?]
+  type Step = readonly [Chunk, string?]
   const shownBy = (...steps: ReadonlyArray<Step>) =>
     textsOf(Transcript.toResult(
       steps.reduce(
@@ -582,12 +600,12 @@ describe("append, in widgets", () => {
       ),
       undefined,
     ))
-  const inside = { area: "1" }
+  const inside = "1"
 
   it("clears a widget without the rest", () => {
-    const before: ReadonlyArray<Step> = [[shown("a")], [shown("b"), inside], [shown("c"), { area: "2" }]]
+    const before: ReadonlyArray<Step> = [[shown("a")], [shown("b"), inside], [shown("c"), "2"]]
     assert.deepStrictEqual(shownBy(...before, [clear, inside], [shown("d"), inside]), ["a", "c", "d"])
-    assert.deepStrictEqual(shownBy(...before, [clear, inside], [clear, { area: "2" }]), ["a"])
+    assert.deepStrictEqual(shownBy(...before, [clear, inside], [clear, "2"]), ["a"])
     assert.deepStrictEqual(shownBy(...before, [clear]), [])
     assert.deepStrictEqual(shownBy(...before, [clear, inside], [clear], [shown("d"), inside]), ["d"])
   })
@@ -601,23 +619,20 @@ describe("append, in widgets", () => {
   })
 
   it("updates displays in widgets, and forgets those that are cleared", () => {
-    const update = { update: true }
+    const updated = updateOf(shown("c", { id: "1" }))
     assert.deepStrictEqual(
-      shownBy([shown("a", { id: "1" })], [shown("b", { id: "1" }), inside], [
-        shown("c", { id: "1" }),
-        update,
-      ]),
+      shownBy([shown("a", { id: "1" })], [shown("b", { id: "1" }), inside], [updated]),
       ["c", "c"],
     )
     assert.deepStrictEqual(
-      shownBy([shown("a", { id: "1" }), inside], [clear, inside], [shown("c", { id: "1" }), update]),
+      shownBy([shown("a", { id: "1" }), inside], [clear, inside], [updated]),
       [],
     )
   })
 })
 
 describe("append, in great numbers", () => {
-  const timeOf = (steps: Iterable<readonly [Chunk, Transcript.AppendOptions?]>) => {
+  const timeOf = (steps: Iterable<readonly [Chunk, string?]>) => {
     const started = process.threadCpuUsage()
     let transcript = Transcript.empty(1000)
     for (const [chunk, where] of steps) transcript = Transcript.append(transcript, chunk, where)
@@ -627,17 +642,17 @@ describe("append, in great numbers", () => {
   }
   const plot = (id: string, at: number) => shown(`${at}`, { id, image: image(`${at}`) })
 
-  function* updates(count: number): Generator<readonly [Chunk, Transcript.AppendOptions?]> {
+  function* updates(count: number): Generator<readonly [Chunk, string?]> {
     for (let at = 0; at < count; at++) yield [plot(`${at}`, at)]
     for (let round = 0; round < 10; round++) {
-      for (let at = 0; at < count; at++) yield [plot(`${at}`, round), { update: true }]
+      for (let at = 0; at < count; at++) yield [updateOf(plot(`${at}`, round))]
     }
   }
-  function* clearings(count: number): Generator<readonly [Chunk, Transcript.AppendOptions?]> {
+  function* clearings(count: number): Generator<readonly [Chunk, string?]> {
     for (let at = 0; at < count; at++) yield [shown("cell")]
     for (let at = 0; at < 10 * count; at++) {
-      yield [clearLater, { area: "1" }]
-      yield [shown("widget", { id: `${at}` }), { area: "1" }]
+      yield [clearLater, "1"]
+      yield [shown("widget", { id: `${at}` }), "1"]
     }
   }
 
@@ -661,9 +676,9 @@ describe("append, in great numbers", () => {
   })
 
   it("200,000 updates and as many clearings leave what is shown in the end", () => {
-    function* many(): Generator<readonly [Chunk, Transcript.AppendOptions?]> {
+    function* many(): Generator<readonly [Chunk, string?]> {
       yield [shown("0", { id: "1" })]
-      for (let at = 1; at <= 200_000; at++) yield [shown(`${at}`, { id: "1" }), { update: true }]
+      for (let at = 1; at <= 200_000; at++) yield [updateOf(shown(`${at}`, { id: "1" }))]
       for (let at = 1; at <= 200_000; at++) {
         yield [clearLater]
         yield [shown(`${at}`, { id: "2" })]
