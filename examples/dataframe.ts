@@ -1,7 +1,7 @@
 /**
  * A pandas pipeline as a Stream of decoded rows. Its environment, with pandas in it, is made on first use.
  *
- * `node --conditions=source examples/dataframe.ts` runs it.
+ * `node --conditions=effect-jupyter-source examples/dataframe.ts` runs it.
  *
  * @module
  */

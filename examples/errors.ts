@@ -1,7 +1,7 @@
 /**
  * What can go wrong is in the types: handle exceptions of the code, timeouts and dead kernels by name.
  *
- * `node --conditions=source examples/errors.ts` runs it.
+ * `node --conditions=effect-jupyter-source examples/errors.ts` runs it.
  *
  * @module
  */

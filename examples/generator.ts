@@ -1,7 +1,7 @@
 /**
  * Python generators as Streams, with back-pressure, and a Stream that Python is fed with.
  *
- * `node --conditions=source examples/generator.ts` runs it.
+ * `node --conditions=effect-jupyter-source examples/generator.ts` runs it.
  *
  * @module
  */

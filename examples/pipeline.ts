@@ -1,7 +1,7 @@
 /**
  * Several kernels in one Stream pipeline: a pool of two, work mapped over it with bounded concurrency.
  *
- * `node --conditions=source examples/pipeline.ts` runs it.
+ * `node --conditions=effect-jupyter-source examples/pipeline.ts` runs it.
  *
  * @module
  */

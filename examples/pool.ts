@@ -1,7 +1,7 @@
 /**
  * A pool of warm kernels: whoever needs one gets it at once, alone, and clean.
  *
- * `node --conditions=source examples/pool.ts` runs it.
+ * `node --conditions=effect-jupyter-source examples/pool.ts` runs it.
  *
  * @module
  */

@@ -1,7 +1,7 @@
 /**
  * The main job: run Python in a kernel that keeps its state, watch it, and survive what goes wrong.
  *
- * `npm start` runs it on Node, `deno run -A --conditions=source examples/quickstart.ts` on Deno.
+ * `npm start` runs it on Node, `deno run -A --conditions=effect-jupyter-source examples/quickstart.ts` on Deno.
  *
  * @module
  */

@@ -1,7 +1,7 @@
 /**
  * A small HTTP service: `POST /execute` runs code in a kernel and streams what it puts out, as JSON lines.
  *
- * `node --conditions=source examples/service.ts` serves on PORT (3000 by default) until it is interrupted:
+ * `node --conditions=effect-jupyter-source examples/service.ts` serves on PORT (3000 by default) until it is interrupted:
  *
  * ```sh
  * curl --no-buffer --json '{"code": "print(6 * 7)"}' http://127.0.0.1:3000/execute

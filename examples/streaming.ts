@@ -1,7 +1,7 @@
 /**
  * An execution as a Stream of chunks: print them as they arrive, count them, or take as many as you want.
  *
- * `node --conditions=source examples/streaming.ts` runs it.
+ * `node --conditions=effect-jupyter-source examples/streaming.ts` runs it.
  *
  * @module
  */

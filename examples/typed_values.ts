@@ -1,7 +1,7 @@
 /**
  * Values, not text: variables are set, expressions evaluated and functions called by schemas.
  *
- * `node --conditions=source examples/typed_values.ts` runs it.
+ * `node --conditions=effect-jupyter-source examples/typed_values.ts` runs it.
  *
  * @module
  */

@@ -85,6 +85,9 @@ export const make: (
 /**
  * Provides a kernel, see {@link make}.
  *
+ * Each call is a layer of its own. One that is bound to a constant is one kernel for all that a build provides it to,
+ * as with any layer: the lookup of a `LayerMap` calls `layer`, so that each key gets a kernel of its own.
+ *
  * @example
  * ```ts
  * import { Layer } from "effect"

@@ -268,18 +268,25 @@ export function layerConfig(
  * Provides a kernel of the pool as the kernel of the application: it is there at once, and so is the new one
  * after a `reset`.
  *
+ * Each build takes a kernel of its own, also where it is one constant: two keys of a `LayerMap`, two services that it
+ * is provided to, and two `Effect.provide` never share one. To share a kernel, bind what `Layer.provide` makes of it.
+ *
  * @example
  * ```ts
- * import { Layer } from "effect"
- * import { KernelGateway, KernelPool } from "effect-jupyter"
+ * import { Effect, Layer, LayerMap } from "effect"
+ * import { KernelClient, KernelGateway, KernelPool } from "effect-jupyter"
  *
- * export const kernel = KernelPool.layerClient.pipe(
- *   Layer.provide(KernelPool.layer({ size: 2 })),
- *   Layer.provide(KernelGateway.layer())
+ * export const program = Effect.gen(function*() {
+ *   const kernels = yield* LayerMap.make((_user: string) => KernelPool.layerClient)
+ *   const ask = Effect.flatMap(KernelClient.KernelClient, (kernel) => kernel.execute("6 * 7"))
+ *   yield* Effect.provide(ask, kernels.get("ada"))
+ *   yield* Effect.provide(ask, kernels.get("grace"))
+ * }).pipe(
+ *   Effect.scoped,
+ *   Effect.provide(KernelPool.layer({ size: 2 }).pipe(Layer.provide(KernelGateway.layer())))
  * )
  * ```
  */
-export const layerClient: Layer.Layer<KernelClient, KernelError, KernelPool> = Layer.effect(
-  KernelClient,
-  Effect.flatMap(KernelPool, ({ get }) => get),
+export const layerClient: Layer.Layer<KernelClient, KernelError, KernelPool> = Layer.fresh(
+  Layer.effect(KernelClient, Effect.flatMap(KernelPool, ({ get }) => get)),
 )

@@ -22,7 +22,7 @@ const start = Effect.fnUntraced(
     const [example = "", ...rest] = args
     const handle = yield* ChildProcess.make(
       pathOf("node_modules/.bin/node"),
-      ["--conditions=source", pathOf(`examples/${example}`), ...rest],
+      ["--conditions=effect-jupyter-source", pathOf(`examples/${example}`), ...rest],
       {
         cwd: folder,
         env: { TMPDIR: temporaryFiles, ...env },

@@ -1,6 +1,7 @@
 /** Pools of real kernels; every order of events is played through in `pool/keeper_test.ts`. */
 import { assert, it, layer } from "@effect/vitest"
 import {
+  Context,
   Deferred,
   Duration,
   Effect,
@@ -8,7 +9,9 @@ import {
   Fiber,
   FileSystem,
   Layer,
+  LayerMap,
   Metric,
+  RcMap,
   Redacted,
   Schedule,
   Schema,
@@ -327,6 +330,73 @@ print(random.random(), uuid.uuid4(), numpy.random.rand(), os.urandom(8).hex())
       assert.include((yield* Fiber.join(borrowed.waiting)).message, "The pool is closed")
       assert.instanceOf(yield* Effect.flip(borrowed.kernel.execute("1")), Execution.KernelError)
       assert.include((yield* Effect.flip(Effect.scoped(borrowed.pool.get))).message, "The pool is closed")
+    }))
+
+  it.effect("layerClient is a kernel of its own in each build, although it is one constant", () =>
+    Effect.gen(function* () {
+      const id = Effect.map(KernelClient.KernelClient, (kernel) => kernel.id)
+      class First extends Context.Service<First, string>()("test/First") {}
+      class Second extends Context.Service<Second, string>()("test/Second") {}
+      const first = Layer.effect(First, id)
+      const second = Layer.effect(Second, id)
+      const both = (one: typeof KernelPool.layerClient, other: typeof KernelPool.layerClient) =>
+        Effect.provide(
+          Effect.all([First, Second]),
+          Layer.merge(Layer.provide(first, one), Layer.provide(second, other)),
+        )
+      const all = yield* Effect.scoped(Effect.gen(function* () {
+        const layers = yield* LayerMap.make((_: string) => KernelPool.layerClient)
+        const contexts = yield* RcMap.make({ lookup: (_: string) => Layer.build(KernelPool.layerClient) })
+        const ofContext = (key: string) =>
+          Effect.map(
+            RcMap.get(contexts, key),
+            (context) => Context.get(context, KernelClient.KernelClient).id,
+          )
+        const [ada, grace, again] = yield* Effect.all([
+          Effect.provide(id, yield* layers.contextEffect("ada")),
+          Effect.provide(id, yield* layers.contextEffect("grace")),
+          Effect.provide(id, yield* layers.contextEffect("ada")),
+        ])
+        assert.strictEqual(again, ada, "one kernel a key")
+        const provided = Effect.provide(id, KernelPool.layerClient)
+        return [
+          ada,
+          grace,
+          yield* ofContext("ada"),
+          yield* ofContext("grace"),
+          ...yield* both(KernelPool.layerClient, KernelPool.layerClient),
+          ...yield* both(Layer.fresh(KernelPool.layerClient), KernelPool.layerClient),
+          ...yield* Effect.provide(Effect.all([id, provided]), KernelPool.layerClient),
+          ...yield* Effect.all([provided, provided], { concurrency: 2 }),
+        ]
+      }))
+      assert.lengthOf(new Set(all), 12)
+
+      // A layer of an application is one kernel for all its services.
+      const shared = Layer.provide(KernelPool.layerClient, Layer.empty)
+      const [one, other] = yield* both(shared, shared)
+      assert.strictEqual(one, other)
+    }).pipe(Effect.provide(KernelPool.layer({ max: 6, warm: 2 }))))
+
+  it.effect("KernelClient.layer gives each key of a LayerMap a kernel, and one constant is one kernel", () =>
+    Effect.gen(function* () {
+      const idOf = (context: Context.Context<KernelClient.KernelClient>) =>
+        Context.get(context, KernelClient.KernelClient).id
+      const called = yield* LayerMap.make((_: string) => KernelClient.layer())
+      const ids = yield* Effect.forEach(
+        ["ada", "grace"],
+        (key) => Effect.map(called.contextEffect(key), idOf),
+      )
+      assert.notStrictEqual(ids[0], ids[1])
+      const constant = KernelClient.layer()
+      const merged = yield* Layer.build(Layer.merge(constant, Layer.provide(constant, Layer.empty)))
+      const nested = yield* Effect.provide(Effect.map(KernelClient.KernelClient, ({ id }) => id), merged)
+      assert.strictEqual(nested, idOf(merged))
+      const apart = yield* Effect.all([
+        Layer.build(Layer.fresh(constant)),
+        Layer.build(Layer.fresh(constant)),
+      ])
+      assert.notStrictEqual(idOf(apart[0]), idOf(apart[1]))
     }))
 
   it.effect("is the kernel of an application as well", () =>

@@ -18,7 +18,7 @@ const chunks = 20_000
 /** Starts the fake gateway, which ends with the scope. */
 const fakeGateway = Effect.acquireRelease(
   Effect.callback<{ readonly url: string; readonly end: () => void }>((resume) => {
-    const child = spawn(process.execPath, ["--conditions=source", script], {
+    const child = spawn(process.execPath, ["--conditions=effect-jupyter-source", script], {
       stdio: ["ignore", "pipe", "inherit"],
     })
     createInterface(child.stdout).once(

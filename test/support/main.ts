@@ -40,7 +40,7 @@ const steps = [
   succeeds("node", ["test/support/check_docs.ts"]),
 ]
 const tests = vitest()
-steps.push(succeeds("deno", ["run", "-A", "--conditions=source", "examples/quickstart.ts"]))
+steps.push(succeeds("deno", ["run", "-A", "--conditions=effect-jupyter-source", "examples/quickstart.ts"]))
 rmSync(folder, { recursive: true })
 
 const passed = tests.passed + steps.filter((step) => step).length
