@@ -219,6 +219,61 @@ describe("the life of a gateway", () => {
   )
 })
 
+layer(Platform.layer, slow)("KernelStartFailed", (it) => {
+  it.effect("begins with the last words of the kernel, then says what to do", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const folder = yield* temporary
+      yield* fs.writeFileString(`${folder}/sitecustomize.py`, "raise SystemExit('100% broken %s')")
+      const specs = {
+        absent: ["/no/such/program", "{connection_file}"],
+        loud: ["sh", "-c", "echo before >&2; echo 'no license found' >&2; exit 3", "{connection_file}"],
+        silent: ["sh", "-c", "exit 3", "{connection_file}"],
+        killed: ["sh", "-c", "kill -9 $$", "{connection_file}"],
+      }
+      for (const [name, argv] of Object.entries(specs)) {
+        yield* fs.makeDirectory(`${folder}/data/kernels/${name}`, { recursive: true })
+        const spec = JSON.stringify({ argv, display_name: name, language: "cobol" })
+        yield* fs.writeFileString(`${folder}/data/kernels/${name}/kernel.json`, spec)
+      }
+      const gateway = yield* KernelGateway.make({ env: { JUPYTER_DATA_DIR: `${folder}/data` } })
+      const failure = (options: KernelClient.ClientOptions) =>
+        Effect.scoped(KernelClient.make(options)).pipe(
+          Effect.flip,
+          Effect.map(({ reason }) => reason._tag === "KernelStartFailed" ? reason.detail : reason._tag),
+          Effect.provideService(KernelGateway.KernelGateway, gateway),
+        )
+      assert.match(yield* failure({ env: { PYTHONPATH: folder } }), /^SystemExit: 100% broken %s \(.*"env"/)
+      assert.match(
+        yield* failure({ env: { PYTHONHOME: "/nowhere" } }),
+        /^ModuleNotFoundError: No module named 'encodings' \(/,
+      )
+      assert.match(
+        yield* failure({ kernelName: "absent" }),
+        /^"\/no\/such\/program" of the kernelspec "absent"/,
+      )
+      const loud = yield* failure({ kernelName: "loud" })
+      assert.match(loud, /^no license found \(/)
+      assert.match(loud, /\nbefore\nno license found$/)
+      assert.match(yield* failure({ kernelName: "silent" }), /^It ended with exit code 3/)
+      assert.match(yield* failure({ kernelName: "killed" }), /^It was ended by SIGKILL \(/)
+      assert.match(
+        yield* failure({ kernelName: "cobol" }),
+        /^jupyter_client.*No such kernel named cobol; is there/,
+      )
+    }))
+
+  it.effect("of a gateway: the exception comes first, the log after it", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(KernelGateway.make({ env: { PYTHONHOME: "/nowhere" } }))
+      assert.strictEqual(error.reason._tag, "StartFailed")
+      assert.match(
+        error.message,
+        /^The kernel gateway could not be started: ModuleNotFoundError: .* \(It ended with exit code 1; .*"env"/,
+      )
+    }))
+})
+
 describe("layerRemote", () => {
   it.live("nobody listens", () =>
     Effect.gen(function* () {

@@ -41,6 +41,29 @@ layer(kernelLayer({ env: { FORCE_COLOR: "1", CLICOLOR_FORCE: "1", LS_COLORS: "di
     plain("!ls has no colours", "!ls FOLDER")
     plain("%ls has no colours", "%ls FOLDER")
 
+    it.effect("programs are looked for in the environment of the kernel's interpreter first", () =>
+      Effect.gen(function* () {
+        const output = yield* text((yield* Client).execute(`
+import os, shutil, subprocess, sys
+folder = os.path.dirname(sys.executable)
+print(os.environ["PATH"].split(os.pathsep)[0] == folder)
+print(os.environ.get("VIRTUAL_ENV") == (sys.prefix if sys.prefix != sys.base_prefix else None))
+prefix = "import sys; print(sys.prefix)"
+print(subprocess.run(["python", "-c", prefix], capture_output=True, text=True).stdout.strip() == sys.prefix)
+print(subprocess.run(["bash", "-c", f"python3 -c '{prefix}'"], capture_output=True, text=True).stdout.strip() == sys.prefix)
+print(sys.prefix in subprocess.run(["pip", "--version"], capture_output=True, text=True).stdout)
+print(os.path.dirname(shutil.which("jupyter")) == folder)
+`))
+        assert.strictEqual(output, Array.from({ length: 6 }, () => "True").join("\n"))
+      }))
+
+    it.effect("a PATH of the client's own comes after the folder of the interpreter", () =>
+      Effect.gen(function* () {
+        const kernel = yield* KernelClient.make({ env: { PATH: "/opt/own:/usr/bin:/bin" } })
+        const code = "import os, sys; os.environ['PATH'].replace(os.path.dirname(sys.executable), 'FIRST')"
+        assert.strictEqual(yield* text(kernel.execute(code)), "'FIRST:/opt/own:/usr/bin:/bin'")
+      }))
+
     const names =
       "print(sorted(name for name in globals() if name not in ('In', 'Out', 'exit', 'quit', 'get_ipython', 'open') and not name.startswith('__') and not name.strip('_') == '' and not name.startswith(('_i', '_o', '_d'))))"
     it.effect("no names leak without a working directory", () =>

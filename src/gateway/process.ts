@@ -19,6 +19,7 @@ import { fileURLToPath } from "node:url"
 import { Exited, type GatewayError, gatewayError, PortInUse, StartFailed, StartTimeout } from "./error.ts"
 import { type SandboxError, sandboxError, SandboxErrorReason } from "../sandbox/error.ts"
 import type { HostSettings } from "../sandbox/host.ts"
+import { headline } from "./last_words.ts"
 import * as Tail from "./tail.ts"
 
 /** What to run and how. */
@@ -172,7 +173,7 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
       Deferred.isDoneUnsafe(port) ? Deferred.await(port) : Effect.fail(gatewayError(
         code === portTaken
           ? new PortInUse({ host: options.host, port: options.port })
-          : new StartFailed({ detail: `It ended with exit code ${code ?? "unknown"}`, output: tail.lines() }),
+          : startFailed(code, tail.lines()),
       )),
   )
   const tooLate = Effect.suspend(() =>
@@ -186,6 +187,14 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   const process: GatewayProcess = { port: listening, kernelEnv, join, tooLate }
   return process
 })
+
+function startFailed(exitCode: number | undefined, output: ReadonlyArray<string>): StartFailed {
+  const ended = `It ended with exit code ${
+    exitCode ?? "unknown"
+  }; check the options "env", "preload" and "python"`
+  const reason = headline(output)
+  return new StartFailed({ detail: reason === undefined ? ended : `${reason.trim()} (${ended})`, output })
+}
 
 /**
  * The name of a directory for sockets and connection files, which the supervisor creates. It is removed here

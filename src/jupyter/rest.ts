@@ -7,6 +7,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
@@ -116,7 +117,7 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
               ? "NotFound"
               : "Refused"
             const { location } = response.headers
-            const detail = location === undefined ? excerpt(text) : `It redirects to "${excerpt(location)}"`
+            const detail = location === undefined ? said(text) : `It redirects to "${excerpt(location)}"`
             return Effect.fail(failed(kind, detail, status))
           }),
         )
@@ -187,6 +188,25 @@ function late(request: string, bound: Duration.Input): RestError {
   return new RestError({ request, kind: "Timeout", detail })
 }
 
+/** What Jupyter's servers answer with if they refuse something. */
+const decodeRefusal = Schema.decodeUnknownExit(
+  Schema.fromJsonString(
+    Schema.Struct({
+      message: Schema.NonEmptyString,
+      traceback: Schema.optional(Schema.NullOr(Schema.String)),
+    }),
+  ),
+)
+
+/** A server's own words without what they are wrapped in. */
+function said(text: string): string {
+  const refusal = decodeRefusal(text)
+  if (Exit.isFailure(refusal)) return excerpt(text)
+  const { message, traceback } = refusal.value
+  // Of an exception that a server did not expect the last line says which.
+  return shortened(traceback?.trim().split("\n").at(-1) || message.trim(), 8192)
+}
+
 const decodeKernelspecs = Schema.decodeUnknownEffect(Schema.fromJsonString(Kernelspecs))
 const decodeModel = Schema.decodeUnknownEffect(Schema.fromJsonString(KernelModel))
 
@@ -195,8 +215,11 @@ const decodeModel = Schema.decodeUnknownEffect(Schema.fromJsonString(KernelModel
  * leads, not enough to flood a log.
  */
 function excerpt(text: string): string {
-  const line = text.replace(/\s+/g, " ").trim()
-  return line.length > 400 ? `${line.slice(0, 200)} … ${line.slice(-200)}` : line
+  return shortened(text.replace(/\s+/g, " ").trim(), 400)
+}
+
+function shortened(text: string, most: number): string {
+  return text.length > most ? `${text.slice(0, most / 2)} … ${text.slice(-most / 2)}` : text
 }
 
 function describe(

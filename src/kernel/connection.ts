@@ -20,6 +20,7 @@ import {
 } from "../execution.ts"
 import type * as Gateway from "../gateway/connection.ts"
 import * as Channel from "../jupyter/channel.ts"
+import { explain } from "../gateway/last_words.ts"
 import { decode, type Message, parentId } from "../jupyter/message.ts"
 import type { RestError } from "../jupyter/rest.ts"
 import * as Metrics from "./metrics.ts"
@@ -60,6 +61,7 @@ const confirmation: Duration.Input = "300 millis"
 const remembered = 64
 
 const endedEarly = "It ended before it was ready"
+const advice = `${endedEarly}; check the option "env", the kernelspec and the packages of its interpreter`
 
 /** Starts a kernel and connects to it; with the scope the connection closes and the kernel is deleted. */
 export const make: (
@@ -106,7 +108,8 @@ export const make: (
       Effect.flatMap(
         Effect.match(gateway.rest.get(kernelId), {
           onSuccess: () => otherwise,
-          onFailure: ({ detail, kind }) => kind === "NotFound" ? `${endedEarly}: ${detail}` : otherwise,
+          onFailure: ({ detail, kind }) =>
+            kind === "NotFound" ? explain(detail.split("\n"), advice) : otherwise,
         }),
         failed,
       )
@@ -225,6 +228,12 @@ export function notReady(timeout: Duration.Input): KernelStartFailed {
 function startReason(error: RestError, { kernelName, startTimeout }: KernelOptions): KernelErrorReason {
   if (error.kind === "Timeout") return notReady(startTimeout)
   if (error.kind === "Unreachable") return new ConnectionLost({ kernelId: undefined, detail: error.message })
-  const hint = kernelName === undefined ? "" : `; is there a kernelspec "${kernelName}" on the server?`
-  return new KernelStartFailed({ kernelId: undefined, detail: `${error.message}${hint}` })
+  const hint = kernelName === undefined || error.detail.includes(`"${kernelName}"`)
+    ? ""
+    : `; is there a kernelspec "${kernelName}" on the server?`
+  const status = error.status === undefined ? "" : `, status ${error.status}`
+  return new KernelStartFailed({
+    kernelId: undefined,
+    detail: `${error.detail}${hint} (${error.request}${status})`,
+  })
 }

@@ -23,6 +23,7 @@ sys.path.append(FOLDER)
 # It is not ours to write to.
 sys.dont_write_bytecode = True
 
+import gateway_environment  # noqa: E402
 import gateway_imports  # noqa: E402
 import gateway_zygote  # noqa: E402
 import sandbox_check  # noqa: E402
@@ -71,12 +72,14 @@ def main():
     # Jupyter never removes the temporary directories that it makes; there the supervisor does.
     tempfile.tempdir = settings["runtimeDir"]
     sandbox = zygote = None
+    # What is in that folder is hidden from a sandbox, which has caches of its own.
+    is_sandboxed = settings["sandbox"] is not None
+    environment = gateway_environment.Environment(None if is_sandboxed else settings["runtimeDir"])
     try:
         # Kernels in a sandbox share nothing, and other systems than Linux do not like processes that are copies.
         if settings["fork"] and settings["sandbox"] is None and sys.platform == "linux":
-            zygote = gateway_zygote.Zygote(
-                settings["preload"], env=settings["kernelEnv"], cwd=settings["workingDir"]
-            )
+            env = environment.of_kernel(settings["kernelEnv"], sys.executable)
+            zygote = gateway_zygote.Zygote(settings["preload"], env=env, cwd=settings["workingDir"])
         if settings["sandbox"] is not None:
             sandbox = make_sandbox(
                 settings["sandbox"], settings["runtimeDir"], settings["workingDir"], settings["secret"]
@@ -96,7 +99,7 @@ def main():
         zygote.wait_until_ready()
         if zygote.refusal is not None:
             sys.exit(zygote.refusal)
-    gateway_app.run(settings, sandbox, zygote, tell)
+    gateway_app.run(settings, environment, sandbox, zygote, tell)
 
 
 main()

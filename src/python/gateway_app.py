@@ -11,7 +11,7 @@ import gateway_forks
 import gateway_relay
 import zmq
 from gateway_guard import fits, takes, uses
-from gateway_kernels import Kernels, SandboxedKernels, requested_env
+from gateway_kernels import Kernels, Manager, SandboxedKernels, requested_env
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.handlers import MainKernelHandler as JupyterMainKernelHandler
 from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
@@ -192,7 +192,14 @@ def fits_server():
 
 def fits_managers():
     wait = KernelGatewayIOLoopKernelManager._async_wait
-    return asyncio.iscoroutinefunction(wait) and takes(wait, "self", "pollinterval") and uses(wait, "sleep")
+    launch = KernelGatewayIOLoopKernelManager._async_launch_kernel
+    return (
+        asyncio.iscoroutinefunction(wait)
+        and takes(wait, "self", "pollinterval")
+        and uses(wait, "sleep")
+        and asyncio.iscoroutinefunction(launch)
+        and takes(launch, "self", "kernel_cmd", "kw")
+    )
 
 
 def patch():
@@ -249,9 +256,10 @@ def configuration(settings, kernels):
     return config
 
 
-def run(settings, sandbox, zygote, tell):
+def run(settings, environment, sandbox, zygote, tell):
     """Serves until the process ends; `sandbox` has a place for every kernel, `zygote` forks them; either can be None."""
     patch()
+    Manager.environment = environment
     kernels = Kernels
     script = os.path.join(FOLDER, "kernel.py")
     launcher = [script]

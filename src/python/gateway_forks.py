@@ -29,8 +29,9 @@ def install(zygote, script, module=local_provisioner):
     def launch(cmd, *, env=None, cwd=None, **kwargs):
         process = None
         is_ours = cmd[:2] == [sys.executable, script]
-        if is_ours and not kwargs and env is not None and cwd is not None and os.path.isdir(cwd):
-            process = zygote.fork(cmd[1:], env, cwd)
+        takes = kwargs.keys() <= {"stderr"} and env is not None and cwd is not None and os.path.isdir(cwd)
+        if is_ours and takes:
+            process = zygote.fork(cmd[1:], env, cwd, kwargs.get("stderr"))
         return launch_kernel(cmd, env=env, cwd=cwd, **kwargs) if process is None else process
 
     module.launch_kernel = launch

@@ -26,10 +26,63 @@ INSIDE_ONLY = re.compile(
 
 
 class Manager(KernelGatewayIOLoopKernelManager):
-    """One kernel; whether it has ended is looked at more often than ten times a second."""
+    """One kernel, in the environment of its interpreter; its last words are kept."""
+
+    environment = None  # set before the first kernel
+    errors = None
 
     async def _async_wait(self, pollinterval=0.005):
+        # Whether it has ended is looked at more often than ten times a second.
         await super()._async_wait(pollinterval=min(pollinterval, 0.005))
+
+    async def _async_launch_kernel(self, kernel_cmd, **kw):
+        if self.kernel_spec.language == "python":
+            kw["env"] = self.environment.of_kernel(kw["env"], kernel_cmd[0])
+        if kw.get("stderr") is None:
+            # Debug lines of the gateway's log, too.
+            self.errors = Errors(forward_to=2)
+            kw["stderr"] = self.errors.writer
+        try:
+            await super()._async_launch_kernel(kernel_cmd, **kw)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise Told(
+                500,
+                f'"{error.filename}" of the kernelspec "{self.kernel_name}" cannot be run: {error.strerror}; '
+                "install it, or correct the kernelspec",
+            ) from None
+        finally:
+            if self.errors is not None:
+                self.errors.close_writer()
+
+    def exit_code(self):
+        """The status with which the process ended; None if that is not known."""
+        process = getattr(self.provisioner, "process", None)
+        return None if process is None else process.poll()
+
+
+class Told(HTTPError):
+    """An answer in words of others, which tornado would take for a format."""
+
+    def __init__(self, status, words):
+        self._words = words
+        super().__init__(status)
+
+    log_message = property(lambda self: self._words, lambda self, _: None)
+
+
+def end_of(exit_code, words):
+    """How a kernel ended and what it said, for people."""
+    if exit_code is None or exit_code > 0 and words:
+        return words or "It ended without a word"
+    if exit_code >= 0:
+        return f"It ended with exit code {exit_code} and without a word"
+    try:
+        name = signal.Signals(-exit_code).name
+    except ValueError:
+        name = f"signal {-exit_code}"
+    return f"{words}\nIt was ended by {name}".strip()
 
 
 class Kernels(gateway_relay.Activity, SeedingMappingKernelManager):
@@ -37,6 +90,11 @@ class Kernels(gateway_relay.Activity, SeedingMappingKernelManager):
 
     zygote = None  # what kernels are forked from, if they are
     loading_bound = 10.0
+    most_last_words = 100
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._last_words = {}
 
     async def start_kernel(self, *args, env=None, kernel_id=None, **kwargs):
         # Whoever waits for it is faster than whoever does not.
@@ -51,9 +109,31 @@ class Kernels(gateway_relay.Activity, SeedingMappingKernelManager):
         kernel_id = kernel_id or self.new_kernel_id()
         env = {**(os.environ if env is None else env), MARK: kernel_id}
         env.pop(RULES, None)
-        return await super().start_kernel(*args, env=env, kernel_id=kernel_id, **kwargs)
+        kernel_id = await super().start_kernel(*args, env=env, kernel_id=kernel_id, **kwargs)
+        manager = self.get_kernel(kernel_id)
+        if isinstance(manager, Manager):
+            last_words = functools.partial(self._keep_last_words, kernel_id, manager)
+            self.add_restart_callback(kernel_id, last_words, "dead")
+        return kernel_id
+
+    def _keep_last_words(self, kernel_id, manager):
+        words = "" if manager.errors is None else manager.errors.tail()
+        self._last_words[kernel_id] = end_of(manager.exit_code(), words)
+        if len(self._last_words) > self.most_last_words:
+            del self._last_words[next(iter(self._last_words))]
+        self.log.warning("Kernel %s ended by itself: %s", kernel_id, self._last_words[kernel_id])
+
+    def _check_kernel_id(self, kernel_id):
+        words = self._last_words.get(kernel_id)
+        if words and kernel_id not in self:
+            # Who waits for it to be ready is to know why it never will be.
+            raise Told(404, words)
+        super()._check_kernel_id(kernel_id)
 
     def remove_kernel(self, kernel_id):
+        errors = getattr(self._kernels.get(kernel_id), "errors", None)
+        if errors is not None:
+            errors.stop()
         try:
             return super().remove_kernel(kernel_id)
         finally:
@@ -78,7 +158,6 @@ class SandboxedKernels(Kernels):
     sandbox = None  # set before the first kernel, as what tells the program of a violation
     tell = None
     start_bound = 20.0
-    most_last_words = 100
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -86,7 +165,6 @@ class SandboxedKernels(Kernels):
         self._watches = {}
         self._leaders = {}
         self._watching = None
-        self._last_words = {}
 
     async def start_kernel(self, *args, env=None, kernel_id=None, **kwargs):
         if kwargs.get("kernel_name") not in (None, "", "python3"):
@@ -109,13 +187,12 @@ class SandboxedKernels(Kernels):
             ordering = asyncio.ensure_future(self._order(kernel_id, preparing, rules, ours))
             streams = {"stdin": theirs.fileno(), "stderr": errors.writer}
             await super().start_kernel(*args, env=env, kernel_id=kernel_id, **streams, **kwargs)
+            self.get_kernel(kernel_id).errors = errors
             theirs.close()
             errors.close_writer()
             await ordering
             await self._wait_until_inside(kernel_id, errors)
             self._watch(kernel_id, rules["limits"])
-            last_words = functools.partial(self._keep_last_words, kernel_id, errors)
-            self.add_restart_callback(kernel_id, last_words, "dead")
             return kernel_id
         except BaseException as error:
             theirs.close()
@@ -134,19 +211,6 @@ class SandboxedKernels(Kernels):
                 ordering.cancel()
                 await asyncio.wait([ordering])
             ours.close()
-
-    def _keep_last_words(self, kernel_id, errors):
-        words = self._last_words[kernel_id] = errors.tail()
-        if len(self._last_words) > self.most_last_words:
-            del self._last_words[next(iter(self._last_words))]
-        self.log.warning("Kernel %s ended by itself: %s", kernel_id, words)
-
-    def _check_kernel_id(self, kernel_id):
-        words = self._last_words.get(kernel_id)
-        if words and kernel_id not in self:
-            # Who waits for it to be ready is to know why it never will be.
-            raise HTTPError(404, f"The kernel ended by itself: {words}")
-        super()._check_kernel_id(kernel_id)
 
     async def _order(self, kernel_id, preparing, rules, launcher):
         """Tells the launcher what to do, once that is known."""
@@ -242,14 +306,15 @@ class SandboxedKernels(Kernels):
 
 
 class Errors:
-    """What a sandbox writes to standard error: only the end is kept, and nothing of it is a log of ours."""
+    """What a kernel writes to standard error by itself: only the end is kept, and nothing of it is a log of ours."""
 
     kept = 8192
 
-    def __init__(self):
+    def __init__(self, forward_to=None):
         self._reader, self.writer = os.pipe()
         os.set_blocking(self._reader, False)
         self._text = b""
+        self._forward_to = forward_to
         asyncio.get_running_loop().add_reader(self._reader, self._read)
 
     def close_writer(self):
@@ -261,6 +326,14 @@ class Errors:
         self._read()
         return self._text.decode(errors="replace").strip()
 
+    def stop(self):
+        """Takes what is there; nobody listens any more."""
+        self._read()
+        if self._reader is not None:
+            asyncio.get_running_loop().remove_reader(self._reader)
+            os.close(self._reader)
+            self._reader = None
+
     def _read(self):
         if self._reader is None:
             return
@@ -269,6 +342,8 @@ class Errors:
         except BlockingIOError:
             return
         self._text = (self._text + data)[-self.kept :]
+        if self._forward_to is not None:
+            os.write(self._forward_to, data)
         if data == b"":
             asyncio.get_running_loop().remove_reader(self._reader)
             os.close(self._reader)

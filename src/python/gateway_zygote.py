@@ -76,7 +76,7 @@ class Zygote:
         self.listen()
         return not self.is_ready and self.failure is None
 
-    def fork(self, argv, env, cwd):
+    def fork(self, argv, env, cwd, stderr=None):
         """The process of a new kernel, or None if there can be none by this way."""
         self.listen()
         if self.failure is not None or not self.is_ready or self._is_stalled or not self._takes(env):
@@ -85,7 +85,9 @@ class Zygote:
         self._forked = None
         until = time.monotonic() + PATIENCE
         try:
-            self._tell(request=self._request, argv=argv, env=env, cwd=cwd, until=until)
+            request = {"request": self._request, "argv": argv, "env": env, "cwd": cwd, "until": until}
+            files = [] if stderr is None else [stderr]
+            socket.send_fds(self._socket, [json.dumps(request).encode()], files)
         except OSError as error:
             # Nothing is wrong with the next one if this one was too large.
             return self._plainly(error)

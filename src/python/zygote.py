@@ -5,7 +5,8 @@ Usage: zygote.py DESCRIPTOR MODULE ...
 DESCRIPTOR is a socket to the gateway, which keeps messages apart. Each is a JSON object; `gateway_zygote.py` has the
 other side. {"ready": true} goes out once the MODULEs are imported, {"failed": why} if there can be no kernels of this
 process, {"refused": why} if it is for a MODULE that cannot be imported. {"request": number, "argv", "env", "cwd",
-"until"} comes in for a kernel, which answers {"pid", "request": number} itself, before that time. When a kernel ends,
+"until"} comes in for a kernel, with a descriptor that is to be its standard error; it answers {"pid", "request":
+number} itself, before that time. When a kernel ends,
 {"exited": pid, "code", "request"} goes out; its number stays taken until {"reap": pid} comes in.
 """
 
@@ -109,9 +110,9 @@ class Control:
         self._socket.send(json.dumps(message).encode())
 
     def hear(self):
-        """The next message; None when the gateway is gone."""
-        message = self._socket.recv(LARGEST)
-        return json.loads(message) if message else None
+        """The next message and the files that came with it; None when the gateway is gone."""
+        message, files, _, _ = socket.recv_fds(self._socket, LARGEST, 1)
+        return (json.loads(message) if message else None), files
 
     def close(self):
         self._socket.close()
@@ -131,13 +132,17 @@ def serve(control, wakeup):
                     code = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
                     control.tell(exited=pid, code=code, request=kernels.pop(pid))
         if control in ready:
-            request = control.hear()
+            request, files = control.hear()
             if request is None:
                 os._exit(0)
             if "reap" in request:
                 os.waitpid(request["reap"], 0)
                 continue
             pid = os.fork()
+            for file in files:
+                if pid == 0:
+                    os.dup2(file, 2)
+                os.close(file)
             if pid == 0:
                 return request
             kernels[pid] = request["request"]
