@@ -42,12 +42,12 @@ export class KernelClient
 /** Which kernel to start and how. */
 export interface ClientOptions extends Start.StartOptions {
   /** Where images are written; `"images"` by default. Made with the first image. */
-  readonly imagesDir?: string
+  readonly imagesDir?: string | undefined
   /**
    * What becomes of images: files in `imagesDir` (`"directory"`, the default), `bytes` of the result's images, or what
    * a function makes of them, which gives the `path` that the result names. One that fails costs the image alone.
    */
-  readonly images?: Images
+  readonly images?: Images | undefined
 }
 
 /**

@@ -61,39 +61,39 @@ export class KernelGateway extends Context.Service<KernelGateway, {
 /** How to run a gateway of our own. */
 export interface GatewayOptions {
   /** The address to listen on; `"127.0.0.1"` by default. */
-  readonly host?: string
+  readonly host?: string | undefined
   /** The port to listen on; a free one by default. */
-  readonly port?: number
+  readonly port?: number | undefined
   /** Where kernels start; the current directory by default. */
-  readonly workingDir?: string
+  readonly workingDir?: string | undefined
   /**
    * Environment variables of the kernels. They inherit nothing else but what a program needs to run at all:
    * PATH, HOME, USER, LOGNAME, SHELL, LANG, LANGUAGE, LC_ALL, LC_CTYPE, TZ and TMPDIR.
    */
-  readonly env?: Record<string, string>
+  readonly env?: Record<string, string> | undefined
   /**
    * The sandbox of every kernel; none by default. `true` stands for no network and writing nowhere but in
    * `workingDir`, see `Sandbox.Permissions` for the rest. A process of root has to say whom kernels run as.
    */
-  readonly sandbox?: boolean | Permissions.Permissions | Permissions.SettingsFile
+  readonly sandbox?: boolean | Permissions.Permissions | Permissions.SettingsFile | undefined
   /** The interpreter; see {@link PythonEnvironment.Options} for the default. */
-  readonly python?: PythonEnvironment.Options
+  readonly python?: PythonEnvironment.Options | undefined
   /**
    * Python modules that kernels have loaded when they start, for instance `["matplotlib.pyplot"]`: the first use of
    * them takes no time, and kernels share their memory. None by default. A module that cannot be loaded fails the
    * start. Kernels of a sandbox, which share nothing, and those on other systems than Linux load them when asked.
    */
-  readonly preload?: ReadonlyArray<string>
+  readonly preload?: ReadonlyArray<string> | undefined
   /**
    * Whether kernels are forked from one process that has everything loaded, which starts them in milliseconds. True
    * by default; possible on Linux, outside of a sandbox, for kernels of Python whose own `env` changes nothing that
    * Python or a library reads when it loads, and nothing at all where modules are preloaded. Kernels of one gateway have the same seed of `hash` then.
    */
-  readonly fork?: boolean
+  readonly fork?: boolean | undefined
   /** What the gateway logs, see {@link make}; `"Warn"` by default. */
-  readonly logLevel?: "Debug" | "Info" | "Warn" | "Error"
+  readonly logLevel?: "Debug" | "Info" | "Warn" | "Error" | undefined
   /** Bound of the start, without the time that a managed environment takes; 30 seconds by default. */
-  readonly startTimeout?: Duration.Input
+  readonly startTimeout?: Duration.Input | undefined
 }
 
 /**
@@ -199,9 +199,9 @@ export function layerConfig(
 export interface RemoteOptions {
   /** Base URL, with the path under which the server lives, if any. */
   readonly url: string
-  readonly token?: Redacted.Redacted<string> | string
+  readonly token?: Redacted.Redacted<string> | string | undefined
   /** Sent with every request; none by default. */
-  readonly headers?: Record<string, string>
+  readonly headers?: Record<string, string> | undefined
 }
 
 /**

@@ -81,23 +81,23 @@ export class KernelPool extends Context.Service<KernelPool, {
 /** How many kernels to keep, and which; those of {@link ClientOptions} are for each kernel. */
 export interface PoolOptions extends ClientOptions {
   /** Shorthand for `min` and `max`: so many kernels, always. */
-  readonly size?: number
+  readonly size?: number | undefined
   /** Kernels, in use or ready, that are there even if nobody asks for any; 1 by default. */
-  readonly min?: number
+  readonly min?: number | undefined
   /** Kernels at one time, those that are being started or deleted included; 8 by default. */
-  readonly max?: number
+  readonly max?: number | undefined
   /** Spares that are kept ready beside the kernels in use, as far as `max` allows; 1 by default. */
-  readonly warm?: number
+  readonly warm?: number | undefined
   /** How long nobody asks for a kernel until the spares that `min` does not need go; 5 minutes by default. */
-  readonly idleTimeToLive?: Duration.Input
+  readonly idleTimeToLive?: Duration.Input | undefined
   /** Python code that each kernel runs before it is handed out, within `initTimeout`; several cells run in order. */
-  readonly setup?: string | ReadonlyArray<string>
+  readonly setup?: string | ReadonlyArray<string> | undefined
   /** How long a request waits; 1 minute by default. */
-  readonly acquireTimeout?: Duration.Input
+  readonly acquireTimeout?: Duration.Input | undefined
   /** How many requests wait; 1,000 by default. With 0, whoever finds no spare fails at once. */
-  readonly maxWaiting?: number
+  readonly maxWaiting?: number | undefined
   /** How many kernels start at one time; 2 by default. */
-  readonly startConcurrency?: number
+  readonly startConcurrency?: number | undefined
 }
 
 /** The gateways behind a pool. */

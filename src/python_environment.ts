@@ -46,11 +46,11 @@ export interface Options {
    * The interpreter to use. By default: `EFFECT_JUPYTER_PYTHON`, else the active virtual environment if it
    * has the packages, else a managed environment, which is made on first use.
    */
-  readonly python?: string
+  readonly python?: string | undefined
   /** Requirements besides the gateway, ipykernel and matplotlib, in pip's notation; none by default. */
-  readonly packages?: ReadonlyArray<string>
+  readonly packages?: ReadonlyArray<string> | undefined
   /** Where managed environments live; `effect-jupyter` in the user's cache directory by default. */
-  readonly cacheDir?: string
+  readonly cacheDir?: string | undefined
 }
 
 /** What every environment needs. The protocol patches of this library are made for these versions. */

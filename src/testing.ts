@@ -18,11 +18,11 @@ export type { Members, Output, Raised, Script } from "./testing/script.ts"
 /** How a kernel for tests differs from others. */
 export interface Options {
   /** What becomes of images: `"bytes"` by default, so that tests write no files. */
-  readonly images?: Images
+  readonly images?: Images | undefined
   /** Where images are written if they are; `"images"` by default. */
-  readonly imagesDir?: string
+  readonly imagesDir?: string | undefined
   /** Other members of the kernel, `complete` and `variables` for instance; they fail if they are not given. */
-  readonly members?: Members
+  readonly members?: Members | undefined
 }
 
 /**
@@ -75,10 +75,10 @@ export const executed: Effect.Effect<ReadonlyArray<string>, never, TestKernel> =
 export function display(
   data: { readonly [mimeType: string]: unknown },
   options: {
-    readonly displayId?: string
-    readonly metadata?: { readonly [key: string]: unknown }
+    readonly displayId?: string | undefined
+    readonly metadata?: { readonly [key: string]: unknown } | undefined
     /** Whether it changes what is displayed under its id. */
-    readonly update?: boolean
+    readonly update?: boolean | undefined
   } = {},
 ): DisplayChunk {
   const text = data["text/plain"]

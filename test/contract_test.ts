@@ -10,6 +10,7 @@ import {
   KernelPool,
   PythonEnvironment,
   Sandbox,
+  Testing,
   Values,
 } from "../src/mod.ts"
 
@@ -48,14 +49,14 @@ describe("the public contract", () => {
     >()
     expectTypeOf(KernelGateway.layerRemote).toBeCallableWith({ url: "", token: "", headers: {} })
     expectTypeOf<KernelGateway.GatewayOptions>().toMatchTypeOf<{
-      readonly host?: string
-      readonly port?: number
-      readonly workingDir?: string
-      readonly env?: Record<string, string>
-      readonly sandbox?: boolean | Sandbox.Permissions | { readonly settings: string }
-      readonly python?: PythonEnvironment.Options
-      readonly logLevel?: "Debug" | "Info" | "Warn" | "Error"
-      readonly startTimeout?: Duration.Input
+      readonly host?: string | undefined
+      readonly port?: number | undefined
+      readonly workingDir?: string | undefined
+      readonly env?: Record<string, string> | undefined
+      readonly sandbox?: boolean | Sandbox.Permissions | { readonly settings: string } | undefined
+      readonly python?: PythonEnvironment.Options | undefined
+      readonly logLevel?: "Debug" | "Info" | "Warn" | "Error" | undefined
+      readonly startTimeout?: Duration.Input | undefined
     }>()
     expectTypeOf<KernelGateway.GatewayError["reason"]["_tag"]>().toEqualTypeOf<
       | "PythonNotFound"
@@ -71,21 +72,21 @@ describe("the public contract", () => {
   })
 
   it("Sandbox", () => {
-    expectTypeOf<Required<Sandbox.Permissions>>().toEqualTypeOf<{
-      readonly allowNet: ReadonlyArray<string>
-      readonly allowWrite: ReadonlyArray<string>
-      readonly denyRead: ReadonlyArray<string>
-      readonly allowRead: ReadonlyArray<string>
-      readonly strict: boolean
-      readonly user: { readonly uid: number; readonly gid: number }
-      readonly limits: Sandbox.Limits
-      readonly upstreamProxy: string
+    expectTypeOf<Sandbox.Permissions>().toEqualTypeOf<{
+      readonly allowNet?: ReadonlyArray<string> | undefined
+      readonly allowWrite?: ReadonlyArray<string> | undefined
+      readonly denyRead?: ReadonlyArray<string> | undefined
+      readonly allowRead?: ReadonlyArray<string> | undefined
+      readonly strict?: boolean | undefined
+      readonly user?: { readonly uid: number; readonly gid: number } | undefined
+      readonly limits?: Sandbox.Limits | undefined
+      readonly upstreamProxy?: string | undefined
     }>()
     expectTypeOf<Sandbox.Limits>().toEqualTypeOf<{
-      readonly memory?: number
-      readonly processes?: number
-      readonly fileSize?: number
-      readonly cpuTime?: Duration.Input
+      readonly memory?: number | undefined
+      readonly processes?: number | undefined
+      readonly fileSize?: number | undefined
+      readonly cpuTime?: Duration.Input | undefined
     }>()
     expectTypeOf<Sandbox.SandboxError["reason"]["_tag"]>().toEqualTypeOf<
       | "ToolMissing"
@@ -116,16 +117,16 @@ describe("the public contract", () => {
     }>()
     expectTypeOf<Extract<Typed, keyof KernelClient.Kernel>>().toEqualTypeOf<Typed>()
     expectTypeOf<KernelClient.ClientOptions>().toMatchTypeOf<{
-      readonly workingDir?: string
-      readonly imagesDir?: string
-      readonly kernelName?: string
-      readonly env?: Record<string, string>
-      readonly initTimeout?: Duration.Input
-      readonly pingInterval?: Duration.Input
+      readonly workingDir?: string | undefined
+      readonly imagesDir?: string | undefined
+      readonly kernelName?: string | undefined
+      readonly env?: Record<string, string> | undefined
+      readonly initTimeout?: Duration.Input | undefined
+      readonly pingInterval?: Duration.Input | undefined
     }>()
     expectTypeOf<KernelClient.ExecuteOptions>().toMatchTypeOf<{
-      readonly timeout?: Duration.Input
-      readonly outputLimit?: number
+      readonly timeout?: Duration.Input | undefined
+      readonly outputLimit?: number | undefined
     }>()
     expectTypeOf(KernelClient.make).toEqualTypeOf<
       (
@@ -223,18 +224,49 @@ describe("the public contract", () => {
     assert.isFunction(check)
   })
 
+  it("options accept undefined under exactOptionalPropertyTypes", () => {
+    type Refuses<T> = {
+      [K in keyof T]-?: {} extends Pick<T, K> ? { [P in K]: undefined } extends Pick<T, K> ? never : K : never
+    }[keyof T]
+    type Argument<F> = F extends (code: never, cursor: never, options?: infer O) => unknown ? NonNullable<O>
+      : never
+    expectTypeOf<
+      | Refuses<KernelGateway.GatewayOptions>
+      | Refuses<KernelGateway.RemoteOptions>
+      | Refuses<PythonEnvironment.Options>
+      | Refuses<Sandbox.Permissions>
+      | Refuses<Sandbox.SettingsFile>
+      | Refuses<Sandbox.Limits>
+      | Refuses<KernelClient.ClientOptions>
+      | Refuses<KernelClient.ExecuteOptions>
+      | Refuses<KernelClient.AskOptions>
+      | Refuses<Argument<KernelClient.Kernel["inspect"]>>
+      | Refuses<KernelPool.PoolOptions>
+      | Refuses<Values.ValueOptions>
+      | Refuses<Values.SetOptions<Schema.Schema<string>>>
+      | Refuses<Values.CallOptions<Schema.Schema<string>>>
+      | Refuses<Values.IterateOptions>
+      | Refuses<Values.FeedOptions<Schema.Schema<string>, Schema.Schema<string>>>
+      | Refuses<Testing.Options>
+      | Refuses<Testing.Script>
+      | Refuses<Testing.Raised>
+    >().toBeNever()
+    // What each of them is without a value is its default.
+    expectTypeOf(KernelGateway.layer).toBeCallableWith({ sandbox: undefined, python: { python: undefined } })
+  })
+
   it("KernelPool", () => {
     type Pool = KernelPool.KernelPool["Service"]
     expectTypeOf<Pool["get"]>().toEqualTypeOf<
       Effect.Effect<KernelClient.Kernel, Execution.KernelError, Scope.Scope>
     >()
     expectTypeOf<KernelPool.PoolOptions>().toMatchTypeOf<{
-      readonly size?: number
-      readonly min?: number
-      readonly max?: number
-      readonly warm?: number
-      readonly idleTimeToLive?: Duration.Input
-      readonly setup?: string | ReadonlyArray<string>
+      readonly size?: number | undefined
+      readonly min?: number | undefined
+      readonly max?: number | undefined
+      readonly warm?: number | undefined
+      readonly idleTimeToLive?: Duration.Input | undefined
+      readonly setup?: string | ReadonlyArray<string> | undefined
     }>()
     const overOne = KernelPool.layer({ size: 1 })
     expectTypeOf(overOne).toEqualTypeOf<

@@ -51,10 +51,10 @@ export const make: (
   address: Address,
   options?: {
     readonly headers?: Readonly<Record<string, string>> | undefined
-    readonly kernelEnv?: Readonly<Record<string, string>>
+    readonly kernelEnv?: Readonly<Record<string, string>> | undefined
     readonly sandbox?: Sandbox | undefined
     /** Whether it is a gateway of this library. */
-    readonly isOwn?: boolean
+    readonly isOwn?: boolean | undefined
   },
 ) => Effect.Effect<Connection, never, HttpClient.HttpClient> = Effect.fnUntraced(
   function* ({ token, url }, { headers, kernelEnv = {}, isOwn = false, sandbox } = {}) {

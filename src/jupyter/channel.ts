@@ -22,13 +22,13 @@ import { ChannelError, type Frame } from "./socket.ts"
 /** Where and how to connect, and what to tell of it. */
 export interface ChannelOptions extends LinkOptions {
   /** How long to try to get a lost connection back; 10 seconds by default. */
-  readonly reconnectTimeout?: Duration.Input
+  readonly reconnectTimeout?: Duration.Input | undefined
   /** Takes the messages that nobody listens for, the kernel's own ones among them. */
   readonly onUnclaimed: (message: Message) => void
   /** Takes note of a frame that is no message. */
   readonly onMalformed: (error: WireError) => void
   /** Takes note of a connection that was lost and is back. */
-  readonly onReconnected?: () => void
+  readonly onReconnected?: (() => void) | undefined
 }
 
 /** Who waits for the messages that answer a request. */
@@ -39,7 +39,7 @@ export interface Listener {
    * The connection was cut and is back, and the kernel has since answered everything that was asked before:
    * what has not arrived by now never will.
    */
-  readonly onFenced?: () => void
+  readonly onFenced?: (() => void) | undefined
 }
 
 /** An open connection. */

@@ -25,9 +25,9 @@ export interface LinkOptions {
   /** A peer that does not answer a ping before the next one is due, and within a second and a half, counts as lost. */
   readonly pingInterval: Duration.Input
   /** Whether to answer what arrived with a pong, which carries its acknowledgement; never by default. */
-  readonly hurries?: Effect.Effect<boolean>
+  readonly hurries?: Effect.Effect<boolean> | undefined
   /** Subprotocols to offer; v1 by default, none for the legacy format. */
-  readonly protocols?: ReadonlyArray<string>
+  readonly protocols?: ReadonlyArray<string> | undefined
 }
 
 /** One open WebSocket. */

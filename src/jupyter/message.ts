@@ -80,10 +80,10 @@ export function request(
     readonly session: string
     readonly content: JsonObject
     /** `"shell"` by default. */
-    readonly channel?: ChannelName
-    readonly parentHeader?: JsonObject
-    readonly metadata?: JsonObject
-    readonly buffers?: ReadonlyArray<Uint8Array>
+    readonly channel?: ChannelName | undefined
+    readonly parentHeader?: JsonObject | undefined
+    readonly metadata?: JsonObject | undefined
+    readonly buffers?: ReadonlyArray<Uint8Array> | undefined
   },
 ): Message {
   return {
@@ -109,7 +109,7 @@ export function executeContent(
     readonly silent: boolean
     readonly allowStdin: boolean
     /** Whether it counts and is remembered as a cell; true by default unless it is silent. */
-    readonly storeHistory?: boolean
+    readonly storeHistory?: boolean | undefined
   },
 ): JsonObject {
   return {

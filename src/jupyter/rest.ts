@@ -50,9 +50,9 @@ export interface RestOptions {
   /** Sent with every request, the authorization among them. */
   readonly headers: Readonly<Record<string, string>>
   /** Bound of a request that does not start a kernel; 10 seconds by default. */
-  readonly timeout?: Duration.Input
+  readonly timeout?: Duration.Input | undefined
   /** How many kernels may be asked for at once; 1 by default, because Kernel Gateway mixes up their environments. */
-  readonly startsAtOnce?: number
+  readonly startsAtOnce?: number | undefined
 }
 
 /** The kernels of one server. */

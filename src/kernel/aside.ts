@@ -29,7 +29,7 @@ export interface Question {
   /** What a message says if it is the answer. */
   readonly answers: (message: Message) => JsonObject | undefined
   /** The kernel answers it on the control channel, which is always open. */
-  readonly isForControl?: boolean
+  readonly isForControl?: boolean | undefined
 }
 
 /** An answer and who gave it. */
@@ -206,7 +206,7 @@ const letGo = Effect.fnUntraced(function* (connection: Connection, asked: Asked)
 /** Which way a request goes. */
 interface Way {
   readonly channel: ChannelName
-  readonly subshell?: string
+  readonly subshell?: string | undefined
 }
 
 /** The subshell of a kernel, which is made when it is needed first and ends with the kernel. */

@@ -30,7 +30,7 @@ export type IntrospectionFailure = KernelBusy | IntrospectionFailed | KernelErro
 /** How to ask. */
 export interface AskOptions {
   /** Bound of the answer, once the questions before this one are answered; 5 seconds by default. */
-  readonly timeout?: Duration.Input
+  readonly timeout?: Duration.Input | undefined
 }
 
 /**
@@ -49,13 +49,13 @@ export interface Introspection {
   inspect(
     code: string,
     cursor?: number,
-    options?: AskOptions & { readonly detail?: 0 | 1 },
+    options?: AskOptions & { readonly detail?: 0 | 1 | undefined },
   ): Effect.Effect<Inspection, IntrospectionFailure>
   /** Whether the code could be executed as it is, or goes on. */
   isComplete(code: string, options?: AskOptions): Effect.Effect<Completeness, IntrospectionFailure>
   /** The code that this kernel has executed, oldest first; the `last` so many entries if given. */
   history(
-    options?: AskOptions & { readonly last?: number },
+    options?: AskOptions & { readonly last?: number | undefined },
   ): Effect.Effect<ReadonlyArray<HistoryEntry>, IntrospectionFailure>
   /** Who the kernel is. */
   readonly info: Effect.Effect<KernelInfo, IntrospectionFailure>
@@ -145,7 +145,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
         function* (
           code: string,
           cursor: number = code.length,
-          options: AskOptions & { readonly detail?: 0 | 1 } = {},
+          options: AskOptions & { readonly detail?: 0 | 1 | undefined } = {},
         ) {
           const reply = yield* ask(
             question("inspect", {
@@ -168,7 +168,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
         return new Completeness(yield* ask(question("is_complete", { code }), Reply.isComplete, options))
       }),
       history: Effect.fn("Kernel.history")(
-        function* (options: AskOptions & { readonly last?: number } = {}) {
+        function* (options: AskOptions & { readonly last?: number | undefined } = {}) {
           const asked = question("history", {
             hist_access_type: "range",
             output: false,

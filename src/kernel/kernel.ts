@@ -83,10 +83,10 @@ export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Sc
         },
         execute: Effect.fn("Kernel.execute")(function* (code: string, execute: ExecuteOptions = {}) {
           yield* Effect.annotateCurrentSpan(annotations())
-          return yield* session.execute(code, { images, imagesDir, ...execute })
+          return yield* session.execute(code, { imagesDir, ...execute, images: execute?.images ?? images })
         }, Effect.provideContext(platform)),
         stream: (code, execute = {}) =>
-          session.stream(code, { images, imagesDir, ...execute }).pipe(
+          session.stream(code, { imagesDir, ...execute, images: execute?.images ?? images }).pipe(
             Stream.provideContext(platform),
             Stream.withSpan("Kernel.stream"),
           ),

@@ -14,17 +14,17 @@ export interface ExecuteOptions {
    * Bound of the execution, from when its turn comes; none by default. When it passes, the kernel is
    * interrupted and awaited, and the execution fails with `ExecutionTimeout`.
    */
-  readonly timeout?: Duration.Input
+  readonly timeout?: Duration.Input | undefined
   /**
    * Bytes of text that the result keeps: the first and the last half of them, with a line between that says
    * how many are left out. Chunks of a stream are not cut. 500 MB by default.
    */
-  readonly outputLimit?: number
+  readonly outputLimit?: number | undefined
   /**
    * Answers code that calls `input()` or `getpass()`. Without it such code fails with the reason
    * `InputRequested`.
    */
-  readonly onInput?: (request: InputRequest) => Effect.Effect<string>
+  readonly onInput?: ((request: InputRequest) => Effect.Effect<string>) | undefined
   /** What becomes of images; what the client's options say by default. */
-  readonly images?: Images
+  readonly images?: Images | undefined
 }

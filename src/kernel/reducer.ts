@@ -190,9 +190,9 @@ function wholeNumber(count: number | null | undefined): number | undefined {
 }
 
 function raised(content: {
-  readonly ename?: string
-  readonly evalue?: string
-  readonly traceback?: ReadonlyArray<string>
+  readonly ename?: string | undefined
+  readonly evalue?: string | undefined
+  readonly traceback?: ReadonlyArray<string> | undefined
 }): Raised {
   return {
     ename: stripVTControlCharacters(content.ename ?? "Error"),

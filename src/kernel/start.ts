@@ -23,22 +23,22 @@ export interface StartOptions {
    * The kernel's working directory, restored after each execution that changed it, with a line on stdout that
    * says so. By default the kernel starts in the gateway's `workingDir` and may go elsewhere.
    */
-  readonly workingDir?: string
+  readonly workingDir?: string | undefined
   /** The kernelspec; the gateway's default, Python, if absent. */
-  readonly kernelName?: string
+  readonly kernelName?: string | undefined
   /** Environment variables of the kernel, besides those of the gateway's option `env`. */
-  readonly env?: Record<string, string>
+  readonly env?: Record<string, string> | undefined
   /**
    * What the kernel may do; all that its gateway allows by default. May take away from that and not add to it:
    * what is not given here is denied, but for `allowWrite`, which stays the gateway's.
    */
-  readonly sandbox?: true | Permissions.Permissions | Permissions.SettingsFile
+  readonly sandbox?: true | Permissions.Permissions | Permissions.SettingsFile | undefined
   /** Bound of the start; 30 seconds by default. */
-  readonly initTimeout?: Duration.Input
+  readonly initTimeout?: Duration.Input | undefined
   /** How often the connection and the kernel are checked for life; 10 seconds by default. */
-  readonly pingInterval?: Duration.Input
+  readonly pingInterval?: Duration.Input | undefined
   /** How often the kernel is asked for its memory and CPU use, for the metrics; never by default. */
-  readonly usageInterval?: Duration.Input
+  readonly usageInterval?: Duration.Input | undefined
 }
 
 /** What starts a kernel, connects to it and sets it up; with the scope it is deleted. */

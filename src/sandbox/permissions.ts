@@ -18,13 +18,13 @@ import * as Hosts from "./hosts.ts"
 /** Bounds of one kernel. What is not given is not bounded. */
 export interface Limits {
   /** Bytes of memory of each process, shared libraries and files not counted; all of them together as well. */
-  readonly memory?: number
+  readonly memory?: number | undefined
   /** Processes and threads at once. A kernel with nothing to do has about 15. */
-  readonly processes?: number
+  readonly processes?: number | undefined
   /** Bytes of the longest file that can be written. */
-  readonly fileSize?: number
+  readonly fileSize?: number | undefined
   /** CPU time of each process. */
-  readonly cpuTime?: Duration.Input
+  readonly cpuTime?: Duration.Input | undefined
 }
 
 /** Whom to become. */
@@ -52,20 +52,20 @@ export interface User {
  */
 export interface Permissions {
   /** Hosts as in `"example.org"`, `"*.example.org"` or `"example.org:443"`; none by default. */
-  readonly allowNet?: ReadonlyArray<string>
+  readonly allowNet?: ReadonlyArray<string> | undefined
   /** Files and folders that are there already; the workspace by default. */
-  readonly allowWrite?: ReadonlyArray<string>
+  readonly allowWrite?: ReadonlyArray<string> | undefined
   /** Files and folders, as globs too; every `.env` of the workspace by default. Fixed when a kernel starts. */
-  readonly denyRead?: ReadonlyArray<string>
+  readonly denyRead?: ReadonlyArray<string> | undefined
   /** Wins over `denyRead`; none by default. */
-  readonly allowRead?: ReadonlyArray<string>
+  readonly allowRead?: ReadonlyArray<string> | undefined
   /** Denies to read anything but the workspace and what Python needs; false by default. */
-  readonly strict?: boolean
+  readonly strict?: boolean | undefined
   /** Whom kernels run as if the process runs as root, which is refused without it. */
-  readonly user?: User
-  readonly limits?: Limits
+  readonly user?: User | undefined
+  readonly limits?: Limits | undefined
   /** URL of an HTTP proxy that allowed traffic goes through; none by default. */
-  readonly upstreamProxy?: string
+  readonly upstreamProxy?: string | undefined
 }
 
 /** Permissions that come from a file in the format of Anthropic's sandbox runtime. */
@@ -73,11 +73,11 @@ export interface SettingsFile {
   /** Path of the file. */
   readonly settings: string
   /** See {@link Permissions}; the format has no such key. */
-  readonly user?: User
+  readonly user?: User | undefined
   /** See {@link Permissions}; the format has no such key. */
-  readonly limits?: Limits
+  readonly limits?: Limits | undefined
   /** See {@link Permissions}; wins over that of the file. */
-  readonly upstreamProxy?: string
+  readonly upstreamProxy?: string | undefined
 }
 
 /** How permissions can be asked for; `true` stands for the file `sandbox/default.json` of this package. */
@@ -116,30 +116,30 @@ const Time = Schema.declare(isDuration, { expected: 'a duration as in "30 second
 /** The number after it means "leave it as it is" to the system. */
 const Id = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 4294967294 }))
 const Count = Schema.Int.check(Schema.isGreaterThan(0))
-const list = <S extends Schema.Constraint>(element: S) => Schema.optionalKey(Schema.Array(element))
+const list = <S extends Schema.Constraint>(element: S) => Schema.optional(Schema.Array(element))
 
 const UserSchema = Schema.Struct({ uid: Id, gid: Id })
 const LimitsSchema = Schema.Struct({
-  memory: Schema.optionalKey(Count),
-  processes: Schema.optionalKey(Count),
-  fileSize: Schema.optionalKey(Count),
-  cpuTime: Schema.optionalKey(Time),
+  memory: Schema.optional(Count),
+  processes: Schema.optional(Count),
+  fileSize: Schema.optional(Count),
+  cpuTime: Schema.optional(Time),
 })
 const PermissionsSchema = Schema.Struct({
   allowNet: list(Host),
   allowWrite: list(PlainPath),
   denyRead: list(AnyPath),
   allowRead: list(AnyPath),
-  strict: Schema.optionalKey(Schema.Boolean),
-  user: Schema.optionalKey(UserSchema),
-  limits: Schema.optionalKey(LimitsSchema),
-  upstreamProxy: Schema.optionalKey(ProxyUrl),
+  strict: Schema.optional(Schema.Boolean),
+  user: Schema.optional(UserSchema),
+  limits: Schema.optional(LimitsSchema),
+  upstreamProxy: Schema.optional(ProxyUrl),
 })
 const SettingsFileSchema = Schema.Struct({
   settings: Schema.NonEmptyString,
-  upstreamProxy: Schema.optionalKey(ProxyUrl),
-  user: Schema.optionalKey(UserSchema),
-  limits: Schema.optionalKey(LimitsSchema),
+  upstreamProxy: Schema.optional(ProxyUrl),
+  user: Schema.optional(UserSchema),
+  limits: Schema.optional(LimitsSchema),
 })
 
 /** The part of the format of Anthropic's sandbox runtime that has a meaning for kernels. */
@@ -147,10 +147,10 @@ const RuntimeSchema = Schema.Struct({
   network: Schema.Struct({
     allowedDomains: Schema.Array(Host),
     deniedDomains: list(Host),
-    parentProxy: Schema.optionalKey(Schema.Struct({
-      http: Schema.optionalKey(ProxyUrl),
-      https: Schema.optionalKey(ProxyUrl),
-      noProxy: Schema.optionalKey(Schema.String),
+    parentProxy: Schema.optional(Schema.Struct({
+      http: Schema.optional(ProxyUrl),
+      https: Schema.optional(ProxyUrl),
+      noProxy: Schema.optional(Schema.String),
     })),
   }),
   filesystem: Schema.Struct({
@@ -203,19 +203,19 @@ const decode = <S extends Schema.ConstraintDecoder<unknown>>(
 
 /** Permissions as the library takes them, wherever they come from. */
 export interface Given extends Permissions {
-  readonly denyNet?: ReadonlyArray<string>
-  readonly denyWrite?: ReadonlyArray<string>
+  readonly denyNet?: ReadonlyArray<string> | undefined
+  readonly denyWrite?: ReadonlyArray<string> | undefined
   readonly parentProxy?: ParentProxy | undefined
   /** The file that they come from and the names that the keys have there. */
-  readonly file?: string
+  readonly file?: string | undefined
 }
 
 /** The proxy for the traffic that is allowed. */
 export interface ParentProxy {
-  readonly http?: string
-  readonly https?: string
+  readonly http?: string | undefined
+  readonly https?: string | undefined
   /** Hosts that are reached without it. */
-  readonly noProxy?: string
+  readonly noProxy?: string | undefined
 }
 
 const preset = (name: string): string => fileURLToPath(new URL(`../../sandbox/${name}`, import.meta.url))

@@ -30,10 +30,10 @@ export interface Rules {
 
 /** Bounds of a kernel in bytes, in numbers and in seconds. */
 export interface Limits {
-  readonly memory?: number
-  readonly processes?: number
-  readonly fileSize?: number
-  readonly cpuTime?: number
+  readonly memory?: number | undefined
+  readonly processes?: number | undefined
+  readonly fileSize?: number | undefined
+  readonly cpuTime?: number | undefined
 }
 
 /** The names of keys in a settings file, where they are others. */

@@ -40,9 +40,9 @@ import * as Values from "./values.ts"
 
 /** What the kernel needs besides its scripts. */
 export interface KernelParts {
-  readonly images?: Images
-  readonly imagesDir?: string
-  readonly members?: Members
+  readonly images?: Images | undefined
+  readonly imagesDir?: string | undefined
+  readonly members?: Members | undefined
   readonly platform: Context.Context<Platform>
 }
 
@@ -133,7 +133,7 @@ export const make: (
       yield* alive
       yield* Ref.update(executed, Arr.append(code))
       const count = ++executionCount
-      const delivery = Delivery.make({ images, imagesDir, ...options })
+      const delivery = Delivery.make({ imagesDir, ...options, images: options.images ?? images })
       const outputs = yield* Queue.unbounded<Reducer.Output, End>()
       let isOver = false
       const finish = (end: End) =>
@@ -167,7 +167,9 @@ export const make: (
       }
 
       const conclude = (end: End): Effect.Effect<ExecutionResult, ExecutionFailure> => {
-        const raised = "_tag" in end ? undefined : { evalue: "", traceback: [], ...end }
+        const raised = "_tag" in end
+          ? undefined
+          : { ename: end.ename, evalue: end.evalue ?? "", traceback: end.traceback ?? [] }
         const partial = delivery.result({ ...Reducer.initial, executionCount: count, raised })
         if (raised !== undefined) return new ExecutionError({ ...raised, partial })
         if (!("_tag" in end) || end._tag === "Done") return Effect.succeed(partial)

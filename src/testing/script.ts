@@ -16,13 +16,13 @@ export type Output =
   | string
   | Chunk
   | { readonly update: DisplayChunk }
-  | { readonly prompt: string; readonly password?: boolean }
+  | { readonly prompt: string; readonly password?: boolean | undefined }
 
 /** An exception of Python. */
 export interface Raised {
   readonly ename: string
-  readonly evalue?: string
-  readonly traceback?: ReadonlyArray<string>
+  readonly evalue?: string | undefined
+  readonly traceback?: ReadonlyArray<string> | undefined
 }
 
 /** What happens when code is executed; nothing but its end if there is nothing else. */
@@ -30,11 +30,11 @@ export interface Script {
   /** The code that it is for: all of it as a text, a part of it as an expression. The first script that matches counts. */
   readonly match: string | RegExp | ((code: string) => boolean)
   /** How many executions it is for; any number by default. */
-  readonly times?: number
+  readonly times?: number | undefined
   /** What is put out, in this order. */
-  readonly chunks?: ReadonlyArray<Output>
+  readonly chunks?: ReadonlyArray<Output> | undefined
   /** The value of the last expression: its text, or all of its representations. */
-  readonly result?: string | { readonly [mimeType: string]: unknown }
+  readonly result?: string | { readonly [mimeType: string]: unknown } | undefined
   /**
    * What `evaluate`, `call`, `iterate` and `feed` get for this code, the name or the callable: as the schema decodes it
    * or before, `None` by default; for `iterate` an iterable, which may be asynchronous. A function makes it of the
@@ -45,11 +45,11 @@ export interface Script {
    * How the code fails: by what it raises, or by what becomes of the kernel. What ends the kernel, as `KernelDied`
    * does, is what all executions fail with until `reset`.
    */
-  readonly error?: Raised | KernelErrorReason
+  readonly error?: Raised | KernelErrorReason | undefined
   /** How long it takes after the last chunk. */
-  readonly delay?: Duration.Input
+  readonly delay?: Duration.Input | undefined
   /** How long it takes before each chunk. */
-  readonly interval?: Duration.Input
+  readonly interval?: Duration.Input | undefined
 }
 
 /** What a kernel can beside executions. */

@@ -137,6 +137,7 @@ export const make: (
         const run: RunOptions = {
           ...where,
           ...options,
+          images: options.images ?? where.images,
           enquiry: {
             prepare: (connection) => Effect.andThen(kernel(connection), prepare(connection, buffers, sizes)),
             take: (message) => {
