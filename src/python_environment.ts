@@ -15,7 +15,7 @@ import * as ChildProcess from "effect/process/ChildProcess"
 import * as Schema from "effect/Schema"
 import * as Stdio from "effect/Stdio"
 import * as Stream from "effect/Stream"
-import { fileURLToPath } from "node:url"
+import * as Assets from "./assets.ts"
 import * as Cache from "./gateway/cache.ts"
 import { type GatewayError, gatewayError, ProvisioningFailed, PythonNotFound } from "./gateway/error.ts"
 import * as Tail from "./gateway/tail.ts"
@@ -128,8 +128,6 @@ export function layerConfig(
   return Layer.effect(PythonEnvironment, Effect.flatMap(Config.unwrap(options), make))
 }
 
-const script = (name: string): string => fileURLToPath(new URL(`./python/${name}`, import.meta.url))
-
 /** Prints which of the requirements are not met; one that is no name and version cannot be checked. */
 const probeCode = `
 import sys
@@ -219,7 +217,8 @@ const managed = Effect.fnUntraced(function* (packages: ReadonlyArray<string>, ca
 const provision = Effect.fnUntraced(function* (directory: string, requirements: ReadonlyArray<string>) {
   const python = "python3"
   const tail = Tail.make()
-  const handle = yield* ChildProcess.make(python, [script("provision.py"), directory, ...requirements], {
+  const script = yield* Effect.mapError(Assets.find("python/provision.py"), gatewayError)
+  const handle = yield* ChildProcess.make(python, [script, directory, ...requirements], {
     extendEnv: true,
     env: { PYTHONPATH: undefined, PYTHONHOME: undefined, PIP_PROGRESS_BAR: "off" },
     forceKillAfter: "5 seconds",

@@ -59,6 +59,7 @@ describe("the public contract", () => {
       readonly startTimeout?: Duration.Input | undefined
     }>()
     expectTypeOf<KernelGateway.GatewayError["reason"]["_tag"]>().toEqualTypeOf<
+      | "AssetsMissing"
       | "PythonNotFound"
       | "ProvisioningFailed"
       | "StartFailed"

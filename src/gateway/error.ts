@@ -3,9 +3,12 @@
  *
  * @module
  */
+import { AssetsMissing } from "../assets.ts"
 import * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
+
+export { AssetsMissing }
 
 const identifier = <const Tag extends string>(tag: Tag) => `effect-jupyter/KernelGateway/${tag}` as const
 const Lines = Schema.Array(Schema.String)
@@ -223,6 +226,7 @@ export class Unreachable extends Schema.TaggedError<Unreachable>(identifier("Unr
  * ```
  */
 export const GatewayErrorReason = Schema.Union([
+  AssetsMissing,
   PythonNotFound,
   ProvisioningFailed,
   StartFailed,

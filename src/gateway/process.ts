@@ -15,7 +15,7 @@ import * as ChildProcess from "effect/process/ChildProcess"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { fileURLToPath } from "node:url"
+import * as Assets from "../assets.ts"
 import { Exited, type GatewayError, gatewayError, PortInUse, StartFailed, StartTimeout } from "./error.ts"
 import { type SandboxError, sandboxError, SandboxErrorReason } from "../sandbox/error.ts"
 import type { HostSettings } from "../sandbox/host.ts"
@@ -61,7 +61,7 @@ export interface GatewayProcess {
   readonly tooLate: Effect.Effect<never, GatewayError>
 }
 
-const python = (name: string): string => fileURLToPath(new URL(`../python/${name}`, import.meta.url))
+const script = (name: string) => Effect.mapError(Assets.find(`python/${name}`), gatewayError)
 
 /** What `gateway.py` prints. */
 const Line = Schema.Union([
@@ -78,6 +78,8 @@ const portTaken = 98
 export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   const path = yield* Path.Path
   const tail = Tail.make()
+  const supervisor = yield* script("supervisor.py")
+  const gateway = yield* script("gateway.py")
   const runtimeDir = yield* makeRuntimeDir
   // Profiles and histories of kernels go with the gateway.
   const profile = { IPYTHONDIR: `${runtimeDir}/ipython` }
@@ -102,9 +104,9 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
     [
       // Next to untrusted code neither the variables nor the files of the kernels lead Python to other modules.
       ...(options.sandbox === undefined ? [] : ["-E", "-S"]),
-      python("supervisor.py"),
+      supervisor,
       runtimeDir,
-      python("gateway.py"),
+      gateway,
     ],
     {
       // What lies in the working directory of the program is no module of ours.

@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Schema from "effect/Schema"
 import { stripVTControlCharacters } from "node:util"
-import { fileURLToPath } from "node:url"
+import * as Assets from "../assets.ts"
 import type { KernelError } from "../execution.ts"
 import {
   Completeness,
@@ -99,13 +99,15 @@ const Reply = {
   variables: Schema.Struct({ variables: Schema.Array(Variable) }),
 } as const
 
-const file = fileURLToPath(new URL("../python/kernel_variables.py", import.meta.url))
-
 /** Makes the part of a kernel that answers questions. */
 export const make: (session: Session) => Effect.Effect<Introspection, never, FileSystem.FileSystem> = Effect
   .fnUntraced(function* (session) {
     const fs = yield* FileSystem.FileSystem
-    const source = yield* Effect.cached(Effect.orDie(fs.readFileString(file)))
+    const source = yield* Effect.cached(
+      Effect.orDie(
+        Effect.provideService(Assets.read("python/kernel_variables.py"), FileSystem.FileSystem, fs),
+      ),
+    )
 
     const ask = Effect.fnUntraced(function* <S extends Schema.ConstraintDecoder<unknown>>(
       question: Aside.Question,

@@ -8,13 +8,11 @@ import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FileSystem from "effect/FileSystem"
-import { fileURLToPath } from "node:url"
+import * as Assets from "../assets.ts"
 import { KernelError, KernelStartFailed } from "../execution.ts"
 import { decode, executeContent, type JsonObject, type Message, request } from "../jupyter/message.ts"
 import type { Connection } from "./connection.ts"
 import * as Reducer from "./reducer.ts"
-
-const file = fileURLToPath(new URL("../python/kernel_setup.py", import.meta.url))
 
 /** What `kernel_setup.py` is to know. */
 export interface SetupOptions {
@@ -36,20 +34,24 @@ export const load: (
   never,
   FileSystem.FileSystem
 > = Effect.fnUntraced(function* (options: SetupOptions) {
-  const fs = yield* FileSystem.FileSystem
-  const source = yield* Effect.orDie(fs.readFileString(file))
   const json = JSON.stringify({ workingDir: options.workingDir ?? null })
   // A namespace of its own: none of its names reach the user. A JSON string is a Python string.
-  const code = `exec(${JSON.stringify(source)}, {"options": __import__("json").loads(${
-    JSON.stringify(json)
-  })})`
+  const code = yield* Effect.result(Effect.map(
+    Assets.read("python/kernel_setup.py"),
+    (source) =>
+      `exec(${JSON.stringify(source)}, {"options": __import__("json").loads(${JSON.stringify(json)})})`,
+  ))
 
   return Effect.fnUntraced(function* (connection: Connection, { isPython }) {
     const failed = (detail: string) =>
       new KernelError({ reason: new KernelStartFailed({ kernelId: connection.id, detail }) })
     const language = isPython ? "python" : yield* Effect.mapError(askLanguage(connection), failed)
     if (language !== "python") return
-    const { raised, reply } = yield* Effect.mapError(runSilently(connection, code), failed)
+    const { raised, reply } = yield* Effect.fromResult(code).pipe(
+      Effect.mapError(({ message }) => message),
+      Effect.flatMap((code) => runSilently(connection, code)),
+      Effect.mapError(failed),
+    )
     if (reply !== "ok") {
       return yield* failed(`Its set-up failed with ${raised?.ename ?? reply}: ${raised?.evalue ?? ""}`)
     }

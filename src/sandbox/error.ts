@@ -24,14 +24,20 @@ const quoted = (lines: ReadonlyArray<string>): string => lines.length === 0 ? ""
  * ```
  */
 export class ToolMissing extends Schema.TaggedError<ToolMissing>(identifier("ToolMissing"))("ToolMissing", {
-  /** The programs that are not on the PATH: `bwrap`, `socat`, `rg` or `bash`. */
+  /** What is missing: `bwrap`, `socat`, `rg` or `bash` on the PATH, or the package of the sandbox runtime. */
   tools: Schema.Array(Schema.String),
   /** The packages that have them. */
   packages: Schema.Array(Schema.String),
+  /** What installs them, where it is not the system's package manager. */
+  command: Schema.optionalKey(Schema.String),
 }) {
   override get message(): string {
-    return `The sandbox needs "${this.tools.join('", "')}", which is not installed; run the script ` +
-      `"sandbox/install.sh" of this package, or "sudo apt-get install -y ${this.packages.join(" ")}"`
+    const run = this.command === undefined
+      ? `the script "sandbox/install.sh" of this package, or "sudo apt-get install -y ${
+        this.packages.join(" ")
+      }"`
+      : `"${this.command}"`
+    return `The sandbox needs "${this.tools.join('", "')}", which is not installed; run ${run}`
   }
 }
 

@@ -8,8 +8,9 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
 import { createRequire } from "node:module"
+import { dirname, join } from "node:path"
 import process from "node:process"
-import { fileURLToPath } from "node:url"
+import * as Assets from "../assets.ts"
 import * as Platform from "../platform.ts"
 import {
   RunningAsRoot,
@@ -104,23 +105,27 @@ export const settings: (
       const reason = { tools: missing, packages: missing.map((tool) => needs[tool] ?? tool) }
       return yield* sandboxError(new ToolMissing(reason))
     }
-    const own = fileURLToPath(new URL("..", import.meta.url))
-    const runtime = yield* runtimeDir
+    const helper = yield* asset("sandbox/helper.js", "sandbox/helper.ts")
+    const launcher = yield* asset("python/sandbox_launcher.py")
+    const preset = yield* asset("../sandbox/default.json")
+    // Python's files are in the same folder, unless they were copied next to a bundle.
+    const own = [dirname(dirname(helper)), dirname(launcher)]
+    const runtime = yield* runtimeDir(helper)
     const home = Platform.variable("HOME")
     const virtualEnv = Platform.variable("VIRTUAL_ENV")
     return {
       rules,
       user: isRoot ? rules.user ?? null : null,
-      helper: helper(),
+      helper: command(helper),
       tools,
       path: folders.join(":"),
-      needed: [own, runtime],
+      needed: [...own, runtime],
       protected: [
-        own,
-        fileURLToPath(new URL("../../sandbox", import.meta.url)),
-        fileURLToPath(new URL("../../package.json", import.meta.url)),
-        ...[own, runtime].flatMap(modulesAbove),
-        ...yield* modulesSeenFrom(own),
+        ...own,
+        dirname(preset),
+        join(dirname(dirname(preset)), "package.json"),
+        ...[...own, runtime].flatMap(modulesAbove),
+        ...(yield* Effect.forEach(own, modulesSeenFrom)).flat(),
         process.execPath,
         cacheDir,
         // Programs that are looked for by their name, here or by whoever works with the workspace later.
@@ -161,23 +166,29 @@ const find = Effect.fnUntraced(function* (
   return found
 })
 
-/** The folder of the package that the sandbox comes from. */
-const runtimeDir = Effect.try({
-  try: () =>
-    fileURLToPath(
-      new URL(
-        ".",
-        `file://${createRequire(import.meta.url).resolve("@anthropic-ai/sandbox-runtime/package.json")}`,
+/** A file of this package. */
+const asset = (...names: readonly [string, ...ReadonlyArray<string>]) =>
+  Effect.mapError(
+    Assets.find(...names),
+    ({ message }) => sandboxError(new StartFailed({ detail: message, output: [] })),
+  )
+
+/** The package that the sandbox comes from, in the version that the helper is made for. */
+const runtimePackage = "@anthropic-ai/sandbox-runtime"
+
+/** The folder of that package, seen from the helper. It is an optional peer dependency. */
+const runtimeDir = (helper: string) =>
+  Effect.try({
+    try: () => dirname(createRequire(helper).resolve(`${runtimePackage}/package.json`)),
+    catch: () =>
+      sandboxError(
+        new ToolMissing({
+          tools: [runtimePackage],
+          packages: [runtimePackage],
+          command: `npm install ${runtimePackage}@0.0.83`,
+        }),
       ),
-    ),
-  catch: () =>
-    sandboxError(
-      new StartFailed({
-        detail: 'The package "@anthropic-ai/sandbox-runtime" is not there; run "npm install"',
-        output: [],
-      }),
-    ),
-})
+  })
 
 /** The folders of modules that are there for a folder; what is in them may be links to elsewhere. */
 const modulesSeenFrom = Effect.fnUntraced(function* (folder: string) {
@@ -195,10 +206,9 @@ function modulesAbove(path: string): ReadonlyArray<string> {
   return above === undefined || above === path ? [] : [`${above}/node_modules`]
 }
 
-function helper(): ReadonlyArray<string> {
-  const extension = import.meta.url.endsWith(".ts") ? "ts" : "js"
-  const file = fileURLToPath(new URL(`./helper.${extension}`, import.meta.url))
+/** The command that starts the helper. */
+function command(helper: string): ReadonlyArray<string> {
   return "deno" in process.versions
-    ? [process.execPath, "run", "--allow-all", "--no-config", "--node-modules-dir=manual", file]
-    : [process.execPath, "--no-warnings", file]
+    ? [process.execPath, "run", "--allow-all", "--no-config", "--node-modules-dir=manual", helper]
+    : [process.execPath, "--no-warnings", helper]
 }

@@ -11,8 +11,8 @@ import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
-import { fileURLToPath } from "node:url"
-import { InvalidSettings, type SandboxError, sandboxError } from "./error.ts"
+import * as Assets from "../assets.ts"
+import { InvalidSettings, type SandboxError, sandboxError, StartFailed } from "./error.ts"
 import * as Hosts from "./hosts.ts"
 
 /** Bounds of one kernel. What is not given is not bounded. */
@@ -218,12 +218,17 @@ export interface ParentProxy {
   readonly noProxy?: string | undefined
 }
 
-const preset = (name: string): string => fileURLToPath(new URL(`../../sandbox/${name}`, import.meta.url))
+/** A settings file of this package. */
+const preset = (name: string) =>
+  Effect.mapError(
+    Assets.find(`../sandbox/${name}`),
+    ({ message }) => sandboxError(new StartFailed({ detail: message, output: [] })),
+  )
 
 /** Reads and checks what was given. */
 export const read: (input: unknown) => Effect.Effect<Given, SandboxError, FileSystem.FileSystem> = Effect
   .fnUntraced(function* (input: unknown) {
-    const asked = input === true ? { settings: preset("default.json") } : input
+    const asked = input === true ? { settings: yield* preset("default.json") } : input
     if (!Predicate.hasProperty(asked, "settings")) return yield* decode(PermissionsSchema, asked)
     const { settings, ...rest } = yield* decode(SettingsFileSchema, asked)
     return { ...yield* readFile(settings), ...rest }

@@ -5,11 +5,11 @@
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as FileSystem from "effect/FileSystem"
+import type * as FileSystem from "effect/FileSystem"
 import type * as Path from "effect/Path"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import { fileURLToPath } from "node:url"
+import * as Assets from "../assets.ts"
 import {
   ConnectionLost,
   ExecutionAborted,
@@ -86,15 +86,16 @@ export const make: (
 ) => Effect.Effect<Requests, never, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
   function* (session, where) {
     const platform = yield* Effect.context<FileSystem.FileSystem | Path.Path>()
-    const fs = yield* FileSystem.FileSystem
-    const installation = yield* Effect.cached(Effect.map(
-      Effect.forEach(modules, (suffix) => {
-        const file = fileURLToPath(new URL(`../python/kernel_values${suffix}.py`, import.meta.url))
-        return Effect.map(Effect.orDie(fs.readFileString(file)), (source) => [suffix, source])
-      }),
-      // A namespace of its own: none of its names reach the user. A JSON string is a Python string.
-      (sources) => `exec(${JSON.stringify(loader)}, {"modules": ${JSON.stringify(sources)}})`,
-    ))
+    const installation = yield* Effect.cached(
+      Effect.map(
+        Effect.forEach(modules, (suffix) => {
+          const source = Effect.orDie(Assets.read(`python/kernel_values${suffix}.py`))
+          return Effect.map(source, (source) => [suffix, source])
+        }),
+        // A namespace of its own: none of its names reach the user. A JSON string is a Python string.
+        (sources) => `exec(${JSON.stringify(loader)}, {"modules": ${JSON.stringify(sources)}})`,
+      ).pipe(Effect.provideContext(platform)),
+    )
 
     const install = Effect.fnUntraced(function* (connection: Connection) {
       if (installed.has(connection)) return

@@ -1,0 +1,110 @@
+/**
+ * The files that this package has besides its modules: Python's, and what a sandbox is started with.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import { createRequire } from "node:module"
+import { dirname, join, resolve } from "node:path"
+import process from "node:process"
+import { fileURLToPath, pathToFileURL } from "node:url"
+import * as Platform from "./platform.ts"
+
+/**
+ * A file of this package is not where it could be: a bundle leaves all of them out that are no modules.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.scoped(KernelGateway.make()).pipe(
+ *   Effect.catchReason("GatewayError", "AssetsMissing", (reason) => Effect.logError(reason.folders.join("\n")))
+ * )
+ * ```
+ */
+export class AssetsMissing
+  extends Schema.TaggedError<AssetsMissing>("effect-jupyter/AssetsMissing")("AssetsMissing", {
+    /** The file, relative to where it was looked for. */
+    file: Schema.String,
+    /** Where it was looked for. */
+    folders: Schema.Array(Schema.String),
+  }) {
+  override get message(): string {
+    return `The file "${this.file}" of effect-jupyter is not in "${this.folders.join('", nor in "')}"; ` +
+      `if the program is bundled, make effect-jupyter external, or copy "node_modules/effect-jupyter/dist/python" ` +
+      `next to the bundle, or name the folder that has "python" by the environment variable EFFECT_JUPYTER_ASSETS`
+  }
+}
+
+/** The URL of the running module: one of this package, or the bundle that it is in. */
+function here(): string {
+  // Nothing is left of it in a bundle that is CommonJS, whatever its type says.
+  const url: string | undefined = import.meta.url
+  return url ?? pathToFileURL(process.argv[1] ?? "./main.js").href
+}
+
+/** Where the package is installed, seen from a bundle that is somewhere else. */
+const installed = Effect.option(
+  Effect.try(() => join(dirname(createRequire(here()).resolve("effect-jupyter/package.json")), "dist")),
+)
+
+/**
+ * Finds the first of some files of this package: in the folder that `EFFECT_JUPYTER_ASSETS` names, next to the running
+ * module, or where the package is installed. Fails with {@link AssetsMissing}.
+ *
+ * @example
+ * ```ts
+ * import { Effect, FileSystem } from "effect"
+ * import * as Assets from "effect-jupyter/assets"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const fs = yield* FileSystem.FileSystem
+ *   return yield* fs.readFileString(yield* Assets.find("python/gateway.py"))
+ * })
+ * ```
+ */
+export const find: (
+  ...names: readonly [string, ...ReadonlyArray<string>]
+) => Effect.Effect<string, AssetsMissing, FileSystem.FileSystem> = Effect.fnUntraced(
+  function* (...names: readonly [string, ...ReadonlyArray<string>]) {
+    const fs = yield* FileSystem.FileSystem
+    const named = Platform.variable("EFFECT_JUPYTER_ASSETS")
+    const folders = [
+      ...(named === undefined ? [] : [resolve(named)]),
+      dirname(fileURLToPath(here())),
+      ...Option.toArray(yield* installed),
+    ]
+    for (const folder of folders) {
+      for (const name of names) {
+        const file = join(folder, name)
+        if (yield* Effect.orElseSucceed(fs.exists(file), () => false)) return file
+      }
+    }
+    return yield* new AssetsMissing({ file: names[0], folders })
+  },
+)
+
+/**
+ * Reads a file of this package as text, see {@link find}. Fails with {@link AssetsMissing}.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as Assets from "effect-jupyter/assets"
+ *
+ * export const program = Effect.map(Assets.read("python/gateway.py"), (source) => source.length)
+ * ```
+ */
+export const read: (name: string) => Effect.Effect<string, AssetsMissing, FileSystem.FileSystem> = Effect
+  .fnUntraced(function* (name: string) {
+    const fs = yield* FileSystem.FileSystem
+    const file = yield* find(name)
+    return yield* Effect.mapError(
+      fs.readFileString(file),
+      () => new AssetsMissing({ file: name, folders: [dirname(file)] }),
+    )
+  })
