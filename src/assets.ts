@@ -3,9 +3,9 @@
  *
  * @module
  */
+import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
-import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { createRequire } from "node:module"
 import { dirname, join, resolve } from "node:path"
@@ -47,10 +47,19 @@ function here(): string {
   return url ?? pathToFileURL(process.argv[1] ?? "./main.js").href
 }
 
-/** Where the package is installed, seen from a bundle that is somewhere else. */
-const installed = Effect.option(
-  Effect.try(() => join(dirname(createRequire(here()).resolve("effect-jupyter/package.json")), "dist")),
-)
+/**
+ * The folder of a package, as it is found from a module. Fails if it is not installed there.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as Assets from "effect-jupyter/assets"
+ *
+ * export const program = Effect.option(Assets.packageDir("effect", import.meta.url))
+ * ```
+ */
+export const packageDir = (name: string, from: string): Effect.Effect<string, Cause.UnknownError> =>
+  Effect.try(() => dirname(createRequire(from).resolve(`${name}/package.json`)))
 
 /**
  * Finds the first of some files of this package: in the folder that `EFFECT_JUPYTER_ASSETS` names, next to the running
@@ -73,10 +82,14 @@ export const find: (
   function* (...names: readonly [string, ...ReadonlyArray<string>]) {
     const fs = yield* FileSystem.FileSystem
     const named = Platform.variable("EFFECT_JUPYTER_ASSETS")
+    const installed = yield* Effect.match(packageDir("effect-jupyter", here()), {
+      onFailure: () => [],
+      onSuccess: (folder) => [join(folder, "dist")],
+    })
     const folders = [
       ...(named === undefined ? [] : [resolve(named)]),
       dirname(fileURLToPath(here())),
-      ...Option.toArray(yield* installed),
+      ...installed,
     ]
     for (const folder of folders) {
       for (const name of names) {

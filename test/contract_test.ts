@@ -227,7 +227,9 @@ describe("the public contract", () => {
 
   it("options accept undefined under exactOptionalPropertyTypes", () => {
     type Refuses<T> = {
-      [K in keyof T]-?: {} extends Pick<T, K> ? { [P in K]: undefined } extends Pick<T, K> ? never : K : never
+      [K in keyof T]-?: Pick<T, K> extends Required<Pick<T, K>> ? never
+        : { [P in K]: undefined } extends Pick<T, K> ? never
+        : K
     }[keyof T]
     type Argument<F> = F extends (code: never, cursor: never, options?: infer O) => unknown ? NonNullable<O>
       : never

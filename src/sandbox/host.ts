@@ -7,7 +7,6 @@
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
-import { createRequire } from "node:module"
 import { dirname, join } from "node:path"
 import process from "node:process"
 import * as Assets from "../assets.ts"
@@ -178,9 +177,9 @@ const runtimePackage = "@anthropic-ai/sandbox-runtime"
 
 /** The folder of that package, seen from the helper. It is an optional peer dependency. */
 const runtimeDir = (helper: string) =>
-  Effect.try({
-    try: () => dirname(createRequire(helper).resolve(`${runtimePackage}/package.json`)),
-    catch: () =>
+  Effect.mapError(
+    Assets.packageDir(runtimePackage, helper),
+    () =>
       sandboxError(
         new ToolMissing({
           tools: [runtimePackage],
@@ -188,7 +187,7 @@ const runtimeDir = (helper: string) =>
           command: `npm install ${runtimePackage}@0.0.83`,
         }),
       ),
-  })
+  )
 
 /** The folders of modules that are there for a folder; what is in them may be links to elsewhere. */
 const modulesSeenFrom = Effect.fnUntraced(function* (folder: string) {
