@@ -291,6 +291,134 @@ export class OutputLimitExceeded
 }
 
 /**
+ * The server starts no more kernels, for this user or at all.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelClient } from "effect-jupyter"
+ *
+ * export const patient = KernelClient.make().pipe(
+ *   Effect.catchReason("KernelError", "ResourceLimit", ({ retryAfter = "10 seconds" }) =>
+ *     Effect.delay(KernelClient.make(), retryAfter))
+ * )
+ * ```
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ResourceLimit
+  extends Schema.TaggedError<ResourceLimit>("effect-jupyter/Execution/ResourceLimit")("ResourceLimit", {
+    /** The server's own words. */
+    detail: Schema.String,
+    /** When the server wants to be asked again, if it said so. */
+    retryAfter: Schema.optionalKey(Schema.Duration),
+  }) {
+  override get message(): string {
+    const when = this.retryAfter === undefined ? "later" : `in ${Duration.format(this.retryAfter)}`
+    return `The server starts no more kernels: ${this.detail}; ` +
+      `close kernels that are not used, or try again ${when}`
+  }
+}
+
+/**
+ * The server does not let this user start the kernel.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import type { Execution } from "effect-jupyter"
+ *
+ * export const handled = <A>(kernel: Effect.Effect<A, Execution.KernelError>) =>
+ *   kernel.pipe(
+ *     Effect.catchReason("KernelError", "Forbidden", (reason) => Effect.logError(reason.detail))
+ *   )
+ * ```
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Forbidden
+  extends Schema.TaggedError<Forbidden>("effect-jupyter/Execution/Forbidden")("Forbidden", {
+    /** The server's own words. */
+    detail: Schema.String,
+  }) {
+  override get message(): string {
+    return `The server refuses to start the kernel: ${this.detail}; check the token and its permissions, ` +
+      `and the variable "KERNEL_USERNAME" in "env" if it is an Enterprise Gateway`
+  }
+}
+
+/**
+ * The server has no kernelspec of this name.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelClient } from "effect-jupyter"
+ *
+ * export const program = KernelClient.make({ kernelName: "julia" }).pipe(
+ *   Effect.tapErrorTag("KernelError", ({ reason }) =>
+ *     reason._tag === "NoSuchKernelspec" ? Effect.logError(`There are only ${reason.known}`) : Effect.void)
+ * )
+ * ```
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class NoSuchKernelspec
+  extends Schema.TaggedError<NoSuchKernelspec>("effect-jupyter/Execution/NoSuchKernelspec")(
+    "NoSuchKernelspec",
+    {
+      /** The name that was asked for, or the server's own default. */
+      kernelName: Schema.String,
+      /** The names that the server knows. */
+      known: Schema.Array(Schema.String),
+    },
+  ) {
+  override get message(): string {
+    const known = this.known.length === 0
+      ? "no kernelspec at all"
+      : this.known.map((name) => `"${name}"`).join(", ")
+    return `There is no kernelspec "${this.kernelName}" on the server, which knows ${known}; ` +
+      `install it there, or give another "kernelName"`
+  }
+}
+
+/**
+ * The operation needs a kernel of IPython, and this one is none. Nothing was sent to it.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { KernelClient } from "effect-jupyter"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const bash = yield* KernelClient.make({ kernelName: "bash" })
+ *   return yield* bash.evaluate("x", Schema.Int)
+ * }).pipe(
+ *   Effect.catchReason("KernelError", "Unsupported", ({ language, operation }) =>
+ *     Effect.logError(`${language} has no ${operation}`))
+ * )
+ * ```
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Unsupported
+  extends Schema.TaggedError<Unsupported>("effect-jupyter/Execution/Unsupported")("Unsupported", {
+    /** What the kernel calls its language, for instance `"bash"`. */
+    language: Schema.String,
+    /** The method or option, for instance `"evaluate"`. */
+    operation: Schema.String,
+  }) {
+  override get message(): string {
+    return `"${this.operation}" needs a Python kernel with IPython, and this kernel of "${this.language}" is none; ` +
+      `use "execute" instead`
+  }
+}
+
+/**
  * The schema of {@link KernelErrorReason}.
  *
  * @example
@@ -311,6 +439,10 @@ export const KernelErrorReason = Schema.Union([
   ExecutionAborted,
   InputRequested,
   OutputLimitExceeded,
+  ResourceLimit,
+  Forbidden,
+  NoSuchKernelspec,
+  Unsupported,
 ])
 
 /** Why the kernel could not do what it was asked. */

@@ -319,6 +319,10 @@ describe("the public contract", () => {
       | "ExecutionAborted"
       | "InputRequested"
       | "OutputLimitExceeded"
+      | "ResourceLimit"
+      | "Forbidden"
+      | "NoSuchKernelspec"
+      | "Unsupported"
     >()
     assert.isFunction(Execution.isKernelError)
   })

@@ -40,6 +40,10 @@ const kernelReasons: ReadonlyArray<readonly [Execution.KernelErrorReason, Readon
   [new Execution.ExecutionAborted({ kernelId, detail: "The client was closed" }), [kernelId]],
   [new Execution.InputRequested({ kernelId, prompt: "Name? " }), ["Name? "]],
   [new Execution.OutputLimitExceeded({ kernelId, limit: 100 }), []],
+  [new Execution.ResourceLimit({ detail: "Resource Limit", retryAfter: timeout }), []],
+  [new Execution.Forbidden({ detail: "User is not authorized" }), ["KERNEL_USERNAME"]],
+  [new Execution.NoSuchKernelspec({ kernelName: "julia", known: ["ir", "bash"] }), ["julia", "ir", "bash"]],
+  [new Execution.Unsupported({ language: "bash", operation: "evaluate" }), ["bash", "evaluate"]],
 ]
 const gatewayReasons: ReadonlyArray<readonly [Gateway.GatewayErrorReason, ReadonlyArray<string>]> = [
   [new Gateway.PythonNotFound({ python: "/bin/py", detail: "There is no such file" }), ["/bin/py"]],
@@ -174,6 +178,10 @@ describe("JSON", () => {
     ExecutionAborted: Execution.ExecutionAborted,
     InputRequested: Execution.InputRequested,
     OutputLimitExceeded: Execution.OutputLimitExceeded,
+    ResourceLimit: Execution.ResourceLimit,
+    Forbidden: Execution.Forbidden,
+    NoSuchKernelspec: Execution.NoSuchKernelspec,
+    Unsupported: Execution.Unsupported,
     KernelErrorReason: Execution.KernelErrorReason,
     KernelError: Execution.KernelError,
     PythonNotFound: Gateway.PythonNotFound,

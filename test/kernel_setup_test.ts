@@ -126,7 +126,10 @@ print(os.path.dirname(shutil.which("jupyter")) == folder)
     it.effect("a kernelspec that does not exist is a typed failure that names it", () =>
       Effect.gen(function* () {
         const error = yield* Effect.flip(Effect.scoped(KernelClient.make({ kernelName: "cobol" })))
-        assert.strictEqual(error.reason._tag, "KernelStartFailed")
+        assert.strictEqual(error.reason._tag, "NoSuchKernelspec")
+        if (error.reason._tag !== "NoSuchKernelspec") return
+        assert.strictEqual(error.reason.kernelName, "cobol")
+        assert.include(error.reason.known, "python3")
         assert.include(error.message, `"cobol"`)
       }))
   },

@@ -79,7 +79,12 @@ describe("a kernel does not start", { concurrent: true }, () => {
       Effect.gen(function* () {
         const rest = (name: string) => name === "POST /api/kernels" ? answer : undefined
         const error = yield* startFailure({ rest })
-        assert.isTrue(Execution.isKernelError(error) && error.reason._tag === "KernelStartFailed")
+        const expected = answer.status === 429
+          ? "ResourceLimit"
+          : answer.status === 401 || answer.status === 403
+          ? "Forbidden"
+          : "KernelStartFailed"
+        assert.strictEqual(Execution.isKernelError(error) ? error.reason._tag : undefined, expected)
         for (const word of words) assert.include(error.message, word)
       }))
   }

@@ -18,6 +18,7 @@ import * as Stream from "effect/Stream"
 import * as Assets from "../assets.ts"
 import { Exited, type GatewayError, gatewayError, PortInUse, StartFailed, StartTimeout } from "./error.ts"
 import { type SandboxError, sandboxError, SandboxErrorReason } from "../sandbox/error.ts"
+import * as Platform from "../platform.ts"
 import type { HostSettings } from "../sandbox/host.ts"
 import { headline } from "./last_words.ts"
 import * as Tail from "./tail.ts"
@@ -118,7 +119,7 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
         ...options.ownEnv,
         // Settings of the user do not change the gateway.
         JUPYTER_RUNTIME_DIR: runtimeDir,
-        JUPYTER_PATH: runtimeDir,
+        JUPYTER_PATH: [runtimeDir, ...kernelspecsOf(options)].join(":"),
         JUPYTER_NO_CONFIG: "1",
         KG_AUTH_TOKEN: options.token,
         // Not as an argument: everybody can read those.
@@ -196,6 +197,12 @@ function startFailed(exitCode: number | undefined, output: ReadonlyArray<string>
   }; check the options "env", "preload" and "python"`
   const reason = headline(output)
   return new StartFailed({ detail: reason === undefined ? ended : `${reason.trim()} (${ended})`, output })
+}
+
+/** Where kernelspecs of the user are besides the usual places; a sandboxed gateway has no kernel but its own. */
+function kernelspecsOf({ env, sandbox }: ProcessOptions): ReadonlyArray<string> {
+  const path = env.JUPYTER_PATH ?? Platform.variable("JUPYTER_PATH")
+  return sandbox !== undefined || path === undefined ? [] : [path]
 }
 
 /**

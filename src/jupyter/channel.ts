@@ -63,6 +63,11 @@ export interface Channel {
    * the connection was never cut.
    */
   readonly isComplete: () => boolean
+  /**
+   * Whether the kernel numbers its messages as ipykernel does, which sends them in their order. Others may put out
+   * what belongs to a request after its `idle`.
+   */
+  readonly isOrdered: () => boolean
   /** What cut the connection since {@link mark}, if anything did. */
   readonly cutBy: () => ChannelError | undefined
   /** Fails when the connection is gone for good; never succeeds. */
@@ -290,6 +295,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       fence: makeFence(send),
       mark,
       isComplete: () => cut === undefined || Sequence.missing(sequence) === 0,
+      isOrdered: () => sequence.origin !== undefined,
       cutBy: () => cut,
       lost: Deferred.await(lost),
     }

@@ -26,6 +26,8 @@ export interface LinkOptions {
   readonly pingInterval: Duration.Input
   /** Whether to answer what arrived with a pong, which carries its acknowledgement; never by default. */
   readonly hurries?: Effect.Effect<boolean> | undefined
+  /** Bound of the handshake, which servers put off until the kernel answers; 30 seconds by default. */
+  readonly openTimeout?: Duration.Input | undefined
   /** Subprotocols to offer; v1 by default, none for the legacy format. */
   readonly protocols?: ReadonlyArray<string> | undefined
 }
@@ -66,7 +68,11 @@ export const open: (
     encodeURIComponent(options.session)
   }`
   const dial = (protocols: ReadonlyArray<string>) =>
-    Socket.open(address, { headers: options.headers, protocols })
+    Socket.open(address, {
+      headers: options.headers,
+      protocols,
+      openTimeout: options.openTimeout ?? "30 seconds",
+    })
   const { bytesRead, hasMore, pull, websocket } = yield* dial(options.protocols ?? [WireV1.subprotocol]).pipe(
     // A server that knows no subprotocol accepts the connection, but `ws` does not.
     Effect.catchIf((error) => error.detail.includes("Server sent no subprotocol"), () => dial([])),

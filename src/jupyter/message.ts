@@ -157,6 +157,7 @@ export const Content = {
   }),
   inputRequest: Schema.Struct({ prompt: Schema.String, password: Schema.optionalKey(Schema.Boolean) }),
   kernelInfoReply: Schema.Struct({
+    implementation: Text,
     language_info: Schema.optionalKey(Schema.Struct({ name: Schema.String })),
   }),
 } as const

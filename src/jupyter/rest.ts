@@ -12,6 +12,7 @@ import * as Fiber from "effect/Fiber"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
@@ -24,7 +25,10 @@ export const KernelModel = Schema.Struct({
 })
 
 /** What a server tells about the kernels it can start: enough to know it from a web page. */
-const Kernelspecs = Schema.Struct({ kernelspecs: Schema.Record(Schema.String, Schema.Unknown) })
+const Kernelspecs = Schema.Struct({
+  default: Schema.optionalKey(Schema.String),
+  kernelspecs: Schema.Record(Schema.String, Schema.Unknown),
+})
 
 /** A request to a Jupyter server that did not do what it was for. */
 export class RestError
@@ -36,6 +40,8 @@ export class RestError
     status: Schema.optionalKey(Schema.Int),
     /** The server's own words, or what the network said. */
     detail: Schema.String,
+    /** When the server wants to be asked again, if it said so. */
+    retryAfter: Schema.optionalKey(Schema.Duration),
   }) {
   override get message(): string {
     const answer = this.status === undefined ? "" : ` with status ${this.status}`
@@ -59,7 +65,12 @@ export interface RestOptions {
 export interface Rest {
   /** Succeeds if the server answers and accepts the credentials. */
   readonly check: Effect.Effect<void, RestError>
-  /** Starts a kernel, which is deleted when the scope closes. */
+  /** The kernels that the server can start, by name, and which one it starts if none is named. */
+  readonly kernelspecs: Effect.Effect<typeof Kernelspecs.Type, RestError>
+  /**
+   * Starts a kernel, which is deleted when the scope closes. A server that fails to delete it is asked again in the
+   * background until the kernel is gone, for half a minute at most.
+   */
   readonly start: (options: {
     /** The kernelspec; the server's default if absent. */
     readonly name?: string | undefined
@@ -98,8 +109,11 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
 
       const send = (request: HttpClientRequest.HttpClientRequest, bound: Duration.Input) => {
         const name = `${request.method} ${request.url.slice(base.length)}`
-        const failed = (kind: RestError["kind"], detail: string, status?: number) =>
-          new RestError({ request: name, kind, detail, ...(status === undefined ? {} : { status }) })
+        const failed = (
+          kind: RestError["kind"],
+          detail: string,
+          answer?: { readonly status: number; readonly retryAfter?: Duration.Duration },
+        ) => new RestError({ request: name, kind, detail, ...answer })
         return http.execute(HttpClientRequest.setHeaders(request, headers)).pipe(
           Effect.flatMap((response) =>
             Effect.map(response.text, (text) => ({ status: response.status, text, response }))
@@ -118,7 +132,9 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
               : "Refused"
             const { location } = response.headers
             const detail = location === undefined ? said(text) : `It redirects to "${excerpt(location)}"`
-            return Effect.fail(failed(kind, detail, status))
+            const seconds = Number.parseInt(response.headers["retry-after"] ?? "", 10)
+            const retryAfter = seconds >= 0 ? { retryAfter: Duration.seconds(seconds) } : {}
+            return Effect.fail(failed(kind, detail, { status, ...retryAfter }))
           }),
         )
       }
@@ -134,19 +150,42 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
       const model = read("a kernel", decodeModel)
       const kernel = (id: string) => `${base}/api/kernels/${encodeURIComponent(id)}`
 
-      const remove = (id: string) =>
+      const requestDeletion = (id: string) =>
         // A server that hangs must not keep whoever closes a kernel.
         send(HttpClientRequest.delete(kernel(id)), "5 seconds").pipe(
           Effect.asVoid,
           Effect.catchIf((error) => error.kind === "NotFound", () => Effect.void),
         )
+      const get = (id: string) => Effect.flatMap(send(HttpClientRequest.get(kernel(id)), timeout), model)
+      /** A server that restarts a dead kernel cannot delete it meanwhile, and says so by an error. */
+      const deleteLater = (id: string) =>
+        Effect.andThen(Effect.ignore(requestDeletion(id)), Effect.flip(get(id))).pipe(
+          Effect.filterOrFail(({ kind }) => kind === "NotFound"),
+          Effect.retry(Schedule.spaced("1 second").pipe(Schedule.upTo({ duration: deletionBound }))),
+          Effect.delay("500 millis"),
+          Effect.mapError(() => `The server did not delete the kernel "${id}"`),
+          Effect.ignore({ log: "Warn" }),
+          Effect.forkDetach,
+        )
+      const remove = (id: string) =>
+        requestDeletion(id).pipe(
+          Effect.catchIf(
+            // Where there is no server any more, there is nobody to ask again.
+            ({ kind }) => kind === "Refused" || kind === "Timeout",
+            () => Effect.asVoid(deleteLater(id)),
+          ),
+          Effect.ignore({ log: "Warn" }),
+        )
+
+      const kernelspecs = Effect.flatMap(
+        send(HttpClientRequest.get(`${base}/api/kernelspecs`), timeout),
+        read("a list of kernelspecs", decodeKernelspecs),
+      )
 
       return {
         // Every server has kernelspecs and none gives them away without credentials.
-        check: send(HttpClientRequest.get(`${base}/api/kernelspecs`), timeout).pipe(
-          Effect.flatMap(read("a list of kernelspecs", decodeKernelspecs)),
-          Effect.asVoid,
-        ),
+        check: Effect.asVoid(kernelspecs),
+        kernelspecs,
         start: ({ env, name, timeout }) =>
           // Not interruptible once it is under way: a kernel whose id never arrived could not be deleted.
           Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
@@ -171,10 +210,10 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
               )
               return yield* late("POST /api/kernels", timeout)
             }
-            yield* Effect.addFinalizer(() => Effect.ignore(remove(kernel.value.id), { log: "Warn" }))
+            yield* Effect.addFinalizer(() => remove(kernel.value.id))
             return kernel.value
           })),
-        get: (id) => Effect.flatMap(send(HttpClientRequest.get(kernel(id)), timeout), model),
+        get,
         interrupt: (id) => Effect.asVoid(send(HttpClientRequest.post(`${kernel(id)}/interrupt`), timeout)),
       }
     },
@@ -182,6 +221,9 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
 
 /** How long to remember a kernel whose start takes longer than the caller waits, in order to delete it. */
 const postBound = Duration.minutes(2)
+
+/** How long to try to delete a kernel: longer than servers take to restart one. */
+const deletionBound = Duration.seconds(30)
 
 function late(request: string, bound: Duration.Input): RestError {
   const detail = `No answer within ${Duration.format(Duration.fromInputUnsafe(bound))}`

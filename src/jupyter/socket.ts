@@ -4,6 +4,7 @@
  * @module
  */
 import * as Arr from "effect/Array"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
@@ -47,7 +48,12 @@ const highWaterMark = 64 * 1024
 /** Opens a WebSocket, which closes with the scope. */
 export const open: (
   address: string,
-  options: { readonly headers: Readonly<Record<string, string>>; readonly protocols: ReadonlyArray<string> },
+  options: {
+    readonly headers: Readonly<Record<string, string>>
+    readonly protocols: ReadonlyArray<string>
+    /** Bound of the handshake, which servers put off until the kernel answers. */
+    readonly openTimeout: Duration.Input
+  },
 ) => Effect.Effect<Socket, ChannelError, Scope.Scope> = Effect.fnUntraced(function* (address, options) {
   const { bytesRead, hasMore, pull, websocket } = yield* Effect.acquireRelease(
     Effect.sync(() => {
@@ -72,8 +78,11 @@ export const open: (
     websocket.once("close", () => resume(Effect.asVoid(pull)))
   }).pipe(
     Effect.timeoutOrElse({
-      duration: "30 seconds",
-      orElse: () => new ChannelError({ detail: "It was not opened within 30 seconds" }),
+      duration: options.openTimeout,
+      orElse: () => {
+        const bound = Duration.format(Duration.fromInputUnsafe(options.openTimeout))
+        return new ChannelError({ detail: `It was not opened within ${bound}` })
+      },
     }),
   )
   return { websocket, pull, hasMore, bytesRead }

@@ -20,6 +20,7 @@ import { ConnectionLost, KernelError } from "../execution.ts"
 import { IntrospectionFailed, KernelBusy } from "../introspection.ts"
 import { type ChannelName, type JsonObject, type Message, request } from "../jupyter/message.ts"
 import { type Connection, isOutput } from "./connection.ts"
+import * as Identity from "./identity.ts"
 import type { Session } from "./session.ts"
 
 /** A request that puts out nothing and runs no code of the user's. */
@@ -104,6 +105,9 @@ export const ask = (
         Effect.mapError((error) => typeof error === "string" ? failed(error) : error),
         bounded,
       )
+    const { info } = connection.identity
+    // What it said at its start: some kernels answer on the shell channel alone, when they are idle.
+    if (question.type === "kernel_info_request" && info !== undefined) return { connection, content: info }
     if (question.isForControl === true) {
       return yield* answer(converse(connection, question, { channel: "control" }))
     }
@@ -254,7 +258,10 @@ const about = (name: string, content: JsonObject = {}): Question => ({
 
 const open = Effect.fnUntraced(
   function* (connection: Connection) {
-    const info = yield* converse(connection, about("kernel_info"), { channel: "control" })
+    // Kernels that wrap others inherit the claim, and share one process with what they wrap.
+    if (!Identity.isIPython(connection.identity)) return undefined
+    const info = connection.identity.info ??
+      (yield* converse(connection, about("kernel_info"), { channel: "control" }))
     const { supported_features: features = [] } = yield* Effect.mapError(
       Schema.decodeEffect(Features)(info),
       (error) => error.message,

@@ -8,21 +8,26 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import {
   ConnectionLost,
+  Forbidden,
   KernelDied,
   KernelError,
   type KernelErrorReason,
   KernelNotFound,
   KernelStartFailed,
+  NoSuchKernelspec,
+  ResourceLimit,
 } from "../execution.ts"
 import type * as Gateway from "../gateway/connection.ts"
 import * as Channel from "../jupyter/channel.ts"
 import { explain } from "../gateway/last_words.ts"
 import { decode, type Message, parentId } from "../jupyter/message.ts"
 import type { RestError } from "../jupyter/rest.ts"
+import type { Identity } from "./identity.ts"
 import * as Metrics from "./metrics.ts"
 
 /** Which kernel to start. */
@@ -33,8 +38,13 @@ export interface KernelOptions {
   readonly pingInterval: Duration.Input
 }
 
+/** A kernel that runs, is connected and is ready for executions. */
+export interface Connection extends Link {
+  readonly identity: Identity
+}
+
 /** A kernel that runs and is connected. */
-export interface Connection {
+export interface Link {
   readonly id: string
   readonly session: string
   readonly channel: Channel.Channel
@@ -67,14 +77,19 @@ const advice = `${endedEarly}; check the option "env", the kernelspec and the pa
 export const make: (
   gateway: Gateway.Connection,
   options: KernelOptions,
-) => Effect.Effect<Connection, KernelError, Scope.Scope> = Effect.fnUntraced(
+) => Effect.Effect<Link, KernelError, Scope.Scope> = Effect.fnUntraced(
   function* (gateway, options) {
     const { id: kernelId } = yield* gateway.rest.start({
       name: options.kernelName,
       env: { ...gateway.kernelEnv, ...options.env },
       timeout: options.startTimeout,
     }).pipe(
-      Effect.mapError((error) => new KernelError({ reason: startReason(error, options) })),
+      Effect.catch((error) =>
+        Effect.flatMap(
+          startReason(gateway, error, options),
+          (reason) => Effect.fail(new KernelError({ reason })),
+        )
+      ),
     )
     yield* Effect.acquireRelease(Metric.modify(Metrics.kernels, 1), () => Metric.modify(Metrics.kernels, -1))
     const session = SecureRandom.uuidV4Unsafe()
@@ -120,6 +135,7 @@ export const make: (
       kernelId,
       session,
       pingInterval: options.pingInterval,
+      openTimeout: options.startTimeout,
       ...hurries,
       onUnclaimed: (message) => {
         if (isDeath(message)) end(new KernelDied({ kernelId }))
@@ -225,15 +241,34 @@ export function notReady(timeout: Duration.Input): KernelStartFailed {
   })
 }
 
-function startReason(error: RestError, { kernelName, startTimeout }: KernelOptions): KernelErrorReason {
+/** Why a server did not start a kernel; asks it for its kernelspecs where that may be the reason. */
+const startReason = Effect.fnUntraced(function* (
+  { rest }: Gateway.Connection,
+  error: RestError,
+  { kernelName, startTimeout }: KernelOptions,
+): Effect.fn.Return<KernelErrorReason> {
   if (error.kind === "Timeout") return notReady(startTimeout)
   if (error.kind === "Unreachable") return new ConnectionLost({ kernelId: undefined, detail: error.message })
-  const hint = kernelName === undefined || error.detail.includes(`"${kernelName}"`)
-    ? ""
-    : `; is there a kernelspec "${kernelName}" on the server?`
   const status = error.status === undefined ? "" : `, status ${error.status}`
-  return new KernelStartFailed({
-    kernelId: undefined,
-    detail: `${error.detail}${hint} (${error.request}${status})`,
+  const detail = `${error.detail} (${error.request}${status})`
+  if (error.status === 429 || (error.kind === "Unauthorized" && isLimit.test(error.detail))) {
+    const { retryAfter } = error
+    return new ResourceLimit({ detail, ...(retryAfter === undefined ? {} : { retryAfter }) })
+  }
+  if (error.kind === "Unauthorized") return new Forbidden({ detail })
+  const failed = new KernelStartFailed({ kernelId: undefined, detail })
+  // A name that a server does not know is answered with any status.
+  if (error.kind !== "Refused" && error.kind !== "NotFound") return failed
+  const specs = yield* Effect.option(rest.kernelspecs)
+  const known = Option.match(specs, {
+    onNone: () => undefined,
+    onSome: ({ kernelspecs }) => Object.keys(kernelspecs),
   })
-}
+  const name = kernelName ?? Option.getOrUndefined(specs)?.default
+  return known === undefined || name === undefined || known.includes(name)
+    ? failed
+    : new NoSuchKernelspec({ kernelName: name, known })
+})
+
+/** Servers answer 403 for their limits as for what they do not allow. */
+const isLimit = /limit|maximum|quota|too many/i

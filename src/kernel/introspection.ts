@@ -22,6 +22,7 @@ import {
 } from "../introspection.ts"
 import { isJsonObject, type JsonObject } from "../jupyter/message.ts"
 import * as Aside from "./aside.ts"
+import * as Identity from "./identity.ts"
 import type { Session } from "./session.ts"
 
 /** All the ways in which a question can fail. */
@@ -82,7 +83,10 @@ const Reply = {
   }),
   inspect: Schema.Struct({
     found: Schema.Boolean,
-    data: Schema.Record(Schema.String, Schema.Unknown),
+    // Some kernels say nothing of what they did not find.
+    data: Schema.NullishOr(Schema.Record(Schema.String, Schema.Unknown)).pipe(
+      Schema.withDecodingDefaultKey(Effect.succeed(null)),
+    ),
   }),
   isComplete: Schema.Struct({ status: Completeness.fields.status, indent: Text }),
   history: Schema.Struct({
@@ -159,7 +163,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
             options,
           )
           const data = Object.fromEntries(
-            Object.entries(reply.data).map((
+            Object.entries(reply.data ?? {}).map((
               [mimeType, value],
             ) => [mimeType, typeof value === "string" ? stripVTControlCharacters(value) : value]),
           )
@@ -199,6 +203,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
         })
       }).pipe(Effect.withSpan("Kernel.info")),
       variables: Effect.gen(function* () {
+        yield* Identity.requirePython(session.identity, "variables")
         const asked: Aside.Question = {
           type: "comm_open",
           content: {

@@ -195,7 +195,8 @@ function raised(content: {
   readonly traceback?: ReadonlyArray<string> | undefined
 }): Raised {
   return {
-    ename: stripVTControlCharacters(content.ename ?? "Error"),
+    // Some kernels give it no name.
+    ename: stripVTControlCharacters(content.ename ?? "") || "Error",
     evalue: stripVTControlCharacters(content.evalue ?? ""),
     traceback: (content.traceback ?? []).map((frame) => stripVTControlCharacters(frame)),
   }

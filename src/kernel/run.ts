@@ -146,6 +146,7 @@ export const start: (
     let verdict: Verdict | undefined
     let isSettled = false
     let isAsking = false
+    let wasOver = false
     let isDraining = false
     let isStuck = false
     let isInterrupting = false
@@ -199,11 +200,16 @@ export const start: (
         if (waitingBytes > highWaterMark && !isDraining) channel.hold()
       }
       if (next.started) Deferred.doneUnsafe(started, Exit.void)
-      if (Reducer.isOver(next) && channel.isComplete()) return settle()
+      const isOver = Reducer.isOver(next)
+      if (isOver && channel.isOrdered() && channel.isComplete()) return settle()
       // Reply and idle travel apart, and so may output of other threads: what is missing is on its way, or lost.
       if ((next.idle || next.reply !== undefined) && !isAsking) {
         isAsking = true
-        fork(Effect.delay(askForRest, Reducer.isOver(next) ? 0 : grace))
+        if (!isOver) fork(Effect.delay(askForRest, grace))
+      }
+      if (isOver && !wasOver) {
+        wasOver = true
+        fork(askForRest)
       }
     }
     /** The kernel's answer to another request proves that it has no more to say to this one. */
@@ -310,8 +316,10 @@ export const start: (
       if (progress.reply === "error" && progress.raised !== undefined) {
         return new ExecutionError({ ...progress.raised, partial })
       }
-      const reason = new ExecutionAborted({ kernelId, detail: "The kernel did not run the code" })
-      return new KernelError({ reason, partial })
+      const detail = progress.started
+        ? "It was interrupted while the code ran"
+        : "The kernel did not run the code"
+      return new KernelError({ reason: new ExecutionAborted({ kernelId, detail }), partial })
     }
     const failure = (verdict: Verdict): ExecutionFailure => {
       const partial = delivery.result(progress)

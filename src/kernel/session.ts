@@ -22,6 +22,7 @@ import {
   KernelUnresponsive,
 } from "../execution.ts"
 import type { Connection } from "./connection.ts"
+import type { Identity } from "./identity.ts"
 import * as Metrics from "./metrics.ts"
 import * as Run from "./run.ts"
 
@@ -29,6 +30,8 @@ import * as Run from "./run.ts"
 export interface Session {
   /** The id of the current kernel. */
   readonly id: () => string
+  /** What the kernel is, which a reset does not change. */
+  readonly identity: Identity
   readonly stream: (
     code: string,
     options: Run.RunOptions,
@@ -80,7 +83,7 @@ export const make: (
       return incarnation
     })
   )
-  yield* incarnate
+  const { connection: { identity } } = yield* incarnate
 
   /** The kernel to use; a new one if the last reset was cut short. */
   const alive = Effect.suspend(() => current === undefined ? incarnate : Effect.succeed(current))
@@ -156,6 +159,7 @@ export const make: (
 
   return {
     id: () => id,
+    identity,
     connection: Effect.suspend(() => {
       if (isClosed) return new KernelError({ reason: aborted("The client is closed") })
       if (current === undefined) return new KernelError({ reason: aborted("The kernel is being reset") })

@@ -11,7 +11,8 @@ import * as FileSystem from "effect/FileSystem"
 import * as Assets from "../assets.ts"
 import { KernelError, KernelStartFailed } from "../execution.ts"
 import { decode, executeContent, type JsonObject, type Message, request } from "../jupyter/message.ts"
-import type { Connection } from "./connection.ts"
+import type { Connection, Link } from "./connection.ts"
+import * as Identity from "./identity.ts"
 import * as Reducer from "./reducer.ts"
 
 /** What `kernel_setup.py` is to know. */
@@ -20,10 +21,13 @@ export interface SetupOptions {
   readonly workingDir: string | undefined
 }
 
-/** Brings a kernel to its first execution; asks it for its language unless that is known to be Python. */
+/**
+ * Brings a kernel to its first execution. `env` are variables that the server may not have given to it: the set-up of
+ * Python sets them, and for a kernel of another language a warning names them.
+ */
 export type Setup = (
   connection: Connection,
-  known: { readonly isPython: boolean },
+  env: Readonly<Record<string, string>>,
 ) => Effect.Effect<void, KernelError>
 
 /** Reads the set-up code and gives what runs it. */
@@ -33,23 +37,26 @@ export const load: (
   Setup,
   never,
   FileSystem.FileSystem
-> = Effect.fnUntraced(function* (options: SetupOptions) {
-  const json = JSON.stringify({ workingDir: options.workingDir ?? null })
-  // A namespace of its own: none of its names reach the user. A JSON string is a Python string.
-  const code = yield* Effect.result(Effect.map(
-    Assets.read("python/kernel_setup.py"),
-    (source) =>
-      `exec(${JSON.stringify(source)}, {"options": __import__("json").loads(${JSON.stringify(json)})})`,
-  ))
+> = Effect.fnUntraced(function* ({ workingDir }: SetupOptions) {
+  const source = yield* Effect.result(Assets.read("python/kernel_setup.py"))
 
-  return Effect.fnUntraced(function* (connection: Connection, { isPython }) {
-    const failed = (detail: string) =>
-      new KernelError({ reason: new KernelStartFailed({ kernelId: connection.id, detail }) })
-    const language = isPython ? "python" : yield* Effect.mapError(askLanguage(connection), failed)
-    if (language !== "python") return
-    const { raised, reply } = yield* Effect.fromResult(code).pipe(
+  return Effect.fnUntraced(function* (connection: Connection, env) {
+    const { identity } = connection
+    if (!Identity.isPython(identity)) {
+      if (workingDir !== undefined) return yield* Identity.unsupported(identity, "workingDir")
+      return yield* warn(connection, Object.keys(env))
+    }
+    const failed = failure(connection)
+    const json = JSON.stringify({ workingDir: workingDir ?? null, env })
+    const { raised, reply } = yield* Effect.fromResult(source).pipe(
       Effect.mapError(({ message }) => message),
-      Effect.flatMap((code) => runSilently(connection, code)),
+      Effect.flatMap((text) =>
+        // A namespace of its own: none of its names reach the user. A JSON string is a Python string.
+        runSilently(
+          connection,
+          `exec(${JSON.stringify(text)}, {"options": __import__("json").loads(${JSON.stringify(json)})})`,
+        )
+      ),
       Effect.mapError(failed),
     )
     if (reply !== "ok") {
@@ -58,11 +65,27 @@ export const load: (
   })
 })
 
+/** Names the variables that a kernel may not have; all servers pass on those that are for them. */
+const warn = ({ id, identity }: Connection, names: ReadonlyArray<string>): Effect.Effect<void> => {
+  const doubtful = names.filter((name) => !name.startsWith("KERNEL_"))
+  return doubtful.length === 0 ? Effect.void : Effect.annotateLogs(
+    Effect.logWarning(
+      `The server may not give the variables ${
+        doubtful.map((name) => `"${name}"`).join(", ")
+      } of "env" to a kernel ` +
+        `of "${identity.language}"; set them in its kernelspec or by its own code`,
+    ),
+    { kernel: id },
+  )
+}
+
+const failure = ({ id: kernelId }: Link) => (detail: string): KernelError =>
+  new KernelError({ reason: new KernelStartFailed({ kernelId, detail }) })
+
 /** Runs code of the user before the first execution, of which it is no part: nothing is counted or shown. */
-export const run: (connection: Connection, code: string) => Effect.Effect<void, KernelError> = Effect
+export const run: (connection: Link, code: string) => Effect.Effect<void, KernelError> = Effect
   .fnUntraced(function* (connection, code) {
-    const failed = (detail: string) =>
-      new KernelError({ reason: new KernelStartFailed({ kernelId: connection.id, detail }) })
+    const failed = failure(connection)
     const { raised, reply } = yield* Effect.mapError(runSilently(connection, code), failed)
     if (reply === "ok") return
     if (raised === undefined) return yield* failed(`Its "setup" did not run: ${reply}`)
@@ -70,17 +93,21 @@ export const run: (connection: Connection, code: string) => Effect.Effect<void, 
     return yield* failed(`Its "setup" raised ${[`${ename}: ${evalue}`, ...traceback].join("\n")}`)
   })
 
-/** The kernel's language, which shows that the kernel answers. */
-const askLanguage = (connection: Connection) =>
-  converse(connection, "kernel_info_request", {}, (message: Message) => {
-    if (message.header.msg_type !== "kernel_info_reply") return undefined
-    const info = decode.kernelInfoReply(message.content)
-    return Exit.isSuccess(info) ? info.value.language_info?.name ?? "" : ""
-  })
+/** What the kernel says of itself, which shows that it answers. */
+export const identify = (connection: Link): Effect.Effect<Identity.Identity, KernelError> =>
+  Effect.mapError(
+    converse(connection, "kernel_info_request", {}, ({ content, header }): Identity.Identity | undefined => {
+      if (header.msg_type !== "kernel_info_reply") return undefined
+      const decoded = decode.kernelInfoReply(content)
+      const { implementation = "", language_info: language } = Exit.isSuccess(decoded) ? decoded.value : {}
+      return { language: language?.name ?? "", implementation, info: content }
+    }),
+    failure(connection),
+  )
 
 /** Runs code that is not the user's: nothing is counted or shown. Fails if nobody can know how it ended. */
 export const runSilently = (
-  connection: Connection,
+  connection: Link,
   code: string,
   buffers: ReadonlyArray<Uint8Array> = [],
 ): Effect.Effect<Reducer.Progress, string> => {
@@ -99,7 +126,7 @@ export const runSilently = (
 
 /** Sends a request and waits until `listen` makes something of the messages that answer it. */
 const converse = <A>(
-  { channel, onEnded, session }: Connection,
+  { channel, onEnded, session }: Link,
   type: string,
   content: JsonObject,
   listen: (message: Message) => A | undefined,

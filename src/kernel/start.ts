@@ -14,6 +14,7 @@ import type * as Gateway from "../gateway/connection.ts"
 import * as Permissions from "../sandbox/permissions.ts"
 import * as Rules from "../sandbox/rules.ts"
 import * as Connection from "./connection.ts"
+import * as Identity from "./identity.ts"
 import * as Setup from "./setup.ts"
 import * as Usage from "./usage.ts"
 
@@ -24,9 +25,15 @@ export interface StartOptions {
    * says so. By default the kernel starts in the gateway's `workingDir` and may go elsewhere.
    */
   readonly workingDir?: string | undefined
-  /** The kernelspec; the gateway's default, Python, if absent. */
+  /**
+   * The kernelspec; the gateway's default, Python, if absent. Kernels of other languages execute, and fail with the
+   * reason `Unsupported` where Python is needed.
+   */
   readonly kernelName?: string | undefined
-  /** Environment variables of the kernel, besides those of the gateway's option `env`. */
+  /**
+   * Environment variables of the kernel, besides those of the gateway's option `env`. Where a server may not pass them
+   * on, Python has them set before the first execution, and a warning names them for other languages.
+   */
   readonly env?: Record<string, string> | undefined
   /**
    * What the kernel may do; all that its gateway allows by default. May take away from that and not add to it:
@@ -60,15 +67,17 @@ export const load: (
     return (gateway) =>
       Effect.gen(function* () {
         const rules = yield* Effect.provideContext(rulesOf(gateway, options.sandbox), platform)
-        const connection = yield* Connection.make(gateway, {
+        const link = yield* Connection.make(gateway, {
           kernelName,
           env: { ...env, ...rules },
           startTimeout: initTimeout,
           pingInterval,
         })
         // The default kernel of our own gateways.
-        const isPython = gateway.isOwn && kernelName === undefined
-        yield* setup(connection, { isPython })
+        const isKnown = gateway.isOwn && kernelName === undefined
+        const identity = isKnown ? Identity.ipython : yield* Setup.identify(link)
+        const connection: Connection.Connection = { ...link, identity }
+        yield* setup(connection, gateway.isOwn ? {} : env)
         if (options.usageInterval !== undefined) yield* Usage.report(connection, options.usageInterval)
         return connection
       }).pipe(

@@ -11,7 +11,7 @@ import gateway_forks
 import gateway_relay
 import zmq
 from gateway_guard import fits, takes, uses
-from gateway_kernels import Kernels, Manager, SandboxedKernels, requested_env
+from gateway_kernels import OWN_KERNEL, Kernels, Manager, SandboxedKernels, requested_env
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.handlers import MainKernelHandler as JupyterMainKernelHandler
 from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
@@ -77,17 +77,22 @@ class Connection(gateway_relay.Relay):
 
         self._listening = self.channels["iopub"]
         self._listening.on_recv(hear)
-        control = self.kernel_manager.connect_control()
+        asked = [self.kernel_manager.connect_control()]
+        if self.kernel_manager.kernel_name != OWN_KERNEL:
+            # Many kernels answer it there alone, or put out nothing about what comes on the control channel.
+            asked.append(self.kernel_manager.connect_shell())
         try:
             for pause in pauses(self.kernel_info_timeout):
-                self.session.send(control, "kernel_info_request")
+                for channel in asked:
+                    self.session.send(channel, "kernel_info_request")
                 try:
                     return await asyncio.wait_for(heard.wait(), pause)
                 except asyncio.TimeoutError:
                     if self._listening is None or self.kernel_id not in self.multi_kernel_manager:
                         return
         finally:
-            control.close()
+            for channel in asked:
+                channel.close()
             self._stop_listening()
 
     def _stop_listening(self):
@@ -214,7 +219,7 @@ def patch():
 
 def write_kernelspec(runtime_dir, launcher, is_sandboxed):
     """A kernel that dies with the gateway, found before any that the user has installed."""
-    directory = os.path.join(runtime_dir, "kernels", "python3")
+    directory = os.path.join(runtime_dir, "kernels", OWN_KERNEL)
     os.makedirs(directory)
     with open(os.path.join(directory, "kernel.json"), "w") as file:
         json.dump(
@@ -237,7 +242,7 @@ def configuration(settings, kernels):
     config.KernelGatewayApp.port_retries = 0
     config.KernelGatewayApp.log_level = settings["logLevel"]
     config.KernelGatewayApp.kernel_websocket_connection_class = Connection
-    config.KernelGatewayApp.default_kernel_name = "python3"
+    config.KernelGatewayApp.default_kernel_name = OWN_KERNEL
     # The client pings; a ping that a busy loop answers late would close the connection.
     config.KernelGatewayApp.ws_ping_interval = 0
     config.KernelGatewayApp.kernel_manager_class = kernels
@@ -246,8 +251,6 @@ def configuration(settings, kernels):
     config.SeedingMappingKernelManager.root_dir = settings["workingDir"]
     # A kernel that does not end by itself is killed; whoever deleted it is not interested in it any more.
     config.KernelManager.shutdown_wait_time = 1.0
-    # The directory of the sockets must stay short: a path of a socket has 107 bytes at most.
-    config.KernelManager.transport = "ipc"
     # A dead kernel stays dead and says so: a new one under the same id would hide the loss of state.
     config.KernelRestarter.restart_limit = 0
     config.KernelRestarter.time_to_dead = 0.5
@@ -276,7 +279,7 @@ def run(settings, environment, sandbox, zygote, tell):
     app.update_config(configuration(settings, kernels))
     if sandbox is not None:
         # A request that names another specification would leave the sandbox.
-        app.force_kernel_name = "python3"
+        app.force_kernel_name = OWN_KERNEL
     app.initialize(argv=[])
     # Messages that nobody sees need not be made; traitlets drops them only when they are.
     app.log.setLevel(app.log_level)

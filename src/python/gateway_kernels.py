@@ -13,10 +13,13 @@ import gateway_relay
 from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager, SeedingMappingKernelManager
 from sandbox_processes import Watch, find_leader, snapshot
 from tornado.web import HTTPError
+from traitlets import default
 
 # What the request in progress wants to be the environment of its kernel.
 requested_env = ContextVar("requested_env", default=None)
 
+# The kernelspec of our own kernel, which takes the place of any that the user has under this name.
+OWN_KERNEL = "python3"
 MARK = "EFFECT_JUPYTER_KERNEL"
 RULES = "EFFECT_JUPYTER_SANDBOX"
 # What makes the loader, a shell, Node or Python run other code, or write files: not before the sandbox is complete.
@@ -30,6 +33,12 @@ class Manager(KernelGatewayIOLoopKernelManager):
 
     environment = None  # set before the first kernel
     errors = None
+
+    @default("transport")
+    def _own_transport(self):
+        # Only kernels that are known to speak it: many others know nothing but TCP. The directory of the sockets must
+        # stay short, a path of a socket has 107 bytes at most.
+        return "ipc" if self.kernel_name == OWN_KERNEL else "tcp"
 
     async def _async_wait(self, pollinterval=0.005):
         # Whether it has ended is looked at more often than ten times a second.
@@ -167,7 +176,7 @@ class SandboxedKernels(Kernels):
         self._watching = None
 
     async def start_kernel(self, *args, env=None, kernel_id=None, **kwargs):
-        if kwargs.get("kernel_name") not in (None, "", "python3"):
+        if kwargs.get("kernel_name") not in (None, "", OWN_KERNEL):
             raise HTTPError(400, f'There is no sandboxed kernel "{kwargs["kernel_name"]}"; leave the name out')
         # Not where a request wants: outside of the workspace there is nothing for a kernel.
         kwargs["path"] = ""

@@ -21,6 +21,8 @@ MIME = "application/vnd.effect-jupyter.value+json"
 MAX_BYTES = 500_000_000
 
 shell = get_ipython()
+if not all(hasattr(getattr(shell, "kernel", None), name) for name in ("get_parent", "session", "iopub_socket")):
+    raise ImportError("Values travel through ipykernel, which this kernel is not made of")
 # The parts of a request that came in messages before it.
 kept = []
 compiled = {}

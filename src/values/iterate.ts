@@ -16,6 +16,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { ExecutionAborted, KernelError } from "../execution.ts"
 import type { Connection } from "../kernel/connection.ts"
+import * as Identity from "../kernel/identity.ts"
 import type { Session } from "../kernel/session.ts"
 import type { ValueFailure } from "../values.ts"
 import { adapt } from "./adapt.ts"
@@ -35,7 +36,7 @@ const retrying: Duration.Input = "1 second"
 
 /** Makes `iterate`; generators are closed at the latest with the scope. */
 export const make: (
-  session: Pick<Session, "id">,
+  session: Pick<Session, "id" | "identity">,
   requests: Request.Requests,
 ) => Effect.Effect<TypedValues["iterate"], never, Scope.Scope> = Effect.fnUntraced(
   function* (session, requests) {
@@ -47,6 +48,7 @@ export const make: (
       { batchBytes, batchSize, ...options }: IterateOptions = {},
     ) =>
       Effect.gen(function* () {
+        yield* Identity.requirePython(session.identity, "iterate")
         const key = SecureRandom.uuidV4Unsafe()
         const decode = decoderOf(schema)
         let home: Connection | undefined

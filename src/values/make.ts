@@ -10,6 +10,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { ImageOptions } from "../kernel/images.ts"
+import * as Identity from "../kernel/identity.ts"
 import type { Session } from "../kernel/session.ts"
 import { adapt } from "./adapt.ts"
 import { batched } from "./batches.ts"
@@ -32,6 +33,7 @@ export const make: (
     const evaluate = Effect.fn("Kernel.evaluate")(
       function* <S extends Schema.Constraint>(expression: string, schema: S, options: ValueOptions = {}) {
         yield* annotate
+        yield* Identity.requirePython(session.identity, "evaluate")
         const asked = yield* requests.ask(
           { operation: "evaluate", expression, discard: isVoid(schema) },
           options,
@@ -48,6 +50,7 @@ export const make: (
         { schema, ...options }: SetOptions<S> = {},
       ) {
         yield* annotate
+        yield* Identity.requirePython(session.identity, "set")
         const name = yield* Names.variable(given)
         const encoded = schema === undefined ? value : yield* express(schema)(value)
         const asked = yield* requests.ask({ operation: "set", name, value: encoded }, options)
@@ -62,6 +65,7 @@ export const make: (
         { kwargs = {}, returns, ...options }: CallOptions<S>,
       ) {
         yield* annotate
+        yield* Identity.requirePython(session.identity, "call")
         const callable = yield* Names.callable(given)
         const request = { operation: "call", callable, args, kwargs, discard: isVoid(returns) }
         const asked = yield* requests.ask(request, options)
@@ -76,7 +80,12 @@ export const make: (
       { batchBytes, batchSize, schema, ...options }: FeedOptions<S, Element>,
     ) => {
       const encode = schema === undefined ? undefined : express(Schema.Array(schema))
-      return batched(stream, { batchBytes, batchSize }).pipe(
+      return Stream.unwrap(
+        Effect.as(
+          Identity.requirePython(session.identity, "feed"),
+          batched(stream, { batchBytes, batchSize }),
+        ),
+      ).pipe(
         Stream.mapEffect((batch) =>
           encode === undefined
             ? call(callable, [batch], options)

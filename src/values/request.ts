@@ -19,6 +19,7 @@ import {
 } from "../execution.ts"
 import { isJsonObject, type JsonObject, type Message } from "../jupyter/message.ts"
 import type { Connection } from "../kernel/connection.ts"
+import * as Identity from "../kernel/identity.ts"
 import type { ImageOptions } from "../kernel/images.ts"
 import type { RunOptions } from "../kernel/run.ts"
 import type { Session } from "../kernel/session.ts"
@@ -45,7 +46,7 @@ export interface Asked {
 export interface Requests {
   /** Asks, and takes all there is. `kernel` is called in the turn of the request and may refuse it. */
   readonly ask: (
-    request: { readonly [name: string]: unknown },
+    request: { readonly operation: string; readonly [name: string]: unknown },
     options: ValueOptions & {
       readonly kernel?: ((connection: Connection) => Effect.Effect<void, KernelError>) | undefined
     },
@@ -97,9 +98,12 @@ export const make: (
       ).pipe(Effect.provideContext(platform)),
     )
 
-    const install = Effect.fnUntraced(function* (connection: Connection) {
+    const install = Effect.fnUntraced(function* (connection: Connection, operation: string) {
       if (installed.has(connection)) return
       const { raised, reply } = yield* silently(connection, yield* installation)
+      if (reply !== "ok" && !Identity.isIPython(connection.identity)) {
+        return yield* Identity.unsupported(connection.identity, operation)
+      }
       if (reply !== "ok") {
         const cause = raised === undefined ? reply : `${raised.ename}: ${raised.evalue}`
         return yield* aborted(connection.id, `The kernel cannot exchange values: ${cause}`)
@@ -109,10 +113,13 @@ export const make: (
 
     const prepare = Effect.fnUntraced(function* (
       connection: Connection,
-      buffers: ReadonlyArray<Uint8Array>,
-      sizes: ReadonlyArray<number>,
+      { buffers, operation, sizes }: {
+        readonly buffers: ReadonlyArray<Uint8Array>
+        readonly sizes: ReadonlyArray<number>
+        readonly operation: string
+      },
     ) {
-      yield* install(connection)
+      yield* install(connection, operation)
       // Bytes are not copied: their owner may have transferred them to a worker while they waited.
       if (buffers.some(({ byteLength }, index) => byteLength !== sizes[index])) {
         return yield* aborted(
@@ -140,7 +147,11 @@ export const make: (
           ...options,
           images: options.images ?? where.images,
           enquiry: {
-            prepare: (connection) => Effect.andThen(kernel(connection), prepare(connection, buffers, sizes)),
+            prepare: (connection) =>
+              Effect.andThen(
+                kernel(connection),
+                prepare(connection, { buffers, sizes, operation: request.operation }),
+              ),
             take: (message) => {
               const answer = answerOf(message)
               if (answer === undefined) return false

@@ -7,6 +7,7 @@ import type * as Channel from "../../src/jupyter/channel.ts"
 import { type JsonObject, type Message, request } from "../../src/jupyter/message.ts"
 import * as Aside from "../../src/kernel/aside.ts"
 import type { Connection } from "../../src/kernel/connection.ts"
+import * as Identity from "../../src/kernel/identity.ts"
 import type { Session } from "../../src/kernel/session.ts"
 
 /** A kernel with subshells that answers some time later, and what is known of it. */
@@ -56,6 +57,7 @@ const makeFake = (
     )
   })
   const connection: Connection = {
+    identity: Identity.ipython,
     id: "fake",
     session: "client",
     channel: {
@@ -67,6 +69,7 @@ const makeFake = (
       release: () => {},
       fence: Effect.void,
       mark: () => {},
+      isOrdered: () => true,
       isComplete: () => true,
       cutBy: () => undefined,
       lost: Effect.never,
@@ -87,6 +90,7 @@ const makeFake = (
     claimStrays: () => {},
   }
   const session: Session = {
+    identity: Identity.ipython,
     id: () => "fake",
     stream: () => Stream.die("no"),
     execute: () => Effect.die("no"),

@@ -4,6 +4,7 @@ import { Effect } from "effect"
 import { Execution } from "../../src/mod.ts"
 import type { Message } from "../../src/jupyter/message.ts"
 import type { Connection } from "../../src/kernel/connection.ts"
+import * as Identity from "../../src/kernel/identity.ts"
 import * as Run from "../../src/kernel/run.ts"
 
 it.effect("a kernel that ends while a request gets ready is a typed error, and nothing is sent to it", () =>
@@ -12,6 +13,7 @@ it.effect("a kernel that ends while a request gets ready is a typed error, and n
     const listeners = new Set<string>()
     let ended: Execution.KernelErrorReason | undefined
     const connection: Connection = {
+      identity: Identity.ipython,
       id: "fake",
       session: "client",
       channel: {
@@ -23,6 +25,7 @@ it.effect("a kernel that ends while a request gets ready is a typed error, and n
         release: () => {},
         fence: Effect.void,
         mark: () => {},
+        isOrdered: () => true,
         isComplete: () => true,
         cutBy: () => undefined,
         lost: Effect.never,

@@ -103,7 +103,7 @@ export const make = (script: Script = {}): Effect.Effect<FakeServer, never, Scop
       const model = JSON.stringify({ id: `kernel-${kernels}`, name: "fake", execution_state: "idle" })
       switch (name) {
         case "GET /api/kernelspecs":
-          return { status: 200, body: JSON.stringify({ default: "fake", kernelspecs: {} }) }
+          return { status: 200, body: JSON.stringify({ default: "fake", kernelspecs: { fake: {} } }) }
         case "POST /api/kernels":
           return { status: 201, body: JSON.stringify({ id: `kernel-${++kernels}`, name: "fake" }) }
         case "GET /api/kernels/:id":

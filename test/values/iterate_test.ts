@@ -1,6 +1,7 @@
 import { assert, it } from "@effect/vitest"
 import { Effect, Exit, Schema, Stream } from "effect"
 import { ExecutionResult } from "../../src/execution.ts"
+import * as Identity from "../../src/kernel/identity.ts"
 import * as Iterate from "../../src/values/iterate.ts"
 import * as Request from "../../src/values/request.ts"
 
@@ -11,7 +12,9 @@ const lost: Request.Asked = { answers: [], exit: Exit.succeed(partial), kernelId
 
 it.effect("a batch that does not arrive is no end of the stream", () =>
   Effect.gen(function* () {
-    const iterate = yield* Iterate.make({ id: () => "k" }, { ask: () => Effect.succeed(lost) })
+    const iterate = yield* Iterate.make({ id: () => "k", identity: Identity.ipython }, {
+      ask: () => Effect.succeed(lost),
+    })
     const error = yield* Effect.flip(Stream.runCollect(iterate("range(3)", Schema.Int).pipe(Stream.take(1))))
     assert.strictEqual(error._tag, "KernelError")
     if (error._tag !== "KernelError") return
