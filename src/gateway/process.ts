@@ -15,6 +15,7 @@ import * as ChildProcess from "effect/process/ChildProcess"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import * as Defect from "../defect.ts"
 import * as Assets from "../assets.ts"
 import { Exited, type GatewayError, gatewayError, PortInUse, StartFailed, StartTimeout } from "./error.ts"
 import { type SandboxError, sandboxError, SandboxErrorReason } from "../sandbox/error.ts"
@@ -136,6 +137,7 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   const port = yield* Deferred.make<number, SandboxError>()
   const logs = yield* tail.follow(handle.stderr, (line) => Effect.logDebug(line)).pipe(
     Effect.annotateLogs("gateway", handle.pid),
+    Defect.log,
     Effect.forkScoped,
   )
   const told = yield* handle.stdout.pipe(
@@ -156,6 +158,7 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
       )
     ),
     Effect.ignore,
+    Defect.log,
     Effect.forkScoped,
   )
 

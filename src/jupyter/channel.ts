@@ -4,6 +4,7 @@
  *
  * @module
  */
+import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -14,6 +15,7 @@ import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { randomUUID } from "node:crypto"
+import * as Defect from "../defect.ts"
 import { type Link, type LinkOptions, open } from "./link.ts"
 import { type Message, parentId, request, type WireError } from "./message.ts"
 import * as Sequence from "./sequence.ts"
@@ -122,6 +124,18 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
     let cut: ChannelError | undefined
     let held = false
     let wasHeld = false
+
+    /** Tells all who wait that there is no reader any more, and why. */
+    const end = (cause: Cause.Cause<ChannelError>): Effect.Effect<unknown> =>
+      Effect.suspend(() => {
+        const defect = cause.reasons.find(Cause.isDieReason)
+        const [first] = defect === undefined ? [] : Cause.pretty(Cause.fromReasons([defect])).split("\n")
+        const detail = `Reading it failed${first === undefined ? "" : `: ${first}`}`
+        return Deferred.fail(
+          lost,
+          Option.getOrElse(Cause.findErrorOption(cause), () => new ChannelError({ detail })),
+        )
+      })
 
     const receive = (frame: Frame): void => {
       const decoded = current.link.decode(frame)
@@ -257,19 +271,17 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
             connected.open,
           )
         if (waiting.length > 0) connected.openUnsafe()
-        yield* Effect.forkIn(settle, current.scope)
+        yield* settle.pipe(
+          Defect.log,
+          Effect.tapDefect((defect) => end(Cause.die(defect))),
+          Effect.forkIn(current.scope),
+        )
       }
     }).pipe(
+      // First: what waits for the reader may close its scope.
+      Defect.log,
       // Nobody may wait for a reader that is gone, for whatever reason.
-      Effect.onExit((exit) =>
-        Deferred.fail(
-          lost,
-          Option.getOrElse(
-            Exit.findErrorOption(exit),
-            () => new ChannelError({ detail: "Reading it failed" }),
-          ),
-        )
-      ),
+      Effect.onError(end),
       Effect.ignoreCause,
       Effect.forkScoped,
     )

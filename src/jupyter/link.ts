@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import type * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { WebSocket } from "ws"
+import * as Defect from "../defect.ts"
 import type { Message, WireError } from "./message.ts"
 import * as Socket from "./socket.ts"
 import * as WireLegacy from "./wire_legacy.ts"
@@ -78,14 +79,14 @@ export const open: (
     Effect.catchIf((error) => error.detail.includes("Server sent no subprotocol"), () => dial([])),
   )
   let isSilent = false
-  yield* Effect.forkScoped(keepAlive(websocket, {
+  yield* Effect.forkScoped(Defect.log(keepAlive(websocket, {
     interval: options.pingInterval,
     bytesRead,
     takeHeld,
     onSilence: () => {
       isSilent = true
     },
-  }))
+  })))
   const { hurries = Effect.succeed(false) } = options
   const scope = yield* Effect.scope
   let isDue = false

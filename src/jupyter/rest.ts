@@ -16,6 +16,7 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
+import * as Defect from "../defect.ts"
 
 /** What a server tells about a kernel. */
 export const KernelModel = Schema.Struct({
@@ -206,6 +207,7 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
               yield* Fiber.join(starting).pipe(
                 Effect.flatMap(({ id }) => remove(id)),
                 Effect.ignore,
+                Defect.log,
                 Effect.forkDetach,
               )
               return yield* late("POST /api/kernels", timeout)

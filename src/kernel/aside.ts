@@ -16,6 +16,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
+import * as Defect from "../defect.ts"
 import { ConnectionLost, KernelError } from "../execution.ts"
 import { IntrospectionFailed, KernelBusy } from "../introspection.ts"
 import { type ChannelName, type JsonObject, type Message, request } from "../jupyter/message.ts"
@@ -143,9 +144,9 @@ export const ask = (
       return yield* restore(inTurn).pipe(
         Effect.onExit((exit) => {
           const handOver = Semaphore.release(desk.turn, 1)
-          return left === undefined || connection.ended() !== undefined
-            ? handOver
-            : Effect.forkDetach(leave(connection, { desk, ...left, handOver, hasFailed: hasFailed(exit) }))
+          return left === undefined || connection.ended() !== undefined ? handOver : Effect.forkDetach(
+            Defect.log(leave(connection, { desk, ...left, handOver, hasFailed: hasFailed(exit) })),
+          )
         }),
       )
     }))

@@ -11,6 +11,7 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
+import * as Defect from "../defect.ts"
 import {
   ConnectionLost,
   Forbidden,
@@ -173,10 +174,11 @@ export const make: (
           ? notFound
           : Effect.sync(() => end(new ConnectionLost({ kernelId, detail: error.detail })))
       ),
+      Defect.log,
       Effect.forkScoped,
     )
     // A server does not tell its clients that it culled a kernel or that somebody deleted it.
-    yield* Effect.forkScoped(Effect.repeat(look, Schedule.spaced(options.pingInterval)))
+    yield* Effect.forkScoped(Defect.log(Effect.repeat(look, Schedule.spaced(options.pingInterval))))
     return {
       id: kernelId,
       session,

@@ -13,6 +13,7 @@ import type * as PlatformError from "effect/PlatformError"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { Buffer } from "node:buffer"
+import * as Defect from "../defect.ts"
 import { Image } from "../execution.ts"
 import { textOf } from "../execution/representation.ts"
 import type { JsonObject } from "../jupyter/message.ts"
@@ -134,6 +135,7 @@ const give = (
   sink: Exclude<Images, string>,
 ): Effect.Effect<string, ImageError> =>
   Effect.suspend(() => sink(image)).pipe(
+    Defect.log,
     Effect.catchCause((cause) =>
       Cause.hasInterrupts(cause) ? Effect.interrupt : new ImageError({
         mimeType: image.mimeType,

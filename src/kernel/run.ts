@@ -18,6 +18,7 @@ import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 // Draws random bytes for many ids at once.
 import { randomUUID } from "node:crypto"
+import * as Defect from "../defect.ts"
 import {
   type Chunk,
   ConnectionLost,
@@ -139,7 +140,7 @@ export const start: (
     if (ended !== undefined) return yield* new KernelError({ reason: ended })
     const runFork = Effect.runForkWith(services)
     /** Starts what belongs to this execution from a callback. */
-    const fork = (effect: Effect.Effect<void>): void => void runFork(Effect.forkIn(effect, scope))
+    const fork = (effect: Effect.Effect<void>): void => void runFork(Effect.forkIn(Defect.log(effect), scope))
     const elapsed = () => Duration.millis(clock.currentTimeMillisUnsafe() - sentAt)
 
     let progress = Reducer.initial
@@ -253,6 +254,7 @@ export const start: (
       fork(
         // A handler that throws must not take the reader of the connection with it.
         Effect.suspend(() => onInputAsked({ prompt, password })).pipe(
+          Defect.log,
           Effect.flatMap((value) =>
             channel.send(request("input_reply", {
               id: randomUUID(),

@@ -13,6 +13,7 @@ import type * as Path from "effect/Path"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
+import * as Defect from "../defect.ts"
 import {
   type Chunk,
   ExecutionAborted,
@@ -140,7 +141,7 @@ export const make: (
     const { connection, scope } = current
     current = undefined
     connection.end(aborted("The kernel was reset"))
-    return Scope.close(scope, Exit.void).pipe(Effect.uninterruptible, Effect.forkIn(outer))
+    return Scope.close(scope, Exit.void).pipe(Effect.uninterruptible, Defect.log, Effect.forkIn(outer))
   })
   const reset = Effect.gen(function* () {
     generation++

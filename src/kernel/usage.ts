@@ -14,6 +14,7 @@ import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import * as Defect from "../defect.ts"
 import { type Message, request } from "../jupyter/message.ts"
 import type { Connection } from "./connection.ts"
 import * as Metrics from "./metrics.ts"
@@ -66,5 +67,11 @@ export const report: (
       () => Effect.sync(() => channel.forget(id)),
     )
   })
-  yield* ask.pipe(Effect.andThen(Effect.sleep(interval)), Effect.forever, Effect.ignore, Effect.forkScoped)
+  yield* ask.pipe(
+    Effect.andThen(Effect.sleep(interval)),
+    Effect.forever,
+    Effect.ignore,
+    Defect.log,
+    Effect.forkScoped,
+  )
 })

@@ -13,6 +13,7 @@ import * as FiberHandle from "effect/FiberHandle"
 import * as Latch from "effect/Latch"
 import * as Metric from "effect/Metric"
 import * as Scope from "effect/Scope"
+import * as Defect from "../defect.ts"
 import { ConnectionLost, ExecutionAborted, type KernelError } from "../execution.ts"
 import * as Metrics from "../kernel/metrics.ts"
 import * as Plan from "./plan.ts"
@@ -78,7 +79,7 @@ export const make: <K extends Life>(
     const scope = yield* Scope.fork(yield* Effect.scope, "parallel")
     const idle = yield* FiberHandle.make()
     const runFork = Effect.runForkWith(context)
-    const fork = (effect: Effect.Effect<void>): void => void runFork(Effect.forkIn(effect, scope))
+    const fork = (effect: Effect.Effect<void>): void => void runFork(Effect.forkIn(Defect.log(effect), scope))
 
     const places = options.sources.map(placeOf)
     const all = new Set<Held<K>>()

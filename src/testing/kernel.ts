@@ -17,6 +17,7 @@ import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
+import * as Defect from "../defect.ts"
 import {
   ExecutionAborted,
   ExecutionError,
@@ -105,7 +106,9 @@ export const make: (
         }
         const { password, prompt } = output
         const answer = yield* Effect.exit(
-          Effect.suspend(() => onInput?.({ prompt, password }) ?? Effect.die("Nobody answers")),
+          Effect.suspend(() =>
+            onInput === undefined ? Effect.fail("Nobody answers") : Defect.log(onInput({ prompt, password }))
+          ),
         )
         if (answer._tag === "Failure") return new InputRequested({ kernelId: id, prompt })
       }
