@@ -14,6 +14,7 @@ import * as SchemaIssue from "effect/SchemaIssue"
 import * as Assets from "../assets.ts"
 import { InvalidSettings, type SandboxError, sandboxError, StartFailed } from "./error.ts"
 import * as Hosts from "./hosts.ts"
+import * as RuntimeFormat from "./runtime_format.ts"
 
 /** Bounds of one kernel. What is not given is not bounded. */
 export interface Limits {
@@ -142,11 +143,20 @@ const SettingsFileSchema = Schema.Struct({
   limits: Schema.optional(LimitsSchema),
 })
 
+/** What is denied may be everything, on all ports or on one. */
+const DeniedHost = Checked((host) => /^\*(:\d+)?$/.test(host) ? undefined : Hosts.problem(host))
+
+/** A path as the runtime has it: marked as one that is no pattern, too. */
+const entry = <S extends Schema.Constraint>(path: S) =>
+  Schema.Union([path, Schema.Struct({ path: PlainPath, literal: Schema.Literal(true) })])
+const pathOf = (path: string | { readonly path: string }): string =>
+  typeof path === "string" ? path : path.path
+
 /** The part of the format of Anthropic's sandbox runtime that has a meaning for kernels. */
 const RuntimeSchema = Schema.Struct({
   network: Schema.Struct({
     allowedDomains: Schema.Array(Host),
-    deniedDomains: list(Host),
+    deniedDomains: list(DeniedHost),
     parentProxy: Schema.optional(Schema.Struct({
       http: Schema.optional(ProxyUrl),
       https: Schema.optional(ProxyUrl),
@@ -154,10 +164,10 @@ const RuntimeSchema = Schema.Struct({
     })),
   }),
   filesystem: Schema.Struct({
-    denyRead: Schema.Array(AnyPath),
-    allowRead: list(AnyPath),
-    allowWrite: Schema.Array(PlainPath),
-    denyWrite: list(PlainPath),
+    denyRead: Schema.Array(entry(AnyPath)),
+    allowRead: list(entry(AnyPath)),
+    allowWrite: Schema.Array(entry(PlainPath)),
+    denyWrite: list(entry(PlainPath)),
   }),
 })
 
@@ -244,8 +254,17 @@ const readFile = Effect.fnUntraced(function* (file: string) {
     Schema.decodeEffect(Schema.fromJsonString(Schema.Unknown))(text),
     () => invalid("", "It is not valid JSON", file),
   )
-  const { filesystem, network } = yield* decode(RuntimeSchema, json, file)
+  const { filesystem, network } = yield* decode(RuntimeSchema, yield* RuntimeFormat.strip(json, file), file)
   const { denyRead, allowRead = [], allowWrite, denyWrite = [] } = filesystem
   const { allowedDomains: allowNet, deniedDomains: denyNet = [], parentProxy } = network
-  return { file, allowNet, denyNet, denyRead, allowRead, allowWrite, denyWrite, parentProxy }
+  return {
+    file,
+    allowNet,
+    denyNet,
+    denyRead: denyRead.map(pathOf),
+    allowRead: allowRead.map(pathOf),
+    allowWrite: allowWrite.map(pathOf),
+    denyWrite: denyWrite.map(pathOf),
+    parentProxy,
+  }
 })

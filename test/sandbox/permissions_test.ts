@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, FileSystem, Layer, Path } from "effect"
+import { SandboxRuntimeConfigSchema } from "@anthropic-ai/sandbox-runtime"
+import { Effect, FileSystem, Layer, Logger, Path, Result } from "effect"
 import { Sandbox } from "../../src/mod.ts"
 import * as Platform from "../../src/platform.ts"
 import * as Permissions from "../../src/sandbox/permissions.ts"
@@ -66,6 +67,54 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
         const given = yield* rules({ strict: true }, workspace)
         assert.deepStrictEqual([...strict.denyRead].sort(), [...given.denyRead].sort())
         assert.deepStrictEqual(strict.allowRead, given.allowRead)
+      }))
+
+    it.effect("every key of the sandbox runtime's own settings has its treatment", () =>
+      Effect.gen(function* () {
+        const { settings, workspace } = yield* folder
+        const network = { allowedDomains: ["example.org"], deniedDomains: ["*:22"] }
+        const filesystem = { denyRead: [], allowWrite: [{ path: "data", literal: true }], denyWrite: [] }
+        const warnings: Array<unknown> = []
+        const logger = Logger.make(({ message }) => void warnings.push(message))
+        const treated = (content: unknown) =>
+          Effect.gen(function* () {
+            return yield* rules(yield* settings(content), workspace)
+          }).pipe(Effect.provide(Logger.layer([logger])))
+
+        // As ipybox has it.
+        const weaker = yield* treated({ network, filesystem, enableWeakerNestedSandbox: true })
+        assert.deepStrictEqual(weaker.allowWrite, [`${workspace}/data`])
+        assert.deepStrictEqual(weaker.denyNet, ["*:22"])
+        assert.include(String(warnings), `"enableWeakerNestedSandbox"`)
+        assert.include(String(warnings), "has no effect")
+
+        const { shape } = SandboxRuntimeConfigSchema._def.schema
+        const paths = [
+          ...Object.keys(shape).filter((key) => !["network", "filesystem"].includes(key)).map((key) => [key]),
+          ...Object.keys(shape.network.shape).map((key) => ["network", key]),
+          ...Object.keys(shape.filesystem.shape).map((key) => ["filesystem", key]),
+        ]
+        const honored = ["network.parentProxy", "filesystem.allowRead"]
+        const all: { readonly [key: string]: unknown } = { network, filesystem }
+        for (const path of paths) {
+          const key = path.join(".")
+          const [group = "", name = ""] = path
+          const given = (value: unknown) =>
+            path.length === 1
+              ? { ...all, [group]: value }
+              : { ...all, [group]: { ...(group === "network" ? network : filesystem), [name]: value } }
+          if (honored.includes(key) || name in network || name in filesystem) continue
+          warnings.length = 0
+          const exit = yield* Effect.result(treated(given(true)))
+          const said = Result.isFailure(exit) ? exit.failure.message : String(warnings)
+          assert.include(said, `"${key}"`)
+          assert.notInclude(said, "no such key")
+          // What asks for nothing is accepted of every key, without a word.
+          warnings.length = 0
+          yield* treated(given(false))
+          assert.deepStrictEqual(warnings, [], key)
+        }
+        assert.isAbove(paths.length, 35)
       }))
 
     it.effect("limits, a user and a proxy", () =>
@@ -145,9 +194,30 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
       [
         { network: { ...network, allowAllUnixSockets: true }, filesystem },
         "network.allowAllUnixSockets",
+        "sockets of the machine",
+      ],
+      [
+        { network, filesystem, enableWeakerNestedSandboxes: true },
+        "enableWeakerNestedSandboxes",
         "no such key",
       ],
-      [{ network, filesystem, enableWeakerNestedSandbox: true }, "enableWeakerNestedSandbox", "no such key"],
+      [
+        { network: { ...network, allowEverything: true }, filesystem },
+        "network.allowEverything",
+        "no such key",
+      ],
+      [{ network, filesystem: { ...filesystem, disabled: true } }, "filesystem.disabled", "allowWrite"],
+      [
+        { network: { ...network, mitmProxy: { socketPath: "/x" } }, filesystem },
+        "network.mitmProxy",
+        "parentProxy",
+      ],
+      [
+        { network, filesystem, credentials: { envVars: [{ name: "TOKEN", mode: "deny" }] } },
+        "credentials",
+        `the option "env"`,
+      ],
+      [{ network, filesystem, mandatoryDenySearchDepth: 9 }, "mandatoryDenySearchDepth", "denyWrite"],
       [{ network: { allowedDomains: ["com"] }, filesystem }, "network.allowedDomains[0]", `"com"`],
       [
         { network, filesystem: { ...filesystem, allowWrite: ["../x"] } },
