@@ -11,6 +11,7 @@ import * as Effect from "effect/Effect"
 import * as Hex from "effect/encoding/Hex"
 import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import * as PubSub from "effect/PubSub"
 import * as Redacted from "effect/Redacted"
@@ -76,7 +77,10 @@ export interface GatewayOptions {
    * `workingDir`, see `Sandbox.Permissions` for the rest. A process of root has to say whom kernels run as.
    */
   readonly sandbox?: boolean | Permissions.Permissions | Permissions.SettingsFile | undefined
-  /** The interpreter; see {@link PythonEnvironment.Options} for the default. */
+  /**
+   * The interpreter; by default the service `PythonEnvironment` where one is provided, else what
+   * {@link PythonEnvironment.Options} says.
+   */
   readonly python?: PythonEnvironment.Options | undefined
   /**
    * Python modules that kernels have loaded when they start, for instance `["matplotlib.pyplot"]`: the first use of
@@ -133,7 +137,10 @@ export const make: (
         makeSandbox(options.sandbox, { workspace, path: variables.PATH ?? "", python: options.python }),
         platform,
       )
-    const { python } = yield* PythonEnvironment.make(options.python)
+    const provided = yield* Effect.serviceOption(PythonEnvironment.PythonEnvironment)
+    const { python } = options.python === undefined && Option.isSome(provided)
+      ? provided.value
+      : yield* PythonEnvironment.make(options.python)
     const token = randomSecret("gateway token")
     return yield* Effect.gen(function* () {
       const process = yield* Process.start({

@@ -13,10 +13,12 @@ import * as NodeStdio from "@effect/platform-node/NodeStdio"
 import type * as Digest from "effect/crypto/Digest"
 import type * as FileSystem from "effect/FileSystem"
 import type * as HttpClient from "effect/http/HttpClient"
+import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Path from "effect/Path"
 import type * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import type * as Stdio from "effect/Stdio"
+import { homedir } from "node:os"
 import process from "node:process"
 
 /** The services of the platform. */
@@ -67,3 +69,9 @@ export function variable(name: string): string | undefined {
   // @effect-diagnostics-next-line processEnv:off
   return process.env[name] || undefined
 }
+
+/** The home of the user, by HOME or by the system's list of users; `undefined` if there is none. */
+export const home: Effect.Effect<string | undefined> = Effect.orElseSucceed(
+  Effect.try(() => homedir() || undefined),
+  () => undefined,
+)

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, FileSystem, Path, Schema, type Scope, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { globSync } from "node:fs"
-import { PythonEnvironment } from "../src/mod.ts"
+import { KernelClient, KernelGateway, PythonEnvironment } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import { temporary } from "./support/kernel.ts"
 import { descendants, eventually, survivors } from "./support/processes.ts"
@@ -79,6 +79,21 @@ const provision = (
     Effect.scoped,
   )
 
+/** What such a process puts out, its log included. */
+const everything = (
+  cacheDir: string,
+  env: Record<string, string | undefined>,
+  packages: ReadonlyArray<string> = [],
+) =>
+  ChildProcess.make("node", ["test/support/provision.ts", cacheDir, ...packages], {
+    env,
+    extendEnv: true,
+    stdin: "ignore",
+  }).pipe(
+    Effect.flatMap((handle) => handle.all.pipe(Stream.decodeText(), Stream.mkString)),
+    Effect.scoped,
+  )
+
 /** Everything below the cache directory, two levels deep. */
 const listing = Effect.fnUntraced(function* (cacheDir: string) {
   const fs = yield* FileSystem.FileSystem
@@ -92,6 +107,127 @@ const builds = (files: ReadonlyArray<string>): ReadonlyArray<string> =>
 describe("PythonEnvironment", () => {
   const test = (title: string, body: Effect.Effect<void, unknown, Platform.Platform | Scope.Scope>) =>
     it.live(title, () => Effect.provide(body, Platform.layer), 120_000)
+
+  test(
+    "base: the newest interpreter of the PATH is found, one that is too old is passed over, and names are kept apart",
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const real = (yield* run("python3", ["-c", "import sys; print(sys.executable)"])).trim()
+      const folder = yield* temporary
+      const script = Effect.fnUntraced(function* (name: string, body: string) {
+        yield* fs.writeFileString(`${folder}/${name}`, `#!/bin/sh\n${body}\n`)
+        yield* fs.chmod(`${folder}/${name}`, 0o755)
+      })
+      const node = (yield* run("which", ["node"])).trim().replace(/\/node$/, "")
+      const env = { ...(yield* offline), PATH: `${folder}:${node}` }
+      const old = `exec ${real} -E -S -c "import sys; sys.version_info = (3, 9, 18); $4" "$5"`
+      yield* script("python3", old)
+      yield* script("python", "exit 1")
+      const cacheDir = yield* temporary
+      const failed = yield* provision(cacheDir, env)
+      assert.strictEqual(failed._tag, "PythonNotFound")
+      assert.include(failed.detail, "3.9.18")
+      assert.include(failed.detail, `"base"`)
+      // As a shim of pyenv does whose version is not chosen.
+      yield* script("python3.14", "exit 127")
+      yield* script("python3.11", `exec ${real} "$@"`)
+      const found = yield* provision(cacheDir, env)
+      assert.isString(found.python)
+      const named = yield* provision(cacheDir, { ...env, TEST_BASE: real })
+      assert.isString(named.python)
+      assert.notStrictEqual(named.python, found.python)
+      const tooOld = yield* provision(cacheDir, { ...env, TEST_BASE: `${folder}/python3` })
+      assert.strictEqual(tooOld._tag, "PythonNotFound")
+      assert.include(tooOld.detail, "3.9.18")
+      const explicit = yield* provision(cacheDir, { ...env, EFFECT_JUPYTER_PYTHON: `${folder}/python3` })
+      assert.include(explicit.detail, "3.9.18")
+    }),
+  )
+
+  test(
+    "settings of pip that lead elsewhere, and variables of Python, change neither the environment nor other places",
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const elsewhere = yield* temporary
+      yield* fs.writeFileString(`${elsewhere}/pip.conf`, `[install]\ntarget = ${elsewhere}/by-file\n`)
+      const env = {
+        ...(yield* offline),
+        PIP_CONFIG_FILE: `${elsewhere}/pip.conf`,
+        PIP_PREFIX: `${elsewhere}/prefix`,
+        PIP_USER: "1",
+        PYTHONUSERBASE: `${elsewhere}/user`,
+        PYTHONHOME: `${elsewhere}/home`,
+        PYTHONPATH: elsewhere,
+      }
+      const { detail, output, python = "" } = yield* provision(yield* temporary, env, ["extra-package>=1"])
+      assert.notStrictEqual(python, "", `${detail} ${output?.join("\n")}`)
+      assert.deepStrictEqual(yield* fs.readDirectory(elsewhere), ["pip.conf"])
+      assert.include(yield* run(python, ["-m", "pip", "list"]), "extra")
+    }),
+  )
+
+  test(
+    "a folder that cannot be written to is a typed failure that names cacheDir",
+    Effect.gen(function* () {
+      const failed = yield* provision("/proc/effect-jupyter", nothing)
+      assert.strictEqual(failed._tag, "ProvisioningFailed")
+      assert.include(failed.detail, `"cacheDir"`)
+    }),
+  )
+
+  test(
+    "a home and a /tmp that are read-only, and no home at all, are no obstacle",
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const { python } = yield* PythonEnvironment.make()
+      const folder = yield* fs.makeTempDirectoryScoped({ directory: "/var/tmp", prefix: "ej-" })
+      const home = process.env.HOME ?? "/root"
+      const code = "import os, jedi; print(os.access(jedi.settings.cache_directory, os.W_OK) or " +
+        "os.environ.get('XDG_CACHE_HOME'), os.environ.get('TMPDIR'))"
+      const machine = (env: Record<string, string | undefined>) =>
+        ChildProcess.make("bwrap", [
+          ...["--dev-bind", "/", "/", "--ro-bind", "/tmp", "/tmp", "--ro-bind", home, home],
+          ...["node", "test/support/run_code.ts", code],
+        ], {
+          env: { EFFECT_JUPYTER_PYTHON: python, ...env },
+          extendEnv: true,
+          stdin: "ignore",
+        }).pipe(
+          Effect.flatMap((handle) => handle.all.pipe(Stream.decodeText(), Stream.mkString)),
+          Effect.scoped,
+        )
+      assert.match(
+        yield* machine({ TMPDIR: folder }),
+        new RegExp(`^${folder}/effect-jupyter-[0-9a-f]{8}/cache ${folder}\n$`),
+      )
+      assert.match(yield* machine({ TMPDIR: folder, HOME: undefined }), /\/cache /)
+      assert.include(yield* machine({ TMPDIR: undefined }), "TMPDIR")
+    }),
+  )
+
+  test(
+    "an explicit interpreter needs what a gateway needs, not matplotlib",
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const { python } = yield* PythonEnvironment.make()
+      const where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+      const packages = (yield* run(python, ["-c", where])).trim()
+      const folder = yield* temporary
+      yield* run("python3", ["-m", "venv", "--without-pip", `${folder}/venv`])
+      const own = (yield* run(`${folder}/venv/bin/python`, ["-c", where])).trim()
+      for (const name of yield* fs.readDirectory(packages)) {
+        if (!/^(matplotlib|mpl_toolkits|pylab)(?!_inline)/.test(name)) {
+          yield* fs.symlink(`${packages}/${name}`, `${own}/${name}`)
+        }
+      }
+      const gateway = yield* KernelGateway.make({ python: { python: `${folder}/venv/bin/python` } })
+      const kernel = yield* Effect.provideService(KernelClient.make(), KernelGateway.KernelGateway, gateway)
+      const code =
+        "import importlib.util, sys; print(importlib.util.find_spec('matplotlib'), sys.prefix)\n!python -c 'import sys; print(sys.prefix)'"
+      const { text } = yield* kernel.execute(code)
+      assert.strictEqual(text, `None ${folder}/venv\n${folder}/venv`)
+    }),
+  )
 
   test(
     "two processes at once make one environment, which the next one finds",
@@ -191,6 +327,7 @@ describe("PythonEnvironment", () => {
         PATH: `${tools}/bin:${process.env.PATH ?? ""}`,
       })
       assert.include(yield* fs.readFileString(path.resolve(python, "../../pyvenv.cfg")), "uv =")
+      assert.include(yield* run(path.resolve(python, "../pip"), ["--version"]), path.resolve(python, "../.."))
     }),
   )
 
@@ -206,6 +343,10 @@ describe("PythonEnvironment", () => {
       const lacking = yield* provision(cacheDir, { ...env, VIRTUAL_ENV: active }, ["extra-package"])
       assert.isString(lacking.python)
       assert.notStrictEqual(lacking.python, python)
+      const said = yield* everything(cacheDir, { ...env, VIRTUAL_ENV: active }, ["extra-package"])
+      assert.match(said, /INFO.*A managed Python environment is used instead of the active one/)
+      assert.include(said, `"${active}"`)
+      assert.include(said, "lacks extra-package")
     }),
   )
 
@@ -238,11 +379,13 @@ describe("PythonEnvironment", () => {
         Effect.scoped,
       )
       assert.include(output, "Installing Python packages")
-      const silent = yield* start(yield* temporary, env).pipe(
-        Effect.flatMap((handle) => handle.all.pipe(Stream.decodeText(), Stream.mkString)),
-        Effect.scoped,
-      )
-      assert.notInclude(silent, "Installing Python packages")
+      // Without a terminal the log says where, and when it is done.
+      const other = yield* temporary
+      const said = yield* everything(other, env)
+      assert.match(said, /INFO.*Installing Python packages into/)
+      assert.match(said, /INFO.*Installed Python packages into/)
+      assert.include(said, `"${other}/python-`)
+      assert.notInclude(yield* everything(other, env), "Python packages")
     }),
   )
 
@@ -254,5 +397,22 @@ describe("PythonEnvironment", () => {
         PythonEnvironment.layer({ python }),
       )
       assert.strictEqual(again.python, python)
+    }))
+
+  it.live("layer provides the interpreter of gateways whose options name none", () =>
+    Effect.gen(function* () {
+      const error = yield* KernelGateway.make().pipe(
+        Effect.scoped,
+        Effect.provideService(PythonEnvironment.PythonEnvironment, { python: "/no/such/python" }),
+        Effect.flip,
+      )
+      assert.strictEqual(error.reason._tag, "StartFailed")
+      assert.include(error.message, "/no/such/python")
+      const named = yield* KernelGateway.make({ python: { python: "/named/python" } }).pipe(
+        Effect.scoped,
+        Effect.provideService(PythonEnvironment.PythonEnvironment, { python: "/no/such/python" }),
+        Effect.flip,
+      )
+      assert.include(named.message, "/named/python")
     }))
 })

@@ -7,11 +7,11 @@ import * as Effect from "effect/Effect"
 import * as Path from "effect/Path"
 import * as Platform from "../platform.ts"
 
-/** A folder in the user's cache; one in the working directory for a user who has none. */
+/** A folder in the user's cache; one in the working directory for a user who has no home. */
 export const folder: Effect.Effect<string, never, Path.Path> = Effect.gen(function* () {
   const path = yield* Path.Path
   const cache = Platform.variable("XDG_CACHE_HOME")
-  const home = Platform.variable("HOME")
+  const home = yield* Platform.home
   return cache !== undefined
     ? path.join(cache, "effect-jupyter")
     : home !== undefined

@@ -62,12 +62,17 @@ export class ProvisioningFailed
       directory: Schema.String,
       /** The last lines that the installer wrote. */
       output: Lines,
+      /** What is wrong and what to do, where that is known. */
+      detail: Schema.optionalKey(Schema.String),
     },
   ) {
   override get message(): string {
-    return `The Python packages could not be installed into "${this.directory}"; check the network and the ` +
-      `package names, or name an interpreter that has them by the option "python" or the environment ` +
-      `variable EFFECT_JUPYTER_PYTHON${quoted(this.output)}`
+    const detail = this.detail ??
+      "check the network and the package names, or name an interpreter that has " +
+        'them by the option "python" or the environment variable EFFECT_JUPYTER_PYTHON'
+    return `The Python packages could not be installed into "${this.directory}"; ${detail}${
+      quoted(this.output)
+    }`
   }
 }
 

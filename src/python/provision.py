@@ -4,13 +4,15 @@ Usage: provision.py DIRECTORY REQUIREMENT ...
 
 Prints the interpreter's path to standard output and what it is doing to standard error. The environment is
 built in a folder of its own below DIRECTORY; the file `current` names it when, and only when, it is
-complete. A build that was cut short is never looked at again and is removed by the next one. Standard
-library only.
+complete. A build that was cut short is never looked at again and is removed by the next one. Ends with status 73
+if DIRECTORY cannot be written to. Standard library only.
 """
 
 import ctypes
 import fcntl
+import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,8 +20,22 @@ import sys
 import tempfile
 import threading
 
-OLDEST = (3, 10)
 PR_SET_PDEATHSIG = 1
+UNWRITABLE = 73
+
+# Settings of the user that lead packages elsewhere; the last of the options takes back what a file of settings says.
+ELSEWHERE = re.compile("PYTHON.*|PIP_(PREFIX|ROOT|TARGET|USER)|UV_(SYSTEM_PYTHON|TARGET|PREFIX)")
+INTO_THE_ENVIRONMENT = ["--no-user", "--target="]
+
+# Prints the requirements whose distributions are not in the environment.
+CHECK = """
+import importlib.metadata, re, sys, sysconfig
+path = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+for requirement in sys.argv[1:]:
+    name = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*(?=\\s*($|[<>=!~;,\\[ (]))", requirement)
+    if name and not any(importlib.metadata.distributions(name=name[0], path=path)):
+        sys.exit(f"{requirement} was not installed into {sys.prefix}; check the settings of pip and uv")
+"""
 
 
 def die_with_parent():
@@ -35,10 +51,14 @@ def end_when_input_closes():
     os.killpg(0, signal.SIGKILL)
 
 
-def run(*command):
+def run(*command, temporary):
+    # Where packages come from is for the settings of the user to say, where they go is not.
+    env = {name: value for name, value in os.environ.items() if not ELSEWHERE.fullmatch(name)}
     subprocess.run(
         command,
         check=True,
+        # The usual place may be read-only.
+        env={**env, "TMPDIR": temporary},
         # What lies in the working directory of the program is no module or setting of an installer.
         cwd="/",
         stdin=subprocess.DEVNULL,
@@ -59,12 +79,22 @@ def build(environment, requirements):
     # Not by a link that another version may move under: its packages would be in another folder.
     base = os.path.realpath(sys.executable)
     requirements = [absolute(requirement) for requirement in requirements]
+    temporary = os.path.join(environment, "tmp")
+    os.mkdir(temporary)
     if uv is not None:
-        run(uv, "venv", "--quiet", "--python", base, environment)
-        run(uv, "pip", "install", "--python", python, *requirements)
+        run(uv, "venv", "--quiet", "--allow-existing", "--python", base, environment, temporary=temporary)
+        # Code may install packages: the interpreter brings its own pip, without any index.
+        if importlib.util.find_spec("ensurepip") is None:
+            requirements.append("pip")
+        else:
+            run(python, "-I", "-m", "ensurepip", "--default-pip", temporary=temporary)
+        run(uv, "pip", "install", "--python", python, *requirements, temporary=temporary)
     else:
-        run(base, "-I", "-m", "venv", environment)
-        run(python, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *requirements)
+        run(base, "-I", "-m", "venv", environment, temporary=temporary)
+        options = ["--disable-pip-version-check", "--no-input", *INTO_THE_ENVIRONMENT]
+        run(python, "-I", "-m", "pip", "install", *options, *requirements, temporary=temporary)
+    run(python, "-I", "-c", CHECK, *requirements, temporary=temporary)
+    shutil.rmtree(temporary, ignore_errors=True)
     return python
 
 
@@ -105,8 +135,6 @@ def provision(directory, requirements):
 
 
 def main():
-    if sys.version_info < OLDEST:
-        sys.exit(f"Python {OLDEST[0]}.{OLDEST[1]} or newer is needed, {sys.executable} is {sys.version.split()[0]}")
     threading.Thread(target=end_when_input_closes, daemon=True).start()
     # Ends through the exception handlers, so that a build under way is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Interrupted"))
@@ -116,7 +144,8 @@ def main():
     except subprocess.CalledProcessError as error:
         sys.exit(f"{os.path.basename(error.cmd[0])} ended with status {error.returncode}")
     except OSError as error:
-        sys.exit(f"{error}")
+        print(error, file=sys.stderr)
+        sys.exit(UNWRITABLE)
 
 
 main()

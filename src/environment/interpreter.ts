@@ -1,0 +1,155 @@
+/**
+ * Interpreters of Python: what a gateway needs of one, and which of a machine a managed environment is made with.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as ChildProcess from "effect/process/ChildProcess"
+import type * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import { type GatewayError, gatewayError, PythonNotFound } from "../gateway/error.ts"
+import * as Tail from "../gateway/tail.ts"
+
+/** What runs a gateway. The protocol patches of this library are made for these versions. */
+export const required: ReadonlyArray<string> = ["jupyter-kernel-gateway>=3.0.1,<3.1", "ipykernel>=7.0,<8"]
+
+const oldest = [3, 10] as const
+const minors = [14, 13, 12, 11, 10]
+/** The commands that may be an interpreter, the newest first. */
+const commands: ReadonlyArray<string> = [...minors.map((minor) => `python3.${minor}`), "python3", "python"]
+
+const install = `install Python ${oldest.join(".")} or newer`
+
+/**
+ * Runs in an interpreter of any age. Prints its version and, if that will do, which of the requirements are not met;
+ * one that is no name and version cannot be checked.
+ */
+const probeCode = `
+import sys, json
+# What lies in the working directory is no module of ours, and nothing that a kernel can write runs at every start.
+del sys.path[0]
+sys.modules["sitecustomize"] = sys.modules["usercustomize"] = None
+def missing(wanted):
+    if sys.version_info < (${oldest.join(", ")}):
+        return []
+    import site
+    site.main()
+    import importlib.metadata
+    try:
+        from packaging import requirements
+    except ImportError:
+        try:
+            from pip._vendor.packaging import requirements
+        except ImportError:
+            return wanted
+    def met(requirement):
+        try:
+            parsed = requirements.Requirement(requirement)
+        except requirements.InvalidRequirement:
+            return True
+        try:
+            return parsed.specifier.contains(importlib.metadata.version(parsed.name), prereleases=True)
+        except importlib.metadata.PackageNotFoundError:
+            return False
+    return [requirement for requirement in wanted if not met(requirement)]
+lacks = missing(json.loads(sys.argv[1]))
+try:
+    import ensurepip, venv
+    is_whole = True
+except ImportError:
+    is_whole = False
+version = list(sys.version_info[:3])
+print(json.dumps({"version": version, "missing": lacks, "executable": sys.executable, "isWhole": is_whole}))
+`
+
+const Probe = Schema.Struct({
+  version: Schema.Array(Schema.Int),
+  missing: Schema.Array(Schema.String),
+  executable: Schema.String,
+  /** Whether it can make virtual environments; some systems keep that in a package of its own. */
+  isWhole: Schema.Boolean,
+})
+const decodeProbe = Schema.decodeUnknownEffect(Schema.fromJsonString(Probe))
+
+/** What an interpreter says of itself. Fails unless it runs and is new enough. */
+const look = Effect.fnUntraced(function* (python: string, requirements: ReadonlyArray<string>) {
+  const unfit = (detail: string) => gatewayError(new PythonNotFound({ python, detail }))
+  const tail = Tail.make()
+  const { exitCode, output } = yield* Effect.gen(function* () {
+    // As the gateway will run it: variables and modules of the program change nothing.
+    const handle = yield* ChildProcess.make(
+      python,
+      ["-E", "-S", "-c", probeCode, JSON.stringify(requirements)],
+      { stdin: "ignore", extendEnv: true, forceKillAfter: "1 second" },
+    )
+    const [output] = yield* Effect.all([
+      handle.stdout.pipe(Stream.decodeText(), Stream.mkString),
+      tail.follow(handle.stderr, () => Effect.void),
+    ], { concurrency: 2 })
+    return { output, exitCode: yield* handle.exitCode }
+  }).pipe(
+    Effect.scoped,
+    Effect.timeout("20 seconds"),
+    Effect.mapError((error) => unfit(`${error.message}; name another one, or ${install}`)),
+  )
+  if (exitCode !== 0) {
+    return yield* unfit(`It ended with exit code ${exitCode}\n${tail.lines().join("\n")}`)
+  }
+  const found = yield* decodeProbe(output).pipe(
+    Effect.mapError(() => unfit(`It printed "${output.slice(0, 200)}"; is it Python?`)),
+  )
+  const [major = 0, minor = 0] = found.version
+  if (major < oldest[0] || (major === oldest[0] && minor < oldest[1])) {
+    return yield* unfit(`It is Python ${found.version.join(".")}, which is too old; ${install}`)
+  }
+  return found
+})
+
+/** Fails with `PythonNotFound` unless the interpreter runs, is new enough and has what a gateway needs and `packages`. */
+export const check: (
+  python: string,
+  packages: ReadonlyArray<string>,
+) => Effect.Effect<void, GatewayError, ChildProcessSpawner.ChildProcessSpawner> = Effect.fnUntraced(
+  function* (python, packages) {
+    const { missing } = yield* look(python, [...required, ...packages])
+    if (missing.length > 0) {
+      const quoted = missing.map((name) => `'${name}'`).join(" ")
+      const detail = `It lacks ${missing.join(", ")}; run "${python} -m pip install ${quoted}"`
+      return yield* gatewayError(new PythonNotFound({ python, detail }))
+    }
+  },
+)
+
+/** The interpreter that a managed environment is made with: the one that is named, else the newest on the PATH. */
+export const findBase: (
+  named: string | undefined,
+) => Effect.Effect<string, GatewayError, ChildProcessSpawner.ChildProcessSpawner> = Effect.fnUntraced(
+  function* (named) {
+    if (named !== undefined) return (yield* look(named, [])).executable
+    const failures: Array<PythonNotFound> = []
+    let partial: string | undefined
+    for (const command of commands) {
+      const found = yield* look(command, []).pipe(
+        Effect.tapError(({ reason }) =>
+          Effect.sync(() => reason._tag === "PythonNotFound" ? failures.push(reason) : 0)
+        ),
+        Effect.option,
+      )
+      if (Option.isNone(found)) continue
+      if (found.value.isWhole) return found.value.executable
+      partial ??= found.value.executable
+    }
+    if (partial !== undefined) return partial
+    // One that is too old says more than one that is not there.
+    const reason = failures.find(({ detail }) => detail.includes("too old")) ??
+      failures.find(({ python }) => python === "python3") ?? failures.at(-1)
+    return yield* gatewayError(
+      new PythonNotFound({
+        python: reason?.python ?? "python3",
+        detail: `${reason?.detail ?? install}, or name an interpreter by the option "python" or "base"`,
+      }),
+    )
+  },
+)
