@@ -263,7 +263,8 @@ export class InputRequested
 }
 
 /**
- * The output exceeded a limit past which the execution was not to go on.
+ * The kernel sent what no program has a use for: a message past a bound, or an answer that contradicts itself. Its
+ * state is as it was, and it can be used further.
  *
  * @example
  * ```ts
@@ -272,21 +273,22 @@ export class InputRequested
  *
  * export const handled = <A>(execution: Effect.Effect<A, Execution.ExecutionFailure>) =>
  *   execution.pipe(
- *     Effect.catchReason("KernelError", "OutputLimitExceeded", (reason) => Effect.logError(`More than ${reason.limit} bytes`))
+ *     Effect.catchReason("KernelError", "ProtocolViolation", (reason) => Effect.logError(reason.detail))
  *   )
  * ```
  */
-export class OutputLimitExceeded
-  extends Schema.TaggedError<OutputLimitExceeded>("effect-jupyter/Execution/OutputLimitExceeded")(
-    "OutputLimitExceeded",
+export class ProtocolViolation
+  extends Schema.TaggedError<ProtocolViolation>("effect-jupyter/Execution/ProtocolViolation")(
+    "ProtocolViolation",
     {
       kernelId,
-      /** The limit in bytes. */
-      limit: Schema.Int,
+      /** What is wrong with what it sent. */
+      detail: Schema.String,
     },
   ) {
   override get message(): string {
-    return `The output of the execution exceeded ${this.limit} bytes; print less or raise the limit`
+    return `${ofKernel(this.kernelId)} sent what cannot be taken: ${this.detail}; ` +
+      `it keeps its state, have the code send less or use "reset" if it is not trusted any more`
   }
 }
 
@@ -438,7 +440,7 @@ export const KernelErrorReason = Schema.Union([
   ConnectionLost,
   ExecutionAborted,
   InputRequested,
-  OutputLimitExceeded,
+  ProtocolViolation,
   ResourceLimit,
   Forbidden,
   NoSuchKernelspec,

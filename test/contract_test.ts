@@ -318,7 +318,7 @@ describe("the public contract", () => {
       | "ConnectionLost"
       | "ExecutionAborted"
       | "InputRequested"
-      | "OutputLimitExceeded"
+      | "ProtocolViolation"
       | "ResourceLimit"
       | "Forbidden"
       | "NoSuchKernelspec"

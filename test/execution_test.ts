@@ -39,7 +39,7 @@ const kernelReasons: ReadonlyArray<readonly [Execution.KernelErrorReason, Readon
   [new Execution.ConnectionLost({ kernelId, detail: "It was closed" }), [kernelId]],
   [new Execution.ExecutionAborted({ kernelId, detail: "The client was closed" }), [kernelId]],
   [new Execution.InputRequested({ kernelId, prompt: "Name? " }), ["Name? "]],
-  [new Execution.OutputLimitExceeded({ kernelId, limit: 100 }), []],
+  [new Execution.ProtocolViolation({ kernelId, detail: "It is too large" }), [kernelId]],
   [new Execution.ResourceLimit({ detail: "Resource Limit", retryAfter: timeout }), []],
   [new Execution.Forbidden({ detail: "User is not authorized" }), ["KERNEL_USERNAME"]],
   [new Execution.NoSuchKernelspec({ kernelName: "julia", known: ["ir", "bash"] }), ["julia", "ir", "bash"]],
@@ -96,7 +96,7 @@ describe("messages", () => {
       new Execution.ConnectionLost({ kernelId, detail: "It was closed" }),
       new Execution.ExecutionAborted({ kernelId, detail: "The client was closed" }),
       new Execution.InputRequested({ kernelId, prompt: "" }),
-      new Execution.OutputLimitExceeded({ kernelId, limit: 100 }),
+      new Execution.ProtocolViolation({ kernelId, detail: "It is too large" }),
     ].map((reason) => kernelError(reason).message)
     messages.forEach(assertReadable)
     assert.strictEqual(messages[0], `The kernel died; its state is lost, use "reset" for a new one`)
@@ -117,6 +117,7 @@ describe("messages", () => {
       new Execution.KernelStartFailed({ kernelId, detail: "It is so" }),
       new Execution.ConnectionLost({ kernelId, detail: "It is so" }),
       new Execution.ExecutionAborted({ kernelId, detail: "It is so" }),
+      new Execution.ProtocolViolation({ kernelId, detail: "It is so" }),
       new Gateway.PythonNotFound({ python: "python", detail: "It is so" }),
       new Gateway.StartFailed({ detail: "It is so", output }),
       new Gateway.Unreachable({ url: "http://a", detail: "It is so" }),
@@ -133,7 +134,6 @@ describe("messages", () => {
     assert.include(new Gateway.Exited({ exitCode: undefined, output }).message, "unknown")
     assert.include(new Gateway.StartTimeout({ timeout, output }).message, "3s")
     assert.include(new Gateway.Unauthorized({ url: "http://a", status: 403 }).message, "403")
-    assert.include(new Execution.OutputLimitExceeded({ kernelId, limit: 100 }).message, "100 bytes")
   })
 
   it("are tested for every reason", () => {
@@ -177,7 +177,7 @@ describe("JSON", () => {
     ConnectionLost: Execution.ConnectionLost,
     ExecutionAborted: Execution.ExecutionAborted,
     InputRequested: Execution.InputRequested,
-    OutputLimitExceeded: Execution.OutputLimitExceeded,
+    ProtocolViolation: Execution.ProtocolViolation,
     ResourceLimit: Execution.ResourceLimit,
     Forbidden: Execution.Forbidden,
     NoSuchKernelspec: Execution.NoSuchKernelspec,

@@ -21,6 +21,7 @@ import * as Assets from "../assets.ts"
 import { Exited, type GatewayError, gatewayError, PortInUse, StartFailed, StartTimeout } from "./error.ts"
 import { type SandboxError, sandboxError, SandboxErrorReason } from "../sandbox/error.ts"
 import * as Platform from "../platform.ts"
+import { plain } from "../jupyter/control_codes.ts"
 import type { HostSettings } from "../sandbox/host.ts"
 import { headline } from "./last_words.ts"
 import * as Tail from "./tail.ts"
@@ -83,6 +84,8 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   const tail = Tail.make()
   const supervisor = yield* script("supervisor.py")
   const gateway = yield* script("gateway.py")
+  /** Kernels write there too, and what they write must not reach a terminal with our errors. */
+  const output = () => tail.lines().map(plain)
   const runtimeDir = yield* makeRuntimeDir
   // Profiles and histories of kernels go with the gateway.
   const profile = { IPYTHONDIR: `${runtimeDir}/ipython` }
@@ -136,7 +139,7 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   yield* Effect.addFinalizer(() => Deferred.succeed(closing, undefined))
 
   const port = yield* Deferred.make<number, SandboxError>()
-  const logs = yield* tail.follow(handle.stderr, (line) => Effect.logDebug(line)).pipe(
+  const logs = yield* tail.follow(handle.stderr, (line) => Effect.logDebug(plain(line))).pipe(
     Effect.annotateLogs("gateway", handle.pid),
     Defect.log,
     Effect.forkScoped,
@@ -172,7 +175,7 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
     (code) =>
       Deferred.isDoneUnsafe(closing)
         ? Effect.void
-        : Effect.fail(gatewayError(new Exited({ exitCode: code, output: tail.lines() }))),
+        : Effect.fail(gatewayError(new Exited({ exitCode: code, output: output() }))),
   )
   const gaveUp = Effect.flatMap(
     exitCode,
@@ -180,12 +183,12 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
       Deferred.isDoneUnsafe(port) ? Deferred.await(port) : Effect.fail(gatewayError(
         code === portTaken
           ? new PortInUse({ host: options.host, port: options.port })
-          : startFailed(code, tail.lines()),
+          : startFailed(code, output()),
       )),
   )
   const tooLate = Effect.suspend(() =>
     gatewayError(
-      new StartTimeout({ timeout: Duration.fromInputUnsafe(options.startTimeout), output: tail.lines() }),
+      new StartTimeout({ timeout: Duration.fromInputUnsafe(options.startTimeout), output: output() }),
     )
   )
   const listening = yield* Effect.raceFirst(Deferred.await(port), gaveUp).pipe(

@@ -42,6 +42,8 @@ export interface Listener {
    * what has not arrived by now never will.
    */
   readonly onFenced?: (() => void) | undefined
+  /** A message that may have been for the listener is past a bound. */
+  readonly onTooLarge?: ((error: WireError) => void) | undefined
 }
 
 /** An open connection. */
@@ -139,7 +141,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
 
     const receive = (frame: Frame): void => {
       const decoded = current.link.decode(frame)
-      if (Result.isFailure(decoded)) return options.onMalformed(decoded.failure)
+      if (Result.isFailure(decoded)) return refuse(decoded.failure)
       const message = decoded.success
       const number = Sequence.numberOf(sequence, message.header.msg_id)
       if (isRepeated(number ?? message.header.msg_id)) return
@@ -147,6 +149,14 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       const listener = listeners.get(parentId(message) ?? "")
       if (listener === undefined) options.onUnclaimed(message)
       else listener.onMessage(message, frame.length)
+    }
+    const refuse = (error: WireError): void => {
+      options.onMalformed(error)
+      if (!error.isTooLarge) return
+      // One whose request nobody can read may be for any of them.
+      const { parentId } = error
+      const concerned = parentId === undefined ? [...listeners.values()] : [listeners.get(parentId)]
+      for (const listener of concerned) listener?.onTooLarge?.(error)
     }
     const forget = (id: string): void => {
       listeners.delete(id)

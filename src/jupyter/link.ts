@@ -25,6 +25,8 @@ export interface LinkOptions {
   readonly session: string
   /** A peer that does not answer a ping before the next one is due, and within a second and a half, counts as lost. */
   readonly pingInterval: Duration.Input
+  /** Bytes of a message that comes in, past which the connection is cut; 512 MiB by default. */
+  readonly maxMessageSize?: number | undefined
   /** Whether to answer what arrived with a pong, which carries its acknowledgement; never by default. */
   readonly hurries?: Effect.Effect<boolean> | undefined
   /** Bound of the handshake, which servers put off until the kernel answers; 30 seconds by default. */
@@ -72,6 +74,7 @@ export const open: (
     Socket.open(address, {
       headers: options.headers,
       protocols,
+      maxMessageSize: options.maxMessageSize,
       openTimeout: options.openTimeout ?? "30 seconds",
     })
   const { bytesRead, hasMore, pull, websocket } = yield* dial(options.protocols ?? [WireV1.subprotocol]).pipe(

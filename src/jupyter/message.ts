@@ -6,10 +6,12 @@
  *
  * @module
  */
+import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as SchemaJITCompiler from "effect/schema/SchemaJITCompiler"
+import * as Json from "./json.ts"
 
 /** The version of the messaging protocol that outgoing messages declare. */
 export const protocolVersion = "5.3"
@@ -45,21 +47,39 @@ export interface Message {
   readonly buffers: ReadonlyArray<Uint8Array>
 }
 
-/** A frame that is no Jupyter message. */
+/** A frame that is no Jupyter message, or one past a bound. */
 export class WireError
   extends Schema.TaggedError<WireError>("effect-jupyter/jupyter/WireError")("WireError", {
     /** What is wrong with the frame. */
     detail: Schema.String,
+    /** Whether it is past a bound, and may be a message all the same. */
+    isTooLarge: Schema.Boolean.pipe(Schema.withConstructorDefault(Effect.succeed(false))),
+    /** The `msg_id` of the request that caused it, if that is known. */
+    parentId: Schema.optionalKey(Schema.String),
   }) {
   override get message(): string {
     return `The server sent a frame that is no Jupyter message: ${this.detail}`
   }
 }
 
+/** How many parts a frame may have: each becomes an object of its own. */
+export const maxParts = 65_536
+
+/** How many bytes each of the headers of a message may have. */
+export const maxHeaderBytes = 65_536
+
+/** How many characters ids and types may have: some of them are remembered. */
+export const maxIdLength = 1024
+
 /** The `msg_id` of the request that caused a message, if there was one. */
 export function parentId(message: Message): string | undefined {
-  const id = message.parentHeader.msg_id
-  return typeof id === "string" ? id : undefined
+  return parentIdOf(message.parentHeader)
+}
+
+/** The same for a parent header, whatever it is. */
+export function parentIdOf(parentHeader: unknown): string | undefined {
+  const id = isJsonObject(parentHeader) ? parentHeader.msg_id : undefined
+  return typeof id === "string" && id.length <= maxIdLength ? id : undefined
 }
 
 /**
@@ -187,6 +207,22 @@ export function malformed(detail: string): Result.Result<never, WireError> {
   return Result.fail(new WireError({ detail }))
 }
 
+/** The failure of a decoder for a frame that is past a bound. */
+export function tooLarge(detail: string, parentId?: string): Result.Result<never, WireError> {
+  return Result.fail(
+    new WireError({ detail, isTooLarge: true, ...(parentId === undefined ? {} : { parentId }) }),
+  )
+}
+
+/** Parses a part of a message. */
+export function parsePart(text: string, parentId?: string): Result.Result<unknown, WireError> {
+  return Result.mapError(
+    Json.parse(text),
+    ({ detail, isTooLarge }) =>
+      new WireError({ detail, isTooLarge, ...(parentId === undefined ? {} : { parentId }) }),
+  )
+}
+
 /** Tells whether a parsed JSON value is an object. */
 export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value)
@@ -209,6 +245,9 @@ export function fromParts(parts: {
   if (typeof channel !== "string") return malformed("It names no channel")
   if (!isHeader(header)) return malformed(`Its header has no "msg_id" and "msg_type"`)
   if (!isJsonObject(content)) return malformed("Its content is no object")
+  if ([channel, header.msg_id, header.msg_type].some(({ length }) => length > maxIdLength)) {
+    return tooLarge(`One of its ids has more than ${maxIdLength} characters`, parentIdOf(parts.parentHeader))
+  }
   return Result.succeed({
     channel,
     header,

@@ -17,6 +17,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Defect from "../defect.ts"
+import { plain } from "./control_codes.ts"
 
 /** What a server tells about a kernel. */
 export const KernelModel = Schema.Struct({
@@ -248,18 +249,22 @@ function said(text: string): string {
   if (Exit.isFailure(refusal)) return excerpt(text)
   const { message, traceback } = refusal.value
   // Of an exception that a server did not expect the last line says which.
-  return shortened(traceback?.trim().split("\n").at(-1) || message.trim(), 8192)
+  return plain(shortened(traceback?.trim().split("\n").at(-1) || message.trim(), 8192))
 }
 
 const decodeKernelspecs = Schema.decodeUnknownEffect(Schema.fromJsonString(Kernelspecs))
 const decodeModel = Schema.decodeUnknownEffect(Schema.fromJsonString(KernelModel))
+
+/** Characters of each end of a body that are looked at. */
+const longestExcerpt = 10_000
 
 /**
  * The first and the last words of a body: enough to recognise a proxy's login page and to see where a traceback
  * leads, not enough to flood a log.
  */
 function excerpt(text: string): string {
-  return shortened(text.replace(/\s+/g, " ").trim(), 400)
+  const line = plain(shortened(text, 2 * longestExcerpt)).replace(/\s+/g, " ")
+  return shortened(line.trim(), 400)
 }
 
 function shortened(text: string, most: number): string {

@@ -33,6 +33,9 @@ export function begin(sequence: Sequence): Sequence {
   return { ...sequence, base: sequence.highest, count: 0, foreign: 0 }
 }
 
+/** How many numbers can be ahead: a kernel sends few replies before the output that came before them. */
+const mostAhead = 1000
+
 /** Longer numbers are no longer exact. */
 const maxDigits = 15
 
@@ -72,7 +75,7 @@ export function observe(
   }
   if (number <= sequence.base) return sequence
   if (message.channel !== "iopub" && number > sequence.highest) {
-    return { ...sequence, ahead: [...sequence.ahead, number] }
+    return { ...sequence, ahead: [...sequence.ahead, number].slice(-mostAhead) }
   }
   const isForeignIdle = message.header.msg_type === "status" && message.content.execution_state === "idle" &&
     !isOwn(message.parentHeader, session)

@@ -10,6 +10,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Buffer } from "node:buffer"
 import { WebSocket } from "ws"
+import { excerpt } from "./control_codes.ts"
 
 /** The WebSocket could not be opened, or is no more. */
 export class ChannelError extends Schema.TaggedError<ChannelError>("effect-jupyter/jupyter/ChannelError")(
@@ -18,6 +19,8 @@ export class ChannelError extends Schema.TaggedError<ChannelError>("effect-jupyt
     /** The close code, or the status with which the server refused the handshake. */
     code: Schema.optionalKey(Schema.Int),
     detail: Schema.String,
+    /** A message that came in was larger than it may be. */
+    isTooLarge: Schema.optionalKey(Schema.Boolean),
   },
 ) {
   override get message(): string {
@@ -39,8 +42,8 @@ export interface Socket {
   readonly bytesRead: () => number
 }
 
-/** Larger messages cannot become a JavaScript string. */
-const maxPayload = 512 * 1024 * 1024
+/** The largest message unless it is said otherwise: larger ones cannot become a JavaScript string. */
+export const defaultMaxMessageSize = 512 * 1024 * 1024
 
 /** Bytes that wait to be pulled before the operating system, and then the server, has to keep them. */
 const highWaterMark = 64 * 1024
@@ -53,13 +56,15 @@ export const open: (
     readonly protocols: ReadonlyArray<string>
     /** Bound of the handshake, which servers put off until the kernel answers. */
     readonly openTimeout: Duration.Input
+    /** Bytes of a message, past which the connection is closed with code 1009; {@link defaultMaxMessageSize} by default. */
+    readonly maxMessageSize?: number | undefined
   },
 ) => Effect.Effect<Socket, ChannelError, Scope.Scope> = Effect.fnUntraced(function* (address, options) {
   const { bytesRead, hasMore, pull, websocket } = yield* Effect.acquireRelease(
     Effect.sync(() => {
       const websocket = new WebSocket(address, [...options.protocols], {
         headers: options.headers,
-        maxPayload,
+        maxPayload: options.maxMessageSize ?? defaultMaxMessageSize,
         perMessageDeflate: false,
       })
       let bytesRead = () => 0
@@ -122,17 +127,20 @@ function receive(websocket: WebSocket): Pick<Socket, "pull" | "hasMore"> {
     bytes += data.byteLength
     if (bytes >= highWaterMark) websocket.pause()
   })
-  websocket.on("error", ({ message }) => {
+  websocket.on("error", (error) => {
+    const { message } = error
     const [, status] = /Unexpected server response: (\d+)/.exec(message) ?? []
+    const isTooLarge = "code" in error && error.code === "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH"
     finish(
       new ChannelError({
+        ...(isTooLarge ? { isTooLarge } : {}),
         ...(status === undefined ? {} : { code: Number(status) }),
         detail: `It failed with "${message}"`,
       }),
     )
   })
   websocket.on("close", (code, reason) => {
-    const said = reason.length === 0 ? "" : `: ${reason}`
+    const said = reason.length === 0 ? "" : `: ${excerpt(reason.toString())}`
     const hint = code === 1009 ? ", a message was too large" : ""
     finish(new ChannelError({ code, detail: `It was closed with code ${code}${said}${hint}` }))
   })

@@ -7,7 +7,16 @@
  * @module
  */
 import * as Result from "effect/Result"
-import { fromParts, isJsonObject, malformed, type Message, WireError } from "./message.ts"
+import {
+  fromParts,
+  isJsonObject,
+  malformed,
+  maxParts,
+  type Message,
+  parsePart,
+  tooLarge,
+  WireError,
+} from "./message.ts"
 
 const wordBytes = 4
 
@@ -57,11 +66,7 @@ export function encode(message: Message): string | Uint8Array<ArrayBuffer> {
 export function decode(frame: string | Uint8Array): Result.Result<Message, WireError> {
   const parts = typeof frame === "string" ? Result.succeed({ json: frame, buffers: [] }) : split(frame)
   return Result.flatMap(parts, ({ buffers, json }) => {
-    const parsed = Result.try({
-      try: (): unknown => JSON.parse(json),
-      catch: (cause) => new WireError({ detail: String(cause) }),
-    })
-    return Result.flatMap(parsed, (value) => {
+    return Result.flatMap(parsePart(json), (value) => {
       if (!isJsonObject(value)) return malformed("It is no JSON object")
       const { channel, content, header, metadata, parent_header: parentHeader } = value
       return fromParts({ channel, content, header, metadata, parentHeader, buffers })
@@ -77,6 +82,7 @@ function split(
   if (count < 1 || wordBytes * (count + 1) > frame.byteLength) {
     return malformed(`Its table of ${count} offsets does not fit into ${frame.byteLength} bytes`)
   }
+  if (count > maxParts) return tooLarge(`It has ${count} parts, which are more than ${maxParts}`)
   const offsets: Array<number> = []
   let previous = wordBytes * (count + 1)
   for (let index = 1; index <= count; index++) {
@@ -88,5 +94,11 @@ function split(
     previous = offset
   }
   const parts = offsets.map((offset, index) => frame.subarray(offset, offsets[index + 1]))
-  return Result.succeed({ json: decoder.decode(parts[0]), buffers: parts.slice(1) })
+  return Result.map(
+    Result.try({
+      try: () => decoder.decode(parts[0]),
+      catch: (cause) => new WireError({ detail: String(cause), isTooLarge: true }),
+    }),
+    (json) => ({ json, buffers: parts.slice(1) }),
+  )
 }

@@ -8,7 +8,17 @@
  */
 import * as Result from "effect/Result"
 import { Buffer } from "node:buffer"
-import { fromParts, malformed, type Message, WireError } from "./message.ts"
+import {
+  fromParts,
+  malformed,
+  maxHeaderBytes,
+  maxParts,
+  type Message,
+  parentIdOf,
+  parsePart,
+  tooLarge,
+  WireError,
+} from "./message.ts"
 
 /** The name to offer and to look for in the WebSocket handshake. */
 export const subprotocol = "v1.kernel.websocket.jupyter.org"
@@ -87,44 +97,64 @@ interface Context {
  */
 export function makeDecoder(): Decoder {
   let context: Context | undefined
-  const parse = (frame: Uint8Array, offsets: ReadonlyArray<number>): Parameters<typeof fromParts>[0] => {
+  const parse = (frame: Uint8Array, offsets: ReadonlyArray<number>): Result.Result<Message, WireError> => {
     // A buffer makes strings of its parts, byte order marks included, faster than a `TextDecoder`.
     const bytes = Buffer.isBuffer(frame)
       ? frame
       : Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength)
     const part = (index: number): string => bytes.toString("utf8", offsets[index], offsets[index + 1])
-    const [, , start = 0, end = 0, contentStart = 0] = offsets
+    const [channelStart = 0, headerStart = 0, start = 0, end = 0, contentStart = 0] = offsets
+    const largest = Math.max(
+      headerStart - channelStart,
+      start - headerStart,
+      end - start,
+      contentStart - end,
+    )
+    if (largest > maxHeaderBytes) {
+      return tooLarge(`One of its headers has ${largest} bytes, which are more than ${maxHeaderBytes}`)
+    }
     if (
       context === undefined || context.headerBytes !== end - start ||
       bytes.compare(context.bytes, 0, context.bytes.length, start, contentStart) !== 0
     ) {
+      const parentHeader = parsePart(part(2))
+      if (Result.isFailure(parentHeader)) return Result.fail(parentHeader.failure)
+      const metadata = parsePart(part(3))
+      if (Result.isFailure(metadata)) return Result.fail(metadata.failure)
       context = {
         // A copy: the frame is a piece of memory that holds many.
         bytes: Buffer.from(bytes.subarray(start, contentStart)),
         headerBytes: end - start,
-        parentHeader: JSON.parse(part(2)),
-        metadata: JSON.parse(part(3)),
+        parentHeader: parentHeader.success,
+        metadata: metadata.success,
       }
     }
-    return {
+    const { metadata, parentHeader } = context
+    const header = parseHeader(part(1))
+    if (Result.isFailure(header)) return Result.fail(header.failure)
+    const content = parsePart(part(4), parentIdOf(parentHeader))
+    if (Result.isFailure(content)) return Result.fail(content.failure)
+    const buffers = offsets.slice(fixedParts, -1).map((offset, index) =>
+      frame.subarray(offset, offsets[fixedParts + index + 1])
+    )
+    return fromParts({
       channel: part(0),
-      header: parseHeader(part(1)),
-      parentHeader: context.parentHeader,
-      metadata: context.metadata,
-      content: JSON.parse(part(4)),
-      buffers: offsets.slice(fixedParts, -1).map((offset, index) =>
-        frame.subarray(offset, offsets[fixedParts + index + 1])
-      ),
-    }
+      header: header.success,
+      parentHeader,
+      metadata,
+      content: content.success,
+      buffers,
+    })
   }
   return (frame) => {
     const offsets = readOffsets(frame)
     if (Result.isFailure(offsets)) return Result.fail(offsets.failure)
-    const parts = Result.try({
+    // Bytes may be more than a string can hold.
+    const parsed = Result.try({
       try: () => parse(frame, offsets.success),
-      catch: (cause) => new WireError({ detail: String(cause) }),
+      catch: (cause) => new WireError({ detail: String(cause), isTooLarge: true }),
     })
-    return Result.isFailure(parts) ? Result.fail(parts.failure) : fromParts(parts.success)
+    return Result.flatMap(parsed, (message) => message)
   }
 }
 
@@ -134,11 +164,11 @@ const usual = new RegExp(
 )
 
 /** Takes apart what ipykernel writes; parses the headers of others. */
-function parseHeader(json: string): unknown {
+function parseHeader(json: string): Result.Result<unknown, WireError> {
   const found = usual.exec(json)
-  if (found === null) return JSON.parse(json)
+  if (found === null) return parsePart(json)
   const [, msg_id, msg_type, username, session, date, version] = found
-  return { msg_id, msg_type, username, session, date, version }
+  return Result.succeed({ msg_id, msg_type, username, session, date, version })
 }
 
 /** The message in a frame that stands alone. */
@@ -153,6 +183,7 @@ function readOffsets(frame: Uint8Array): Result.Result<ReadonlyArray<number>, Wi
   if (count < fixedParts + 1 || wordBytes * (count + 1) > frame.byteLength) {
     return malformed(`Its table of ${count} offsets does not fit into ${frame.byteLength} bytes`)
   }
+  if (count > maxParts) return tooLarge(`It has ${count} parts, which are more than ${maxParts}`)
   const offsets: Array<number> = []
   let previous = wordBytes * (count + 1)
   for (let index = 1; index <= count; index++) {

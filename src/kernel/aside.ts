@@ -19,7 +19,8 @@ import * as Semaphore from "effect/Semaphore"
 import * as Defect from "../defect.ts"
 import { ConnectionLost, KernelError } from "../execution.ts"
 import { IntrospectionFailed, KernelBusy } from "../introspection.ts"
-import { type ChannelName, type JsonObject, type Message, request } from "../jupyter/message.ts"
+import { excerpt } from "../jupyter/control_codes.ts"
+import { type ChannelName, type JsonObject, maxIdLength, type Message, request } from "../jupyter/message.ts"
 import { type Connection, isOutput } from "./connection.ts"
 import * as Identity from "./identity.ts"
 import type { Session } from "./session.ts"
@@ -245,7 +246,7 @@ const subshellOf = (connection: Connection, desk: Desk): Effect.Effect<string | 
   })
 
 const Features = Schema.Struct({ supported_features: Schema.optionalKey(Schema.Array(Schema.String)) })
-const Created = Schema.Struct({ subshell_id: Schema.String })
+const Created = Schema.Struct({ subshell_id: Schema.String.check(Schema.isMaxLength(maxIdLength)) })
 
 /** No subshell. */
 const none = Effect.as(Effect.void, undefined)
@@ -306,6 +307,7 @@ const converse = (
       Effect.sync(() => {
         if (!isAlone) connection.setAside(id)
         channels.listen(id, {
+          onTooLarge: ({ detail }) => done(Effect.fail(detail)),
           onMessage: (message, bytes) => {
             // ipykernel takes the latest request for the source of all that threads of the user print.
             if (isOutput(message)) return isAlone ? undefined : connection.stray(message, bytes)
@@ -341,5 +343,6 @@ const converse = (
   }))
 
 function complaint({ ename, evalue }: JsonObject): string {
-  return [ename, evalue].filter((part) => typeof part === "string" && part !== "").join(": ") || "It refused"
+  const parts = [ename, evalue].filter((part) => typeof part === "string" && part !== "")
+  return excerpt(parts.join(": "), 1000) || "It refused"
 }

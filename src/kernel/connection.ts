@@ -29,6 +29,7 @@ import { explain } from "../gateway/last_words.ts"
 import { decode, type Message, parentId } from "../jupyter/message.ts"
 import type { RestError } from "../jupyter/rest.ts"
 import type { Identity } from "./identity.ts"
+import { defaultMaxMessageSize } from "../jupyter/socket.ts"
 import * as Metrics from "./metrics.ts"
 
 /** Which kernel to start. */
@@ -37,6 +38,7 @@ export interface KernelOptions {
   readonly env: Readonly<Record<string, string>>
   readonly startTimeout: Duration.Input
   readonly pingInterval: Duration.Input
+  readonly maxMessageSize?: number | undefined
 }
 
 /** A kernel that runs, is connected and is ready for executions. */
@@ -49,6 +51,8 @@ export interface Link {
   readonly id: string
   readonly session: string
   readonly channel: Channel.Channel
+  /** Bytes that a message of the kernel may have. */
+  readonly maxMessageSize: number
   /** Sends the kernel an interrupt; it may or may not react. */
   readonly interrupt: Effect.Effect<void, KernelError>
   /** Why the kernel can do nothing any more, if so. */
@@ -137,6 +141,7 @@ export const make: (
       session,
       pingInterval: options.pingInterval,
       openTimeout: options.startTimeout,
+      maxMessageSize: options.maxMessageSize,
       ...hurries,
       onUnclaimed: (message) => {
         if (isDeath(message)) end(new KernelDied({ kernelId }))
@@ -183,6 +188,7 @@ export const make: (
       id: kernelId,
       session,
       channel,
+      maxMessageSize: options.maxMessageSize ?? defaultMaxMessageSize,
       interrupt: gateway.rest.interrupt(kernelId).pipe(
         Effect.tapError((error) => error.kind === "NotFound" ? Effect.forkIn(notFound, scope) : Effect.void),
         Effect.mapError((error) =>

@@ -7,7 +7,6 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Schema from "effect/Schema"
-import { stripVTControlCharacters } from "node:util"
 import * as Assets from "../assets.ts"
 import type { KernelError } from "../execution.ts"
 import {
@@ -20,6 +19,8 @@ import {
   KernelInfo,
   Variable,
 } from "../introspection.ts"
+import { excerpt } from "../jupyter/control_codes.ts"
+import * as Json from "../jupyter/json.ts"
 import { isJsonObject, type JsonObject } from "../jupyter/message.ts"
 import * as Aside from "./aside.ts"
 import * as Identity from "./identity.ts"
@@ -103,6 +104,9 @@ const Reply = {
   variables: Schema.Struct({ variables: Schema.Array(Variable) }),
 } as const
 
+/** How many values an answer may be made of: all of them are decoded at once. */
+const maxValues = 1_000_000
+
 /** Makes the part of a kernel that answers questions. */
 export const make: (session: Session) => Effect.Effect<Introspection, never, FileSystem.FileSystem> = Effect
   .fnUntraced(function* (session) {
@@ -119,10 +123,16 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
       options?: AskOptions,
     ) {
       const { connection, content } = yield* Aside.ask(session, question, options?.timeout ?? "5 seconds")
+      const failed = (detail: string) =>
+        new IntrospectionFailed({ kernelId: connection.id, request: question.type, detail })
+      if (Json.hasMoreValues(content, maxValues)) {
+        return yield* failed(`The answer has more than ${maxValues} values`)
+      }
+      // Code that was executed stays as it was.
+      const answer = question.type === "history_request" ? content : Json.plainTexts(content)
       return yield* Effect.mapError(
-        Schema.decodeEffect(schema)(content),
-        (error) =>
-          new IntrospectionFailed({ kernelId: connection.id, request: question.type, detail: error.message }),
+        Schema.decodeUnknownEffect(schema)(answer),
+        (error) => failed(excerpt(error.message, 1000)),
       )
     })
     const question = (name: string, content: JsonObject): Aside.Question => ({
@@ -162,12 +172,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
             Reply.inspect,
             options,
           )
-          const data = Object.fromEntries(
-            Object.entries(reply.data ?? {}).map((
-              [mimeType, value],
-            ) => [mimeType, typeof value === "string" ? stripVTControlCharacters(value) : value]),
-          )
-          return new Inspection({ found: reply.found, data })
+          return new Inspection({ found: reply.found, data: reply.data ?? {} })
         },
       ),
       isComplete: Effect.fn("Kernel.isComplete")(function* (code: string, options?: AskOptions) {

@@ -4,7 +4,7 @@
  * @module
  */
 import { Buffer } from "node:buffer"
-import { stripVTControlCharacters } from "node:util"
+import { plain } from "../jupyter/control_codes.ts"
 
 /** What is kept of a text. */
 export interface KeptText {
@@ -67,7 +67,7 @@ export function isLineStart({ head, tail }: KeptText): boolean {
   if (end === "" || end.endsWith("\n")) return true
   const last = end.slice(-lastCharacters)
   const start = last.lastIndexOf("\n") + 1
-  return (start > 0 || last.length === end.length) && stripVTControlCharacters(last.slice(start)) === ""
+  return (start > 0 || last.length === end.length) && plain(last.slice(start)) === ""
 }
 
 function extendTail(kept: KeptText, text: string): KeptText {

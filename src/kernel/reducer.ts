@@ -6,8 +6,9 @@
  */
 import * as Exit from "effect/Exit"
 import * as Predicate from "effect/Predicate"
-import { stripVTControlCharacters } from "node:util"
-import { decode, type JsonObject, type Message } from "../jupyter/message.ts"
+import { excerpt, plain } from "../jupyter/control_codes.ts"
+import { decode, type JsonObject, maxIdLength, type Message } from "../jupyter/message.ts"
+import * as KeptText from "./kept_text.ts"
 
 /** What the kernel said of an exception, without colour codes. */
 export interface Raised {
@@ -56,6 +57,12 @@ export type Output =
 /** How many widgets can be within one another: more take ever longer to look through. */
 const mostCaptures = 100
 
+/** How many representations a display may have. */
+const mostRepresentations = 1000
+
+/** Bytes that are kept of an exception's text, and of its traceback. */
+const longestException = 10_000_000
+
 /** The progress of an execution that was just asked for. */
 export const initial: Progress = {
   started: false,
@@ -98,7 +105,9 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
     case "execute_result":
     case "update_display_data": {
       const display = decode.display(content)
-      if (Exit.isFailure(display)) return ignored(progress)
+      if (Exit.isFailure(display) || Object.keys(display.value.data).length > mostRepresentations) {
+        return ignored(progress)
+      }
       const { data, execution_count: count, metadata, transient } = display.value
       return [progress, {
         _tag: "Display",
@@ -148,7 +157,7 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
     }
     case "comm_msg": {
       const capture = decode.capture(content)
-      if (Exit.isFailure(capture)) return ignored(progress)
+      if (Exit.isFailure(capture) || capture.value.comm_id.length > maxIdLength) return ignored(progress)
       const { comm_id: id, data: { state: { msg_id: execution } } } = capture.value
       const others = progress.captures.filter((other) => other !== id)
       const captures = execution === parentHeader["msg_id"] ? [...others, id].slice(-mostCaptures) : others
@@ -177,7 +186,7 @@ function written({ ename, evalue, traceback }: Raised): Output {
 function displayIdOf(transient: unknown): string | undefined {
   const id = Predicate.hasProperty(transient, "display_id") ? transient.display_id : undefined
   if (typeof id === "number") return `${id}`
-  return typeof id === "string" && id !== "" ? id : undefined
+  return typeof id === "string" && id !== "" && id.length <= maxIdLength ? id : undefined
 }
 
 function ignored(progress: Progress): readonly [Progress] {
@@ -194,10 +203,19 @@ function raised(content: {
   readonly evalue?: string | undefined
   readonly traceback?: ReadonlyArray<string> | undefined
 }): Raised {
+  const { ename = "Error", evalue = "", traceback = [] } = content
+  const length = traceback.reduce((sum, frame) => sum + frame.length, 0)
   return {
     // Some kernels give it no name.
-    ename: stripVTControlCharacters(content.ename ?? "") || "Error",
-    evalue: stripVTControlCharacters(content.evalue ?? ""),
-    traceback: (content.traceback ?? []).map((frame) => stripVTControlCharacters(frame)),
+    ename: excerpt(ename, maxIdLength) || "Error",
+    evalue: plain(shortened(evalue)),
+    // Frames can also be very many.
+    traceback: length + traceback.length > longestException
+      ? [plain(shortened(traceback.join("\n")))]
+      : traceback.map(plain),
   }
+}
+
+function shortened(text: string): string {
+  return KeptText.toText(KeptText.append(KeptText.empty(longestException), text))
 }

@@ -32,14 +32,17 @@ import {
   KernelError,
   type KernelErrorReason,
   KernelUnresponsive,
+  ProtocolViolation,
 } from "../execution.ts"
-import { decode, executeContent, type JsonObject, type Message, request } from "../jupyter/message.ts"
+import { excerpt } from "../jupyter/control_codes.ts"
+import { decode, executeContent, type Message, request } from "../jupyter/message.ts"
 import { type Connection, isDeath } from "./connection.ts"
 import * as Delivery from "./delivery.ts"
+import * as Enquiry from "./enquiry.ts"
+import { gap, unanswered } from "./gap.ts"
 import type { Images } from "./images.ts"
 import * as Metrics from "./metrics.ts"
 import * as Reducer from "./reducer.ts"
-import * as Transcript from "./transcript.ts"
 
 /** What code that calls `input()` asks for. */
 export interface InputRequest {
@@ -58,20 +61,7 @@ export interface RunOptions {
   /** `"directory"` by default. */
   readonly images?: Images | undefined
   /** Set if the code is not the user's but carries a request of ours. */
-  readonly enquiry?: Enquiry | undefined
-}
-
-/** A request of ours that travels as an execution, which no history counts. */
-export interface Enquiry {
-  /** Runs when its turn has come, before it is sent; gives what goes with the code. */
-  readonly prepare: (
-    connection: Connection,
-  ) => Effect.Effect<
-    { readonly metadata: JsonObject; readonly buffers: ReadonlyArray<Uint8Array> },
-    KernelError
-  >
-  /** Tells whether a message answers the request, which then is no output. */
-  readonly take: (message: Message) => boolean
+  readonly enquiry?: Enquiry.Enquiry | undefined
 }
 
 /** An execution under way. */
@@ -104,9 +94,6 @@ const interruptBound: Duration.Input = "2 seconds"
 /** How long reply and idle may be apart before the kernel is asked whether it has more to say. */
 const grace: Duration.Input = "1 second"
 
-/** The largest message that a Jupyter server accepts unless it is told otherwise. */
-const usualMaximum = 10_000_000
-
 /** Bytes of output that wait for the consumer before the connection is not read any further. */
 const highWaterMark = 32 * 1024 * 1024
 
@@ -120,13 +107,13 @@ export const start: (
   options: RunOptions & { readonly onStuck: (run: Run) => void; readonly onFree: Effect.Effect<void> },
 ) => Effect.Effect<Run, ExecutionFailure, Scope.Scope> = Effect.fnUntraced(
   function* (connection, code, options) {
-    const { channel, id: kernelId, session } = connection
+    const { channel, id: kernelId, maxMessageSize, session } = connection
     const { enquiry } = options
     const clock = yield* Clock.Clock
     const turnAt = clock.currentTimeMillisUnsafe()
     const attached = enquiry === undefined
       ? { metadata: {}, buffers: [] }
-      : yield* withinTimeout(enquiry.prepare(connection), options)
+      : yield* Enquiry.prepare(enquiry, connection, options)
     const id = randomUUID()
     const outputs = yield* Queue.unbounded<Reducer.Output, Verdict | Cause.Done>()
     const settled = Deferred.makeUnsafe<void>()
@@ -153,6 +140,7 @@ export const start: (
     let isInterrupting = false
     let waitingBytes = 0
     let bytes = 0
+    let answered = 0
     let firstOutput: Duration.Duration | undefined
 
     /** The kernel is done with the code, or nobody can know any more. */
@@ -189,9 +177,16 @@ export const start: (
     }
     const forgetEnd = connection.onEnded(settleWith)
 
+    /** Takes an answer, which is kept until the code ends. */
+    const takeAnswer = ({ take }: Enquiry.Enquiry, message: Message, length: number): void => {
+      answered += length + 256 * message.buffers.length // About what a buffer takes besides its bytes.
+      if (answered > maxMessageSize) violated(`Its answers have more than ${maxMessageSize} bytes`)
+      else take(message)
+    }
     const advance = (message: Message, length: number): void => {
       if (isDeath(message)) return connection.end(new KernelDied({ kernelId }))
-      const [next, output] = enquiry?.take(message) === true ? [progress] : Reducer.step(progress, message)
+      if (enquiry?.isAnswer(message) === true) return takeAnswer(enquiry, message, length)
+      const [next, output] = Reducer.step(progress, message)
       if (next.ignored > progress.ignored) Metrics.ignored.updateUnsafe(1, services)
       progress = next
       if (output !== undefined) {
@@ -217,8 +212,8 @@ export const start: (
     const askForRest = Effect.suspend(() =>
       isSettled ? Effect.void : Effect.ignore(Effect.andThen(channel.fence, Effect.sync(onFenced)))
     )
-    const size = attached.buffers.reduce((sum, { byteLength }) => sum + byteLength, code.length)
-    const lost = () => gap(connection, progress.started ? 0 : size)
+    const size = () => attached.buffers.reduce((sum, { byteLength }) => sum + byteLength, code.length)
+    const lost = () => gap(connection, progress.started ? 0 : size())
     const onFenced = (): void => {
       if (isSettled) return
       const isOver = progress.reply !== undefined || progress.raised !== undefined
@@ -235,6 +230,7 @@ export const start: (
     })
     channel.listen(id, {
       onFenced,
+      onTooLarge: ({ detail }) => violated(detail),
       onMessage: (message, length) => {
         bytes += length
         if (message.header.msg_type === "input_request") return onInput(message)
@@ -248,7 +244,7 @@ export const start: (
     const onInput = (message: Message): void => {
       const input = decode.inputRequest(message.content)
       const { password = false, prompt } = Exit.isSuccess(input) ? input.value : { prompt: "" }
-      const refuse = stop(new InputRequested({ kernelId, prompt }))
+      const refuse = stop(new InputRequested({ kernelId, prompt: excerpt(prompt, 1000) }))
       const onInputAsked = options.onInput
       if (onInputAsked === undefined) return fork(refuse)
       fork(
@@ -300,6 +296,11 @@ export const start: (
     )
     const stop = (reason: Verdict): Effect.Effect<void> =>
       Effect.andThen(Effect.sync(() => decide(reason)), interruptAndWait)
+    const violated = (detail: string): void => {
+      // At once: the code may end before a fiber begins.
+      if (verdict === undefined) fork(interruptAndWait)
+      decide(new ProtocolViolation({ kernelId, detail }))
+    }
     yield* Effect.addFinalizer(() => isSettled || isStuck ? Effect.void : interruptAndWait)
     // Annotations cost more than what is rarely asked for is worth.
     const isTold = yield* LogLevel.isEnabled("Debug")
@@ -379,32 +380,3 @@ export const start: (
     return run
   },
 )
-
-/** What comes before an execution counts too. */
-const withinTimeout = <A>(
-  effect: Effect.Effect<A, KernelError>,
-  { outputLimit, timeout }: RunOptions,
-): Effect.Effect<A, KernelError | ExecutionTimeout> =>
-  timeout === undefined ? effect : Effect.timeoutOrElse(effect, {
-    duration: timeout,
-    orElse: () =>
-      new ExecutionTimeout({
-        timeout: Duration.fromInputUnsafe(timeout),
-        partial: Transcript.toResult(Transcript.empty(outputLimit), undefined),
-      }),
-  })
-
-/**
- * Output may be missing: the caller must not take the rest for the whole. `unread` is the length of the code if
- * the kernel never began with it: servers close the connection on what is too large, often without a word.
- */
-function gap({ channel, id }: Connection, unread: number): ConnectionLost {
-  const what = unread < usualMaximum
-    ? "not all of what the kernel said could be recovered"
-    : `the code of ${(unread / 1e6).toFixed(1)} MB did not arrive, and many servers refuse more than 10 MB`
-  return new ConnectionLost({ kernelId: id, detail: `${channel.cutBy()?.detail ?? "It was cut"}; ${what}` })
-}
-
-function unanswered(kernelId: string): ExecutionAborted {
-  return new ExecutionAborted({ kernelId, detail: "The kernel did not say how the code ended" })
-}

@@ -10,6 +10,7 @@ import * as Exit from "effect/Exit"
 import * as FileSystem from "effect/FileSystem"
 import * as Assets from "../assets.ts"
 import { KernelError, KernelStartFailed } from "../execution.ts"
+import { excerpt } from "../jupyter/control_codes.ts"
 import { decode, executeContent, type JsonObject, type Message, request } from "../jupyter/message.ts"
 import type { Connection, Link } from "./connection.ts"
 import * as Identity from "./identity.ts"
@@ -100,7 +101,11 @@ export const identify = (connection: Link): Effect.Effect<Identity.Identity, Ker
       if (header.msg_type !== "kernel_info_reply") return undefined
       const decoded = decode.kernelInfoReply(content)
       const { implementation = "", language_info: language } = Exit.isSuccess(decoded) ? decoded.value : {}
-      return { language: language?.name ?? "", implementation, info: content }
+      return {
+        language: excerpt(language?.name ?? "", 100),
+        implementation: excerpt(implementation, 100),
+        info: content,
+      }
     }),
     failure(connection),
   )
@@ -137,6 +142,7 @@ const converse = <A>(
     const answer = Effect.callback<A, string>((resume) => {
       const forgetEnd = onEnded((reason) => resume(Effect.fail(reason.message)))
       channel.listen(id, {
+        onTooLarge: ({ detail }) => resume(Effect.fail(detail)),
         onFenced: () => resume(Effect.fail("The connection was cut, and the answer is lost")),
         onMessage: (message) => {
           const value = listen(message)

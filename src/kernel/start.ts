@@ -42,6 +42,11 @@ export interface StartOptions {
   readonly sandbox?: true | Permissions.Permissions | Permissions.SettingsFile | undefined
   /** Bound of the start; 30 seconds by default. */
   readonly initTimeout?: Duration.Input | undefined
+  /**
+   * Bytes of a message of the kernel; 512 MiB by default. An execution that sends a larger one fails with the reason
+   * `ProtocolViolation`, and the kernel can be used further.
+   */
+  readonly maxMessageSize?: number | undefined
   /** How often the connection and the kernel are checked for life; 10 seconds by default. */
   readonly pingInterval?: Duration.Input | undefined
   /** How often the kernel is asked for its memory and CPU use, for the metrics; never by default. */
@@ -72,6 +77,7 @@ export const load: (
           env: { ...env, ...rules },
           startTimeout: initTimeout,
           pingInterval,
+          maxMessageSize: options.maxMessageSize,
         })
         // The default kernel of our own gateways.
         const isKnown = gateway.isOwn && kernelName === undefined

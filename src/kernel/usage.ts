@@ -19,9 +19,12 @@ import { type Message, request } from "../jupyter/message.ts"
 import type { Connection } from "./connection.ts"
 import * as Metrics from "./metrics.ts"
 
+/** A figure that no sum with others goes wrong by: differences of all of them are exact. */
+const Figure = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 2 ** 50 }))
+
 const decodeUsage = Schema.decodeUnknownExit(Schema.Struct({
-  kernel_cpu: Schema.optionalKey(Schema.Finite),
-  kernel_memory: Schema.optionalKey(Schema.Finite),
+  kernel_cpu: Schema.optionalKey(Figure),
+  kernel_memory: Schema.optionalKey(Figure),
 }))
 
 /** How long a kernel may take to answer until it is asked again. */

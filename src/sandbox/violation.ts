@@ -4,6 +4,7 @@
  * @module
  */
 import * as Schema from "effect/Schema"
+import { excerpt } from "../jupyter/control_codes.ts"
 
 /**
  * Sandboxed code tried what it may not do.
@@ -37,6 +38,7 @@ export class Violation
  * ```
  */
 export function violationOf(kernelId: string | undefined, detail: string): Violation {
-  const host = /^deny network-outbound (\S+)/.exec(detail)?.[1]
-  return new Violation({ kernelId, host, detail })
+  const said = excerpt(detail, 10_000)
+  const host = /^deny network-outbound (\S+)/.exec(said)?.[1]
+  return new Violation({ kernelId, host, detail: said })
 }

@@ -3,8 +3,9 @@
  *
  * @module
  */
-import * as Option from "effect/Option"
 import * as Result from "effect/Result"
+import { excerpt } from "../jupyter/control_codes.ts"
+import * as Json from "../jupyter/json.ts"
 import { WireError } from "../jupyter/message.ts"
 import * as Neutral from "./neutral.ts"
 import { NdArray, type NumberArray } from "../values.ts"
@@ -19,28 +20,67 @@ function isMost({ buffer, byteLength }: Uint8Array): boolean {
   return byteLength * 2 > buffer.byteLength
 }
 
+/** How deep values may be nested: somewhat deeper than our side of the kernel lets them. */
+const maxDepth = 256
+
+/** How deep their JSON may be: a tag takes up to four levels. */
+const maxJsonDepth = 4 * maxDepth
+
+/** How many hexadecimal digits an integer may have. */
+const maxDigits = 2 ** 20
+
+/** How many elements that take no bytes an answer may announce: empty arrays, and the rows of a table without columns. */
+const maxEmpty = 1_000_000
+
+/** How often all that the buffers hold may be referred to. */
+const mostUses = 4
+
+/** What the tags of an answer refer to. */
+interface Source {
+  readonly buffers: ReadonlyArray<Uint8Array>
+  /** How many bytes may yet be made something of: a buffer that many tags refer to would become a large value. */
+  bytes: number
+  /** How many elements may yet be announced that take no bytes. */
+  empty: number
+}
+
 /** Decodes a value; the first buffer is its JSON, the others are what the JSON refers to. */
 export function decode([text, ...buffers]: ReadonlyArray<Uint8Array>): Result.Result<unknown, WireError> {
-  return Result.try({
-    try: () => revive(JSON.parse(decoder.decode(text)), buffers),
-    catch: (cause) => new WireError({ detail: String(cause) }),
-  })
+  const parsed = Result.flatMap(
+    Result.try({
+      try: () => decoder.decode(text),
+      catch: (cause) => new WireError({ detail: String(cause) }),
+    }),
+    (json) =>
+      Result.mapError(
+        Json.parse(json, maxJsonDepth),
+        ({ detail }) => new WireError({ detail: `Its answer is no JSON: ${excerpt(detail)}` }),
+      ),
+  )
+  const total = buffers.reduce((sum, { byteLength }) => sum + byteLength, 0)
+  return Result.flatMap(parsed, (value) =>
+    Result.try({
+      try: () => revive(value, { buffers, bytes: mostUses * total, empty: maxEmpty }, 0),
+      catch: (cause) =>
+        new WireError({ detail: excerpt(cause instanceof Error ? cause.message : String(cause)) }),
+    }))
 }
 
 /** Puts values in the place of tags, in what `JSON.parse` has just made. */
-function revive(value: unknown, buffers: ReadonlyArray<Uint8Array>): unknown {
+function revive(value: unknown, source: Source, depth: number): unknown {
   if (typeof value !== "object" || value === null) return value
+  if (depth > maxDepth) throw new Error(`The value is nested deeper than ${maxDepth} levels`)
   if (Array.isArray(value)) {
     for (let index = 0; index < value.length; index++) {
       const item: unknown = value[index]
-      if (typeof item === "object" && item !== null) value[index] = revive(item, buffers)
+      if (typeof item === "object" && item !== null) value[index] = revive(item, source, depth + 1)
     }
     return value
   }
-  if (Object.hasOwn(value, "$")) return untag(value, buffers)
+  if (Object.hasOwn(value, "$")) return untag(value, source, depth)
   for (const [key, item] of Object.entries(value)) {
     if (typeof item !== "object" || item === null) continue
-    const revived = revive(item, buffers)
+    const revived = revive(item, source, depth + 1)
     if (revived !== item) Object.defineProperty(value, key, { ...property, value: revived })
   }
   return value
@@ -48,44 +88,49 @@ function revive(value: unknown, buffers: ReadonlyArray<Uint8Array>): unknown {
 
 const property = { configurable: true, enumerable: true, writable: true }
 
-function untag(tagged: object, buffers: ReadonlyArray<Uint8Array>): unknown {
+function untag(tagged: object, source: Source, depth: number): unknown {
   const field = (name: string): unknown => Reflect.get(tagged, name)
   const kind = field("$")
   const v = field("v")
   switch (kind) {
     case "int":
-      return integer(String(v))
+      return integer(word(v, maxDigits + 1))
     case "float":
-      return Number(String(v).replace("inf", "Infinity"))
+      return Number(word(v).replace("inf", "Infinity"))
     case "bytes":
-      return own(buffer(buffers, v))
+      return own(buffer(source, v))
     case "array":
-      return array(String(field("dtype")), list(field("shape")).map(Number), buffer(buffers, v))
+      return array(word(field("dtype")), list(field("shape")), buffer(source, v), source)
     case "datetime": {
       const zone = field("zone")
-      return new Neutral.Moment(String(v), typeof zone === "string" ? zone : undefined)
+      return new Neutral.Moment(word(v), typeof zone === "string" ? word(zone) : undefined)
     }
     case "date":
-      return new Neutral.Day(String(v))
+      return new Neutral.Day(word(v))
     case "timedelta":
-      return new Neutral.Span(BigInt(String(v)))
+      return new Neutral.Span(BigInt(word(v)))
     case "decimal":
-      return new Neutral.Decimal(String(v))
+      return new Neutral.Decimal(word(v, maxDigits))
     case "record":
-      return Object.fromEntries(pairs(v, buffers).map(([key, item]) => [String(key), item]))
+      return Object.fromEntries(pairs(v, source, depth).map(([key, item]) => [String(key), item]))
     case "map":
-      return whole(new Map(pairs(v, buffers)), v)
+      return whole(new Map(pairs(v, source, depth)), v)
     case "set":
-      return whole(new Set(list(revive(v, buffers))), v)
+      return whole(new Set(list(revive(v, source, depth))), v)
     case "frame":
-      return new Neutral.Table(
-        list(field("columns")).map(String),
-        Number(field("rows")),
-        list(revive(v, buffers)),
-      )
+      return table(list(field("columns")).map((name) => word(name, maxDigits)), field("rows"), {
+        columns: list(revive(v, source, depth)),
+        source,
+      })
     default:
-      throw new Error(`Its tag "${String(kind)}" is unknown`)
+      throw new Error(`The tag "${excerpt(String(kind))}" is unknown`)
   }
+}
+
+/** A text no longer than what it stands for can be. */
+function word(value: unknown, longest = 256): string {
+  if (typeof value === "string" && value.length <= longest) return value
+  throw new Error(`A tag is without a text of at most ${longest} characters`)
 }
 
 function integer(hex: string): bigint {
@@ -105,58 +150,117 @@ function whole<A extends { readonly size: number }>(collection: A, given: unknow
 
 function pairs(
   value: unknown,
-  buffers: ReadonlyArray<Uint8Array>,
+  source: Source,
+  depth: number,
 ): ReadonlyArray<readonly [unknown, unknown]> {
-  return list(revive(value, buffers)).map((pair) => {
+  // The lists of the pairs are no level of the value.
+  return list(revive(value, source, depth - 1)).map((pair) => {
     const [key, item] = list(pair)
     return [key, item] as const
   })
 }
 
 /** Buffers are counted from 1. */
-function buffer(buffers: ReadonlyArray<Uint8Array>, index: unknown): Uint8Array {
-  return Option.getOrThrowWith(
-    Option.fromNullishOr(buffers[Number(index) - 1]),
-    () => new Error(`It lacks the buffer ${String(index)}`),
-  )
+function buffer(source: Source, index: unknown): Uint8Array {
+  const found = source.buffers[Number(index) - 1]
+  if (found === undefined) throw new Error(`It lacks the buffer ${excerpt(String(index))}`)
+  source.bytes -= found.byteLength
+  if (source.bytes < 0) throw new Error("Its tags refer to the same buffers again and again")
+  return found
 }
 
 function own(bytes: Uint8Array): Uint8Array {
   return isMost(bytes) ? bytes : bytes.slice()
 }
 
-function array(dtype: string, shape: ReadonlyArray<number>, bytes: Uint8Array): unknown {
-  if (dtype === "b1") return Neutral.nested(Array.from(bytes, (byte) => byte !== 0), shape)
-  return new NdArray(numbers(dtype, bytes), shape)
+/** Counts elements that take no bytes. */
+function announce(source: Source, count: number): void {
+  source.empty -= count
+  if (source.empty < 0) throw new Error(`It announces more than ${maxEmpty} elements that it does not have`)
 }
 
-function numbers(dtype: string, bytes: Uint8Array): NumberArray {
-  const size = Number(dtype.slice(1))
-  // Typed arrays begin at multiples of their size.
-  const { buffer, byteOffset } = bytes.byteOffset % size === 0 && isMost(bytes) ? bytes : bytes.slice()
-  const length = bytes.byteLength / size
-  switch (dtype) {
-    case "i1":
-      return new Int8Array(buffer, byteOffset, length)
-    case "i2":
-      return new Int16Array(buffer, byteOffset, length)
-    case "i4":
-      return new Int32Array(buffer, byteOffset, length)
-    case "i8":
-      return new BigInt64Array(buffer, byteOffset, length)
-    case "u1":
-      return new Uint8Array(buffer, byteOffset, length)
-    case "u2":
-      return new Uint16Array(buffer, byteOffset, length)
-    case "u4":
-      return new Uint32Array(buffer, byteOffset, length)
-    case "u8":
-      return new BigUint64Array(buffer, byteOffset, length)
-    case "f4":
-      return new Float32Array(buffer, byteOffset, length)
-    case "f8":
-      return new Float64Array(buffer, byteOffset, length)
-    default:
-      throw new Error(`Its numbers are of the unknown type "${dtype}"`)
+/** A number of elements. */
+function size(value: unknown): number {
+  if (typeof value === "number" && Number.isSafeInteger(value) && value >= 0) return value
+  throw new Error(`"${excerpt(String(value))}" is no number of elements`)
+}
+
+function table(
+  names: ReadonlyArray<string>,
+  announced: unknown,
+  { columns, source }: { readonly columns: ReadonlyArray<unknown>; readonly source: Source },
+): Neutral.Table {
+  const rows = size(announced)
+  if (names.length !== columns.length) {
+    throw new Error(`It has ${names.length} names of columns but ${columns.length} columns`)
   }
+  if (columns.length === 0) announce(source, rows)
+  for (const column of columns) {
+    const length = lengthOf(column)
+    if (length !== rows) throw new Error(`It announces ${rows} rows but has a column of ${length}`)
+  }
+  return new Neutral.Table(names, rows, columns)
+}
+
+function lengthOf(column: unknown): number | undefined {
+  if (Array.isArray(column) || column instanceof Neutral.Table) return column.length
+  return column instanceof NdArray ? column.shape[0] : undefined
+}
+
+function array(
+  dtype: string,
+  announced: ReadonlyArray<unknown>,
+  bytes: Uint8Array,
+  source: Source,
+): unknown {
+  if (announced.length > maxDimensions) throw new Error(`It has more than ${maxDimensions} dimensions`)
+  const shape = announced.map(size)
+  const Type: NumberType | undefined = dtype === "b1" ? Uint8Array : types.get(dtype)
+  if (Type === undefined) throw new Error(`Its numbers are of the unknown type "${excerpt(dtype)}"`)
+  // Lists of lists, of which there may be more than elements.
+  let lists = 0
+  let length = 1
+  for (const count of shape) {
+    lists += length
+    length *= count
+  }
+  if (length * Type.BYTES_PER_ELEMENT !== bytes.byteLength) {
+    throw new Error(`It announces ${length} elements of "${dtype}" but has ${bytes.byteLength} bytes`)
+  }
+  announce(source, Math.max(0, lists - usualLists * length - 1))
+  if (dtype === "b1") return Neutral.nested(Array.from(bytes, (byte) => byte !== 0), shape)
+  return new NdArray(numbers(Type, bytes), shape)
+}
+
+/** How many lists an array may have for each of its elements. */
+const usualLists = 4
+
+/** What NumPy has at most. */
+const maxDimensions = 64
+
+/** What makes an array of numbers of one type. */
+interface NumberType {
+  readonly BYTES_PER_ELEMENT: number
+  new (buffer: ArrayBufferLike, byteOffset: number, length: number): NumberArray
+}
+
+/** The types of numbers by their names in NumPy. */
+const types: ReadonlyMap<string, NumberType> = new Map<string, NumberType>([
+  ["i1", Int8Array],
+  ["i2", Int16Array],
+  ["i4", Int32Array],
+  ["i8", BigInt64Array],
+  ["u1", Uint8Array],
+  ["u2", Uint16Array],
+  ["u4", Uint32Array],
+  ["u8", BigUint64Array],
+  ["f4", Float32Array],
+  ["f8", Float64Array],
+])
+
+function numbers(Type: NumberType, bytes: Uint8Array): NumberArray {
+  // Typed arrays begin at multiples of their size.
+  const isAligned = bytes.byteOffset % Type.BYTES_PER_ELEMENT === 0
+  const { buffer, byteLength, byteOffset } = isAligned && isMost(bytes) ? bytes : bytes.slice()
+  return new Type(buffer, byteOffset, byteLength / Type.BYTES_PER_ELEMENT)
 }

@@ -103,8 +103,8 @@ export const make: (
           }, { ...options, kernel: atHome })
           const { answers, exit } = asked
           const partial = Exit.isSuccess(exit) ? exit.value : undefined
-          const batches = answers.filter(({ content }) => content.kind === "batch")
-          isOver = batches.some(({ content }) => content.done === true)
+          const batches = answers.filter(({ kind }) => kind === "batch")
+          isOver = batches.some(({ isLast }) => isLast)
           const values = yield* Effect.forEach(batches, (batch) => Request.read(asked, batch))
           const elements = yield* decode(values.flatMap((value) => Neutral.toArray(value) ?? []))
           const [complaint] = answers.flatMap((answer) => Request.refusal(asked, answer, partial) ?? [])

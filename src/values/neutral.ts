@@ -65,14 +65,18 @@ export class Span {
   }
 }
 
+/** Far beyond the exponents of the decimal formats of IEEE 754, which end at 6144. */
+const maxScale = 100_000
+
 /** A `Decimal`, also one that is infinite or no number. */
 export class Decimal {
   readonly text: string
   constructor(text: string) {
     this.text = text
   }
+  /** None for one with so many zeros that calculating with it takes all memory. */
   get bigDecimal(): Option.Option<BigDecimal.BigDecimal> {
-    return BigDecimal.fromString(this.text)
+    return Option.filter(BigDecimal.fromString(this.text), ({ scale }) => Math.abs(scale) <= maxScale)
   }
 }
 

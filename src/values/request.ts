@@ -16,8 +16,10 @@ import {
   type ExecutionFailure,
   type ExecutionResult,
   KernelError,
+  ProtocolViolation,
 } from "../execution.ts"
-import { isJsonObject, type JsonObject, type Message } from "../jupyter/message.ts"
+import { excerpt, plain } from "../jupyter/control_codes.ts"
+import { isJsonObject, type Message } from "../jupyter/message.ts"
 import type { Connection } from "../kernel/connection.ts"
 import * as Identity from "../kernel/identity.ts"
 import type { ImageOptions } from "../kernel/images.ts"
@@ -31,7 +33,13 @@ import type { ValueOptions } from "./options.ts"
 
 /** An answer of the kernel's side. */
 export interface Answer {
-  readonly content: JsonObject
+  /** What it is: `"value"`, `"batch"`, `"done"`, `"unsupported"` or `"unreadable"`. */
+  readonly kind: string
+  /** Whether it is the last batch. */
+  readonly isLast: boolean
+  readonly detail: string
+  readonly path: string
+  readonly valueType: string
   readonly buffers: ReadonlyArray<Uint8Array>
 }
 
@@ -73,6 +81,9 @@ for suffix, source in modules:
     exec(compile(source, f"<{name}>", "exec"), module.__dict__)
 builtins.__effect_jupyter_values__ = module
 `
+
+/** Characters of what the kernel's side says of a value. */
+const longestText = 10_000
 
 /** What goes in one message: many servers refuse more than 10 MB. */
 const partBytes = 8_000_000
@@ -152,11 +163,10 @@ export const make: (
                 kernel(connection),
                 prepare(connection, { buffers, sizes, operation: request.operation }),
               ),
+            isAnswer: (message) => answerOf(message) !== undefined,
             take: (message) => {
               const answer = answerOf(message)
-              if (answer === undefined) return false
-              answers.push(answer)
-              return true
+              if (answer !== undefined) answers.push(answer)
             },
           },
         }
@@ -187,11 +197,13 @@ export const withSpan =
 
 /** Output that nobody asked for is not lost without a trace. */
 const tell = (session: Session) => ({ displays, images, text }: ExecutionResult): Effect.Effect<void> =>
-  text === undefined && images.length === 0 && displays.length === 0
-    ? Effect.void
-    : Effect.logInfo(text ?? "", ...images.map(({ path }) => path), ...displays.map(({ data }) => data)).pipe(
-      Effect.annotateLogs({ kernel: session.id() }),
-    )
+  text === undefined && images.length === 0 && displays.length === 0 ? Effect.void : Effect.logInfo(
+    plain(text ?? ""),
+    ...images.map(({ path }) => path),
+    ...displays.map(({ data }) => data),
+  ).pipe(
+    Effect.annotateLogs({ kernel: session.id() }),
+  )
 
 const silently = (connection: Connection, code: string, buffers: ReadonlyArray<Uint8Array> = []) =>
   Effect.mapError(Setup.runSilently(connection, code, buffers), (detail) =>
@@ -208,7 +220,17 @@ const split = (buffer: Uint8Array): ReadonlyArray<Uint8Array> =>
 function answerOf({ buffers, content, header }: Message): Answer | undefined {
   if (header.msg_type !== "display_data" || !isJsonObject(content.data)) return undefined
   const answer = content.data[mime]
-  return isJsonObject(answer) ? { content: answer, buffers } : undefined
+  if (!isJsonObject(answer)) return undefined
+  const text = (value: unknown): string => typeof value === "string" ? excerpt(value, longestText) : ""
+  const { detail, done, kind, path, valueType } = answer
+  return {
+    buffers,
+    kind: text(kind),
+    isLast: done === true,
+    detail: text(detail),
+    path: text(path),
+    valueType: text(valueType),
+  }
 }
 
 function aborted(kernelId: string | undefined, detail: string): KernelError {
@@ -242,22 +264,29 @@ export function failure({ exit, kernelId }: Asked, detail: string): KernelError 
 /** What the kernel's side has against a value or the request, if anything. */
 export function refusal(
   asked: Asked,
-  { content: { detail, kind, path, valueType } }: Answer,
+  { detail, kind, path, valueType }: Answer,
   partial: ExecutionResult | undefined,
 ): UnsupportedValue | KernelError | undefined {
-  if (kind === "unreadable") return failure(asked, `The kernel could not read the request: ${String(detail)}`)
+  if (kind === "unreadable") return failure(asked, `The kernel could not read the request: ${detail}`)
   return kind !== "unsupported" ? undefined : new UnsupportedValue({
-    valueType: String(valueType),
-    path: String(path),
-    detail: String(detail),
+    valueType,
+    path,
+    detail,
     ...(partial === undefined ? {} : { partial }),
   })
 }
 
 /** What is in an answer. */
-export function read(asked: Asked, { buffers, content }: Answer): Effect.Effect<unknown, KernelError> {
-  return content.kind === "done" ? Effect.undefined : Effect.mapError(
+export function read(
+  { exit, kernelId }: Asked,
+  { buffers, kind }: Answer,
+): Effect.Effect<unknown, KernelError> {
+  return kind === "done" ? Effect.undefined : Effect.mapError(
     Effect.fromResult(Decode.decode(buffers)),
-    (error) => failure(asked, error.message),
+    ({ detail }) =>
+      new KernelError({
+        reason: new ProtocolViolation({ kernelId, detail }),
+        ...(Exit.isSuccess(exit) ? { partial: exit.value } : {}),
+      }),
   )
 }

@@ -60,6 +60,7 @@ const makeFake = (
     identity: Identity.ipython,
     id: "fake",
     session: "client",
+    maxMessageSize: 1_000_000_000,
     channel: {
       protocol: "v1",
       send,

@@ -16,6 +16,7 @@ it.effect("a kernel that ends while a request gets ready is a typed error, and n
       identity: Identity.ipython,
       id: "fake",
       session: "client",
+      maxMessageSize: 1_000_000_000,
       channel: {
         protocol: "v1",
         send: (message) => Effect.sync(() => void sent.push(message)),
@@ -49,7 +50,8 @@ it.effect("a kernel that ends while a request gets ready is a typed error, and n
             ended = new Execution.KernelDied({ kernelId: "fake" })
             return { metadata: {}, buffers: [] }
           }),
-        take: () => false,
+        isAnswer: () => false,
+        take: () => {},
       },
       onStuck: () => {},
       onFree: Effect.void,

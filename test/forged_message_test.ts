@@ -1,0 +1,168 @@
+/** Messages that no program has a use for, which code in a kernel sends in the name of its execution. */
+import { assert, layer } from "@effect/vitest"
+import { Effect, Schema } from "effect"
+import process from "node:process"
+import { type Execution, KernelClient } from "../src/mod.ts"
+import { kernelLayer, slow } from "./support/kernel.ts"
+
+const { KernelClient: Client } = KernelClient
+const MB = 1024 * 1024
+
+/** Sends messages past ipykernel: `forge` as they are, `answer` as the answer to the request that runs. */
+const definitions = `
+import json
+kernel = get_ipython().kernel
+session, socket = kernel.session, kernel.iopub_socket
+
+def forge(kind, content, buffers=None, header=None, raw=None, metadata=None):
+    message = session.msg(kind, content={}, parent=kernel.get_parent())
+    message["header"].update(header or {})
+    parts = [session.pack(part) for part in (message["header"], message["parent_header"], metadata or {})]
+    parts.append(session.pack(content) if raw is None else raw)
+    socket.send_multipart(
+        [b"kernel." + kind.encode(), b"<IDS|MSG>", session.sign(parts), *parts, *(buffers or [])], copy=True
+    )
+
+def show(data, **options):
+    forge("display_data", {"data": data, "metadata": {}}, **options)
+
+mime = "application/vnd.effect-jupyter.value+json"
+def answer(value, *buffers):
+    text = value if isinstance(value, bytes) else json.dumps(value).encode()
+    show({mime: {"kind": "value"}}, buffers=[text, *buffers])
+
+def answers(value, *buffers):
+    send = kernel.session.send
+    def forged(stream, kind, content=None, *args, **options):
+        if isinstance(content, dict) and mime in (content.get("data") or {}):
+            kernel.session.send = send
+            return answer(value, *buffers)
+        return send(stream, kind, content, *args, **options)
+    kernel.session.send = forged
+`
+
+const prepared = Effect.tap(Client, (kernel) => kernel.execute(definitions))
+
+/** Fails the test unless the effect fails with this reason; and the next execution works. */
+const refused = Effect.fnUntraced(function* <A, E extends { readonly _tag: string }>(
+  effect: Effect.Effect<A, E | Execution.ExecutionFailure>,
+  what: string,
+) {
+  const kernel = yield* Client
+  const error = yield* Effect.flip(effect)
+  if (!("reason" in error)) return assert.fail(`${what}: ${error._tag}`)
+  assert.strictEqual(error.reason._tag, "ProtocolViolation", `${what}: ${error.reason.message}`)
+  assert.strictEqual((yield* kernel.execute("print('next')")).text, "next", what)
+  return error.reason.message
+})
+
+layer(kernelLayer({}, { maxMessageSize: 32 * MB }), slow)("forged messages", (it) => {
+  it.effect("an execution that sends a message past a bound fails with ProtocolViolation, the next one works", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      const before = process.memoryUsage.rss()
+      for (
+        const [code, detail] of [
+          ["show({}, buffers=[b''] * 200_000)", "200006 parts, which are more than 65536"],
+          ["show({}, header={'msg_id': 'x' * 10**6})", "more than 65536"],
+          ["show({}, header={'msg_id': 'x' * 2000})", "more than 1024 characters"],
+          ["show({}, header={'more': 'x' * 10**5})", "more than 65536"],
+          ["show({}, metadata={'more': 'x' * 10**6})", "more than 65536"],
+          [`show({}, raw=b'{"data":' + b'[' * 17_000 + b']' * 17_000 + b'}')`, "deeper than 256 levels"],
+          [`show({}, raw=b'{"data":' + b'{"a":' * 2000 + b'1' + b'}' * 2001)`, "deeper than 256 levels"],
+          [`show({}, raw=b'{"data":{"a":[' + b'{},' * 10_000_000 + b'1]}}')`, "more than 10000000 values"],
+          ["show({'text/plain': 'x' * 33 * 1024 * 1024})", "the 33554432 bytes of the option"],
+        ] as const
+      ) {
+        const message = yield* refused(kernel.execute(`print('before')\n${code}`), code)
+        assert.include(message, detail, code)
+      }
+      assert.isBelow(process.memoryUsage.rss() - before, 500 * MB)
+    }))
+
+  it.effect("evaluate refuses an answer that announces what it does not have", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      const before = process.memoryUsage.rss()
+      const array = (shape: string, bytes: string) =>
+        `{'$': 'array', 'dtype': 'f8', 'shape': ${shape}, 'v': 1}, ${bytes}`
+      for (
+        const forged of [
+          "{'$': 'frame', 'columns': [], 'rows': 50_000_000, 'v': []}",
+          "[{'$': 'frame', 'columns': [], 'rows': 900_000, 'v': []}] * 2",
+          "{'$': 'frame', 'columns': ['a'], 'rows': 50_000_000, 'v': [[1]]}",
+          "{'$': 'frame', 'columns': ['a'], 'rows': -1, 'v': [[]]}",
+          "{'$': 'frame', 'columns': ['a'], 'rows': 1.5, 'v': [[1]]}",
+          "{'$': 'frame', 'columns': ['a'], 'rows': 'NaN', 'v': [[1]]}",
+          "{'$': 'frame', 'columns': ['a', 'b'], 'rows': 1, 'v': [[1]]}",
+          "{'$': 'frame', 'columns': ['a'], 'rows': 1, 'v': [7]}",
+          array("[10**9, 10**9]", "bytes(8)"),
+          array("[10**9, 0]", "b''"),
+          array("[2**40, 2**40, 0]", "b''"),
+          array("[10**6, *[1] * 60]", "bytes(8 * 10**6)"),
+          array("[1] * 65", "bytes(8)"),
+          array("[2]", "bytes(15)"),
+          array("[-1, -2]", "bytes(16)"),
+          array("[1.5]", "bytes(12)"),
+          array("[None]", "bytes(8)"),
+          "{'$': 'array', 'dtype': 'f9', 'shape': [1], 'v': 1}, bytes(9)",
+          "{'$': 'array', 'dtype': 'b1', 'shape': [10**9, 0], 'v': 1}, b''",
+          "[{'$': 'bytes', 'v': 1}] * 10**5, bytes(10**5)",
+          "{'$': 'bytes', 'v': 2}, b''",
+          "{'$': 'int', 'v': 'f' * 8_000_000}",
+          "{'$': 'int', 'v': 'z'}",
+          "{'$': 'int', 'v': [1]}",
+          "{'$': 'float', 'v': '1' * 10**6}",
+          "{'$': 'timedelta', 'v': '1' * 10**6}",
+          "{'$': 'datetime', 'v': '2' * 10**6}",
+          "{'$': 'decimal', 'v': '1' * 8_000_000}",
+          "{'$': '\\x1b]0;title\\x07', 'v': 1}",
+          "b'[' * 17_000 + b']' * 17_000",
+          "b'[' * 500 + b']' * 500",
+          `b'{"$":"set","v":[' * 400 + b']}' * 400`,
+          `b'{"$":"map","v":[[1,' * 300 + b'1' + b']]}' * 300`,
+          "b'[' + b'{},' * 10_000_000 + b'1]'",
+          "b'not JSON'",
+        ]
+      ) {
+        yield* kernel.execute(`answers(${forged})`)
+        const message = yield* refused(kernel.evaluate("1", Schema.Unknown), forged)
+        assert.notMatch(message, new RegExp("[\x00-\x08\x0b-\x1f\x7f-\x9f]"))
+      }
+      assert.isBelow(process.memoryUsage.rss() - before, 500 * MB)
+    }))
+
+  it.effect("evaluate keeps no more answers than a message may have bytes", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      const before = process.memoryUsage.rss()
+      const flood = "[answer(1, bytes(10**6)) for _ in range(200)] and None"
+      assert.include(yield* refused(kernel.evaluate(flood, Schema.Unknown), flood), "33554432 bytes")
+      assert.isBelow(process.memoryUsage.rss() - before, 300 * MB)
+    }))
+
+  it.effect("evaluate takes no decimal for a BigDecimal that calculating with takes all memory", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      yield* kernel.execute("from decimal import Decimal")
+      for (const text of ["1E+999999999", "1E-999999999", "1E+999999999999999999"]) {
+        assert.strictEqual(yield* kernel.evaluate(`Decimal('${text}')`, Schema.Unknown), text)
+        const error = yield* Effect.flip(kernel.evaluate(`Decimal('${text}')`, Schema.BigDecimal))
+        assert.strictEqual(error._tag, "SchemaError")
+      }
+    }))
+
+  it.effect("ExecutionError has no control codes, and reads a megabyte of them in no time", () =>
+    Effect.gen(function* () {
+      const kernel = yield* Client
+      for (
+        const code of ["\\x1b]a;", "\\x1b[", "\\x9d", "\\x1bP0", "\\x1b[1;", "\\x1b]8;;x\\x07", "\\x1b \\r"]
+      ) {
+        const started = performance.now()
+        const error = yield* Effect.flip(kernel.execute(`raise ValueError("${code}" * 200_000)`))
+        assert.isBelow(performance.now() - started, 10_000, code)
+        assert.strictEqual(error._tag, "ExecutionError")
+        assert.notMatch(error.message, new RegExp("[\x00-\x08\x0b-\x1f\x7f-\x9f]"), code)
+      }
+    }))
+})
