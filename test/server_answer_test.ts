@@ -1,10 +1,11 @@
 /** Servers that answer requests with something else than they should, or not at all. */
 import { afterEach, assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Scope } from "effect"
+import { Duration, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import process from "node:process"
+import * as Link from "../src/jupyter/link.ts"
 import * as Rest from "../src/jupyter/rest.ts"
-import { Execution, KernelGateway } from "../src/mod.ts"
+import { Execution, KernelClient, KernelGateway } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import { crashes } from "./support/crashes.ts"
 import * as Fake from "./support/fake_server.ts"
@@ -102,6 +103,51 @@ describe("a kernel does not start", { concurrent: true }, () => {
       }))
   }
 
+  for (
+    const [what, answer, expected] of [
+      [
+        "a limit of Kernel Gateway or Enterprise Gateway",
+        { status: 403, body: `{"reason": "Forbidden", "message": "Resource Limit"}` },
+        new Execution.ResourceLimit({ detail: "" }),
+      ],
+      [
+        "a limit of Enterprise Gateway that it explains",
+        {
+          status: 403,
+          body: `{"message": "A max kernels limit has been set to 1 and there is currently 1 active"}`,
+        },
+        new Execution.ResourceLimit({ detail: "" }),
+      ],
+      [
+        "a limit and when to come back",
+        { status: 429, headers: { "retry-after": "7" }, body: "Slow down" },
+        new Execution.ResourceLimit({ detail: "", retryAfter: Duration.seconds(7) }),
+      ],
+      [
+        "the demand for another user",
+        { status: 403, body: `{"message": "User 'root' is not authorized to start kernel 'Python'"}` },
+        new Execution.Forbidden({ detail: "" }),
+      ],
+      [
+        "an error about a kernelspec that it does not have",
+        { status: 500, body: `{"message": "No such kernel named cobol"}` },
+        new Execution.NoSuchKernelspec({ kernelName: "cobol", known: ["fake"] }),
+      ],
+    ] as const
+  ) {
+    it.live(`if the server answers with ${what}: ${expected._tag}`, () =>
+      Effect.gen(function* () {
+        const rest = (name: string) => name === "POST /api/kernels" ? answer : undefined
+        const error = yield* Effect.flip(Effect.scoped(Fake.client({ rest }, { kernelName: "cobol" })))
+        assert.isTrue(Execution.isKernelError(error))
+        if (!Execution.isKernelError(error)) return
+        const { reason } = error
+        assert.deepInclude({ ...reason, detail: "" }, { detail: "", ...expected })
+        const said = /(?:"message": )?"?([^"]+)"?}?$/.exec(answer.body)?.[1] ?? ""
+        if (reason._tag !== "NoSuchKernelspec") assert.include(reason.message, said)
+      }))
+  }
+
   it.live("if the start is not answered: within initTimeout", () =>
     Effect.gen(function* () {
       const rest = (name: string) => name === "POST /api/kernels" ? "silence" : undefined
@@ -126,6 +172,24 @@ describe("a kernel does not start", { concurrent: true }, () => {
         assert.deepStrictEqual(requests.slice(-1), ["DELETE /api/kernels/:id"])
       }))
   }
+
+  it.effect("only when initTimeout is over, however long the handshake takes", () =>
+    Effect.gen(function* () {
+      const server = yield* Fake.make({ handshake: () => "silence" })
+      const opening = yield* Link.open({
+        url: server.url,
+        headers: {},
+        kernelId: "kernel",
+        session: "session",
+        pingInterval: "10 seconds",
+        openTimeout: "5 minutes",
+      }, () => false).pipe(Effect.scoped, Effect.flip, Effect.forkChild)
+      yield* TestClock.withLive(eventually(() => server.requests.length === 0 ? "not asked yet" : undefined))
+      yield* TestClock.adjust("4 minutes")
+      assert.isUndefined(opening.pollUnsafe())
+      yield* TestClock.adjust("1 minute")
+      assert.include((yield* Fiber.join(opening)).message, "within 5m")
+    }))
 
   it.effect("only when initTimeout is over, however long that is", () =>
     Effect.gen(function* () {
@@ -299,3 +363,25 @@ describe("closing", { concurrent: true }, () => {
       assert.isBelow(millis, 3500)
     }))
 })
+
+it.live("a kernel that a server fails to delete is asked for again until it is gone, and closing does not wait", () =>
+  Effect.gen(function* () {
+    let deletions = 0
+    const server = yield* Fake.make({
+      rest: (name) => {
+        if (name === "DELETE /api/kernels/:id" && ++deletions < 3) return { status: 500, body: "It restarts" }
+        return name === "GET /api/kernels/:id" && deletions >= 3 ? { status: 404 } : undefined
+      },
+    })
+    const gateway = yield* Layer.build(KernelGateway.layerRemote({ url: server.url, token: "secret" }))
+    const used = KernelClient.make().pipe(Effect.scoped, Effect.provideContext(gateway))
+    const [, millis] = yield* timed(used)
+    assert.isBelow(millis, 2000)
+    assert.strictEqual(deletions, 1)
+    yield* eventually(() =>
+      deletions < 3 || server.requests.at(-1) !== "GET /api/kernels/:id"
+        ? `Deleted ${deletions} times`
+        : undefined
+    )
+    assert.strictEqual(deletions, 3)
+  }))
