@@ -61,6 +61,19 @@ function project(name: string): string {
   return cwd
 }
 
+/** A program whose kernel is in a sandbox, or that says why it is not. */
+const sandboxed = `
+import { NodeRuntime } from "@effect/platform-node"
+import { Console, Effect, Layer } from "effect"
+import { KernelClient, KernelGateway } from "effect-jupyter"
+const settings = process.geteuid?.() === 0 ? { user: { uid: 65534, gid: 65534 } } : true
+Effect.flatMap(KernelClient.KernelClient, (kernel) => kernel.execute("6 * 7")).pipe(
+  Effect.flatMap(({ text }) => Console.log("sandboxed: " + text)),
+  Effect.provide(KernelClient.layer().pipe(Layer.provide(KernelGateway.layer({ sandbox: settings })))),
+  NodeRuntime.runMain,
+)
+`
+
 try {
   const pack = run(repository, "npm", ["pack", "--pack-destination", folder, "--json"])
   if (!check("npm pack", pack)) throw new Error("There is no package to try")
@@ -79,6 +92,14 @@ try {
   check("npm: the program on Deno", onDeno, answers(onDeno))
   const onBun = run(npm, "npx", ["--yes", "bun@1.4.5", "main.mjs"])
   check("npm: the program on Bun", onBun, answers(onBun))
+
+  writeFileSync(join(npm, "sandboxed.mjs"), sandboxed)
+  const without = run(npm, "node", ["sandboxed.mjs"])
+  const command = "npm install @anthropic-ai/sandbox-runtime@"
+  check("sandbox: without its runtime it names the command", without, without.output.includes(command))
+  check("sandbox: npm install", run(npm, "npm", ["install", pinned("@anthropic-ai/sandbox-runtime")]))
+  const inside = run(npm, "node", ["sandboxed.mjs"])
+  check("sandbox: the program", inside, inside.status === 0 && inside.output.includes("sandboxed: 42"))
 
   const pnpm = project("pnpm")
   const strict = ["--config.strict-peer-dependencies=true", "--config.store-dir=../pnpm-store"]
