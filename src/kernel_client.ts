@@ -77,6 +77,7 @@ export const make: (
       start: starting(gateway),
       imagesDir: options.imagesDir,
       images: options.images,
+      untrusted: gateway.sandbox?.rules.allowWrite,
       platform,
     })
   },

@@ -173,6 +173,8 @@ const makeOver = Effect.fnUntraced(
         // From now on a cut of the connection is remembered.
         Effect.andThen(Effect.sync(() => connection.channel.mark())),
       )
+    // Not only of the kernel that shows an image: another may have made the link.
+    const untrusted = gateways.flatMap((gateway) => Gateway.sandboxOf(gateway)?.rules.allowWrite ?? [])
     const sources = yield* Effect.forEach(
       gateways,
       (gateway) =>
@@ -209,7 +211,8 @@ const makeOver = Effect.fnUntraced(
               isReset = true
             }),
         )
-        return Kernels.make({ start, imagesDir: options.imagesDir, images: options.images, platform })
+        const { images, imagesDir } = options
+        return Kernels.make({ start, imagesDir, images, untrusted, platform })
       }).pipe(Effect.withSpan("KernelPool.get")),
       state: Effect.sync(() => {
         const { sources, ...counts } = keeper.inventory()

@@ -36,11 +36,7 @@ type Display = Extract<Reducer.Output, { readonly _tag: "Display" }>
 
 /** An execution that has delivered nothing yet. */
 export function make(
-  options: {
-    readonly imagesDir: string
-    readonly images?: Images.Images | undefined
-    readonly outputLimit?: number | undefined
-  },
+  options: Images.ImageOptions & { readonly outputLimit?: number | undefined },
 ): Delivery {
   let transcript = Transcript.empty(options.outputLimit)
   const remember = <C extends Chunk>(chunk: C, area: string | undefined): C => {

@@ -18,6 +18,7 @@ import { Image } from "../execution.ts"
 import { textOf } from "../execution/representation.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
 import type { JsonObject } from "../jupyter/message.ts"
+import * as Guarded from "./guarded_directory.ts"
 
 /** An image that could not be written. */
 export class ImageError
@@ -67,6 +68,8 @@ export interface ImageOptions {
   readonly imagesDir: string
   /** `"directory"` by default. */
   readonly images?: Images | undefined
+  /** Folders that sandboxed code may write, without links on their way; no link in them is followed. */
+  readonly untrusted?: ReadonlyArray<string> | undefined
 }
 
 /** Keeps the image among the representations of a display, if there is one. */
@@ -74,13 +77,13 @@ export const keep: (
   data: JsonObject,
   options: ImageOptions,
 ) => Effect.Effect<Option.Option<Image>, ImageError, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
-  function* (data, { images = "directory", imagesDir }) {
+  function* (data, { images = "directory", imagesDir, untrusted }) {
     const read = yield* Effect.fromResult(imageOf(data))
     if (Option.isNone(read)) return Option.none()
     const { bytes, mimeType, name } = read.value
     if (images === "bytes") return Option.some(new Image({ path: name, mimeType, bytes }))
     const path = images === "directory"
-      ? yield* write(read.value, imagesDir)
+      ? yield* write(read.value, imagesDir, untrusted)
       : yield* give(read.value, images)
     return Option.some(new Image({ path, mimeType }))
   },
@@ -111,10 +114,24 @@ function imageOf(data: JsonObject): Result.Result<Option.Option<ImageFile>, Imag
   )
 }
 
-const write = Effect.fnUntraced(function* ({ bytes, mimeType, name }: ImageFile, directory: string) {
+const write = Effect.fnUntraced(function* (
+  { bytes, mimeType, name }: ImageFile,
+  directory: string,
+  untrusted: ReadonlyArray<string> = [],
+) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
   const file = path.join(directory, name)
+  if (untrusted.length > 0) {
+    const isWritten = yield* Guarded.locate(directory, untrusted).pipe(
+      Effect.flatMap((place) =>
+        place === undefined ? Effect.succeed(false) : Effect.as(Guarded.write(place, name, bytes), true)
+      ),
+      Effect.mapError(({ message }) => new ImageError({ mimeType, detail: message })),
+      Effect.uninterruptible,
+    )
+    if (isWritten) return file
+  }
   yield* fs.writeFile(file, bytes).pipe(
     Effect.catchReason(
       "PlatformError",

@@ -64,15 +64,20 @@ export interface KernelParts {
   readonly imagesDir?: string | undefined
   /** `"directory"` by default. */
   readonly images?: Images | undefined
+  /** Folders that sandboxed code may write; none by default. */
+  readonly untrusted?: ReadonlyArray<string> | undefined
   readonly platform: Context.Context<Platform>
 }
 
 /** Starts a kernel, which ends with the scope. */
 export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Scope.Scope> = Effect
   .fnUntraced(
-    function* ({ images, imagesDir = "images", platform, start }) {
+    function* ({ images, imagesDir = "images", platform, start, untrusted }) {
       const session = yield* Session.make(start)
-      const values = yield* Effect.provideContext(Values.make(session, { images, imagesDir }), platform)
+      const values = yield* Effect.provideContext(
+        Values.make(session, { images, imagesDir, untrusted }),
+        platform,
+      )
       const introspection = yield* Effect.provideContext(Introspection.make(session), platform)
       const annotations = () => ({ "kernel.id": session.id() })
       return {
@@ -83,10 +88,15 @@ export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Sc
         },
         execute: Effect.fn("Kernel.execute")(function* (code: string, execute: ExecuteOptions = {}) {
           yield* Effect.annotateCurrentSpan(annotations())
-          return yield* session.execute(code, { imagesDir, ...execute, images: execute?.images ?? images })
+          return yield* session.execute(code, {
+            imagesDir,
+            ...execute,
+            images: execute?.images ?? images,
+            untrusted,
+          })
         }, Effect.provideContext(platform)),
         stream: (code, execute = {}) =>
-          session.stream(code, { imagesDir, ...execute, images: execute?.images ?? images }).pipe(
+          session.stream(code, { imagesDir, ...execute, images: execute?.images ?? images, untrusted }).pipe(
             Stream.provideContext(platform),
             Stream.withSpan("Kernel.stream"),
           ),

@@ -60,6 +60,8 @@ export interface RunOptions {
   readonly imagesDir: string
   /** `"directory"` by default. */
   readonly images?: Images | undefined
+  /** Folders that sandboxed code may write. */
+  readonly untrusted?: ReadonlyArray<string> | undefined
   /** Set if the code is not the user's but carries a request of ours. */
   readonly enquiry?: Enquiry.Enquiry | undefined
 }

@@ -48,13 +48,21 @@ def reveal(user, paths):
     check(libc, libc.unshare(CLONE_NEWNS), "unshare")
     check(libc, libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "/")
     for closed, contents in hidden.items():
-        descriptors = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in contents]
+        descriptors = [open_place(path) for path in contents]
         check(libc, libc.mount(b"tmpfs", closed.encode(), b"tmpfs", 0, b"mode=755,size=1m"), closed)
         for path, descriptor in zip(contents, descriptors):
             make_place(path, descriptor)
             source = f"/proc/self/fd/{descriptor}".encode()
             check(libc, libc.mount(source, path.encode(), None, MS_BIND | MS_REC, None), path)
             os.close(descriptor)
+
+
+def open_place(path):
+    """A handle of what is at a path; nobody has led elsewhere since that was looked at."""
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    if os.readlink(f"/proc/self/fd/{descriptor}") != path:
+        raise PermissionError(f"{path} is not where it was any more")
+    return descriptor
 
 
 def outermost(paths):

@@ -150,20 +150,35 @@ def remove(runtime_dir):
         placeholders = []
     # The deepest first.
     for path in sorted(placeholders, reverse=True):
-        try:
-            if os.path.realpath(os.path.dirname(path)) != os.path.dirname(path):
-                continue  # somebody wants another folder to be tidied up
-            status = os.lstat(path)
-            if stat.S_ISDIR(status.st_mode):
-                os.rmdir(path)  # only if it is empty
-            elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
-                os.unlink(path)
-        except OSError:
-            pass
+        remove_placeholder(path)
     # Not by Python's own functions: folders in folders in folders exceed its stack.
     for command in (["/bin/rm", "-rf"], ["/bin/chmod", "-R", "u+rwX"], ["/bin/rm", "-rf"]):
         if os.path.lexists(runtime_dir):
             subprocess.run([*command, "--", runtime_dir], stderr=subprocess.DEVNULL)
+
+
+def remove_placeholder(path):
+    """Removes an empty file or folder; sandboxed code may have made links on the way, or make them now."""
+    folder, name = os.path.split(path)
+    try:
+        place = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for step in filter(None, folder.split("/")):
+                outer = place
+                try:
+                    place = os.open(step, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=outer)
+                finally:
+                    if place != outer:
+                        os.close(outer)
+            status = os.stat(name, dir_fd=place, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                os.rmdir(name, dir_fd=place)  # only if it is empty
+            elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
+                os.unlink(name, dir_fd=place)
+        finally:
+            os.close(place)
+    except (OSError, ValueError):
+        pass
 
 
 def remove_abandoned(runtime_dir):

@@ -104,6 +104,11 @@ export const resolve: (
             `"${file}" does not exist; create it before the gateway starts`,
           ),
       )
+      // Code of an earlier kernel may have made the link.
+      if (isUnder(file, workspace) && !isUnder(real, workspace)) {
+        const detail = `"${file}" leads out of the workspace to "${real}"; give that path if it is meant`
+        return yield* problem(given, { key: "allowWrite", index }, detail)
+      }
       if (isUnder(runtimeDirs, real)) {
         const detail = `"${file}" holds the files of gateways; name a folder in it`
         return yield* problem(given, { key: "allowWrite", index }, detail)
