@@ -79,6 +79,8 @@ describe("the public contract", () => {
       readonly denyRead?: ReadonlyArray<string> | undefined
       readonly allowRead?: ReadonlyArray<string> | undefined
       readonly strict?: boolean | undefined
+      readonly allowGit?: boolean | undefined
+      readonly allowHome?: boolean | undefined
       readonly user?: { readonly uid: number; readonly gid: number } | undefined
       readonly limits?: Sandbox.Limits | undefined
       readonly upstreamProxy?: string | undefined

@@ -20,8 +20,11 @@ display({"image/svg+xml": ${py(svg)}}, raw=True)
 const withKernel = <A, E, R>(
   imagesDir: string,
   use: (kernel: KernelClient.Kernel) => Effect.Effect<A, E, R>,
-): Effect.Effect<A, E | Effect.Error<ReturnType<typeof KernelClient.make>>, R | KernelGateway.KernelGateway> =>
-  Effect.scoped(Effect.flatMap(KernelClient.make({ imagesDir }), use))
+): Effect.Effect<
+  A,
+  E | Effect.Error<ReturnType<typeof KernelClient.make>>,
+  R | KernelGateway.KernelGateway
+> => Effect.scoped(Effect.flatMap(KernelClient.make({ imagesDir }), use))
 
 layer(sandboxLayer(), slow)("images of sandboxed kernels", (it) => {
   it.effect("images are written below the workspace, in directories that are made", () =>
@@ -65,7 +68,8 @@ layer(sandboxLayer(), slow)("images of sandboxed kernels", (it) => {
       const folder = yield* Workspace
       const elsewhere = yield* workspace()
       yield* withKernel(`${folder}/racing`, (kernel) =>
-        kernel.execute(`
+        kernel.execute(
+          `
 import os, threading
 from IPython.display import display
 os.makedirs("racing", exist_ok=True)
@@ -81,7 +85,9 @@ for _ in range(300):
     display({"image/svg+xml": ${py(svg)}}, raw=True)
 done.set()
 thread.join()
-`, { timeout: "1 minute" }))
+`,
+          { timeout: "1 minute" },
+        ))
       assert.deepStrictEqual(readdirSync(elsewhere), [])
     }))
 

@@ -4,13 +4,10 @@
  *
  * @module
  */
-import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as FileSystem from "effect/FileSystem"
-import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as Redacted from "effect/Redacted"
@@ -24,6 +21,7 @@ import * as Platform from "../platform.ts"
 import { plain } from "../jupyter/control_codes.ts"
 import type { HostSettings } from "../sandbox/host.ts"
 import { headline } from "./last_words.ts"
+import * as RuntimeDir from "./runtime_dir.ts"
 import * as Tail from "./tail.ts"
 
 /** What to run and how. */
@@ -86,7 +84,7 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   const gateway = yield* script("gateway.py")
   /** Kernels write there too, and what they write must not reach a terminal with our errors. */
   const output = () => tail.lines().map(plain)
-  const runtimeDir = yield* makeRuntimeDir
+  const runtimeDir = yield* RuntimeDir.make
   // Profiles and histories of kernels go with the gateway.
   const profile = { IPYTHONDIR: `${runtimeDir}/ipython` }
   const kernelEnv = { ...profile, ...options.env }
@@ -211,32 +209,3 @@ function kernelspecsOf({ env, sandbox }: ProcessOptions): ReadonlyArray<string> 
   const path = env.JUPYTER_PATH ?? Platform.variable("JUPYTER_PATH")
   return sandbox !== undefined || path === undefined ? [] : [path]
 }
-
-/** The path of a socket has 107 bytes at most, of which a kernel's name takes 50. */
-const longestFolder = 56 - "/effect-jupyter-01234567".length
-
-/**
- * The name of a directory for sockets and connection files, which the supervisor creates. It is removed here
- * too, for the case that the supervisor was killed. Directly in `/tmp` if that can be written to: paths are short
- * there, and no sandbox opens it.
- */
-const makeRuntimeDir = Effect.gen(function* () {
-  const fs = yield* FileSystem.FileSystem
-  const named = Platform.variable("TMPDIR")?.replace(/\/+$/, "")
-  const folders = ["/tmp", ...(named?.startsWith("/") && named.length <= longestFolder ? [named] : [])]
-  const folder = yield* Effect.findFirst(
-    folders,
-    (folder) => Effect.isSuccess(fs.access(folder, { writable: true })),
-  )
-  if (Option.isNone(folder)) {
-    const detail = `The temporary folders ${
-      folders.map((folder) => `"${folder}"`).join(" and ")
-    } cannot be ` +
-      `written to; set TMPDIR to another, whose path has at most ${longestFolder} characters`
-    return yield* gatewayError(new StartFailed({ detail, output: [] }))
-  }
-  return yield* Effect.acquireRelease(
-    Effect.sync(() => `${folder.value}/effect-jupyter-${SecureRandom.uuidV4Unsafe().slice(0, 8)}`),
-    (directory) => Effect.ignore(fs.remove(directory, { recursive: true, force: true })),
-  )
-})

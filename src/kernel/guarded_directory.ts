@@ -76,7 +76,10 @@ export const locate: (
       }
       links += 1
       if (links > maxLinks) {
-        return yield* new GuardedFileError({ code: "ELOOP", detail: `"${directory}" has too many links on its way` })
+        return yield* new GuardedFileError({
+          code: "ELOOP",
+          detail: `"${directory}" has too many links on its way`,
+        })
       }
       names.unshift(...target.split("/"))
       if (target.startsWith("/")) folder = "/"
@@ -116,7 +119,10 @@ export const write: (
         ),
         Effect.mapError((error) =>
           error.code === "ENOTDIR" || error.code === "ELOOP"
-            ? new GuardedFileError({ ...error, detail: `"${path.join(place, child)}" is no directory but a link or a file` })
+            ? new GuardedFileError({
+              ...error,
+              detail: `"${path.join(place, child)}" is no directory but a link or a file`,
+            })
             : error
         ),
       )

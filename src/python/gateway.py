@@ -58,6 +58,8 @@ def make_sandbox(settings, runtime_dir, workspace, secret):
     )
     readable = [*settings["needed"], *sandbox_host.python_files()]
     bwrap = settings["tools"].get("bwrap")
+    if sys.platform == "linux" and not sandbox_check.has_landlock():
+        print(sandbox_check.NO_LANDLOCK, file=sys.stderr, flush=True)
     sandbox_check.try_out(bwrap, readable=readable, workspace=workspace, identity=sandbox.identity)
     return sandbox
 

@@ -193,7 +193,7 @@ class SandboxedKernels(Kernels):
         try:
             preparing = self.sandbox.prepare(kernel_id, rules, inside)
             # The launcher gets ready meanwhile.
-            ordering = asyncio.ensure_future(self._order(kernel_id, preparing, rules, ours))
+            ordering = asyncio.ensure_future(self._order(kernel_id, preparing, rules, inside, ours))
             streams = {"stdin": theirs.fileno(), "stderr": errors.writer}
             await super().start_kernel(*args, env=env, kernel_id=kernel_id, **streams, **kwargs)
             self.get_kernel(kernel_id).errors = errors
@@ -221,10 +221,10 @@ class SandboxedKernels(Kernels):
                 await asyncio.wait([ordering])
             ours.close()
 
-    async def _order(self, kernel_id, preparing, rules, launcher):
+    async def _order(self, kernel_id, preparing, rules, inside, launcher):
         """Tells the launcher what to do, once that is known."""
         command = await self._soon(preparing, "The rules were not ready")
-        orders = self.sandbox.orders(kernel_id, command, rules)
+        orders = self.sandbox.orders(kernel_id, command, rules, inside)
         launcher.setblocking(False)
         try:
             await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(launcher, orders), self.start_bound)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import sandbox_macos
-from sandbox_host import ISOLATED
+from sandbox_command import ISOLATED
 
 # What bubblewrap says, and what to do about it.
 FAILURES = (
@@ -35,6 +35,13 @@ FAILURES = (
 )
 # Prints the first of its arguments that cannot be read.
 TRY_TO_READ = "import os, sys; print(*[p for p in sys.argv[1:] if not os.access(p, os.R_OK)][:1], end='')"
+
+
+# Whether what leads to other processes can be kept from being written; see `sandboxed_kernel.py`.
+NO_LANDLOCK = (
+    "Sandboxed kernels can write to named pipes and devices that others left open to everybody: Linux has no Landlock, or"
+    " one before 5.19"
+)
 
 
 class Refused(Exception):
@@ -75,6 +82,12 @@ def try_out(bwrap, *, readable, workspace, identity):
         raise Refused("StartFailed", detail=detail, output=output)
     if tried.stdout:
         raise unreadable(tried.stdout, identity)
+
+
+def has_landlock():
+    import ctypes
+
+    return ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) >= 2
 
 
 def unreadable(path, identity):

@@ -17,7 +17,12 @@ import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import sandbox_command
+import sandbox_git
 import sandbox_macos
+import sandbox_placeholders
+from sandbox_command import is_under
+from supervisor import registries
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # What Python reads besides its own files, and what a program that it starts needs to run at all.
@@ -27,14 +32,6 @@ SYSTEM = (
     " /etc/mime.types /etc/nsswitch.conf /etc/os-release /etc/passwd /etc/pki /etc/resolv.conf /etc/ssl"
     " /etc/timezone /sys/devices/system/cpu"
 ).split()
-# Shares even less than srt asks for: no shared memory, no semaphores, no name of the host.
-ISOLATED = ["--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
-# srt lets every command write here, where all kernels and other programs meet.
-SHARED_WITH_ALL = ["/tmp/claude", "/private/tmp/claude"]
-
-
-def is_under(path, folder):
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def python_files():
@@ -54,23 +51,6 @@ def keep_from_importing(writable):
         if any(is_under(os.path.realpath(folder), place) for place in safe)
         or not any(is_under(os.path.realpath(folder), place) for place in writable)
     ]
-
-
-def bounded(words, memory):
-    """The command of bubblewrap, isolated, and with a size for what is memory and looks like a folder.
-
-    Such folders are small, but for /dev/shm, which has the limit of memory if there is one.
-    """
-    bwrap, *words = words
-    result, before = [bwrap, *ISOLATED], None
-    for word in words:
-        if word == "--tmpfs":
-            result += ["--size", "1048576"]
-        result.append(word)
-        if (before, word) == ("--dev", "/dev"):
-            result += [*([] if memory is None else ["--size", str(memory)]), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
-        before = word
-    return result
 
 
 def limits(given):
@@ -202,8 +182,13 @@ class Sandbox:
         self._secret = secret
         self.rules = settings["rules"]
         self.identity = Identity(settings, workspace)
+        self._planner = ThreadPoolExecutor(1)
         self._cleaner = ThreadPoolExecutor(1)
         self._remover = ThreadPoolExecutor(1)
+        self._registry = os.path.dirname(runtime_dir)
+        self._placeholders = sandbox_placeholders.Placeholders(self._registry)
+        self._repositories = sandbox_git.Repositories()
+        self._holding = {}
         self._user = settings["user"]
         self._workspace = workspace
         self._runtime_dir = runtime_dir
@@ -212,6 +197,7 @@ class Sandbox:
         self._helper = None
         if self._user is not None:
             # The other user may pass through, and sees what is given to it.
+            os.chmod(self._registry, 0o711)
             os.chmod(runtime_dir, 0o711)
         os.mkdir(self._places, 0o711)
         self._give(self.helper_dir)
@@ -274,26 +260,40 @@ class Sandbox:
         start = [os.path.join(HERE, "sandboxed_kernel.py"), own_dir, json.dumps(limits(rules["limits"]))]
         command = [sys.executable, *start]
         if env:
-            variables = (f"{name}={value}" for name, value in env.items())
-            command = [sys.executable, "-I", "-S", *start, "/usr/bin/env", *variables, *command]
+            command = [sys.executable, "-I", "-S", *start, *command]
+        return self._planner.submit(self._wrap, kernel_id, f"exec {shlex.join(command)}", rules)
+
+    def _wrap(self, kernel_id, command, rules):
+        own_dir = self.own_dir(kernel_id)
+        writable = [folder for folder in rules["allowWrite"] if os.path.isdir(folder)]
+        # Before it is seen which of them are there: from now on they stay.
+        self._placeholders.hold(writable)
+        self._holding[kernel_id] = writable
         completed = self.complete(rules, own_dir)
         if sandbox_macos.IS_HERE:
             completed["unixSockets"] = sandbox_macos.sockets(self._runtime_dir, kernel_id)
             completed["allowWrite"] += completed["unixSockets"]
-        return self._helper.wrap(kernel_id, f"exec {shlex.join(command)}", completed)
+        return self._helper.wrap(kernel_id, command, completed).result(20)
 
-    def orders(self, kernel_id, command, rules):
+    def orders(self, kernel_id, command, rules, env):
         """What `sandbox_launcher.py` is to do, in its own terms."""
-        words = shlex.split(command)
-        self._remember_placeholders(words)
+        writable = [*rules["allowWrite"], self.own_dir(kernel_id)]
         orders = {
-            "command": words if sandbox_macos.IS_HERE else bounded(words, rules["limits"].get("memory")),
             "ownDir": self.own_dir(kernel_id),
             "user": self._user,
             "paths": self.identity.paths,
             "pidFile": self._pid_file(kernel_id),
+            "inside": {"variables": env, "writable": writable},
         }
-        return json.dumps(orders).encode()
+        if sandbox_macos.IS_HERE:
+            variables, words = sandbox_macos.split(command)
+            return json.dumps({**orders, "command": words, "environment": variables}).encode()
+        bwrap, options, words = sandbox_command.split(command)
+        options = sandbox_command.bounded(options, memory=rules["limits"].get("memory"), writable=writable)
+        missing = dict(point for point in sandbox_command.mount_points(options) if not os.path.lexists(point[0]))
+        made = self._placeholders.note(self._holding.get(kernel_id, ()), missing)
+        orders["placeholders"] = [(path, missing[path]) for path in made]
+        return json.dumps({**orders, "command": [bwrap], "options": options, "inner": words}).encode()
 
     def end(self, kernel_id):
         """A future of the end of a kernel's place, once the kernel itself is gone."""
@@ -309,19 +309,12 @@ class Sandbox:
             pass
         # What a kernel left may be much; nobody waits for that.
         self._remover.submit(remove, trash)
+        # A start that was given up may still be on its way.
+        self._planner.submit(self._placeholders.release, self._holding.pop(kernel_id, ())).result(20)
         self._helper.ended(kernel_id).result(20)
 
     def _pid_file(self, kernel_id):
         return os.path.join(self._runtime_dir, f"kernel-{kernel_id}.pid")
-
-    def _remember_placeholders(self, words):
-        """Lists the empty files and folders that bubblewrap makes in order to mount something on them.
-
-        The helper removes them when the last kernel ends. If everything is killed, the supervisor does.
-        """
-        places = [place for option, place in zip(words, words[2:]) if option == "--ro-bind"]
-        with open(os.path.join(self._runtime_dir, "placeholders"), "a") as file:
-            file.writelines(f"{json.dumps(place)}\n" for place in places if not os.path.lexists(place))
 
     def complete(self, rules, own_dir):
         """The rules of one kernel: what the user gave, and what a kernel needs in order to run at all."""
@@ -330,12 +323,13 @@ class Sandbox:
         hidden = [path for path in needed if any(is_under(path, folder) for folder in denied)]
         return {
             "allowNet": rules["allowNet"],
-            "denyRead": [*rules["denyRead"], self._runtime_dir],
+            # Those of other gateways too, also if they start later.
+            "denyRead": [*rules["denyRead"], *registries(os.path.dirname(self._registry))],
             "allowRead": [*rules["allowRead"], *filter(os.path.exists, hidden), own_dir, self.helper_dir],
             "allowWrite": [*rules["allowWrite"], own_dir],
             "denyWrite": [
                 *rules["denyWrite"],
-                *SHARED_WITH_ALL,
+                *([] if rules["allowGit"] else self._repositories.protected(rules["allowWrite"])),
                 *self._settings_of_agents(rules["strict"]),
                 *python_files(),
                 *self._settings["protected"],

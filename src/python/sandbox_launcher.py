@@ -1,8 +1,10 @@
 """Starts a kernel in its sandbox. Runs outside of it, as the gateway's user, and becomes the sandbox.
 
-Usage: sandbox_launcher.py CONNECTION_FILE, with JSON from standard input: {"command": the words of the sandboxed
-command, "ownDir": the kernel's folder, "user": {"uid", "gid"} or null, "paths": what that user has to see, "pidFile":
-see `sandbox_macos.py`}. Standard library only; started with `python -I -S` while its orders are still being made.
+Usage: sandbox_launcher.py CONNECTION_FILE, with JSON from standard input: {"command": bubblewrap, "options": its options,
+"inner": the words of what runs in it, "ownDir": the kernel's folder, "user": {"uid", "gid"} or null, "paths": what that
+user has to see, "placeholders": [path, whether it is a directory] of what has to be there, "inside": see
+`sandboxed_kernel.py`, "pidFile" and "environment": see `sandbox_macos.py`}. Standard library only; started with
+`python -I -S` while its orders are still being made.
 """
 
 import _socket  # `socket` takes as long as all the rest
@@ -15,6 +17,7 @@ sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 
 import sandbox_macos  # noqa: E402
+import sandbox_placeholders  # noqa: E402
 from sandbox_user import become  # noqa: E402
 
 
@@ -42,6 +45,14 @@ def give(listeners, connection):
     return there
 
 
+def with_options(launch):
+    """The command; everybody can read its words, so that the options, secrets among them, are in a file of nobody."""
+    file = os.memfd_create("options", 0)
+    os.write(file, "".join(f"{option}\0" for option in launch["options"]).encode())
+    os.lseek(file, 0, os.SEEK_SET)
+    return [*launch["command"], "--args", str(file), "--", *launch["inner"]]
+
+
 def main():
     with open(sys.argv[1]) as file:
         connection = json.load(file)
@@ -50,6 +61,8 @@ def main():
     user, environment = launch["user"], dict(os.environ)
     if user is not None:
         environment["HOME"] = os.path.join(launch["ownDir"], "home")
+    # Not among the words of a command either.
+    environment["EFFECT_JUPYTER_INSIDE"] = json.dumps(launch["inside"])
     if sandbox_macos.IS_HERE:
         sandbox_macos.run(launch, connection, environment, lambda: become(user, []))
     os.umask(0o077)
@@ -61,8 +74,11 @@ def main():
     os.dup2(there.fileno(), 1)
     if user is not None:
         become(user, launch["paths"])
-    # All that is open here closes on exec, but for the three standard streams.
-    os.execve(launch["command"][0], launch["command"], environment)
+    for path, is_directory in launch["placeholders"]:
+        sandbox_placeholders.make(path, is_directory)
+    # All that is open here closes on exec, but for the three standard streams and the options.
+    command = with_options(launch)
+    os.execve(command[0], command, environment)
 
 
 main()

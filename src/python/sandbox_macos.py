@@ -6,6 +6,7 @@ connection file in its own folder, and lives no longer than its gateway because 
 
 import json
 import os
+import shlex
 import signal
 import sys
 
@@ -24,9 +25,23 @@ def sockets(runtime_dir, kernel_id):
     return [os.path.join(runtime_dir, f"kernel-{kernel_id}-ipc-{number}") for number in range(1, 6)]
 
 
+def split(command):
+    """(variables, words) of a command line that sets variables by `env`: everybody can read its words."""
+    words = shlex.split(command)
+    variables = {}
+    if os.path.basename(words[0]) == "env" and "=" in words[1]:
+        words.pop(0)
+        while "=" in words[0]:
+            name, _, value = words.pop(0).partition("=")
+            variables[name] = value
+    return variables, words
+
+
 def run(launch, connection, environment, become):
     """Runs the sandboxed command as long as the gateway lives, and ends with its status."""
     import subprocess
+
+    environment = {**environment, **launch["environment"]}
 
     gateway = os.getppid()
     connection_file = os.path.join(launch["ownDir"], CONNECTION_FILE)

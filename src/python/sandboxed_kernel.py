@@ -4,6 +4,9 @@ Usage: sandboxed_kernel.py OWN_DIR LIMITS [COMMAND ...], where LIMITS is a JSON 
 module `resource`. With a COMMAND, which is this one again in an environment that may have Python run other code first,
 it only sees to it that nothing comes before the limits and the filter of system calls.
 
+The environment variable EFFECT_JUPYTER_INSIDE is a JSON object: {"variables": what that environment has more, "writable":
+paths that may be written}. It is taken away.
+
 Standard output is a socket that holds one message: the content of the connection file, and the listening sockets of
 the kernel's channels. The sandbox lets nobody create such sockets.
 """
@@ -25,6 +28,13 @@ SECCOMP_MODE_FILTER = 2
 LOAD, EQUALS, MASK, GIVE = 0x20, 0x15, 0x54, 0x06
 ALLOW = (GIVE, 0, 0, 0x7FFF0000)
 REFUSE = (GIVE, 0, 0, 0x00050000 | errno.EPERM)
+
+LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
+LANDLOCK_CREATE_RULESET_VERSION = 1
+LANDLOCK_RULE_PATH_BENEATH = 1
+WRITE_FILE, REFER = 1 << 1, 1 << 13
+# What belongs to the sandbox itself.
+WRITABLE_ANYWAY = ("/dev", "/proc")
 
 CHANNELS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
@@ -82,6 +92,37 @@ def forbid_memory_of_nobody():
     install([load(0), *refused, ALLOW])
 
 
+def restrict_writing(writable):
+    """Lets only what is below these paths be opened to be written.
+
+    For files the mounts see to that, but not for pipes and devices: what leads to another process can be written through
+    a mount that is only to be read. Without Landlock, or one that lets nothing be moved to another folder, it stays so.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION) < 2:
+        return
+    handled = struct.pack("Q", WRITE_FILE | REFER)
+    rules = checked(libc, libc.syscall(LANDLOCK_CREATE_RULESET, handled, ctypes.c_size_t(len(handled)), 0))
+    for path in (*writable, *WRITABLE_ANYWAY):
+        try:
+            place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            continue  # what is not there is not written
+        access = WRITE_FILE | REFER if os.path.isdir(path) else WRITE_FILE
+        rule = struct.pack("=Qi", access, place)
+        checked(libc, libc.syscall(LANDLOCK_ADD_RULE, rules, LANDLOCK_RULE_PATH_BENEATH, rule, 0))
+        os.close(place)
+    checked(libc, libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    checked(libc, libc.syscall(LANDLOCK_RESTRICT_SELF, rules, 0))
+    os.close(rules)
+
+
+def checked(libc, result):
+    if result < 0:
+        sys.exit(f"Landlock was refused: {os.strerror(ctypes.get_errno())}")
+    return result
+
+
 def install(program):
     """Makes a filter of system calls the law, beside those that are there."""
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
@@ -137,6 +178,17 @@ def use_own_dir(own_dir):
         os.makedirs(home, exist_ok=True)
 
 
+def keep_secret(own_dir):
+    """srt has git give the secret of the proxy to a program as an argument, which everybody on the machine can read."""
+    before, found, rest = os.environ.get("GIT_SSH_COMMAND", "").partition(",proxyauth=")
+    secret, quote, after = rest.partition("'")
+    if found and quote:
+        path = os.path.join(own_dir, "proxy-authorization")
+        with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
+            file.write(secret)
+        os.environ["GIT_SSH_COMMAND"] = f"{before},proxyauthfile={path}'{after}"
+
+
 def tell_that_it_is_there(own_dir):
     """The sandbox stands; who wants to talk to the kernel connects while it loads."""
     started = os.path.join(own_dir, "started")
@@ -163,11 +215,15 @@ def adopt(listeners):
 def main():
     own_dir, limits, *command = sys.argv[1:]
     is_linux = sys.platform != "darwin"
+    inside = json.loads(os.environ.pop("EFFECT_JUPYTER_INSIDE", "null"))
     if is_linux:
+        # Not twice.
+        if inside is not None:
+            restrict_writing(inside["writable"])
         forbid_what_leads_out()
     limit(json.loads(limits))
     if command:
-        os.execv(command[0], command)
+        os.execve(command[0], command, {**os.environ, **inside["variables"]})
     if is_linux:
         # A group of its own, which an interrupt reaches as a whole.
         os.setsid()
@@ -179,6 +235,7 @@ def main():
         # See `sandbox_macos.py`, whose other half this is.
         connection_file, listeners = os.path.join(own_dir, "connection.json"), {}
     use_own_dir(own_dir)
+    keep_secret(own_dir)
     tell_that_it_is_there(own_dir)
     # In the sandbox's own count of processes.
     os.environ["JPY_PARENT_PID"] = str(os.getppid())

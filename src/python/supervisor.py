@@ -2,7 +2,7 @@
 
 Usage: supervisor.py RUNTIME_DIR SCRIPT [ARG ...]
 
-Creates RUNTIME_DIR, runs SCRIPT with this interpreter and the arguments in a child process, and ends when
+Claims RUNTIME_DIR, which lies in a directory that all gateways of a user share, runs SCRIPT with this interpreter and the arguments in a child process, and ends when
 the child ends, when it is asked to (SIGTERM, SIGINT), or when its standard input closes, which happens
 however the parent dies. Whatever the reason, it then kills every process that descends from it, removes
 RUNTIME_DIR and exits with the child's status. Standard library only: it has to stay small and to work when
@@ -11,20 +11,25 @@ nothing else does.
 
 import ctypes
 import fcntl
-import json
 import os
 import re
 import runpy
 import select
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import time
 
+# It is not ours to write to.
+sys.dont_write_bytecode = True
+
+import sandbox_placeholders  # noqa: E402
+
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+# After so many seconds a directory without a lock is nobody's.
+CLAIM_BOUND = 60
 LINUX = sys.platform.startswith("linux")
 
 
@@ -128,9 +133,9 @@ def wait_for_gateway(gateway, lifeline, wakeup):
 
 
 def claim(runtime_dir):
-    """Creates the directory and locks it for as long as this process lives."""
+    """Locks the directory, which the program has created, for as long as this process lives."""
     while True:
-        os.mkdir(runtime_dir, 0o700)
+        os.makedirs(runtime_dir, 0o700, exist_ok=True)
         path = os.path.join(runtime_dir, "lock")
         lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -142,61 +147,67 @@ def claim(runtime_dir):
 
 
 def remove(runtime_dir):
-    """Removes the directory, and what sandboxes left in a workspace: it would look like somebody's."""
-    try:
-        with open(os.path.join(runtime_dir, "placeholders")) as file:
-            placeholders = [json.loads(line) for line in file]
-    except (OSError, ValueError):
-        placeholders = []
-    # The deepest first.
-    for path in sorted(placeholders, reverse=True):
-        remove_placeholder(path)
+    """Removes the directory, what sandboxes left in a workspace, and the directory that gateways share if it is empty."""
+    registry = os.path.dirname(runtime_dir)
     # Not by Python's own functions: folders in folders in folders exceed its stack.
     for command in (["/bin/rm", "-rf"], ["/bin/chmod", "-R", "u+rwX"], ["/bin/rm", "-rf"]):
         if os.path.lexists(runtime_dir):
             subprocess.run([*command, "--", runtime_dir], stderr=subprocess.DEVNULL)
-
-
-def remove_placeholder(path):
-    """Removes an empty file or folder; sandboxed code may have made links on the way, or make them now."""
-    folder, name = os.path.split(path)
+    sandbox_placeholders.remove_all(registry)
     try:
-        place = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for step in filter(None, folder.split("/")):
-                outer = place
-                try:
-                    place = os.open(step, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=outer)
-                finally:
-                    if place != outer:
-                        os.close(outer)
-            status = os.stat(name, dir_fd=place, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                os.rmdir(name, dir_fd=place)  # only if it is empty
-            elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
-                os.unlink(name, dir_fd=place)
-        finally:
-            os.close(place)
-    except (OSError, ValueError):
-        pass
+        os.rmdir(registry)
+    except OSError:
+        pass  # others are in there
 
 
 def remove_abandoned(runtime_dir):
     """Removes directories whose supervisor was killed: those that nobody has locked."""
-    for entry in os.scandir(os.path.dirname(runtime_dir)):
-        if not re.fullmatch(r"effect-jupyter-[0-9a-f]{8}", entry.name):
-            continue
+    for registry in registries(os.path.dirname(os.path.dirname(runtime_dir))):
         try:
-            if entry.is_symlink() or entry.stat().st_uid != os.getuid():
-                continue
-            lock = os.open(os.path.join(entry.path, "lock"), os.O_RDWR | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove(entry.path)
-            finally:
-                os.close(lock)
-        except Exception:
-            pass  # in use, just created, gone, or not to be removed
+            for entry in os.scandir(registry):
+                if entry.is_dir(follow_symlinks=False):
+                    remove_if_abandoned(entry.path)
+            os.rmdir(registry)
+        except OSError:
+            pass  # in use, or gone
+
+
+def registries(folder):
+    """The directories in which gateways of this user keep theirs."""
+    try:
+        return [entry.path for entry in os.scandir(folder) if is_registry(entry)]
+    except OSError:
+        return []
+
+
+def is_registry(entry):
+    """Whether the directory is one that gateways of this user share; others may have made what looks like one."""
+    try:
+        return (
+            re.fullmatch(r"effect-jupyter-[0-9a-f]{12}", entry.name) is not None
+            and entry.is_dir(follow_symlinks=False)
+            and entry.stat(follow_symlinks=False).st_uid == os.getuid()
+        )
+    except OSError:
+        return False
+
+
+def remove_if_abandoned(runtime_dir):
+    try:
+        lock = os.open(os.path.join(runtime_dir, "lock"), os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        if time.time() - os.stat(runtime_dir).st_mtime > CLAIM_BOUND:
+            remove(runtime_dir)
+        return
+    except OSError:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove(runtime_dir)
+    except OSError:
+        pass  # in use
+    finally:
+        os.close(lock)
 
 
 def main():

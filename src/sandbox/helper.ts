@@ -9,6 +9,7 @@
  */
 import { SandboxManager } from "@anthropic-ai/sandbox-runtime"
 import { randomBytes } from "node:crypto"
+import { readFileSync } from "node:fs"
 import process from "node:process"
 import { createInterface } from "node:readline"
 
@@ -105,8 +106,8 @@ function end(kernel: string): void {
   if (commandId === undefined) return
   commandIds.delete(kernel)
   kernels.delete(commandId)
+  // Not `cleanupAfterCommand`: another gateway may have a kernel in the same workspace, see `sandbox_placeholders.py`.
   SandboxManager.unregisterCommandNetworkLists(commandId)
-  SandboxManager.cleanupAfterCommand()
 }
 
 /** Commands are wrapped one after the other: what srt knows of the sockets on macOS is the same for all. */
@@ -130,6 +131,16 @@ async function answer(request: Request): Promise<void> {
   }
 }
 
+function children(): ReadonlyArray<number> {
+  try {
+    const text = readFileSync(`/proc/self/task/${process.pid}/children`, "utf8")
+    return text.split(" ").filter((pid) => pid !== "").map(Number)
+  } catch {
+    // Not on macOS, where there are no bridges.
+    return []
+  }
+}
+
 async function main(): Promise<void> {
   const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
   const first = await lines.next()
@@ -148,5 +159,7 @@ async function main(): Promise<void> {
 }
 
 await main()
-await SandboxManager.reset()
+// Neither at the end, which `reset` would do: only the bridges to the proxy, which are all that it started.
+for (const pid of children()) process.kill(pid)
+process.removeAllListeners("exit")
 process.exit()

@@ -20,6 +20,7 @@ import {
   UnsupportedPlatform,
 } from "./error.ts"
 import { invalid } from "./permissions.ts"
+import * as Protected from "./protected.ts"
 import { isUnder, type Rules } from "./rules.ts"
 
 /** The argument of `sandbox_host.py`. */
@@ -43,27 +44,6 @@ const packages: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   linux: { bwrap: "bubblewrap", socat: "socat", rg: "ripgrep", bash: "bash" },
   darwin: { rg: "ripgrep", bash: "bash" },
 }
-
-/** What shells, editors, git and Python run or follow later, below the home. */
-const inHome = [
-  ".bash_login",
-  ".bash_logout",
-  ".bash_profile",
-  ".bashrc",
-  ".config",
-  ".gitconfig",
-  ".ipython",
-  ".jupyter",
-  ".local/bin",
-  ".local/share/jupyter",
-  ".npmrc",
-  ".profile",
-  ".ssh",
-  ".zlogin",
-  ".zprofile",
-  ".zshenv",
-  ".zshrc",
-]
 
 /** What a gateway says of itself. */
 export interface HostOptions {
@@ -131,12 +111,26 @@ export const settings: (
         ...places.flatMap(({ real }) =>
           real !== undefined && isWritable(real) && !rules.allowWrite.includes(real) ? [real] : []
         ),
+        ...yield* settingsIn(rules),
         ...(virtualEnv === undefined ? [] : [virtualEnv]),
-        ...(home === undefined ? [] : inHome.map((name) => `${home}/${name}`)),
+        ...(home === undefined ? [] : Protected.inHome.map((name) => `${home}/${name}`)),
       ],
     }
   },
 )
+
+/** The settings of tools at the top of every folder that may be written. srt has those of the workspace alone. */
+const settingsIn = Effect.fnUntraced(function* ({ allowWrite, strict }: Rules) {
+  const fs = yield* FileSystem.FileSystem
+  const folders = yield* Effect.filter(
+    allowWrite,
+    (place) =>
+      Effect.match(fs.stat(place), { onFailure: () => false, onSuccess: ({ type }) => type === "Directory" }),
+  )
+  // In a strict sandbox srt makes parts of this one itself.
+  const names = Protected.inWorkspace.filter((name) => !strict || name !== ".claude")
+  return folders.flatMap((folder) => names.map((name) => `${folder}/${name}`))
+})
 
 /** Where a path leads; `undefined` if nothing is there. */
 const realPath = (path: string) =>

@@ -62,6 +62,10 @@ export interface Permissions {
   readonly allowRead?: ReadonlyArray<string> | undefined
   /** Denies to read anything but the workspace and what Python needs; false by default. */
   readonly strict?: boolean | undefined
+  /** Lets kernels write what git keeps in a repository, whose owner's next git command runs it; false by default. */
+  readonly allowGit?: boolean | undefined
+  /** Lets `allowWrite` have a home directory, or one with a home in it; false by default. */
+  readonly allowHome?: boolean | undefined
   /** Whom kernels run as if the process runs as root, which is refused without it. */
   readonly user?: User | undefined
   readonly limits?: Limits | undefined
@@ -73,6 +77,10 @@ export interface Permissions {
 export interface SettingsFile {
   /** Path of the file. */
   readonly settings: string
+  /** See {@link Permissions}; the format has no such key. */
+  readonly allowGit?: boolean | undefined
+  /** See {@link Permissions}; the format has no such key. */
+  readonly allowHome?: boolean | undefined
   /** See {@link Permissions}; the format has no such key. */
   readonly user?: User | undefined
   /** See {@link Permissions}; the format has no such key. */
@@ -132,6 +140,8 @@ const PermissionsSchema = Schema.Struct({
   denyRead: list(AnyPath),
   allowRead: list(AnyPath),
   strict: Schema.optional(Schema.Boolean),
+  allowGit: Schema.optional(Schema.Boolean),
+  allowHome: Schema.optional(Schema.Boolean),
   user: Schema.optional(UserSchema),
   limits: Schema.optional(LimitsSchema),
   upstreamProxy: Schema.optional(ProxyUrl),
@@ -139,6 +149,8 @@ const PermissionsSchema = Schema.Struct({
 const SettingsFileSchema = Schema.Struct({
   settings: Schema.NonEmptyString,
   upstreamProxy: Schema.optional(ProxyUrl),
+  allowGit: Schema.optional(Schema.Boolean),
+  allowHome: Schema.optional(Schema.Boolean),
   user: Schema.optional(UserSchema),
   limits: Schema.optional(LimitsSchema),
 })

@@ -12,6 +12,7 @@ import * as Platform from "../platform.ts"
 import type { SandboxError } from "./error.ts"
 import * as Hosts from "./hosts.ts"
 import { type Given, invalid, type ParentProxy, type User } from "./permissions.ts"
+import * as Protected from "./protected.ts"
 
 /** What one kernel may do. Paths are absolute. */
 export interface Rules {
@@ -21,6 +22,8 @@ export interface Rules {
   readonly denyWrite: ReadonlyArray<string>
   readonly denyRead: ReadonlyArray<string>
   readonly allowRead: ReadonlyArray<string>
+  /** Whether git directories can be written. */
+  readonly allowGit: boolean
   /** Whether only the workspace and what Python needs can be read. */
   readonly strict: boolean
   readonly limits: Limits
@@ -109,6 +112,8 @@ export const resolve: (
         const detail = `"${file}" leads out of the workspace to "${real}"; give that path if it is meant`
         return yield* problem(given, { key: "allowWrite", index }, detail)
       }
+      const detail = yield* Protected.problem(real, given)
+      if (detail !== undefined) return yield* problem(given, { key: "allowWrite", index }, detail)
       if (isUnder(runtimeDirs, real)) {
         const detail = `"${file}" holds the files of gateways; name a folder in it`
         return yield* problem(given, { key: "allowWrite", index }, detail)
@@ -129,6 +134,7 @@ export const resolve: (
       ],
       denyRead: given.strict ? [...denyRead, "/"] : denyRead,
       allowRead: given.strict ? [...allowRead, workspace] : allowRead,
+      allowGit: given.allowGit ?? false,
       strict: given.strict ?? denyRead.includes("/"),
       limits: limitsOf(given),
       user,
@@ -161,7 +167,8 @@ export const narrow: (
   workspace: string,
 ) => Effect.Effect<Rules, SandboxError, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
   function* (wide, given, workspace) {
-    const asked = yield* resolve({ ...given, allowWrite: given.allowWrite ?? [] }, workspace)
+    // A home is no more than its gateway may write.
+    const asked = yield* resolve({ ...given, allowWrite: given.allowWrite ?? [], allowHome: true }, workspace)
     const refuse = (key: string, detail: string) =>
       invalid(key, `${detail}; a kernel may not do more than its gateway allows`, given.file)
     const first = (
@@ -195,6 +202,9 @@ export const narrow: (
     if (!asked.denyNet.every((host) => wide.denyNet.includes(host))) {
       return yield* refuse(named(given, "denyNet"), "Only a gateway can deny hosts")
     }
+    if (asked.allowGit && !wide.allowGit) {
+      return yield* refuse("allowGit", "The gateway denies git directories")
+    }
     if (given.strict === false && wide.strict) return yield* refuse("strict", "The gateway is strict")
     if (given.user !== undefined && !sameUser(given.user, wide.user)) {
       return yield* refuse("user", `"${given.user.uid}" is not the user of the gateway's kernels`)
@@ -218,6 +228,7 @@ export const narrow: (
       denyWrite: [...wide.denyWrite, ...asked.denyWrite],
       denyRead: [...wide.denyRead, ...asked.denyRead],
       allowRead: [...wide.allowRead, ...asked.allowRead],
+      allowGit: asked.allowGit,
       strict: wide.strict || asked.strict,
       limits: { ...wide.limits, ...asked.limits },
       user: wide.user,

@@ -1,9 +1,14 @@
+import {
+  DANGEROUS_FILES,
+  getDangerousDirectories,
+} from "../../node_modules/@anthropic-ai/sandbox-runtime/dist/sandbox/sandbox-utils.js"
 import { assert, describe, it } from "@effect/vitest"
 import { SandboxRuntimeConfigSchema } from "@anthropic-ai/sandbox-runtime"
 import { Effect, FileSystem, Layer, Logger, Path, Result } from "effect"
 import { Sandbox } from "../../src/mod.ts"
 import * as Platform from "../../src/platform.ts"
 import * as Permissions from "../../src/sandbox/permissions.ts"
+import * as Protected from "../../src/sandbox/protected.ts"
 import * as Rules from "../../src/sandbox/rules.ts"
 import { temporary } from "../support/kernel.ts"
 
@@ -39,6 +44,42 @@ const refusal = <A, R>(effect: Effect.Effect<A, Sandbox.SandboxError, R>) =>
   })
 
 it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
+  describe("what is never written", () => {
+    it("inWorkspace is what srt protects, and the settings of agents", () => {
+      const names = [...DANGEROUS_FILES, ...getDangerousDirectories()].map((name) => name.split("/")[0])
+      assert.deepStrictEqual([...Protected.inWorkspace].sort(), [...new Set(names)].sort())
+    })
+
+    it.effect("a home directory, or one with a home in it, is refused unless allowHome is set", () =>
+      Effect.gen(function* () {
+        const fs = yield* FileSystem.FileSystem
+        const home = yield* fs.realPath(Platform.variable("HOME") ?? "/root")
+        for (const folder of ["/", "/home", home, "~", "/root"]) {
+          const { detail, key } = yield* refusal(rules({ allowWrite: [folder] }, "/var/tmp"))
+          assert.strictEqual(key, "allowWrite[0]")
+          assert.include(detail, "home directory")
+          assert.include(detail, 'choose another "workingDir"')
+        }
+        const { detail } = yield* refusal(rules({}, home))
+        assert.include(detail, `"${home}" is a home directory`)
+        assert.deepStrictEqual((yield* rules({ allowHome: true }, home)).allowWrite, [home])
+        // Only what can be written counts.
+        yield* rules({ allowWrite: [] }, home)
+      }))
+
+    it.effect("a link in the workspace is not followed out of it", () =>
+      Effect.gen(function* () {
+        const fs = yield* FileSystem.FileSystem
+        const [{ workspace }, elsewhere] = [yield* folder, yield* temporary]
+        yield* fs.symlink(elsewhere, `${workspace}/out`)
+        assert.include(
+          (yield* refusal(rules({ allowWrite: ["out"] }, workspace))).detail,
+          "leads out of the workspace",
+        )
+        assert.deepStrictEqual((yield* rules({ allowWrite: [elsewhere] }, workspace)).allowWrite, [elsewhere])
+      }))
+  })
+
   describe("what they come to", () => {
     it.effect("nothing given: no network, the workspace to write, every .env hidden", () =>
       Effect.gen(function* () {

@@ -1,0 +1,93 @@
+"""What git reads below the folders that a kernel may write: whoever writes there has the user's next git command run
+programs. Standard library only.
+"""
+
+import os
+import stat
+
+# A kernel starts no later than after so many directories; those at the top come first.
+MOST_DIRECTORIES = 10000
+# What makes a directory one of git, as git itself sees it.
+PARTS = ("HEAD", "objects", "refs")
+
+
+class Repositories:
+    """The git directories of a workspace, once seen always known: a kernel could hide one among many directories."""
+
+    def __init__(self):
+        self._known = set()
+
+    def protected(self, folders):
+        """Paths below `folders` that are not to be written, among them some that are not there."""
+        folders = [folder for folder in folders if os.path.isdir(folder)]
+        self._known.update(*map(find, folders))
+        return [*sorted(filter(os.path.lexists, self._known)), *(path for folder in folders for path in at_top(folder))]
+
+
+def at_top(folder):
+    """What keeps a folder without a repository from becoming one, be it one without `.git`."""
+    place = os.path.join(folder, ".git")
+    if os.path.isfile(place) and os.path.getsize(place) > 0 or is_git(place):
+        return [place]
+    head = os.path.join(folder, "HEAD")
+    # An empty file is an error for git. An empty directory, which the third makes of the first, is not: git is to find
+    # the repository above.
+    return [place, head, os.path.join(place, "hooks")] if is_in_repository(folder) else [place, head]
+
+
+def is_in_repository(folder):
+    while folder != "/":
+        folder = os.path.dirname(folder)
+        if os.path.lexists(os.path.join(folder, ".git")):
+            return True
+    return False
+
+
+def find(top):
+    """The git directories below a folder, and the files named `.git` that lead to others."""
+    found, todo, left = [], [top], MOST_DIRECTORIES
+    for folder in todo:
+        try:
+            with os.scandir(folder) as entries:
+                directories = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue  # not readable, or gone
+        place = os.path.join(folder, ".git")
+        if os.path.lexists(place):
+            found += [place, *named_by(place, top)]
+        if folder != top and is_git(folder):
+            found.append(folder)
+            continue
+        deeper = [os.path.join(folder, name) for name in sorted(directories) if name not in (".git", "node_modules")]
+        todo += deeper[:left]
+        left -= len(deeper[:left])
+    return found
+
+
+def is_git(folder):
+    return all(os.path.lexists(os.path.join(folder, part)) for part in PARTS)
+
+
+def named_by(place, top):
+    """The git directory of a worktree or submodule, and the one that it shares, as far as they are below `top`."""
+    directory = read_path(place, "gitdir:")
+    if directory is None:
+        return []
+    common = read_path(os.path.join(directory, "commondir"), "")
+    places = [directory] if common is None else [directory, common]
+    return [place for place in places if place.startswith(f"{top.rstrip('/')}/")]
+
+
+def read_path(file, prefix):
+    """The path in a file of git, seen from its folder; the file may be a pipe, a link, or without end."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            text = os.read(descriptor, 4096).decode() if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
+        finally:
+            os.close(descriptor)
+        if not text.startswith(prefix) or not text[len(prefix) :].strip():
+            return None
+        return os.path.realpath(os.path.join(os.path.dirname(file), text[len(prefix) :].strip()))
+    except (OSError, ValueError):
+        return None

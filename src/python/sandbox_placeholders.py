@@ -1,0 +1,145 @@
+"""The empty files and folders that bubblewrap needs in a workspace in order to mount something on them: they are there
+as long as any gateway of this user has a kernel there, since a mount goes with what it is on. Standard library only.
+
+For each folder a file in `registry`, a directory that no kernel sees, lists what was made below it. Whoever has a kernel
+there holds a shared lock of that file; whoever gets an exclusive one is the last, and removes what is listed.
+"""
+
+import fcntl
+import json
+import os
+import stat
+import threading
+
+PREFIX = "placeholders-"
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Placeholders:
+    def __init__(self, registry):
+        self._registry = registry
+        self._held = {}
+        self._lock = threading.Lock()
+
+    def hold(self, folders):
+        """Keeps others from removing what is below the folders."""
+        with self._lock:
+            for folder in folders:
+                file, count = self._held.get(folder) or (self._share(folder), 0)
+                self._held[folder] = file, count + 1
+
+    def note(self, folders, paths):
+        """Lists paths that are to be made; returns those that are below the folders."""
+        made = []
+        with self._lock:
+            for path in paths:
+                folder = next((folder for folder in folders if path.startswith(f"{folder.rstrip('/')}/")), None)
+                if folder is not None:
+                    os.write(self._held[folder][0], f"{json.dumps(path)}\n".encode())
+                    made.append(path)
+        return made
+
+    def release(self, folders):
+        with self._lock:
+            for folder in folders:
+                file, count = self._held.pop(folder)
+                if count > 1:
+                    self._held[folder] = file, count - 1
+                else:
+                    remove_if_last(file, self._path(folder))
+
+    def _path(self, folder):
+        import hashlib  # not for the supervisor, which needs the rest of this
+
+        return os.path.join(self._registry, PREFIX + hashlib.sha256(folder.encode()).hexdigest()[:32])
+
+    def _share(self, folder):
+        path = self._path(folder)
+        while True:
+            file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            # Who has an exclusive lock is about to be done.
+            fcntl.flock(file, fcntl.LOCK_SH)
+            if is_at(file, path):
+                return file
+            os.close(file)
+
+
+def is_at(file, path):
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def remove_all(registry):
+    """Removes what nobody holds any more."""
+    try:
+        paths = [os.path.join(registry, name) for name in os.listdir(registry) if name.startswith(PREFIX)]
+    except OSError:
+        return  # it is gone
+    for path in paths:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue  # it is gone
+        remove_if_last(file, path)
+
+
+def remove_if_last(file, path):
+    """Closes the file, and removes what it lists unless others hold it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if is_at(file, path):
+            os.lseek(file, 0, os.SEEK_SET)
+            with os.fdopen(os.dup(file), encoding="utf-8") as lines:
+                paths = {json.loads(line) for line in lines}
+            # The deepest first.
+            for placeholder in sorted(paths, reverse=True):
+                remove(placeholder)
+            os.unlink(path)
+    except (OSError, ValueError):
+        pass  # others hold it
+    finally:
+        os.close(file)
+
+
+def make(path, is_directory):
+    """Makes a placeholder unless something is there; without a link on the way, whoever may have made one."""
+
+    def create(name, folder):
+        if is_directory:
+            os.mkdir(name, 0o755, dir_fd=folder)
+        else:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444, dir_fd=folder))
+
+    in_folder(path, create)
+
+
+def remove(path):
+    """Removes an empty file or folder, without a link on the way."""
+
+    def delete(name, folder):
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            os.rmdir(name, dir_fd=folder)  # only if it is empty
+        elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
+            os.unlink(name, dir_fd=folder)
+
+    in_folder(path, delete)
+
+
+def in_folder(path, action):
+    """Calls `action` with a name and an open folder; what cannot be done is left undone."""
+    *steps, name = filter(None, path.split("/"))
+    try:
+        folder = os.open("/", OPEN_DIRECTORY)
+        try:
+            for step in steps:
+                inner = os.open(step, OPEN_DIRECTORY, dir_fd=folder)
+                os.close(folder)
+                folder = inner
+            action(name, folder)
+        finally:
+            os.close(folder)
+    except (OSError, ValueError):
+        pass

@@ -1,0 +1,164 @@
+/** What sandboxed code tries against repositories: the user's next git command would run what it left. */
+import { assert, layer } from "@effect/vitest"
+import { Effect, FileSystem } from "effect"
+import { execFileSync } from "node:child_process"
+import { existsSync, readdirSync } from "node:fs"
+import { KernelGateway } from "../src/mod.ts"
+import * as Platform from "../src/platform.ts"
+import { slow } from "./support/kernel.ts"
+import { attacker, entries, give, outcomes, py, sandboxUser, workspace } from "./support/sandbox.ts"
+
+const git = (folder: string, ...words: ReadonlyArray<string>): string =>
+  execFileSync("git", ["-c", "safe.directory=*", "-c", "user.name=a", "-c", "user.email=a@b", ...words], {
+    cwd: folder,
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "pipe"],
+  })
+
+const giveAll = (folder: string) =>
+  Effect.forEach([folder, ...entries(folder)], (path) => existsSync(path) ? give(path) : Effect.void)
+
+/** A kernel in a workspace, which ends with the effect. */
+const attackIn = (
+  workingDir: string,
+  code: string,
+  sandbox: Omit<KernelGateway.GatewayOptions["sandbox"] & object, "settings"> = {},
+) =>
+  Effect.gen(function* () {
+    const gateway = yield* KernelGateway.make({ workingDir, sandbox: { ...sandboxUser, ...sandbox } })
+    const kernel = yield* Effect.provideService(attacker(), KernelGateway.KernelGateway, gateway)
+    return yield* outcomes(kernel, code)
+  }).pipe(Effect.scoped)
+
+/** Tries to write all that git reads in a git directory. */
+const plantIn = (directory: string) => `
+for name in (
+    "commondir", "config", "config.worktree", "HEAD", "info/attributes", "hooks/post-checkout", "modules/sub/config",
+    "worktrees/tree/commondir", "worktrees/tree/gitdir", "objects/info/alternates", "refs/heads/planted", "index",
+):
+    path = os.path.join(${py(directory)}, name)
+    def plant():
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return write(path)
+    attempt(f"{path}", plant)
+attempt(${py(`${directory} moved`)}, lambda: os.rename(${py(directory)}, "moved"))
+`
+
+const refused = ["EROFS", "EBUSY", "EACCES", "ENOTDIR", "EEXIST", "EISDIR", "EXDEV"]
+
+const assertRefused = (results: Record<string, string>, count: number): void => {
+  assert.lengthOf(Object.keys(results), count)
+  for (const [label, outcome] of Object.entries(results)) assert.include(refused, outcome, label)
+}
+
+layer(Platform.layer, slow)("git in a sandbox", (it) => {
+  it.effect("the repository of the workspace, nested ones, worktrees, submodules and bare ones: read-only", () =>
+    Effect.gen(function* () {
+      const folder = yield* workspace({ "a/file": "", "plain.txt": "" })
+      git(folder, "init", "-q")
+      git(folder, "add", ".")
+      git(folder, "commit", "-q", "-m", "one")
+      git(folder, "init", "-q", "deep/er/nested/far/away/repository")
+      git(folder, "init", "-q", "--bare", "some/bare")
+      git(folder, "worktree", "add", "-q", "tree")
+      yield* giveAll(folder)
+      const before = git(folder, "status", "--short")
+      const places = [".git", "deep/er/nested/far/away/repository/.git", "some/bare", ".git/worktrees/tree"]
+      const results = yield* attackIn(
+        folder,
+        `${places.map(plantIn).join("")}
+attempt("the file of a worktree", lambda: write("tree/.git"))
+attempt("which is removed", lambda: os.unlink("tree/.git"))
+attempt("git", lambda: subprocess.run(["git", "init"], capture_output=True).returncode != 0 and "EROFS")
+`,
+      )
+      // One of them twice.
+      assertRefused(results, 4 * 13 + 3 - 1)
+      assert.strictEqual(git(folder, "status", "--short"), before)
+    }))
+
+  it.effect("allowGit gives it back, but not hooks and settings", () =>
+    Effect.gen(function* () {
+      const folder = yield* workspace({ "plain.txt": "" })
+      git(folder, "init", "-q")
+      yield* giveAll(folder)
+      const results = yield* attackIn(
+        folder,
+        `
+attempt("commit", lambda: subprocess.run(
+    "git add plain.txt && git -c user.name=a -c user.email=a@b commit -q -m one", shell=True, capture_output=True, text=True).stderr)
+attempt("hooks", lambda: write(".git/hooks/post-checkout"))
+attempt("config", lambda: write(".git/config"))
+`,
+        { allowGit: true },
+      )
+      assert.deepStrictEqual(results, { commit: "", hooks: "EROFS", config: "EROFS" })
+      assert.include(git(folder, "log", "--format=%s"), "one")
+    }))
+
+  it.effect("a workspace without a repository does not become one, nor a bare one, and is clean afterwards", () =>
+    Effect.gen(function* () {
+      const folder = yield* workspace({ "inside/plain.txt": "" })
+      const ran = `${folder}/ran`
+      const become = `
+def bare():
+    for name in ("objects", "refs"):
+        os.makedirs(name, exist_ok=True)
+    with open("HEAD", "w") as file:
+        file.write("ref: refs/heads/main")
+    with open("config", "w") as file:
+        file.write("[core]\\nrepositoryformatversion = 0\\nbare = false\\nworktree = .\\nfsmonitor = touch ${ran}")
+    return "written"
+attempt("mkdir", lambda: os.mkdir(".git"))
+attempt("file", lambda: write(".git"))
+attempt("init", lambda: subprocess.run(["git", "init"], capture_output=True).returncode != 0 and "EEXIST")
+attempt("link", lambda: os.symlink("inside", ".git"))
+attempt("remove", lambda: os.rmdir(".git") if os.path.isdir(".git") else os.unlink(".git"))
+attempt("rename", lambda: os.rename("inside", ".git"))
+attempt("bare", bare)
+`
+      // What runs is outside of the sandbox.
+      const status = (place: string) => {
+        try {
+          return git(place, "status", "--short")
+        } catch (error) {
+          return String(error)
+        }
+      }
+      assertRefused(yield* attackIn(folder, become), 7)
+      assert.notInclude(readdirSync(folder), ".git")
+      assert.include(status(folder), "not a git repository")
+      assert.isFalse(existsSync(ran))
+
+      // In a repository whose top the kernel may not write: git goes on to find that one.
+      const outer = yield* workspace({ "work/inside/plain.txt": "" })
+      git(outer, "init", "-q")
+      yield* giveAll(outer)
+      const inner = `${outer}/work`
+      const results = yield* attackIn(
+        inner,
+        `${become}
+attempt("above", lambda: subprocess.run(["git", "-c", "safe.directory=*", "rev-parse", "--show-toplevel"], capture_output=True, text=True).stdout.strip())
+`,
+      )
+      assert.strictEqual(results["above"], outer)
+      assertRefused(Object.fromEntries(Object.entries(results).filter(([label]) => label !== "above")), 7)
+      assert.include(status(inner), "?? ")
+      assert.isFalse(existsSync(ran))
+      assert.notIncludeMembers(readdirSync(inner), [".git"])
+    }))
+
+  it.effect("what cannot be protected is refused: a link named .git, a git directory", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const folder = yield* workspace({ "link/plain.txt": "", "elsewhere/plain.txt": "" })
+      yield* fs.symlink(`${folder}/elsewhere`, `${folder}/link/.git`)
+      git(folder, "init", "-q", "--bare", "bare")
+      for (const [name, what] of [["link", "is a link"], ["bare", "is a git directory"]] as const) {
+        const options = { workingDir: `${folder}/${name}`, sandbox: sandboxUser }
+        const error = yield* Effect.flip(Effect.scoped(KernelGateway.make(options)))
+        assert.include(error.message, what)
+        assert.include(error.message, "allowGit")
+      }
+    }))
+})
