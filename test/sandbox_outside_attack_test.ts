@@ -29,7 +29,8 @@ layer(Platform.layer, slow)("what runs outside of the sandbox is not led astray"
           outcomes(
             kernel,
             `
-attempt("PATH", lambda: os.environ["PATH"])
+# The interpreter's own folder comes first.
+attempt("PATH", lambda: os.environ["PATH"].removeprefix(os.path.join(sys.prefix, "bin") + ":"))
 for name in ("rm", "bwrap", "socat", "bash"):
     attempt(name, lambda: write(${py(`${folder}/tools/bin/`)} + name))
     attempt(name + " by a link", lambda: write(${py(`${folder}/more/bin/`)} + name))
