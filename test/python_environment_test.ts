@@ -198,7 +198,7 @@ describe("PythonEnvironment", () => {
         )
       assert.match(
         yield* machine({ TMPDIR: folder }),
-        new RegExp(`^${folder}/effect-jupyter-[0-9a-f]{8}/cache ${folder}\n$`),
+        new RegExp(`^${folder}/effect-jupyter-[0-9a-f]{12}/[0-9a-f]{8}/cache ${folder}\n$`),
       )
       assert.match(yield* machine({ TMPDIR: folder, HOME: undefined }), /\/cache /)
       assert.include(yield* machine({ TMPDIR: undefined }), "TMPDIR")

@@ -19,7 +19,7 @@ const program = Effect.gen(function* () {
 function orphanedDirectories(): string | undefined {
   const commands = processes().map(({ command }) => command.join(" "))
   const orphans = readdirSync("/tmp").filter((name) =>
-    /^effect-jupyter-[0-9a-f]{8}$/.test(name) && !commands.some((command) => command.includes(name))
+    /^effect-jupyter-[0-9a-f]{12}$/.test(name) && !commands.some((command) => command.includes(name))
   )
   return orphans.length === 0 ? undefined : orphans.join(", ")
 }
