@@ -6,14 +6,14 @@ import os
 import signal
 import sys
 import threading
-import time
 
 # Jupyter's debugger is of no use to programs, and takes longer to load than all the rest.
 has_debugger = "debugpy" in sys.modules
 sys.modules.setdefault("debugpy", None)
 
 import zmq  # noqa: E402
-from ipykernel.iostream import OutStream  # noqa: E402
+from effect_jupyter_streams import output  # noqa: E402
+from ipykernel.iostream import BackgroundSocket, IOPubThread, OutStream  # noqa: E402
 from ipykernel.ipkernel import IPythonKernel  # noqa: E402
 from ipykernel.kernelapp import IPKernelApp  # noqa: E402
 from ipykernel.kernelbase import Kernel  # noqa: E402
@@ -28,68 +28,6 @@ except ImportError:
 if not has_debugger:
     # The code of the user may have it all the same.
     del sys.modules["debugpy"]
-
-
-class Stream(OutStream):
-    """Sends lines soon after they are written, and not the half of one that a `print` has just begun.
-
-    ipykernel collects output for a fifth of a second and sends what is there then; timers that it set for output
-    which has been flushed since cut the next `print` between its text and its line break.
-    """
-
-    # Past ten seconds, which hundreds of megabytes can take, ipykernel complains within the output of the code.
-    flush_timeout = 600
-    flush_interval = 0.01
-    # How long a line may be written, in seconds; prompts and dots of progress are such lines.
-    patience = 0.2
-    _since = 0.0
-    _is_sending = False
-
-    def flush(self):
-        # Each cell flushes four times; waking the other thread and waiting for it costs more than the code itself.
-        if self.echo is not None or self._has_output():
-            super().flush()
-
-    def _flush(self):
-        # Before the buffers become empty: whoever finds them so and nobody sending can rely on the order.
-        self._is_sending = True
-        try:
-            super()._flush()
-        finally:
-            self._is_sending = False
-
-    def _has_output(self):
-        with self._buffer_lock:
-            is_buffered = bool(self._buffers)
-        return is_buffered or self._is_sending
-
-    def _schedule_flush(self):
-        if not self._flush_pending:
-            self._flush_pending = True
-            self._since = time.monotonic()
-            self.pub_thread.schedule(functools.partial(self._flush_later, self._since))
-
-    def _flush_later(self, since):
-        self._io_loop.call_later(self.flush_interval, self._flush_in_time, since)
-
-    def _flush_in_time(self, since):
-        if not self._flush_pending or since != self._since:
-            return  # somebody flushed
-        if time.monotonic() < since + self.patience and self._is_within_line():
-            self._flush_later(since)
-        else:
-            self._flush()
-
-    def _is_within_line(self):
-        with self._buffer_lock:
-            return any(last_of(buffer) not in ("", "\n", "\r") for buffer in self._buffers.values())
-
-
-def last_of(buffer):
-    """The last character of what was written to a buffer, whose position is its end."""
-    end = buffer.tell()
-    buffer.seek(max(end - 1, 0))
-    return buffer.read(1)
 
 
 class Interrupt:
@@ -171,6 +109,8 @@ class PythonKernel(IPythonKernel):
     def set_parent(self, ident, parent, channel="shell"):
         """What other threads print belongs to the main shell's request, not to one of a subshell that came later."""
         is_main = threading.current_thread() is threading.main_thread()
+        if is_main and channel == "shell":
+            output.set_parent(parent)
         # A private part of ipykernel: where it is not there, its own way will do.
         context = getattr(self, "_shell_context", None)
         if is_main or channel != "shell" or context is None or not hasattr(self.shell, "set_thread_parent"):
@@ -180,6 +120,26 @@ class PythonKernel(IPythonKernel):
         # What methods of the user print while they are looked at belongs to nobody.
         is_look = parent["header"]["msg_type"] in ("complete_request", "inspect_request")
         self.shell.set_thread_parent({**parent, "header": {}} if is_look else parent)
+
+
+    async def do_execute(self, *args, **kwargs):
+        try:
+            return await super().do_execute(*args, **kwargs)
+        finally:
+            # Whatever `sys.stdout` is by now.
+            output.finish()
+
+
+def after_output(thread):
+    """What sends messages on IOPub, behind all that was written before."""
+    send = thread.send_multipart
+
+    def send_multipart(*args, **kwargs):
+        if threading.current_thread() is not thread.thread:
+            output.flush()
+        send(*args, **kwargs)
+
+    return send_multipart
 
 
 def uses(function, *names):
@@ -220,14 +180,17 @@ class KernelApp(IPKernelApp):
     def _default_outstream_class(self):
         # These are private parts of ipykernel: where they are others, its own class will do.
         fits = (
-            uses(OutStream._schedule_flush, "_flush_pending", "pub_thread", "schedule", "_io_loop")
-            and uses(OutStream._rotate_buffers, "_buffer_lock", "_buffers")
+            uses(OutStream.__init__, "_io_loop", "_parent_header_global", "_setup_stream_redirects", "_local")
+            and uses(OutStream.parent_header.fget, "_parent_header_global")
             and uses(OutStream.flush, "pub_thread", "schedule", "_flush")
-            and uses(OutStream._flush, "_flush_pending", "echo", "_flush_buffers")
+            and uses(OutStream._flush, "session", "msg", "_hooks", "send", "topic")
+            and uses(IOPubThread.schedule, "_events", "_event_pipe")
+            and uses(BackgroundSocket.send_multipart, "io_thread", "send_multipart")
         )
-        return f"{__name__}.Stream" if fits else "ipykernel.iostream.OutStream"
+        return "effect_jupyter_streams.Stream" if fits else "ipykernel.iostream.OutStream"
 
     def init_iopub(self, context):
         # ZeroMQ drops what a subscriber is too slow for, past 1000 messages and without a word.
         context.setsockopt(zmq.SNDHWM, 0)
         super().init_iopub(context)
+        self.iopub_thread.send_multipart = after_output(self.iopub_thread)

@@ -16,7 +16,7 @@ import gateway_app  # noqa: E402
 import gateway_relay  # noqa: E402
 import zmq  # noqa: E402
 from effect_jupyter_kernel import KernelApp, PythonKernel  # noqa: E402
-from ipykernel.iostream import OutStream  # noqa: E402
+from ipykernel.iostream import IOPubThread, OutStream  # noqa: E402
 from ipykernel.ipkernel import IPythonKernel  # noqa: E402
 from jupyter_client.session import DELIM, Session  # noqa: E402
 from jupyter_server.services.kernels.connection import base  # noqa: E402
@@ -68,10 +68,10 @@ def all_or_nothing_is_put_in_its_place():
 
 
 def kernels_are_left_as_they_are_where_they_do_not_fit():
-    for part, owner in (("_schedule_flush", OutStream), ("_rotate_buffers", OutStream), ("_flush", OutStream)):
+    for part, owner in (("flush", OutStream), ("_flush", OutStream), ("schedule", IOPubThread)):
         with mock.patch.object(owner, part, anything):
             assert KernelApp().outstream_class == "ipykernel.iostream.OutStream", part
-    assert KernelApp().outstream_class == "effect_jupyter_kernel.Stream"
+    assert KernelApp().outstream_class == "effect_jupyter_streams.Stream"
     with mock.patch.object(IPythonKernel, "post_handler_hook", anything):
         assert KernelApp().kernel_class is IPythonKernel
     with mock.patch.object(IPythonKernel, "_execute_sleep", 0.5):

@@ -19,7 +19,7 @@ PARTS = (
     (MainKernelHandler, "post"),
     (KernelGatewayApp, "init_http_server"),
     (KernelGatewayIOLoopKernelManager, "_async_wait"),
-    (ipykernel.iostream.OutStream, "_schedule_flush"),
+    (ipykernel.iostream.OutStream, "flush"),
     (ipykernel.ipkernel.IPythonKernel, "post_handler_hook"),
 )
 

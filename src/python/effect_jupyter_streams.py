@@ -1,0 +1,337 @@
+"""Standard output and error of a kernel, whole and in the order in which they were written.
+
+Python writes text to two streams; programs that it starts, C code and forked processes write bytes to the file
+descriptors 1 and 2, which are pipes. All of it becomes one sequence, which each message of the kernel follows.
+"""
+
+import functools
+import io
+import os
+import select
+import sys
+import threading
+import time
+
+from effect_jupyter_pipes import CAPACITY, Lines, Pipe, echo, has_children, prepare_c_streams
+from ipykernel.iostream import OutStream
+
+
+class Piece:
+    """Text of one stream and one request, until something else is written."""
+
+    __slots__ = ("stream", "parent", "text", "last")
+
+    def __init__(self, stream, parent):
+        self.stream = stream
+        self.parent = parent
+        self.text = io.StringIO()
+        self.last = ""
+
+
+class Output:
+    """The sequence of all that is written, and the pipes that lead to it."""
+
+    flush_interval = 0.01
+    # How long a line may be written, in seconds; prompts and dots of progress are such lines.
+    patience = 0.2
+    # How long nothing comes between the parts of a line that Python writes, in seconds.
+    line_interval = 0.02
+    # What `print` itself takes between two parts, in nanoseconds; to start a program takes longer.
+    print_interval = 50_000
+    # Bytes of processes that are read ahead of what is sent.
+    most_unsent = 2 * CAPACITY
+
+    def __init__(self):
+        self._streams = []
+        self._pipes = {}
+        self._epoll = None
+        self._flush_c = None
+        self.forked_lines = None
+        self._is_child = False
+        self._clear()
+
+    def _clear(self):
+        self.lock = threading.Condition()
+        self._pieces = []
+        # The last piece of each request; order counts among what belongs to the same.
+        self._last = {}
+        # Since when there is text that nobody sends yet.
+        self._since = None
+        self._is_sending = False
+        # Bytes of processes that nobody has sent yet.
+        self._unsent = 0
+        # The place that wrote last, until when it may be the same `print`, and since when the line is unfinished.
+        self._writer = (None, None, 0)
+        self._until = 0
+        self._line_since = None
+        # Whether there are lines that wait for the end of that.
+        self._has_lines = False
+
+    def add(self, stream):
+        if not self._streams:
+            os.register_at_fork(after_in_child=self._become_child)
+        self._streams.append(stream)
+
+    def redirect(self, stream, descriptor):
+        if not self._pipes:
+            self._flush_c = prepare_c_streams()
+            self.forked_lines = Lines()
+            self._epoll = select.epoll() if hasattr(select, "epoll") else None
+        pipe = Pipe(stream, descriptor)
+        if self._epoll is not None:
+            self._epoll.register(pipe.reader, select.EPOLLIN)
+        self._pipes = {**self._pipes, pipe.reader: pipe}
+        threading.Thread(target=self._watch, args=(pipe,), name=f"Pipe of {stream.name}", daemon=True).start()
+        return pipe.original
+
+    def _watch(self, pipe):
+        """Reads what is written while the code is running or waiting, and when there is none."""
+        while pipe.reader in self._pipes:
+            select.select([pipe.reader], [], [])
+            while self._is_amid_line():
+                time.sleep(self.line_interval / 10)
+            with self.lock:
+                self.lock.wait_for(self._has_room)
+            self._read()
+
+    def _has_room(self):
+        """Tells whether processes may write on: what nobody has sent yet is kept here."""
+        return self._unsent < self.most_unsent
+
+    def _is_amid_line(self):
+        since = self._line_since
+        return since is not None and time.monotonic() < since + self.line_interval
+
+    def drain(self, keeps_lines=False):
+        """Takes over what is in the pipes now; on demand not yet what are whole lines."""
+        if self._pipes:
+            # Neither is harmed by several threads that ask at once; one gives first what was written to first.
+            epoll, pipes = self._epoll, self._pipes
+            ready = (
+                [reader for reader, _ in epoll.poll(0)] if epoll is not None else select.select([*pipes], [], [], 0)[0]
+            )
+            if ready or self._has_lines:
+                self._read(ready, keeps_lines)
+
+    def _read(self, ready=(), keeps_lines=False):
+        with self.lock:
+            self._has_lines = False
+            for pipe in [self._pipes[reader] for reader in ready if reader in self._pipes] + [*self._pipes.values()]:
+                part = pipe.read()
+                if part is None:
+                    self._forget(pipe)
+                data, pipe.lines = pipe.lines + (part or b""), b""
+                if not data:
+                    continue
+                if keeps_lines and (data.endswith(b"\n") or self.forked_lines.are_being_written()):
+                    pipe.lines, self._has_lines = data, True
+                    continue
+                self._unsent += len(data)
+                pipe.is_within_line = not data.endswith(b"\n")
+                self._append(pipe.stream, pipe.stream._parent_header_global, pipe.decoder.decode(data))
+                if pipe.stream.name == "stderr":
+                    echo(data, pipe.original)
+            self.lock.notify_all()
+        self._schedule()
+
+    def _forget(self, pipe):
+        """Every end that could write was closed."""
+        self._pipes = {reader: other for reader, other in self._pipes.items() if other is not pipe}
+        if self._epoll is not None:
+            self._epoll.unregister(pipe.reader)
+
+    def write(self, stream, parent, text, frame):
+        """Writes text of Python's, behind what is in the pipes."""
+        is_amid_line = self._is_amid_line()
+        writer = (threading.get_ident(), frame.f_code, frame.f_lasti)
+        # One `print` writes its parts from one place and at once: lines of processes do not come between them.
+        if not self._has_room():
+            pass  # a process writes more than can be sent; order would cost memory without end
+        elif not is_amid_line:
+            self.drain()
+        elif self._writer[0] == writer[0]:
+            self.drain(keeps_lines=self._writer == writer and time.thread_time_ns() < self._until)
+        with self.lock:
+            if not is_amid_line and self._is_being_written():
+                # As forked processes wait for one another.
+                self.lock.wait_for(lambda: not self._is_being_written(), self.patience)
+            self._append(stream, parent, text)
+            self._writer = writer
+            if text[-1:] == "\n":
+                self._line_since = None
+            else:
+                self._until = time.thread_time_ns() + self.print_interval
+                if self._line_since is None:
+                    self._line_since = time.monotonic()
+        self._schedule()
+
+    def _is_being_written(self):
+        """Tells whether a forked process has written half of a line."""
+        return any(pipe.is_within_line for pipe in self._pipes.values()) and self.forked_lines.are_being_written()
+
+    def _append(self, stream, parent, text):
+        if not text:
+            return
+        request = parent.get("msg_id")
+        piece = self._last.get(request)
+        if piece is None or piece.stream is not stream:
+            piece = self._last[request] = Piece(stream, parent)
+            self._pieces.append(piece)
+        piece.text.write(text)
+        piece.last = text[-1]
+
+    def _schedule(self):
+        # Not while the lock is held: waking a thread that waits for it may have to wait for that thread.
+        if self._since is None and self._pieces:
+            since = self._since = time.monotonic()
+            self._streams[0].pub_thread.schedule(functools.partial(self._flush_later, since))
+
+    def _flush_later(self, since):
+        self._streams[0]._io_loop.call_later(self.flush_interval, self._flush_in_time, since)
+
+    def _flush_in_time(self, since):
+        if since != self._since:
+            return  # somebody flushed
+        if time.monotonic() < since + self.patience and self._has_room() and self._ends_within_line():
+            self._flush_later(since)
+        else:
+            self.send()
+
+    def _ends_within_line(self):
+        with self.lock:
+            return any(piece.last not in "\n\r" for piece in self._last.values())
+
+    def send(self):
+        """Sends all text. For the thread that sends, or when there is none any more."""
+        if self._has_lines:
+            self._read()
+        with self.lock:
+            # Before there are no pieces: whoever finds none and nobody sending can rely on the order.
+            self._is_sending = True
+            pieces, self._pieces, self._last, self._since = self._pieces, [], {}, None
+            self._unsent = 0
+        try:
+            for piece in pieces:
+                piece.stream.send_text(piece.parent, piece.text.getvalue())
+        finally:
+            self._is_sending = False
+        with self.lock:
+            self.lock.notify_all()
+
+    def flush(self):
+        """Sends what was written before, also by C code and by the processes that wrote to the pipes."""
+        if self._is_child or not self._streams:
+            return
+        if self._flush_c is not None:
+            self._flush_c()
+        self.drain()
+        # Waking the other thread and waiting for it costs more than many a cell.
+        if self._pieces or self._is_sending:
+            OutStream.flush(self._streams[0])
+
+    def finish(self):
+        """The same at the end of a cell, where half a character is all that there will be of it."""
+        for stream in (sys.__stdout__, sys.__stderr__):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError):
+                pass  # there is none, or it was closed
+        self.flush()
+        unfinished = [pipe for pipe in self._pipes.values() if pipe.is_within_character()]
+        if unfinished and not has_children():
+            with self.lock:
+                for pipe in unfinished:
+                    rest = pipe.decoder.decode(b"", True)
+                    pipe.decoder.reset()
+                    self._append(pipe.stream, pipe.stream._parent_header_global, rest)
+            self.flush()
+
+    def set_parent(self, parent):
+        """What is written from now on belongs to another request."""
+        self.drain()
+        for stream in self._streams:
+            stream.set_parent(parent)
+
+    def _become_child(self):
+        """This is a process that the code forked, which writes to the pipes as others do."""
+        self._clear()
+        self._is_child = True
+        for reader in self._pipes:
+            os.close(reader)
+        self._pipes = {}
+        for stream in self._streams:
+            stream.become_child()
+
+
+output = Output()
+
+
+class Stream(OutStream):
+    """Writes to the one sequence of a kernel, and in forked processes to the pipe, line by line."""
+
+    # Past ten seconds, which hundreds of megabytes can take, ipykernel complains within the output of the code.
+    flush_timeout = 600
+    _unfinished = None
+    _original_stdstream_fd = None
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        output.add(self)
+
+    def _setup_stream_redirects(self, name):
+        self._original_stdstream_fd = getattr(sys, name).fileno()
+        self._original_stdstream_copy = output.redirect(self, self._original_stdstream_fd)
+
+    def fileno(self):
+        """What programs that write there put out is output of the code, as any other."""
+        if self._original_stdstream_fd is None:
+            raise io.UnsupportedOperation("fileno")
+        return self._original_stdstream_fd
+
+    def close(self):
+        self.flush()
+        self.pub_thread = None
+
+    def write(self, string):
+        if not isinstance(string, str):
+            raise TypeError(f"write() argument must be str, not {type(string)}")
+        if self.pub_thread is None:
+            raise ValueError("I/O operation on closed file")
+        if self._unfinished is None:
+            output.write(self, self.parent_header, string, sys._getframe(1))
+        else:
+            self._write_as_child(string)
+        return len(string)
+
+    def flush(self):
+        if self._unfinished is None:
+            output.flush()
+        else:
+            self._write_as_child("", is_whole=True)
+
+    def _flush(self):
+        output.send()
+
+    def send_text(self, parent, text):
+        """Sends a message, as ipykernel does."""
+        if self.pub_thread is None:
+            return
+        self.session.pid = os.getpid()
+        message = self.session.msg("stream", {"name": self.name, "text": text}, parent=parent)
+        for hook in self._hooks:
+            message = hook(message)
+            if message is None:
+                return
+        self.session.send(self.pub_thread, message, ident=self.topic)
+
+    def become_child(self):
+        if self._original_stdstream_fd is not None:
+            self._unfinished = ""
+
+    def _write_as_child(self, string, is_whole=False):
+        with output.lock:
+            text = self._unfinished + string
+            end = len(text) if is_whole else text.rfind("\n") + 1
+            self._unfinished = text[end:]
+            if end > 0:
+                output.forked_lines.write(self._original_stdstream_fd, text[:end])
