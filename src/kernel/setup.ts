@@ -40,6 +40,8 @@ export const load: (
   FileSystem.FileSystem
 > = Effect.fnUntraced(function* ({ workingDir }: SetupOptions) {
   const source = yield* Effect.result(Assets.read("python/kernel_setup.py"))
+  // A working directory that was there once, and that code deleted, is made again for the next kernel.
+  let hasWorked = false
 
   return Effect.fnUntraced(function* (connection: Connection, env) {
     const { identity } = connection
@@ -48,7 +50,7 @@ export const load: (
       return yield* warn(connection, Object.keys(env))
     }
     const failed = failure(connection)
-    const json = JSON.stringify({ workingDir: workingDir ?? null, env })
+    const json = JSON.stringify({ workingDir: workingDir ?? null, makeWorkingDir: hasWorked, env })
     const { raised, reply } = yield* Effect.fromResult(source).pipe(
       Effect.mapError(({ message }) => message),
       Effect.flatMap((text) =>
@@ -63,6 +65,7 @@ export const load: (
     if (reply !== "ok") {
       return yield* failed(`Its set-up failed with ${raised?.ename ?? reply}: ${raised?.evalue ?? ""}`)
     }
+    hasWorked = true
   })
 })
 

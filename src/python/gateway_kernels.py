@@ -105,7 +105,19 @@ class Kernels(gateway_relay.Activity, SeedingMappingKernelManager):
         super().__init__(**kwargs)
         self._last_words = {}
 
+    def ensure_root_dir(self):
+        """Code may have deleted the working directory, in which every kernel starts."""
+        if os.path.isdir(self.root_dir):
+            return
+        try:
+            os.makedirs(self.root_dir)
+        except OSError as error:
+            why = f'The working directory "{self.root_dir}" is gone and cannot be made again: {error.strerror}'
+            raise HTTPError(500, f"{why}; make room for it, or start a gateway with another one") from None
+        self.log.warning('The working directory "%s" was deleted; made an empty one', self.root_dir)
+
     async def start_kernel(self, *args, env=None, kernel_id=None, **kwargs):
+        self.ensure_root_dir()
         # Whoever waits for it is faster than whoever does not.
         deadline = time.monotonic() + self.loading_bound
         while self.zygote is not None and self.zygote.is_loading():
@@ -178,6 +190,7 @@ class SandboxedKernels(Kernels):
     async def start_kernel(self, *args, env=None, kernel_id=None, **kwargs):
         if kwargs.get("kernel_name") not in (None, "", OWN_KERNEL):
             raise HTTPError(400, f'There is no sandboxed kernel "{kwargs["kernel_name"]}"; leave the name out')
+        self.ensure_root_dir()
         # Not where a request wants: outside of the workspace there is nothing for a kernel.
         kwargs["path"] = ""
         env = dict(env or requested_env.get() or {})
