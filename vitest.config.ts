@@ -22,6 +22,7 @@ export default defineConfig({
           include: [
             "kernel_client",
             "kernel_setup",
+            "kernel_streams",
             "interruption",
             "input",
             "kernel_fault",
@@ -42,7 +43,7 @@ export default defineConfig({
         // The same for kernels that are started, where others are forked; in a sandbox they are, too.
         test: {
           name: "started",
-          include: ["kernel_client", "kernel_setup"].map((name) => `test/${name}_test.ts`),
+          include: ["kernel_client", "kernel_setup", "kernel_streams"].map((name) => `test/${name}_test.ts`),
           env: { EFFECT_JUPYTER_TEST_STARTED: "1" },
         },
       },

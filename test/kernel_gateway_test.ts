@@ -1,5 +1,5 @@
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Effect, Exit, Fiber, FileSystem, Redacted, Schedule, Scope } from "effect"
+import { Effect, Exit, Fiber, FileSystem, Layer, Redacted, Schedule, Scope } from "effect"
 import { ChildProcess } from "effect/process"
 import { createServer } from "node:http"
 import { KernelClient, KernelGateway, PythonEnvironment } from "../src/mod.ts"
@@ -51,6 +51,24 @@ layer(kernelLayer(), slow)("KernelGateway", (it) => {
       const all = yield* Effect.forEach(Array.from({ length: 20 }), () => text(kernel.execute("1 + 1")))
       assert.deepStrictEqual(all, Array.from({ length: 20 }, () => "2"))
     }))
+
+  for (const fork of [true, false]) {
+    it.effect(`reset makes the workingDir of the gateway again, ${fork ? "forked" : "started"}`, () =>
+      Effect.gen(function* () {
+        const fs = yield* FileSystem.FileSystem
+        const workingDir = `${yield* fs.realPath(yield* temporary)}/inner`
+        yield* fs.makeDirectory(workingDir)
+        const gateway = yield* Layer.build(KernelGateway.layer({ fork, workingDir }))
+        const kernel = yield* Effect.provide(KernelClient.make(), gateway)
+        const error = yield* Effect.flip(kernel.execute("import os; os.rmdir(os.getcwd()); [][1]"))
+        assert.include(error.message, "IndexError")
+        yield* kernel.reset
+        assert.strictEqual(yield* text(kernel.execute("import os; os.getcwd()")), `'${workingDir}'`)
+        yield* kernel.execute(`os.rmdir(os.getcwd()); open("${workingDir}", "w").close()`)
+        const refused = yield* Effect.flip(kernel.reset)
+        assert.include(refused.message, "is gone and cannot be made again: File exists")
+      }))
+  }
 
   it.effect("a kernel that is deleted takes with it what it started, in whatever session", () =>
     Effect.gen(function* () {

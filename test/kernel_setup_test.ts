@@ -1,7 +1,7 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect, FileSystem } from "effect"
 import { Execution, KernelClient } from "../src/mod.ts"
-import { collect, kernelLayer, slow, temporary, text, texts } from "./support/kernel.ts"
+import { collect, inSandbox, kernelLayer, slow, temporary, text, texts } from "./support/kernel.ts"
 
 const { KernelClient: Client } = KernelClient
 
@@ -96,6 +96,45 @@ print(os.path.dirname(shutil.which("jupyter")) == folder)
         // Also after an error, and when the directory that the code went to is gone.
         yield* Effect.flip(kernel.execute("os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone'); 1 / 0"))
         assert.strictEqual(yield* text(kernel.execute("print(os.getcwd())")), folder)
+      }))
+
+    it.effect("a working directory that code deletes is made again, a line says so, and errors are the code's", () =>
+      Effect.gen(function* () {
+        const fs = yield* FileSystem.FileSystem
+        const folder = `${yield* fs.realPath(yield* temporary)}/inner`
+        yield* fs.makeDirectory(folder)
+        if (inSandbox) yield* fs.chmod(folder, 0o777)
+        const kernel = yield* KernelClient.make({ workingDir: folder })
+        const line = `[effect-jupyter] working directory was deleted; made an empty one at ${folder}`
+        const error = yield* Effect.flip(
+          kernel.execute("import os, shutil, json; shutil.rmtree(os.getcwd()); print('x'); json.loads('{')"),
+        )
+        assert.instanceOf(error, Execution.ExecutionError)
+        assert.strictEqual(error.ename, "JSONDecodeError")
+        assert.strictEqual(error.partial.text, `x\n${line}`)
+        assert.strictEqual(yield* text(kernel.execute("open('file', 'w').close(); os.listdir()")), "['file']")
+        // What is in the way is told once; meanwhile all works.
+        const blocked = yield* text(
+          kernel.execute(`shutil.rmtree("${folder}"); open("${folder}", "w").close()`),
+        )
+        assert.include(blocked, "cannot be made again")
+        assert.strictEqual(yield* text(kernel.execute("print('y')")), "y")
+        const other = yield* Effect.flip(kernel.execute("def f(): return 1 / 0\nf()"))
+        assert.instanceOf(other, Execution.ExecutionError)
+        assert.strictEqual(other.ename, "ZeroDivisionError")
+        assert.strictEqual(yield* text(kernel.execute(`os.unlink("${folder}")`)), line)
+      }))
+
+    it.effect("reset makes a working directory again that the kernel deleted and died", () =>
+      Effect.gen(function* () {
+        const fs = yield* FileSystem.FileSystem
+        const folder = `${yield* fs.realPath(yield* temporary)}/inner`
+        yield* fs.makeDirectory(folder)
+        if (inSandbox) yield* fs.chmod(folder, 0o777)
+        const kernel = yield* KernelClient.make({ workingDir: folder })
+        yield* Effect.flip(kernel.execute("import os; os.rmdir(os.getcwd()); os._exit(1)"))
+        yield* kernel.reset
+        assert.strictEqual(yield* text(kernel.execute("import os; os.getcwd()")), `'${folder}'`)
       }))
 
     it.effect("without a working directory the kernel starts in the gateway's and may go elsewhere", () =>

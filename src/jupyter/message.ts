@@ -133,7 +133,8 @@ export function executeContent(
   },
 ): JsonObject {
   return {
-    code,
+    // Code that was cut within a surrogate pair would be no text in the kernel.
+    code: code.toWellFormed(),
     silent: options.silent,
     store_history: options.storeHistory ?? !options.silent,
     user_expressions: {},

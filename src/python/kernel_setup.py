@@ -1,11 +1,13 @@
 """Makes a fresh Python kernel fit for programs: plain text, a working directory that stays, its environment.
 
 Runs inside the kernel before the first execution, in a namespace of its own, so that none of its names
-reach the user. `options` is put into that namespace: {"workingDir": str | None, "env": {str: str}}. A kernel that is
-not IPython gets what every Python has.
+reach the user. `options` is put into that namespace: {"workingDir": str | None, "makeWorkingDir": bool,
+"env": {str: str}}. A kernel that is not IPython gets what every Python has.
 """
 
 import asyncio
+import contextlib
+import functools
 import os
 import signal
 import time
@@ -53,18 +55,166 @@ def _tell_variables(comm, message):
     comm.close()
 
 
+class _Forgetful(dict):
+    """What IPython 9 would keep of all output for as long as the kernel lives, for `%notebook` alone."""
+
+    def __missing__(self, _key):
+        return []
+
+    def __setitem__(self, _key, _value):
+        pass
+
+    def setdefault(self, _key, default=None):
+        return default
+
+
+def _keep_no_output():
+    if hasattr(_shell, "_tee"):
+        _shell._tee = lambda channel: contextlib.nullcontext()
+    for name in ("outputs", "exceptions"):
+        if isinstance(getattr(_shell.history_manager, name, None), dict):
+            setattr(_shell.history_manager, name, _Forgetful())
+
+
+def _well_formed(value):
+    """A value whose texts have no halves of surrogate pairs, which cannot be sent."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_well_formed(key): _well_formed(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_well_formed(item) for item in value]
+    return value
+
+
+def _pack_well_formed(pack):
+    @functools.wraps(pack)
+    def packed(value):
+        try:
+            return pack(value)
+        except UnicodeEncodeError:
+            return pack(_well_formed(value))
+
+    return packed
+
+
+def _answer_always(execute):
+    """Answers also where IPython's own way to run code fails: without a reply nobody knows how the code ended."""
+
+    @functools.wraps(execute)
+    async def answer(*everything, **named):
+        try:
+            return await execute(*everything, **named)
+        except Exception as error:
+            _shell._last_traceback = None
+            _shell.showtraceback()
+            return {
+                "status": "error",
+                "ename": type(error).__name__,
+                "evalue": str(error),
+                "traceback": _shell._last_traceback or [],
+                "execution_count": _shell.execution_count - 1,
+                "user_expressions": {},
+                "payload": [],
+            }
+
+    return answer
+
+
+def _end_always(run_cell):
+    """Gives a result where IPython lets an exception out, which in a task may end the kernel."""
+
+    from IPython.core.interactiveshell import ExecutionResult
+
+    @functools.wraps(run_cell)
+    async def run(*everything, **named):
+        __tracebackhide__ = True
+        try:
+            return await run_cell(*everything, **named)
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            result = ExecutionResult(None)
+            result.error_in_exec = error
+            _shell.showtraceback()
+            return result
+
+    return run
+
+
+def _decide_always(should_run_async):
+    """Leaves code that cannot be compiled to what runs it, which says why."""
+
+    @functools.wraps(should_run_async)
+    def decide(*everything, **named):
+        try:
+            return should_run_async(*everything, **named)
+        except Exception:
+            return False
+
+    return decide
+
+
+def _end_well(kernel):
+    """Makes every execution end with what the code did."""
+    if callable(getattr(getattr(kernel, "session", None), "pack", None)):
+        kernel.session.pack = _pack_well_formed(kernel.session.pack)
+    if asyncio.iscoroutinefunction(getattr(kernel, "do_execute", None)):
+        kernel.do_execute = _answer_always(kernel.do_execute)
+    if asyncio.iscoroutinefunction(getattr(_shell, "run_cell_async", None)):
+        _shell.run_cell_async = _end_always(_shell.run_cell_async)
+    if callable(getattr(_shell, "should_run_async", None)):
+        _shell.should_run_async = _decide_always(_shell.should_run_async)
+    for name in ("showtraceback", "showsyntaxerror"):
+        setattr(_shell, name, _from_somewhere(getattr(_shell, name)))
+
+
+def _is_somewhere():
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
+
+
+def _from_somewhere(show):
+    """Shows an exception; the code may have deleted the current directory, which IPython looks at."""
+
+    @functools.wraps(show)
+    def shown(*everything, **named):
+        with contextlib.ExitStack() as stack:
+            if not _is_somewhere():
+                with contextlib.suppress(OSError):
+                    there = os.open(".", os.O_RDONLY)
+                    stack.callback(os.close, there)
+                    stack.callback(os.fchdir, there)
+                    os.chdir("/")
+            return show(*everything, **named)
+
+    return shown
+
+
 def _keep_working_dir(working_dir):
-    os.chdir(working_dir)
+    complaint = None
+
+    def say(text):
+        print(f"[effect-jupyter] {text}")
 
     def restore(_result=None):
+        nonlocal complaint
+        if _is_somewhere() and os.getcwd() == working_dir:
+            return
         try:
-            current = os.getcwd()
-        except FileNotFoundError:
-            current = None
-        if current != working_dir:
+            is_there = os.path.isdir(working_dir)
+            os.makedirs(working_dir, exist_ok=True)
             os.chdir(working_dir)
-            print(f"[effect-jupyter] working directory restored to {working_dir}")
+        except OSError as error:
+            # Once: it may stay so for long.
+            if complaint != str(error):
+                complaint = str(error)
+                say(f"working directory {working_dir} is gone and cannot be made again: {error}")
+            return
+        complaint = None
+        say(f"working directory {'restored to' if is_there else 'was deleted; made an empty one at'} {working_dir}")
 
+    os.chdir(working_dir)
     if _shell is not None:
         _shell.events.register("post_run_cell", restore)
 
@@ -74,8 +224,12 @@ if _shell is not None:
     _kernel = getattr(_shell, "kernel", None)
     if any(kind.__module__.startswith("ipykernel.") for kind in type(_kernel).__mro__):
         _speed_up(_kernel)
+    _keep_no_output()
+    _end_well(_kernel)
     if hasattr(_kernel, "comm_manager"):
         _kernel.comm_manager.register_target("effect_jupyter_variables", _tell_variables)
 
 if options["workingDir"] is not None:  # noqa: F821
+    if options["makeWorkingDir"]:  # noqa: F821
+        os.makedirs(options["workingDir"], exist_ok=True)  # noqa: F821
     _keep_working_dir(os.path.realpath(options["workingDir"]))  # noqa: F821

@@ -1,0 +1,259 @@
+/** All that code, its programs and its processes write reaches the execution, whole and in order. */
+import { assert, layer } from "@effect/vitest"
+import { Effect } from "effect"
+import { Execution, KernelClient } from "../src/mod.ts"
+import { collect, kernelLayer, slow, temporary, text, texts } from "./support/kernel.ts"
+
+const { KernelClient: Client } = KernelClient
+
+/** What an execution put out, in order: text by its stream, displays by theirs, the texts of a stream joined. */
+const outputs = Effect.fnUntraced(function* (code: string) {
+  const found: Array<readonly [string, string]> = []
+  for (const element of yield* collect((yield* Client).stream(code))) {
+    if (element._tag === "TextChunk") {
+      const last = found.at(-1)
+      if (last?.[0] === element.name) found[found.length - 1] = [element.name, last[1] + element.text]
+      else found.push([element.name, element.text])
+    } else if (element._tag === "DisplayChunk") {
+      found.push(["display", element.text ?? ""])
+    }
+  }
+  return found
+})
+
+const stdout = (code: string) =>
+  Effect.map(Effect.flatMap(Client, (kernel) => collect(kernel.stream(code))), (all) => texts(all).join(""))
+
+/** The Python program as an argument of a process. */
+const program = (code: string) => `subprocess.run([sys.executable, '-c', ${JSON.stringify(code)}])`
+
+layer(kernelLayer(), slow)("kernel streams", (it) => {
+  const all = Array.from({ length: 20_000 }, (_, index) => `${index + 1}\n`).join("")
+
+  it.effect("execute has all that a program wrote before the cell ended", () =>
+    Effect.gen(function* () {
+      yield* stdout("import os, sys, subprocess, ctypes, time, contextlib, io; from pathlib import Path")
+      for (let round = 0; round < 5; round++) {
+        assert.strictEqual(yield* stdout("_ = os.system('seq 1 20000')"), all)
+        assert.strictEqual(yield* stdout("_ = os.system('seq 1 20000 >&2')"), all)
+      }
+      assert.strictEqual(yield* stdout("_ = os.system('printf without_end')"), "without_end")
+    }))
+
+  it.effect("execute has what C code wrote, with and without an end of the line", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(yield* stdout("_ = os.write(1, b'first\\n' * 1000)"), "first\n".repeat(1000))
+      yield* stdout("libc = ctypes.CDLL(None)")
+      assert.strictEqual(yield* stdout("_ = libc.puts(b'puts'); libc.printf(b'printf');"), "puts\nprintf")
+      assert.strictEqual(yield* stdout("_ = print('plain', end='', file=sys.__stdout__)"), "plain")
+    }))
+
+  it.effect("execute has what a program wrote while sys.stdout is something else", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(
+        yield* stdout("stdout = sys.stdout; sys.stdout = io.StringIO(); os.system('echo a');"),
+        "a\n",
+      )
+      assert.strictEqual(yield* stdout("os.system('echo b'); sys.stdout = stdout;"), "b\n")
+    }))
+
+  it.effect("execute does not wait for a process in the background, whose output goes on", () =>
+    Effect.gen(function* () {
+      const written = yield* stdout(
+        "child = subprocess.Popen(['yes', 'é€😀']); os.system('echo end'); child.kill(); child.wait();",
+      )
+      assert.include(written, "end\n")
+      assert.include(written, "é€😀\né€😀\n")
+      const slowly = "child = subprocess.Popen('while :; do echo x; sleep 0.001; done', shell=True)"
+      assert.strictEqual((yield* stdout(`${slowly}; print('begin')`)).replaceAll("x\n", ""), "begin\n")
+      assert.include(yield* stdout("time.sleep(0.01); child.kill(); child.wait();"), "x\n")
+      assert.strictEqual(yield* stdout("print('after')"), "after\n")
+    }))
+
+  it.effect("stream has programs, prints, displays and errors in the order in which they wrote", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(
+        yield* outputs(
+          "print('a', end=''); os.system('echo b'); print('c'); os.system('echo d >&2'); display('e')\n" +
+            "os.system('echo f'); clear = print('g', file=sys.stderr); libc.puts(b'h'); print('i')\n" +
+            "for index in range(3): print(index, end=' '); _ = os.system('echo x')\n" +
+            "def show(part): print(part, end='')\n" +
+            "show('l'); os.system('echo m'); show('n')\n" +
+            "with contextlib.redirect_stdout(io.StringIO()): display('j')\n" +
+            "os.system('echo k')",
+        ),
+        [
+          ["stdout", "ab\nc\n"],
+          ["stderr", "d\n"],
+          ["display", "'e'"],
+          ["stdout", "f\n"],
+          ["stderr", "g\n"],
+          ["stdout", "h\ni\n0 x\n1 x\n2 x\nlm\nn"],
+          ["display", "'j'"],
+          ["stdout", "k\n"],
+          ["display", "0"],
+        ],
+      )
+      assert.deepStrictEqual(
+        yield* outputs("for i in range(3): print('e', i, file=sys.stderr); print('o', i)"),
+        [
+          ["stderr", "e 0\n"],
+          ["stdout", "o 0\n"],
+          ["stderr", "e 1\n"],
+          ["stdout", "o 1\n"],
+          ["stderr", "e 2\n"],
+          ["stdout", "o 2\n"],
+        ],
+      )
+      assert.deepStrictEqual(
+        yield* outputs(
+          "print('0%\\r100%', end='', file=sys.stderr); print('done'); os.system('printf x >&2');",
+        ),
+        [["stderr", "0%\r100%"], ["stdout", "done\n"], ["stderr", "x"]],
+      )
+    }))
+
+  it.effect("stream has whole characters of a program, and a replacement for each that is none", () =>
+    Effect.gen(function* () {
+      const characters = "é€😀".repeat(3000)
+      const write = (bytes: string) => program(`import sys; sys.stdout.buffer.write(${bytes})`)
+      assert.strictEqual(yield* stdout(`_ = ${write("('é€😀' * 3000).encode()")}`), characters)
+      assert.strictEqual(yield* stdout(`_ = ${write("b'a\\xff\\xfeb\\xe2\\x82'")}`), "a\ufffd\ufffdb\ufffd")
+      assert.strictEqual(
+        yield* stdout("for byte in 'é€😀'.encode(): os.write(1, bytes([byte])); time.sleep(0.001)"),
+        "é€😀",
+      )
+    }))
+
+  it.effect("stdout and stderr are files for programs", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(
+        yield* outputs(
+          "subprocess.run(['echo', 'out'], stdout=sys.stdout)\n" +
+            "subprocess.run('echo err >&2', shell=True, stderr=sys.stderr)\n" +
+            "subprocess.run('echo both; echo here >&2', shell=True, stdout=sys.stderr, stderr=sys.stdout)\n" +
+            "os.write(sys.stdout.fileno(), b'written');",
+        ).pipe(
+          Effect.map((found) =>
+            found.flatMap(([name, text]) => text.trim().split("\n").map((line) => `${name} ${line}`)).sort()
+          ),
+        ),
+        ["stderr both", "stderr err", "stdout here", "stdout out", "stdout written"],
+      )
+    }))
+
+  it.effect("processes of a pool write whole lines", () =>
+    Effect.gen(function* () {
+      const written = yield* stdout(
+        "from concurrent.futures import ProcessPoolExecutor, as_completed\n" +
+          "import multiprocessing\n" +
+          "def work(index):\n" +
+          "    for line in range(200): print('worker', index, line, 'x' * 50)\n" +
+          "    print('long', index, 'y' * 100_000)\n" +
+          "    return index\n" +
+          "fork = multiprocessing.get_context('fork')\n" +
+          "with ProcessPoolExecutor(4, mp_context=fork) as pool:\n" +
+          "    for future in as_completed([pool.submit(work, index) for index in range(8)]):\n" +
+          "        for line in range(50): print('main', future.result(), line)",
+      )
+      const lines = written.split("\n")
+      const whole = /^(worker \d \d+ x{50}|long \d y{100000}|main \d \d+|)$/
+      assert.deepStrictEqual(lines.filter((line) => !whole.test(line)).map((line) => line.slice(0, 80)), [])
+      assert.strictEqual(lines.length, 8 * (200 + 1 + 50) + 1)
+      assert.strictEqual(
+        yield* stdout(
+          "print('before', end=' ')\nchild = fork.Process(target=print, args=('child',), kwargs={'end': ' '})\n" +
+            "child.start(); child.join(); print('after')",
+        ),
+        "before child after\n",
+      )
+    }))
+
+  it.effect("what was put out takes no memory of the kernel afterwards", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const memory = Effect.map(
+        kernel.execute(
+          "import gc, ctypes; gc.collect(); ctypes.CDLL(None).malloc_trim(0); print(open('/proc/self/statm').read().split()[1])",
+        ),
+        ({ text }) => Number(text) * 4096,
+      )
+      const cell = "for _ in range(1000): print('x' * 9_999)\nget_ipython().displayhook('z')"
+      const fail = "raise ValueError('y' * 1_000_000)"
+      yield* kernel.execute(cell, { outputLimit: 1000 })
+      yield* Effect.flip(kernel.execute(fail))
+      const before = yield* memory
+      for (let index = 0; index < 5; index++) yield* kernel.execute(cell, { outputLimit: 1000 })
+      yield* Effect.flip(kernel.execute(fail))
+      assert.isBelow((yield* memory) - before, 20_000_000)
+      const file = `${yield* temporary}/kept.ipynb`
+      yield* kernel.execute(`%notebook ${file}`)
+      assert.include(yield* text(kernel.execute(`print(open("${file}").read())`)), "displayhook")
+    }))
+
+  it.effect("halves of surrogate pairs are replaced, the rest is whole", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(
+        yield* outputs(
+          "print('a\\ud83d'); print('rest', '\\ud83d\\ude00', file=sys.stderr)\n" +
+            "display({'text/plain': 'b\\ude00c', 'text/html': '\\ud83d'}, raw=True)\n" +
+            "if os.fork() == 0: print('d\\ud83d'); os._exit(0)\n" +
+            "os.wait();",
+        ),
+        [
+          ["stdout", "a\ufffd\n"],
+          ["stderr", "rest 😀\n"],
+          ["display", "b\ufffdc"],
+          ["stdout", "d\ufffd\n"],
+        ],
+      )
+      const error = yield* Effect.flip((yield* Client).execute("print('e'); raise ValueError('f\\ud83dg')"))
+      assert.instanceOf(error, Execution.ExecutionError)
+      assert.strictEqual(error.evalue, "f\ufffdg")
+      assert.strictEqual(error.partial.text, "e")
+    }))
+
+  it.effect("execute runs code that was cut within a character", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(yield* stdout("print('\ud83d')  # \ude00"), "\ufffd\n")
+    }))
+
+  const sum = Array.from({ length: 3000 }, () => "1").join(" + ")
+  const raises = "import ast\nclass T(ast.NodeTransformer):\n" +
+    "    def visit(self, node): get_ipython().ast_transformers.clear(); raise ERROR('no')\n" +
+    "get_ipython().ast_transformers.append(T())"
+  for (
+    const [title, before, code, ename] of [
+      ["too many terms", "0", sum, /^RecursionError$/],
+      ["too many terms and await", "0", `await f() + ${sum}`, /^RecursionError$/],
+      ["a null byte", "0", "x = 1\0", /^(SyntaxError|ValueError)$/],
+      ["too many brackets", "0", "(".repeat(300) + ")".repeat(300), /^SyntaxError$/],
+      ["too deep an operator", "0", `${"-".repeat(20_000)}1`, /^(MemoryError|RecursionError)$/],
+      ["a deep list", "0", `${"[".repeat(190)}${"]".repeat(190)} + ${sum}`, /^(RecursionError|MemoryError)$/],
+      ["a transformer that exits", raises.replace("ERROR", "SystemExit"), "await f()", /^SystemExit$/],
+      [
+        "a transformer that interrupts",
+        raises.replace("ERROR", "KeyboardInterrupt"),
+        "1",
+        /^KeyboardInterrupt$/,
+      ],
+      [
+        "a transformer of input that raises",
+        "def raises(lines): return {}[lines[0]] if lines[0].startswith('fail') else lines\n" +
+        "get_ipython().input_transformers_post.append(raises)",
+        "fail",
+        /^KeyError$/,
+      ],
+    ] as const
+  ) {
+    it.effect(`execute fails with an ExecutionError that names it: ${title}`, () =>
+      Effect.gen(function* () {
+        const kernel = yield* Client
+        yield* kernel.execute(before)
+        const error = yield* Effect.flip(kernel.execute(code))
+        assert.instanceOf(error, Execution.ExecutionError)
+        assert.match(error.ename, ename)
+        assert.strictEqual(yield* stdout("print('on')"), "on\n")
+      }))
+  }
+})
