@@ -35,7 +35,9 @@ class Output:
     # How long a line may be written, in seconds; prompts and dots of progress are such lines.
     patience = 0.2
     # How long nothing comes between the parts of a line that Python writes, in seconds.
-    line_interval = 0.02
+    line_interval = 0.25
+    # How long Python waits for the rest of a line that a forked process writes, in seconds.
+    rest_timeout = 5
     # What `print` itself takes between two parts, in nanoseconds; to start a program takes longer.
     print_interval = 50_000
     # Bytes of processes that are read ahead of what is sent.
@@ -88,11 +90,11 @@ class Output:
         """Reads what is written while the code is running or waiting, and when there is none."""
         while pipe.reader in self._pipes:
             select.select([pipe.reader], [], [])
-            while self._is_amid_line():
-                time.sleep(self.line_interval / 10)
             with self.lock:
-                self.lock.wait_for(self._has_room)
-            self._read()
+                while self._is_amid_line() or not self._has_room():
+                    self.lock.wait(self.line_interval / 100)
+                self._take()
+            self._schedule()
 
     def _has_room(self):
         """Tells whether processes may write on: what nobody has sent yet is kept here."""
@@ -111,28 +113,34 @@ class Output:
                 [reader for reader, _ in epoll.poll(0)] if epoll is not None else select.select([*pipes], [], [], 0)[0]
             )
             if ready or self._has_lines:
-                self._read(ready, keeps_lines)
+                with self.lock:
+                    self._take(ready, keeps_lines)
+                self._schedule()
 
-    def _read(self, ready=(), keeps_lines=False):
-        with self.lock:
-            self._has_lines = False
-            for pipe in [self._pipes[reader] for reader in ready if reader in self._pipes] + [*self._pipes.values()]:
-                part = pipe.read()
-                if part is None:
-                    self._forget(pipe)
-                data, pipe.lines = pipe.lines + (part or b""), b""
-                if not data:
-                    continue
-                if keeps_lines and (data.endswith(b"\n") or self.forked_lines.are_being_written()):
-                    pipe.lines, self._has_lines = data, True
-                    continue
-                self._unsent += len(data)
-                pipe.is_within_line = not data.endswith(b"\n")
-                self._append(pipe.stream, pipe.stream._parent_header_global, pipe.decoder.decode(data))
-                if pipe.stream.name == "stderr":
-                    echo(data, pipe.original)
-            self.lock.notify_all()
-        self._schedule()
+    def _take(self, ready=(), keeps_lines=False):
+        self._has_lines = False
+        for pipe in sorted(self._pipes.values(), key=lambda pipe: pipe.reader not in ready[:1]):
+            part = pipe.read()
+            if part is None:
+                self._forget(pipe)
+            data, pipe.lines = pipe.lines + (part or b""), b""
+            if not data:
+                continue
+            # A process that has just ended its line has written all of it.
+            while keeps_lines and not data.endswith(b"\n") and not self.forked_lines.are_being_written():
+                rest = pipe.read()
+                if not rest:
+                    break
+                data += rest
+            if keeps_lines and (data.endswith(b"\n") or self.forked_lines.are_being_written()):
+                pipe.lines, self._has_lines = data, True
+                continue
+            self._unsent += len(data)
+            pipe.is_within_line = not data.endswith(b"\n")
+            self._append(pipe.stream, pipe.stream._parent_header_global, pipe.decoder.decode(data))
+            if pipe.stream.name == "stderr":
+                echo(data, pipe.original)
+        self.lock.notify_all()
 
     def _forget(self, pipe):
         """Every end that could write was closed."""
@@ -142,32 +150,39 @@ class Output:
 
     def write(self, stream, parent, text, frame):
         """Writes text of Python's, behind what is in the pipes."""
-        is_amid_line = self._is_amid_line()
         writer = (threading.get_ident(), frame.f_code, frame.f_lasti)
+        is_amid_line = self._is_amid_line()
         # One `print` writes its parts from one place and at once: lines of processes do not come between them.
+        is_same = self._line_since is not None and self._writer == writer and time.thread_time_ns() < self._until
         if not self._has_room():
             pass  # a process writes more than can be sent; order would cost memory without end
-        elif not is_amid_line:
-            self.drain()
-        elif self._writer[0] == writer[0]:
-            self.drain(keeps_lines=self._writer == writer and time.thread_time_ns() < self._until)
+        elif is_same or not is_amid_line or self._writer[0] == writer[0]:
+            self.drain(keeps_lines=is_same)
         with self.lock:
-            if not is_amid_line and self._is_being_written():
+            if not (is_same or is_amid_line) and self._is_being_written():
                 # As forked processes wait for one another.
-                self.lock.wait_for(lambda: not self._is_being_written(), self.patience)
+                self.lock.wait_for(lambda: not self._is_being_written(), self.rest_timeout)
             self._append(stream, parent, text)
             self._writer = writer
             if text[-1:] == "\n":
                 self._line_since = None
-            else:
-                self._until = time.thread_time_ns() + self.print_interval
-                if self._line_since is None:
-                    self._line_since = time.monotonic()
+            elif self._line_since is None:
+                self._line_since = time.monotonic()
         self._schedule()
+        if self._line_since is not None:
+            # Last, as none of this is between two parts.
+            self._until = time.thread_time_ns() + self.print_interval
 
     def _is_being_written(self):
         """Tells whether a forked process has written half of a line."""
-        return any(pipe.is_within_line for pipe in self._pipes.values()) and self.forked_lines.are_being_written()
+        unsent = None
+        while any(pipe.is_within_line for pipe in self._pipes.values()) and unsent != self._unsent:
+            if self.forked_lines.are_being_written():
+                return True
+            # It may have ended its line since that was read.
+            unsent = self._unsent
+            self._take()
+        return False
 
     def _append(self, stream, parent, text):
         if not text:
@@ -182,7 +197,7 @@ class Output:
 
     def _schedule(self):
         # Not while the lock is held: waking a thread that waits for it may have to wait for that thread.
-        if self._since is None and self._pieces:
+        if self._since is None and (self._pieces or self._has_lines):
             since = self._since = time.monotonic()
             self._streams[0].pub_thread.schedule(functools.partial(self._flush_later, since))
 
@@ -203,9 +218,9 @@ class Output:
 
     def send(self):
         """Sends all text. For the thread that sends, or when there is none any more."""
-        if self._has_lines:
-            self._read()
         with self.lock:
+            if self._has_lines and not self._is_amid_line():
+                self._take()
             # Before there are no pieces: whoever finds none and nobody sending can rely on the order.
             self._is_sending = True
             pieces, self._pieces, self._last, self._since = self._pieces, [], {}, None
@@ -217,6 +232,7 @@ class Output:
             self._is_sending = False
         with self.lock:
             self.lock.notify_all()
+        self._schedule()
 
     def flush(self):
         """Sends what was written before, also by C code and by the processes that wrote to the pipes."""
@@ -224,6 +240,9 @@ class Output:
             return
         if self._flush_c is not None:
             self._flush_c()
+        if self._writer[0] == threading.get_ident():
+            # It has its line sent, and has said all of it.
+            self._line_since = None
         self.drain()
         # Waking the other thread and waiting for it costs more than many a cell.
         if self._pieces or self._is_sending:
