@@ -9,6 +9,9 @@ import * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import { ExecutionResult } from "./execution/output.ts"
+import { InvalidOption } from "./options.ts"
+
+export { InvalidOption }
 
 export { Chunk, ClearOutput, DisplayChunk, ExecutionResult, Image, TextChunk } from "./execution/output.ts"
 export { best, preference, type Representation } from "./execution/representation.ts"
@@ -441,6 +444,7 @@ export const KernelErrorReason = Schema.Union([
   ExecutionAborted,
   InputRequested,
   ProtocolViolation,
+  InvalidOption,
   ResourceLimit,
   Forbidden,
   NoSuchKernelspec,

@@ -17,11 +17,13 @@ import * as PubSub from "effect/PubSub"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
+import * as Address from "./gateway/address.ts"
 import * as Cache from "./gateway/cache.ts"
 import * as Connection from "./gateway/connection.ts"
-import { type GatewayError, gatewayError, Unauthorized, Unreachable } from "./gateway/error.ts"
+import { type GatewayError, gatewayError, InvalidOption, Unauthorized, Unreachable } from "./gateway/error.ts"
 import * as Process from "./gateway/process.ts"
 import type { RestError } from "./jupyter/rest.ts"
+import * as Options from "./options.ts"
 import * as Platform from "./platform.ts"
 import * as PythonEnvironment from "./python_environment.ts"
 import type { SandboxError } from "./sandbox/error.ts"
@@ -128,6 +130,7 @@ export const make: (
 )(
   function* (options: GatewayOptions = {}) {
     const { env = {}, host = "127.0.0.1", logLevel = "Warn", port = 0, startTimeout = "30 seconds" } = options
+    yield* Effect.mapError(Options.check(Options.Gateway, { ...options }), gatewayError)
     const platform = yield* Layer.build(Platform.layer)
     const variables: Record<string, string> = { ...inherited(), ...env }
     const workspace = yield* Effect.provideContext(findWorkspace(options.workingDir), platform)
@@ -204,7 +207,10 @@ export function layerConfig(
 
 /** Where a server is that others run. */
 export interface RemoteOptions {
-  /** Base URL, with the path under which the server lives, if any. */
+  /**
+   * Base URL, with the path under which the server lives, if any; or the address that Jupyter prints, with its page and
+   * token. A name and a password in it are sent as basic authentication unless there is a token.
+   */
   readonly url: string
   readonly token?: Redacted.Redacted<string> | string | undefined
   /** Sent with every request; none by default. */
@@ -227,18 +233,43 @@ export function layerRemote(options: RemoteOptions): Layer.Layer<KernelGateway, 
 }
 
 const makeRemote = Effect.fn("KernelGateway.makeRemote")(function* (options: RemoteOptions) {
-  const url = options.url.replace(/\/+$/, "")
-  if (!URL.canParse(url) || !/^https?:/.test(url)) {
+  yield* Effect.mapError(Options.check(Options.Remote, { ...options }), gatewayError)
+  const address = Address.parse(options.url)
+  if (address === undefined) {
+    const url = Address.withoutSecrets(options.url)
     return yield* gatewayError(new Unreachable({ url, detail: "It is no http or https URL" }))
   }
-  const token = typeof options.token === "string" ? Redacted.make(options.token) : options.token
+  const given = Redacted.isRedacted(options.token) ? Redacted.value(options.token) : options.token
+  const token = given?.trim() ? Redacted.make(given.trim()) : address.token
+  const headers = address.authorization === undefined
+    ? options.headers
+    : { authorization: address.authorization, ...options.headers }
   const platform = yield* Layer.build(Platform.layer)
-  const connection = yield* Connection.make({ url, token }, { headers: options.headers }).pipe(
-    Effect.provideContext(platform),
+  const connectTo = (url: string) =>
+    Connection.make({ url, token }, { headers }).pipe(
+      Effect.tap(({ rest }) => rest.check),
+      Effect.map((connection) => ({ connection, url })),
+      Effect.mapError((error) => gatewayError(unfit(url, error))),
+      Effect.provideContext(platform),
+    )
+  const [first = address.url, ...others] = Address.candidates(address.url)
+  const { connection, url } = yield* others.reduce(
+    (found, next) =>
+      Effect.catchIf(
+        found,
+        // A server that is there and knows no kernels here may know some above.
+        (error) => isThere(error),
+        (error) =>
+          Effect.mapError(connectTo(next), (other) => other.reason._tag === "Unauthorized" ? other : error),
+      ),
+    connectTo(first),
   )
-  yield* Effect.mapError(connection.rest.check, (error) => gatewayError(unfit(url, error)))
   return Connection.attach(KernelGateway.of({ url, token, join: Effect.never }), connection)
 })
+
+/** Whether something answered that is no Jupyter server. */
+const isThere = ({ reason }: GatewayError): boolean =>
+  reason._tag === "Unauthorized" || (reason._tag === "Unreachable" && reason.status !== undefined)
 
 const randomSecret = (label: string): Redacted.Redacted<string> =>
   Redacted.make(Hex.encode(SecureRandom.randomBytesUnsafe(32)), { label })
@@ -247,7 +278,17 @@ const randomSecret = (label: string): Redacted.Redacted<string> =>
 const findWorkspace = Effect.fnUntraced(function* (workingDir: string | undefined) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
-  const absolute = path.resolve(workingDir ?? ".")
+  const absolute = yield* Effect.mapError(
+    Effect.try(() => path.resolve(workingDir ?? ".")),
+    () =>
+      gatewayError(
+        new InvalidOption({
+          option: "workingDir",
+          value: `"${workingDir ?? "."}"`,
+          detail: "the current directory was deleted; give an absolute path",
+        }),
+      ),
+  )
   return yield* Effect.orElseSucceed(fs.realPath(absolute), () => absolute)
 })
 
@@ -289,7 +330,11 @@ const answers = (connection: Connection.Connection) =>
 function unfit(url: string, error: RestError): Unauthorized | Unreachable {
   return error.kind === "Unauthorized"
     ? new Unauthorized({ url, status: error.status ?? 0 })
-    : new Unreachable({ url, detail: error.message })
+    : new Unreachable({
+      url,
+      detail: error.message,
+      ...(error.status === undefined ? {} : { status: error.status }),
+    })
 }
 
 const inheritedNames = [

@@ -60,6 +60,7 @@ describe("the public contract", () => {
     }>()
     expectTypeOf<KernelGateway.GatewayError["reason"]["_tag"]>().toEqualTypeOf<
       | "AssetsMissing"
+      | "InvalidOption"
       | "PythonNotFound"
       | "ProvisioningFailed"
       | "StartFailed"
@@ -321,6 +322,7 @@ describe("the public contract", () => {
       | "ExecutionAborted"
       | "InputRequested"
       | "ProtocolViolation"
+      | "InvalidOption"
       | "ResourceLimit"
       | "Forbidden"
       | "NoSuchKernelspec"

@@ -275,10 +275,7 @@ layer(Platform.layer, slow)("KernelStartFailed", (it) => {
       assert.match(loud, /\nbefore\nno license found$/)
       assert.match(yield* failure({ kernelName: "silent" }), /^It ended with exit code 3/)
       assert.match(yield* failure({ kernelName: "killed" }), /^It was ended by SIGKILL \(/)
-      assert.match(
-        yield* failure({ kernelName: "cobol" }),
-        /^jupyter_client.*No such kernel named cobol; is there/,
-      )
+      assert.strictEqual(yield* failure({ kernelName: "cobol" }), "NoSuchKernelspec")
     }))
 
   it.effect("of a gateway: the exception comes first, the log after it", () =>
@@ -289,6 +286,123 @@ layer(Platform.layer, slow)("KernelStartFailed", (it) => {
         error.message,
         /^The kernel gateway could not be started: ModuleNotFoundError: .* \(It ended with exit code 1; .*"env"/,
       )
+    }))
+})
+
+describe("InvalidOption", () => {
+  const gatewayOptions: Record<string, ReadonlyArray<KernelGateway.GatewayOptions>> = {
+    port: [{ port: 70_000 }, { port: -1 }, { port: Number.NaN }, { port: 1.5 }],
+    host: [{ host: "" }, { host: "no such host" }, { host: "http://localhost" }],
+    workingDir: [{ workingDir: "" }, { workingDir: "a\0b" }],
+    startTimeout: [{ startTimeout: -1 }, { startTimeout: Number.NaN }],
+    "env.A=B": [{ env: { "A=B": "1" } }],
+    "env.A": [{ env: { A: "secret\0" } }],
+  }
+  it.live("KernelGateway.make names the option, its value and what to give", () =>
+    Effect.gen(function* () {
+      for (const [option, all] of Object.entries(gatewayOptions)) {
+        for (const options of all) {
+          const error = yield* Effect.flip(Effect.scoped(KernelGateway.make(options)))
+          assert.deepInclude({ ...error.reason }, { _tag: "InvalidOption", option })
+          assert.include(error.message, `"${option}"`)
+          assert.notInclude(error.message, "secret")
+        }
+      }
+    }))
+
+  it.live("layerRemote trims a token and refuses what no header can be, without showing it", () =>
+    Effect.gen(function* () {
+      for (
+        const options of [
+          { token: "sec\nret" },
+          { token: Redacted.make("sec ret") },
+          { headers: { "a b": "secret" } },
+          { headers: { "x-a": "sec\r\nret" } },
+        ]
+      ) {
+        const error = yield* KernelGateway.KernelGateway.pipe(
+          Effect.provide(KernelGateway.layerRemote({ url: "http://127.0.0.1:9", ...options })),
+          Effect.flip,
+        )
+        assert.strictEqual(error.reason._tag, "InvalidOption")
+        assert.notInclude(error.message, "sec")
+      }
+    }))
+})
+
+layer(kernelLayer(), slow)("InvalidOption of kernels, and addresses of pages", (it) => {
+  const refused = (options: KernelClient.ClientOptions) =>
+    Effect.map(
+      Effect.flip(Effect.scoped(KernelClient.make(options))),
+      ({ reason }) => reason._tag === "InvalidOption" ? reason.option : reason._tag,
+    )
+
+  it.effect("KernelClient.make and execute name the option, and the kernel stays usable", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(yield* refused({ pingInterval: 0 }), "pingInterval")
+      assert.strictEqual(yield* refused({ usageInterval: 0 }), "usageInterval")
+      assert.strictEqual(yield* refused({ initTimeout: -5 }), "initTimeout")
+      assert.strictEqual(yield* refused({ kernelName: "../python3" }), "kernelName")
+      assert.strictEqual(yield* refused({ env: { "": "1" } }), "env.")
+      const kernel = yield* KernelClient.KernelClient
+      for (const outputLimit of [Number.NaN, -1, Number.POSITIVE_INFINITY, 0.5]) {
+        const { reason } = yield* Effect.flip(Effect.scoped(kernel.execute("1", { outputLimit }))).pipe(
+          Effect.filterOrFail((error) => error._tag === "KernelError"),
+        )
+        assert.deepInclude({ ...reason }, {
+          _tag: "InvalidOption",
+          option: "outputLimit",
+          value: `${outputLimit}`,
+        })
+      }
+      const error = yield* Effect.flip(kernel.execute("1", { timeout: Number.NaN }))
+      assert.include(error.message, `"timeout" cannot be NaN`)
+      assert.strictEqual(
+        yield* text(kernel.execute("6 * 7", { outputLimit: 100, timeout: "1 minute" })),
+        "42",
+      )
+    }))
+
+  it.effect("layerRemote understands the address that Jupyter prints", () =>
+    Effect.gen(function* () {
+      const gateway = yield* KernelGateway.KernelGateway
+      const token = tokenOf(gateway)
+      for (
+        const page of [
+          "/lab?token=TOKEN",
+          "/tree/folder?token=TOKEN#there",
+          "/?token=TOKEN",
+          "/lab/tree/a.ipynb?token=TOKEN",
+        ]
+      ) {
+        const remote = KernelGateway.layerRemote({ url: ` ${gateway.url}${page.replace("TOKEN", token)}\n` })
+        const found = yield* Effect.provide(KernelGateway.KernelGateway, remote)
+        assert.strictEqual(found.url, gateway.url)
+        assert.strictEqual(tokenOf(found), token)
+      }
+      const given = KernelGateway.layerRemote({ url: `${gateway.url}/lab?token=other`, token: `${token}\n` })
+      assert.strictEqual(tokenOf(yield* Effect.provide(KernelGateway.KernelGateway, given)), token)
+    }))
+
+  it.effect("a token or a password of an address is in no message", () =>
+    Effect.gen(function* () {
+      const gateway = yield* KernelGateway.KernelGateway
+      const host = gateway.url.replace("http://", "")
+      for (
+        const url of [
+          `${gateway.url}/lab?token=s3cret`,
+          `http://ada:s3cret@${host}/tree?token=s3cret#s3cret`,
+          "http://127.0.0.1:9/lab?token=s3cret",
+          "127.0.0.1:8888/lab?token=s3cret",
+          "ftp://ada:s3cret@host/lab?token=s3cret",
+        ]
+      ) {
+        const error = yield* KernelGateway.KernelGateway.pipe(
+          Effect.provide(KernelGateway.layerRemote({ url })),
+          Effect.flip,
+        )
+        assert.notInclude(`${error.message} ${JSON.stringify(error)}`, "s3cret")
+      }
     }))
 })
 

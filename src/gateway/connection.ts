@@ -9,6 +9,7 @@ import type * as PubSub from "effect/PubSub"
 import * as Redacted from "effect/Redacted"
 import * as Hurry from "../jupyter/hurry.ts"
 import * as Rest from "../jupyter/rest.ts"
+import * as Address from "./address.ts"
 import type { Rules } from "../sandbox/rules.ts"
 import type { Violation } from "../sandbox/violation.ts"
 
@@ -79,7 +80,9 @@ export function attach<G extends Address>(gateway: G, connection: Connection): G
 /** The connection of a gateway; a new one if the gateway was made by somebody else. */
 export function of(gateway: Address): Effect.Effect<Connection, never, HttpClient.HttpClient> {
   const known = connections.get(gateway)
-  return known === undefined ? make(gateway) : Effect.succeed(known)
+  if (known !== undefined) return Effect.succeed(known)
+  const address = Address.parse(gateway.url)
+  return make({ url: address?.url ?? gateway.url, token: gateway.token ?? address?.token })
 }
 
 /** The sandbox of a gateway's kernels, if they have one. */

@@ -8,7 +8,9 @@ import * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 
-export { AssetsMissing }
+import { InvalidOption } from "../options.ts"
+
+export { AssetsMissing, InvalidOption }
 
 const identifier = <const Tag extends string>(tag: Tag) => `effect-jupyter/KernelGateway/${tag}` as const
 const Lines = Schema.Array(Schema.String)
@@ -212,6 +214,8 @@ export class Unauthorized
 export class Unreachable extends Schema.TaggedError<Unreachable>(identifier("Unreachable"))("Unreachable", {
   url: Schema.String,
   detail: Schema.String,
+  /** The HTTP status, where something answered. */
+  status: Schema.optionalKey(Schema.Int),
 }) {
   override get message(): string {
     return `There is no Jupyter server at "${this.url}": ${this.detail}`
@@ -232,6 +236,7 @@ export class Unreachable extends Schema.TaggedError<Unreachable>(identifier("Unr
  */
 export const GatewayErrorReason = Schema.Union([
   AssetsMissing,
+  InvalidOption,
   PythonNotFound,
   ProvisioningFailed,
   StartFailed,

@@ -22,6 +22,7 @@ import {
   KernelError,
   KernelUnresponsive,
 } from "../execution.ts"
+import * as Options from "../options.ts"
 import type { Connection } from "./connection.ts"
 import type { Identity } from "./identity.ts"
 import * as Metrics from "./metrics.ts"
@@ -121,6 +122,11 @@ export const make: (
   })
 
   const begin = Effect.fnUntraced(function* (code: string, options: Run.RunOptions) {
+    const { outputLimit, timeout } = options
+    yield* Effect.mapError(
+      Options.check(Options.Execute, { outputLimit, timeout }),
+      (reason) => new KernelError({ reason }),
+    )
     const { handOver, incarnation } = yield* enter
     return yield* Run.start(incarnation.connection, code, {
       ...options,

@@ -1,0 +1,194 @@
+/**
+ * What the values of options may be: they are checked where they come in, and nothing behind has to ask.
+ *
+ * @module
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+import * as SchemaIssue from "effect/SchemaIssue"
+import { inspect } from "node:util"
+
+/**
+ * An option has a value that it cannot have. Nothing was started or sent.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.scoped(KernelGateway.make({ port: 70_000 })).pipe(
+ *   Effect.catchReason("GatewayError", "InvalidOption", (reason) => Effect.logError(reason.option))
+ * )
+ * ```
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidOption
+  extends Schema.TaggedError<InvalidOption>("effect-jupyter/InvalidOption")("InvalidOption", {
+    /** The name of the option, with the key in it where it has several. */
+    option: Schema.String,
+    /** The value as text; a secret is left out. */
+    value: Schema.String,
+    /** What to give instead. */
+    detail: Schema.String,
+  }) {
+  override get message(): string {
+    return `The option "${this.option}" cannot be ${this.value}; ${this.detail}`
+  }
+}
+
+type Findings = string | { readonly path: ReadonlyArray<PropertyKey>; readonly issue: string } | undefined
+
+/** An option that may be left out; `find` says what to give instead of a value that it cannot have. */
+const option = (find: (value: unknown) => Findings) =>
+  Schema.optional(Schema.Unknown.check(Schema.makeFilter((value) => find(value))))
+
+const text = (is: RegExp, advice: string) =>
+  option((value) => typeof value === "string" && is.test(value) ? undefined : advice)
+
+const whole = (least: number, most: number) =>
+  option((value) =>
+    Number.isSafeInteger(value) && Number(value) >= least && Number(value) <= most
+      ? undefined
+      : `give a whole number from ${least} to ${most}`
+  )
+
+const isDuration = Schema.is(Schema.Duration)
+
+/** The length of a duration in milliseconds; `undefined` if it is none: Effect takes NaN for zero. */
+function millis(value: unknown): number | undefined {
+  const parts = typeof value === "object" && value !== null && !isDuration(value)
+    ? Object.values(value)
+    : [value]
+  if (parts.some(Number.isNaN)) return undefined
+  return Option.match(Option.map(Duration.fromInput(value as Duration.Input), Duration.toMillis), {
+    onNone: () => undefined,
+    onSome: (found) => found,
+  })
+}
+
+const bound = option((value) =>
+  (millis(value) ?? -1) >= 0 ? undefined : 'give a duration from zero up, for instance "30 seconds"'
+)
+const interval = option((value) =>
+  (millis(value) ?? 0) >= 1
+    ? undefined
+    : 'give a duration of a millisecond or more, for instance "10 seconds"'
+)
+
+/** What the system takes for a path or an argument. */
+const path = text(/^[^\0]+$/, "give a path, which is not empty and has no character NUL")
+
+const variables = option((value) => {
+  if (typeof value !== "object" || value === null) return "give an object of strings"
+  for (const [name, text] of Object.entries(value)) {
+    if (!/^[^=\0]+$/.test(name)) {
+      return {
+        path: [name],
+        issue: 'give a name that is not empty and has neither "=" nor the character NUL',
+      }
+    }
+    if (text === undefined) continue
+    if (typeof text !== "string" || text.includes("\0")) {
+      return { path: [name], issue: "give a string without the character NUL" }
+    }
+  }
+  return undefined
+})
+
+const headers = option((value) => {
+  if (typeof value !== "object" || value === null) return "give an object of strings"
+  for (const [name, text] of Object.entries(value)) {
+    if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name)) {
+      return { path: [name], issue: "give a name of letters, digits and hyphens" }
+    }
+    // What HTTP allows in a value.
+    if (typeof text !== "string" || !/^[\t\x20-\x7e\x80-\xff]*$/.test(text)) {
+      return { path: [name], issue: "give a string of one line in Latin letters" }
+    }
+  }
+  return undefined
+})
+
+const timing = { initTimeout: bound, pingInterval: interval, usageInterval: interval } as const
+
+/** The options of a gateway of our own. */
+export const Gateway = Schema.Struct({
+  host: text(/^[^\s/?#@\0]+$/, "give the name or the address of a network interface of this machine"),
+  port: whole(0, 65_535),
+  workingDir: path,
+  env: variables,
+  logLevel: option((value) =>
+    ["Debug", "Info", "Warn", "Error"].includes(String(value))
+      ? undefined
+      : 'give "Debug", "Info", "Warn" or "Error"'
+  ),
+  startTimeout: bound,
+  preload: option((value) =>
+    Array.isArray(value) && value.every((name) => typeof name === "string" && /^[^\s\0]+$/.test(name))
+      ? undefined
+      : "give the names of modules"
+  ),
+})
+
+/** The options of a server that is there already. */
+export const Remote = Schema.Struct({
+  // What a line of a file ends with is no part of it.
+  token: option((value) => {
+    const token = Redacted.isRedacted(value) ? Redacted.value(value) : value
+    return typeof token === "string" && /^[\x21-\x7e]*$/.test(token.trim())
+      ? undefined
+      : "give the characters of the token alone, which are those of one word"
+  }),
+  headers,
+})
+
+/** The options of a kernel. */
+export const Kernel = Schema.Struct({
+  workingDir: path,
+  imagesDir: path,
+  kernelName: text(
+    /^[\w.-]+$/,
+    "give the name of a kernelspec: letters, digits, dots, hyphens and underscores",
+  ),
+  env: variables,
+  ...timing,
+})
+
+/** The options of an execution. */
+export const Execute = Schema.Struct({ timeout: bound, outputLimit: whole(0, Number.MAX_SAFE_INTEGER) })
+
+const secrets = new Set(["env", "headers", "token"])
+const findings = SchemaIssue.makeFormatterStandardSchemaV1()
+
+/** Fails with the first option that has a value it cannot have. */
+export function check(
+  schema: Schema.ConstraintDecoder<unknown>,
+  options: Readonly<Record<string, unknown>>,
+): Effect.Effect<void, InvalidOption> {
+  const decoded = Schema.decodeExit(schema)(options)
+  if (Exit.isSuccess(decoded)) return Effect.void
+  const error = Exit.findErrorOption(decoded)
+  const [found] = Option.isSome(error) ? findings(error.value.issue).issues : []
+  const [name = "", ...keys] = (found?.path ?? []).map((key) =>
+    String(typeof key === "object" ? key.key : key)
+  )
+  return Effect.fail(
+    new InvalidOption({
+      option: [name, ...keys].join("."),
+      value: secrets.has(name) ? "what was given" : shown(options[name]),
+      detail: found?.message ?? "give another",
+    }),
+  )
+}
+
+/** A value as text, short enough for a message. */
+function shown(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value.slice(0, 200))
+  return inspect(value, { depth: 1, breakLength: Infinity }).slice(0, 200)
+}
