@@ -33,6 +33,13 @@ const prepared = Effect.gen(function* () {
 })
 
 layer(kernelLayer(), slow)("questions", (it) => {
+  it.effect("complete has time to read the sources of libraries for the first answer", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      yield* kernel.execute(`${definitions}\nfirst = Slow(5.5)`)
+      assert.deepStrictEqual((yield* kernel.complete("first.")).matches, ["attribute"])
+    }))
+
   it.effect("that are interrupted, many of them, leave nothing behind", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared

@@ -31,7 +31,10 @@ export type IntrospectionFailure = KernelBusy | IntrospectionFailed | KernelErro
 
 /** How to ask. */
 export interface AskOptions {
-  /** Bound of the answer, once the questions before this one are answered; 5 seconds by default. */
+  /**
+   * Bound of the answer, once the questions before this one are answered; 5 seconds by default, 30 for `complete`,
+   * which loads the completer and reads the sources of libraries first, and for `info`.
+   */
   readonly timeout?: Duration.Input | undefined
 }
 
@@ -107,6 +110,9 @@ const Reply = {
 /** How many values an answer may be made of: all of them are decoded at once. */
 const maxValues = 1_000_000
 
+/** Bound of answers for which a kernel has to load or read much, or which come while it starts. */
+const patient = { timeout: "30 seconds" } as const
+
 /** Makes the part of a kernel that answers questions. */
 export const make: (session: Session) => Effect.Effect<Introspection, never, FileSystem.FileSystem> = Effect
   .fnUntraced(function* (session) {
@@ -145,7 +151,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
       complete: Effect.fn("Kernel.complete")(
         function* (code: string, cursor: number = code.length, options?: AskOptions) {
           const asked = question("complete", { code, cursor_pos: toCodePoints(code, cursor) })
-          const reply = yield* ask(asked, Reply.complete, options)
+          const reply = yield* ask(asked, Reply.complete, { timeout: options?.timeout ?? patient.timeout })
           const types = reply.metadata?._jupyter_types_experimental ?? []
           return new Completion({
             matches: reply.matches,
@@ -196,7 +202,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
         },
       ),
       info: Effect.gen(function* () {
-        const reply = yield* ask({ ...question("kernel_info", {}), isForControl: true }, Reply.info)
+        const reply = yield* ask({ ...question("kernel_info", {}), isForControl: true }, Reply.info, patient)
         return new KernelInfo({
           implementation: reply.implementation,
           implementationVersion: reply.implementation_version,
