@@ -8,13 +8,12 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { KernelError } from "./execution.ts"
+import type { KernelError } from "./execution.ts"
 import * as Gateway from "./gateway/connection.ts"
 import type { Images } from "./kernel/images.ts"
 import * as Kernels from "./kernel/kernel.ts"
 import * as Start from "./kernel/start.ts"
 import { KernelGateway } from "./kernel_gateway.ts"
-import * as Options from "./options.ts"
 import * as Platform from "./platform.ts"
 
 export type { AskOptions, Introspection, IntrospectionFailure } from "./kernel/introspection.ts"
@@ -71,10 +70,6 @@ export const make: (
   options?: ClientOptions,
 ) => Effect.Effect<Kernels.Kernel, KernelError, KernelGateway | Scope.Scope> = Effect.fn("KernelClient.make")(
   function* (options: ClientOptions = {}) {
-    yield* Effect.mapError(
-      Options.check(Options.Kernel, { ...options }),
-      (reason) => new KernelError({ reason }),
-    )
     const platform = yield* Layer.build(Platform.layer)
     const gateway = yield* Effect.provideContext(Gateway.of(yield* KernelGateway), platform)
     const starting = yield* Effect.provideContext(Start.load(options), platform)

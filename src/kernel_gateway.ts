@@ -20,7 +20,7 @@ import type * as Scope from "effect/Scope"
 import * as Address from "./gateway/address.ts"
 import * as Cache from "./gateway/cache.ts"
 import * as Connection from "./gateway/connection.ts"
-import { type GatewayError, gatewayError, InvalidOption, Unauthorized, Unreachable } from "./gateway/error.ts"
+import { type GatewayError, gatewayError, Unauthorized, Unreachable } from "./gateway/error.ts"
 import * as Process from "./gateway/process.ts"
 import type { RestError } from "./jupyter/rest.ts"
 import * as Options from "./options.ts"
@@ -278,17 +278,7 @@ const randomSecret = (label: string): Redacted.Redacted<string> =>
 const findWorkspace = Effect.fnUntraced(function* (workingDir: string | undefined) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
-  const absolute = yield* Effect.mapError(
-    Effect.try(() => path.resolve(workingDir ?? ".")),
-    () =>
-      gatewayError(
-        new InvalidOption({
-          option: "workingDir",
-          value: `"${workingDir ?? "."}"`,
-          detail: "the current directory was deleted; give an absolute path",
-        }),
-      ),
-  )
+  const absolute = yield* Effect.mapError(Options.resolve(path, "workingDir", workingDir), gatewayError)
   return yield* Effect.orElseSucceed(fs.realPath(absolute), () => absolute)
 })
 

@@ -7,6 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import type * as Path from "effect/Path"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
@@ -82,7 +83,7 @@ const interval = option((value) =>
 )
 
 /** What the system takes for a path or an argument. */
-const path = text(/^[^\0]+$/, "give a path, which is not empty and has no character NUL")
+const folder = text(/^[^\0]+$/, "give a path, which is not empty and has no character NUL")
 
 const variables = option((value) => {
   if (typeof value !== "object" || value === null) return "give an object of strings"
@@ -121,7 +122,7 @@ const timing = { initTimeout: bound, pingInterval: interval, usageInterval: inte
 export const Gateway = Schema.Struct({
   host: text(/^[^\s/?#@\0]+$/, "give the name or the address of a network interface of this machine"),
   port: whole(0, 65_535),
-  workingDir: path,
+  workingDir: folder,
   env: variables,
   logLevel: option((value) =>
     ["Debug", "Info", "Warn", "Error"].includes(String(value))
@@ -150,8 +151,8 @@ export const Remote = Schema.Struct({
 
 /** The options of a kernel. */
 export const Kernel = Schema.Struct({
-  workingDir: path,
-  imagesDir: path,
+  workingDir: folder,
+  imagesDir: folder,
   kernelName: text(
     /^[\w.-]+$/,
     "give the name of a kernelspec: letters, digits, dots, hyphens and underscores",
@@ -184,6 +185,23 @@ export function check(
       value: secrets.has(name) ? "what was given" : shown(options[name]),
       detail: found?.message ?? "give another",
     }),
+  )
+}
+
+/** The absolute path of a folder that an option names. Fails if it is relative to a directory that was deleted. */
+export function resolve(
+  path: Path.Path,
+  option: string,
+  value: string = ".",
+): Effect.Effect<string, InvalidOption> {
+  return Effect.mapError(
+    Effect.try(() => path.resolve(value)),
+    () =>
+      new InvalidOption({
+        option,
+        value: shown(value),
+        detail: "the current directory was deleted; give an absolute path",
+      }),
   )
 }
 

@@ -2,7 +2,7 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, FileSystem, Layer, Redacted, Schedule, Scope } from "effect"
 import { ChildProcess } from "effect/process"
 import { createServer } from "node:http"
-import { KernelClient, KernelGateway, PythonEnvironment } from "../src/mod.ts"
+import { KernelClient, KernelGateway, KernelPool, PythonEnvironment } from "../src/mod.ts"
 import * as Channel from "../src/jupyter/channel.ts"
 import * as Platform from "../src/platform.ts"
 import { kernelLayer, slow, temporary, text } from "./support/kernel.ts"
@@ -344,6 +344,9 @@ layer(kernelLayer(), slow)("InvalidOption of kernels, and addresses of pages", (
       assert.strictEqual(yield* refused({ initTimeout: -5 }), "initTimeout")
       assert.strictEqual(yield* refused({ kernelName: "../python3" }), "kernelName")
       assert.strictEqual(yield* refused({ env: { "": "1" } }), "env.")
+      const pool = yield* KernelPool.make({ pingInterval: 0 })
+      const fromPool = yield* Effect.flip(Effect.scoped(pool.get))
+      assert.deepInclude({ ...fromPool.reason }, { _tag: "InvalidOption", option: "pingInterval" })
       const kernel = yield* KernelClient.KernelClient
       for (const outputLimit of [Number.NaN, -1, Number.POSITIVE_INFINITY, 0.5]) {
         const { reason } = yield* Effect.flip(Effect.scoped(kernel.execute("1", { outputLimit }))).pipe(

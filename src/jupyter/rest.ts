@@ -9,6 +9,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Headers from "effect/http/Headers"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as Option from "effect/Option"
@@ -107,6 +108,7 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
     function* ({ headers, startsAtOnce = 1, timeout = "10 seconds", url }: RestOptions) {
       const base = url.replace(/\/+$/, "")
       const http = yield* HttpClient.HttpClient
+      const secret = Object.keys(headers).map((name) => name.toLowerCase())
       const starts = yield* Semaphore.make(startsAtOnce)
 
       const send = (request: HttpClientRequest.HttpClientRequest, bound: Duration.Input) => {
@@ -117,6 +119,8 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
           answer?: { readonly status: number; readonly retryAfter?: Duration.Duration },
         ) => new RestError({ request: name, kind, detail, ...answer })
         return http.execute(HttpClientRequest.setHeaders(request, headers)).pipe(
+          // Any of them may be a secret of the user's, which spans would show.
+          Effect.updateService(Headers.CurrentRedactedNames, (names) => [...names, ...secret]),
           Effect.flatMap((response) =>
             Effect.map(response.text, (text) => ({ status: response.status, text, response }))
           ),

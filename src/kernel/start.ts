@@ -8,9 +8,11 @@ import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
 import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import { KernelError, KernelStartFailed } from "../execution.ts"
 import type * as Gateway from "../gateway/connection.ts"
+import * as Options from "../options.ts"
 import * as Permissions from "../sandbox/permissions.ts"
 import * as Rules from "../sandbox/rules.ts"
 import * as Connection from "./connection.ts"
@@ -66,7 +68,16 @@ export const load: (
   .fnUntraced(function* (options) {
     const { env = {}, initTimeout = defaultTimeout, kernelName, pingInterval = "10 seconds" } = options
     const path = yield* Path.Path
-    const workingDir = options.workingDir === undefined ? undefined : path.resolve(options.workingDir)
+    const named = options.workingDir === undefined ? [] : [options.workingDir]
+    const checked = yield* Options.check(Options.Kernel, { ...options }).pipe(
+      Effect.andThen(Effect.forEach(named, (folder) => Options.resolve(path, "workingDir", folder))),
+      Effect.result,
+    )
+    if (Result.isFailure(checked)) {
+      const failure = new KernelError({ reason: checked.failure })
+      return () => Effect.fail(failure)
+    }
+    const [workingDir] = checked.success
     const setup = yield* Setup.load({ workingDir })
     const platform = yield* Effect.context<FileSystem.FileSystem | Path.Path>()
     return (gateway) =>
