@@ -183,6 +183,41 @@ describe("limits", () => {
         "PermissionError",
       ],
       [
+        "shared memory that is not mapped any more",
+        { memory: 4e8 },
+        "import mmap\nmmap.mmap(-1, 10**6)",
+        "PermissionError",
+      ],
+      [
+        "shared memory of /dev/zero",
+        { memory: 4e8 },
+        "import mmap, os\nmmap.mmap(os.open('/dev/zero', os.O_RDWR), 10**6)",
+        "PermissionError",
+      ],
+      [
+        "tables of pages",
+        { memory: 4e8 },
+        "import mmap, time\nx = mmap.mmap(-1, 2**42, mmap.MAP_PRIVATE | 0x4000, mmap.PROT_READ)\n" +
+        "for at in range(0, 2**42, 2**21): x[at]\ntime.sleep(50)",
+        "KernelDied",
+      ],
+      [
+        "files in memory beside other memory",
+        { memory: 4e8 },
+        "import time\nx = bytearray(2 * 10**8)\nwith open('/dev/shm/x', 'wb') as file:\n" +
+        " for _ in range(25): file.write(bytes(10**7))\ntime.sleep(50)",
+        "KernelDied",
+      ],
+      [
+        "no processes that share memory as they should",
+        { memory: 4e8 },
+        "import multiprocessing as m\nfrom multiprocessing import shared_memory as s\n" +
+        "v = m.Value('i', 0)\na = m.Array('d', 1000)\nb = s.SharedMemory(create=True, size=10**6)\n" +
+        "l = m.Lock()\np = m.get_context('fork').Process(target=lambda: v.get_obj().__class__)\np.start(); p.join()\n" +
+        "assert p.exitcode == 0\nb.close(); b.unlink()",
+        "no error",
+      ],
+      [
         "a fork bomb",
         { processes: 60 },
         "import os\nwhile True:\n try: os.fork()\n except OSError: pass",

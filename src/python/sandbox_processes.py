@@ -10,20 +10,27 @@ TICKS = os.sysconf("SC_CLK_TCK")
 PATIENCE = 8
 
 
+# What a process holds: its own pages, where they are, and the tables of all its pages. Shared ones are in files.
+PRIVATE = (b"RssAnon:", b"VmSwap:", b"VmPTE:", b"HugetlbPages:")
+
+
 def read(pid):
-    """(parent, bytes of memory, threads, seconds of CPU time with dead children's, depth of namespaces)."""
+    """(parent, (bytes of memory, of which shared), threads, seconds of CPU time with dead children's, depth of
+    namespaces)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The name of a command may hold blanks and parentheses.
             fields = file.read().rpartition(b")")[2].split()
-        memory, depth = 0, 1
+        memory, shared, depth = 0, 0, 1
         with open(f"/proc/{pid}/status", "rb") as file:
             for line in file:
-                if line.startswith((b"RssAnon:", b"RssShmem:", b"VmSwap:")):
+                if line.startswith(PRIVATE):
                     memory += int(line.split()[1]) * 1024
+                elif line.startswith(b"RssShmem:"):
+                    shared = int(line.split()[1]) * 1024
                 elif line.startswith(b"NSpid:"):
                     depth = len(line.split()) - 1
-        return int(fields[1]), memory, int(fields[17]), sum(map(int, fields[11:15])) / TICKS, depth
+        return int(fields[1]), (memory, shared), int(fields[17]), sum(map(int, fields[11:15])) / TICKS, depth
     except (OSError, IndexError, ValueError):
         return None  # it ended
 
@@ -92,6 +99,15 @@ def find_leader(sandbox, inner_pid):
     return Leader(found[max(found)]) if found else None
 
 
+def in_shared_files(pid):
+    """Bytes of the files in /dev/shm as a process sees it, mapped by any process or not."""
+    try:
+        status = os.statvfs(f"/proc/{pid}/root/dev/shm")
+    except OSError:
+        return 0  # it ended
+    return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+
 class Watch:
     """Looks at one kernel again and again."""
 
@@ -101,16 +117,19 @@ class Watch:
 
     def exceeded(self, children, pid):
         """What the kernel whose sandbox is `pid` has too much of, in words; None if nothing."""
-        memory, seconds = 0, 0.0
+        limits = self._limits
+        memory, shared, seconds = 0, 0, 0.0
         # The sandbox's own processes are less deep, and are not the kernel's.
-        threads = {}
+        threads, inside = {}, {}
         todo = [pid]
         while todo:
-            for child, its_memory, its_threads, its_seconds, depth in children.get(todo.pop(), ()):
-                memory, seconds = memory + its_memory, seconds + its_seconds
+            for child, (its_own, its_shared), its_threads, its_seconds, depth in children.get(todo.pop(), ()):
+                memory, shared, seconds = memory + its_own, shared + its_shared, seconds + its_seconds
                 threads[depth] = threads.get(depth, 0) + its_threads
+                inside[depth] = child
                 todo.append(child)
-        limits = self._limits
+        if "memory" in limits and inside:
+            memory += max(shared, in_shared_files(inside[max(inside)]))
         if memory > limits.get("memory", float("inf")):
             return f"memory of {memory} bytes, more than {limits['memory']}"
         if seconds > limits.get("cpuTime", float("inf")):

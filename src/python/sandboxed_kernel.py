@@ -33,8 +33,7 @@ LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 4
 LANDLOCK_CREATE_RULESET_VERSION = 1
 LANDLOCK_RULE_PATH_BENEATH = 1
 WRITE_FILE, REFER = 1 << 1, 1 << 13
-# What belongs to the sandbox itself.
-WRITABLE_ANYWAY = ("/dev", "/proc")
+MAP_SHARED_ANONYMOUS = 0x01 | 0x20
 
 CHANNELS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
@@ -86,10 +85,22 @@ def forbid_what_leads_out():
 
 
 def forbid_memory_of_nobody():
-    """Files in memory, shared memory and queues of messages are no process's: no limit counts them."""
-    memfd_create, shmget, msgget = {"x86_64": (319, 29, 68), "aarch64": (279, 194, 186)}[os.uname().machine]
-    refused = [line for number in (memfd_create, shmget, msgget) for line in on(number, [REFUSE])]
-    install([load(0), *refused, ALLOW])
+    """Files in memory, shared memory and queues of messages are no process's: no limit counts them.
+
+    Nor does one count shared memory without a file, which stays when it is no longer mapped: `multiprocessing` and others
+    have theirs in /dev/shm, which has a size.
+    """
+    mmap, *numbers = {"x86_64": (9, 319, 29, 68), "aarch64": (222, 279, 194, 186)}[os.uname().machine]
+    memfd_secret = 447
+    refused = [line for number in (*numbers, memfd_secret) for line in on(number, [REFUSE])]
+    flags = [load(40), (MASK, 0, 0, MAP_SHARED_ANONYMOUS), *on(MAP_SHARED_ANONYMOUS, [REFUSE]), ALLOW]
+    install([load(0), *refused, *on(mmap, flags), ALLOW])
+
+
+def own_files(is_bounded):
+    """What belongs to the sandbox itself; a mapping of /dev/zero that is written is memory that no limit counts."""
+    devices = [entry for entry in os.scandir("/dev") if not entry.is_symlink()]
+    return ["/proc", *(entry.path for entry in devices if not (is_bounded and entry.name == "zero"))]
 
 
 def restrict_writing(writable):
@@ -103,7 +114,7 @@ def restrict_writing(writable):
         return
     handled = struct.pack("Q", WRITE_FILE | REFER)
     rules = checked(libc, libc.syscall(LANDLOCK_CREATE_RULESET, handled, ctypes.c_size_t(len(handled)), 0))
-    for path in (*writable, *WRITABLE_ANYWAY):
+    for path in writable:
         try:
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
@@ -153,9 +164,14 @@ def receive():
     return connection, dict(zip(addresses, descriptors))
 
 
-def keep(connection):
+def keep(connection, own_dir, is_bounded):
     """A file that is nowhere but in this process; its path."""
-    file = os.memfd_create("connection")
+    if is_bounded:
+        path = os.path.join(own_dir, "connection.json")
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        os.unlink(path)
+    else:
+        file = os.memfd_create("connection")
     os.write(file, json.dumps(connection).encode())
     return f"/proc/self/fd/{file}"
 
@@ -215,11 +231,14 @@ def adopt(listeners):
 def main():
     own_dir, limits, *command = sys.argv[1:]
     is_linux = sys.platform != "darwin"
+    is_bounded = "RLIMIT_DATA" in json.loads(limits)
     inside = json.loads(os.environ.pop("EFFECT_JUPYTER_INSIDE", "null"))
     if is_linux:
         # Not twice.
         if inside is not None:
-            restrict_writing(inside["writable"])
+            restrict_writing([*inside["writable"], *own_files(is_bounded)])
+            if is_bounded:
+                forbid_memory_of_nobody()
         forbid_what_leads_out()
     limit(json.loads(limits))
     if command:
@@ -228,9 +247,7 @@ def main():
         # A group of its own, which an interrupt reaches as a whole.
         os.setsid()
         connection, listeners = receive()
-        connection_file = keep(connection)
-        if "RLIMIT_DATA" in json.loads(limits):
-            forbid_memory_of_nobody()
+        connection_file = keep(connection, own_dir, is_bounded)
     else:
         # See `sandbox_macos.py`, whose other half this is.
         connection_file, listeners = os.path.join(own_dir, "connection.json"), {}
