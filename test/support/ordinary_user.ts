@@ -24,7 +24,15 @@ export const asOrdinaryUser = Effect.fnUntraced(function* (
   )
   yield* give(folder)
   const file = fileURLToPath(new URL(program, import.meta.url))
-  const command = [process.execPath, "--no-warnings", "--conditions=effect-jupyter-source", file, python, folder, ...args]
+  const command = [
+    process.execPath,
+    "--no-warnings",
+    "--conditions=effect-jupyter-source",
+    file,
+    python,
+    folder,
+    ...args,
+  ]
   const environment = python.replace(/\/bin\/[^/]*$/, "")
   const base = (yield* fs.realPath(python)).replace(/\/bin\/[^/]*$/, "")
   const identity = JSON.stringify({
