@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import functools
 import os
+import resource
 import select
 import sys
 import tempfile
@@ -114,6 +115,12 @@ def echo(data, descriptor):
             os.write(descriptor, data[-4096:])
     except (OSError, ValueError):
         pass  # nobody is there
+
+
+def count_waits():
+    """How many times this thread has waited, where that can be known; to be interrupted by others is no waiting."""
+    which = getattr(resource, "RUSAGE_THREAD", None)
+    return 0 if which is None else resource.getrusage(which).ru_nvcsw
 
 
 def has_children():

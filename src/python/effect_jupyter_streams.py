@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-from effect_jupyter_pipes import CAPACITY, Lines, Pipe, echo, has_children, prepare_c_streams
+from effect_jupyter_pipes import CAPACITY, Lines, Pipe, count_waits, echo, has_children, prepare_c_streams
 from ipykernel.iostream import OutStream
 
 
@@ -65,6 +65,7 @@ class Output:
         # The place that wrote last, until when it may be the same `print`, and since when the line is unfinished.
         self._writer = (None, None, 0)
         self._until = 0
+        self._waits = 0
         self._line_since = None
         # Whether there are lines that wait for the end of that.
         self._has_lines = False
@@ -153,7 +154,7 @@ class Output:
         writer = (threading.get_ident(), frame.f_code, frame.f_lasti)
         is_amid_line = self._is_amid_line()
         # One `print` writes its parts from one place and at once: lines of processes do not come between them.
-        is_same = self._line_since is not None and self._writer == writer and time.thread_time_ns() < self._until
+        is_same = self._line_since is not None and self._writer == writer and self._is_at_once()
         if not self._has_room():
             pass  # a process writes more than can be sent; order would cost memory without end
         elif is_same or not is_amid_line or self._writer[0] == writer[0]:
@@ -172,6 +173,11 @@ class Output:
         if self._line_since is not None:
             # Last, as none of this is between two parts.
             self._until = time.thread_time_ns() + self.print_interval
+            self._waits = count_waits()
+
+    def _is_at_once(self):
+        """Tells whether the thread has done next to nothing since it wrote, and waited for nothing, as for a program."""
+        return time.thread_time_ns() < self._until and count_waits() == self._waits
 
     def _is_being_written(self):
         """Tells whether a forked process has written half of a line."""
