@@ -6,6 +6,7 @@
  * @module
  */
 import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import { ExecutionResult } from "./execution/output.ts"
@@ -70,13 +71,19 @@ export class ExecutionTimeout
     {
       /** The bound that was exceeded. */
       timeout: Schema.Duration,
+      /** Where the code was: the last frames of what it was interrupted in, empty if that is not known. */
+      traceback: Schema.Array(Schema.String).pipe(
+        Schema.withDecodingDefaultKey(Effect.succeed([])),
+        Schema.withConstructorDefault(Effect.succeed([])),
+      ),
       /** What was put out before. */
       partial: ExecutionResult,
     },
   ) {
   override get message(): string {
+    const where = this.traceback.length === 0 ? "" : `\n${this.traceback.join("\n")}`
     return `The execution was interrupted after its timeout of ${Duration.format(this.timeout)}; ` +
-      `the kernel keeps its state, give a longer "timeout" if the code needs it`
+      `the kernel keeps its state, give a longer "timeout" if the code needs it${where}`
   }
 }
 

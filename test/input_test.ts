@@ -69,4 +69,35 @@ layer(kernelLayer(), slow)("input()", (it) => {
       yield* Fiber.interrupt(running)
       assert.strictEqual(yield* text(kernel.execute("print('fine')")), "fine")
     }))
+
+  it.effect("allowStdin: false gives the code an exception that it can catch, and asks nobody", () =>
+    Effect.gen(function* () {
+      const kernel = yield* Client
+      const options: KernelClient.ExecuteOptions = { allowStdin: false, onInput: () => Effect.die("asked") }
+      const code = `import getpass
+for ask in (input, getpass.getpass):
+    try:
+        ask('Who? ')
+    except Exception as error:
+        print(type(error).__name__)`
+      assert.strictEqual(
+        yield* text(kernel.execute(code, options)),
+        "StdinNotImplementedError\nStdinNotImplementedError",
+      )
+      const error = yield* Effect.flip(kernel.execute("input()", options))
+      assert.strictEqual(error._tag === "ExecutionError" && error.ename, "StdinNotImplementedError")
+      const value = yield* kernel.execute("input()", { onInput: () => Effect.succeed("Ada") })
+      assert.include(value.text, "'Ada'")
+    }))
+
+  it.effect("without a handler at the moment of the timeout is one interrupt, and the next execution is not hit", () =>
+    Effect.gen(function* () {
+      const kernel = yield* Client
+      for (const moment of [180, 190, 195, 200, 205, 210, 220]) {
+        const code = `import time; time.sleep(${moment / 1000}); input('Who? ')`
+        yield* Effect.flip(kernel.execute(code, { timeout: "200 millis" }))
+        const next = yield* text(kernel.execute("import time; time.sleep(0.05); print('untouched')"))
+        assert.strictEqual(next, "untouched", `after ${moment} ms`)
+      }
+    }))
 })

@@ -1,9 +1,13 @@
 /** Fibers that are interrupted at any moment, executions that wait and are withdrawn. */
-import { assert, layer } from "@effect/vitest"
-import { Effect, Exit, Fiber, Metric, Random, Stream } from "effect"
+import { assert, describe, it, layer } from "@effect/vitest"
+import { Effect, Exit, Fiber, Layer, Metric, Random, Stream } from "effect"
+import { setTimeout as later } from "node:timers"
 import * as Metrics from "../src/kernel/metrics.ts"
-import { KernelClient } from "../src/mod.ts"
+import { Execution, KernelClient, KernelGateway } from "../src/mod.ts"
+import * as Fake from "./support/fake_server.ts"
 import { kernelLayer, slow, text } from "./support/kernel.ts"
+import { timed } from "./support/outcome.ts"
+import { eventually } from "./support/processes.ts"
 
 const { KernelClient: Client } = KernelClient
 
@@ -151,4 +155,225 @@ layer(kernelLayer(), slow)("concurrency", (it) => {
       yield* Effect.all([kernel.reset, kernel.reset], { concurrency: 2 })
       assert.strictEqual(yield* text(kernel.execute("print('fine')")), "fine")
     }))
+})
+
+layer(kernelLayer(), slow)("ExecutionTimeout", (it) => {
+  const timeoutOf = Effect.fnUntraced(function* (code: string) {
+    const error = yield* Effect.flip((yield* Client).execute(code, { timeout: "300 millis" }))
+    assert.instanceOf(error, Execution.ExecutionTimeout)
+    return error instanceof Execution.ExecutionTimeout ? error : yield* Effect.die(error)
+  })
+
+  it.effect("says where the code was, in its traceback and its message", () =>
+    Effect.gen(function* () {
+      const { message, traceback } = yield* timeoutOf(
+        "import time\ndef inner(n):\n    while True: time.sleep(0.01)\ninner(1)",
+      )
+      assert.include(traceback.join("\n"), "inner(1)")
+      assert.include(traceback.join("\n"), "while True: time.sleep(0.01)")
+      assert.include(message, "while True: time.sleep(0.01)")
+      assert.include(message, "300ms")
+    }))
+
+  it.effect("says so of an await, and within a bound of very deep and very long code", () =>
+    Effect.gen(function* () {
+      const { traceback } = yield* timeoutOf("import asyncio\nawait asyncio.sleep(60)")
+      assert.include(traceback.join("\n"), "await asyncio.sleep(60)")
+      const wide = `import time; x = "${"long ".repeat(20_000)}"; time.sleep(60)`
+      for (
+        const code of [wide, `${"def f(n): return f(n - 1) if n else time.sleep(60)\n"}import time\nf(500)`]
+      ) {
+        const deep = yield* timeoutOf(code)
+        assert.isAbove(deep.traceback.length, 0)
+        assert.isBelow(deep.message.length, 50_000)
+      }
+    }))
+
+  it.effect("says nothing of code that ended by itself, and is encoded with its traceback", () =>
+    Effect.gen(function* () {
+      const { traceback } = yield* timeoutOf(
+        "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: pass",
+      )
+      assert.deepStrictEqual(traceback, [])
+    }))
+})
+
+layer(kernelLayer(), slow)("a SIGINT handler of the code", (it) => {
+  const interrupted = (kernel: KernelClient.Kernel, code: string) =>
+    kernel.stream(code).pipe(
+      Stream.tap((element) =>
+        element._tag === "TextChunk" && element.text.includes("go") ? kernel.interrupt : Effect.void
+      ),
+      Stream.runLast,
+      Effect.map((last) =>
+        last._tag === "Some" && last.value._tag === "ExecutionResult" ? last.value.text : ""
+      ),
+    )
+  const wait =
+    "import time\nprint('go', flush=True)\nfor _ in range(300):\n    if hits: break\n    time.sleep(0.01)"
+
+  it.effect("is Python's own at first, in every kind of cell and between statements", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const shown = yield* text(kernel.execute(
+        "import signal\nprint(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\nsignal.getsignal(signal.SIGINT) is signal.default_int_handler",
+      ))
+      assert.strictEqual(shown, "True\nTrue")
+    }))
+
+  it.effect("is kept for the statements and the cells that follow, with an await or without, until it is replaced", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      yield* kernel.execute(
+        "import signal; hits = []\ndef handle(number, frame): hits.append(number); print('handled', flush=True)\nsignal.signal(signal.SIGINT, handle)\n1",
+      )
+      assert.include(yield* interrupted(kernel, wait), "handled")
+      assert.include(
+        yield* interrupted(
+          kernel,
+          `hits.clear()\nimport asyncio\nawait asyncio.sleep(0)\n${wait}\nawait asyncio.sleep(0)`,
+        ),
+        "handled",
+      )
+      assert.strictEqual(
+        yield* text(kernel.execute("print(signal.getsignal(signal.SIGINT) is handle)")),
+        "True",
+      )
+      yield* kernel.execute("_ = signal.signal(signal.SIGINT, signal.default_int_handler)\n1")
+      const error = yield* Effect.flip(interrupted(kernel, `hits.clear()\n${wait}`))
+      assert.strictEqual(error._tag === "ExecutionError" && error.ename, "KeyboardInterrupt")
+      // One that an awaiting cell sets is kept too.
+      yield* kernel.execute(
+        "import asyncio\nawait asyncio.sleep(0)\nhits.clear(); _ = signal.signal(signal.SIGINT, handle)",
+      )
+      assert.include(yield* interrupted(kernel, wait), "handled")
+    }))
+})
+
+layer(kernelLayer(), slow)("an execution with several exceptions", (it) => {
+  const runs = Array.from({ length: 10 }, (_, index) => index)
+
+  it.effect("fails with the one that the reply names, not with that of a hook, which is output", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      yield* kernel.execute(
+        "def hook(*_): raise LookupError('of the hook')\nget_ipython().events.register('post_run_cell', hook)",
+      )
+      for (const index of runs) {
+        const error = yield* Effect.flip(kernel.execute(`raise ValueError('mine ${index}')`))
+        assert.strictEqual(error._tag === "ExecutionError" && error.ename, "ValueError")
+        assert.include(error.message, `raise ValueError('mine ${index}')`)
+        assert.include(error.partial?.text, "of the hook")
+      }
+      // Equal to the last letter.
+      const error = yield* Effect.flip(kernel.execute("x = 'in the cell'\nraise LookupError('of the hook')"))
+      assert.include(error.message, "in the cell")
+      assert.include(error.partial?.text, "of the hook")
+    }))
+
+  it.effect("fails with the one of the code, not with that of drawing its figure", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const error = yield* Effect.flip(kernel.execute(
+        "import matplotlib.pyplot as plt\nplt.title('$\\\\nosuchcommand$')\nraise KeyError('the cell')",
+      ))
+      assert.strictEqual(error._tag === "ExecutionError" && error.ename, "KeyError")
+      assert.include(error.partial?.text, "nosuchcommand")
+    }))
+
+  it.effect("puts out what was shown before another one ended it", () =>
+    Effect.gen(function* () {
+      const kernel = yield* Client
+      for (const index of runs) {
+        const error = yield* Effect.flip(kernel.execute(
+          `try: raise ValueError('first ${index}')\nexcept ValueError: get_ipython().showtraceback()\n{}['second']`,
+        ))
+        assert.strictEqual(error._tag === "ExecutionError" && error.ename, "KeyError")
+        assert.include(error.partial?.text, `ValueError: first ${index}`)
+      }
+    }))
+
+  it.effect("fails with the exception of a value that cannot be shown", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip((yield* Client).execute(
+        "class Bad:\n    def __repr__(self): raise TypeError('no repr')\nBad()",
+      ))
+      assert.strictEqual(error._tag === "ExecutionError" && error.ename, "TypeError")
+    }))
+})
+
+describe("a slow server", () => {
+  it.live(
+    "that answers an interrupt late gets one at a time, and the next execution only then",
+    () =>
+      Effect.gen(function* () {
+        let running: Fake.Conversation | undefined
+        let executions = 0
+        let interrupts = 0
+        const { kernel, server } = yield* Fake.client({
+          rest: (name) => {
+            if (!name.endsWith("/interrupt")) return undefined
+            interrupts++
+            // It takes effect before it is answered.
+            later(() => {
+              const { message, send } = running ?? { message: undefined, send: undefined }
+              if (message === undefined) return
+              running = undefined
+              send?.(
+                message("error", { ename: "KeyboardInterrupt", evalue: "", traceback: ["line 1"] }),
+                message("execute_reply", { status: "error", ename: "KeyboardInterrupt", evalue: "" }),
+                message("status", { execution_state: "idle" }),
+              )
+            }, 1000)
+            return { status: 204, after: 3500 }
+          },
+          execute: (conversation) => {
+            if (++executions > 1) return conversation.good()
+            running = conversation
+            conversation.send(conversation.message("execute_input", { code: "", execution_count: 1 }))
+          },
+        })
+        const first = yield* Effect.forkChild(Effect.flip(kernel.execute("1", { timeout: "100 millis" })))
+        yield* eventually(() => interrupts === 1 ? undefined : "no interrupt")
+        const before = server.received.length
+        const next = yield* Effect.forkChild(kernel.execute("2"))
+        yield* Effect.sleep("3 seconds")
+        assert.deepStrictEqual([interrupts, server.received.slice(before)], [1, []])
+        assert.strictEqual((yield* Fiber.join(next)).text, "2")
+        const error = yield* Fiber.join(first)
+        assert.strictEqual(error._tag, "ExecutionTimeout")
+        assert.strictEqual(interrupts, 1)
+      }),
+    20_000,
+  )
+
+  it.live(
+    "does not hold up whoever interrupts make or reset, and the kernel is deleted when it comes",
+    () =>
+      Effect.gen(function* () {
+        let isSlow = true
+        const script: Fake.Script = {
+          rest: (name) =>
+            name === "POST /api/kernels" && isSlow
+              ? { status: 201, body: JSON.stringify({ id: "late", name: "fake" }), after: 2000 }
+              : undefined,
+        }
+        const server = yield* Fake.make(script)
+        const deleted = () => server.requests.filter((name) => name === "DELETE /api/kernels/:id").length
+        const gateway = yield* Layer.build(KernelGateway.layerRemote({ url: server.url, token: "secret" }))
+        const make = Effect.provideContext(KernelClient.make(), gateway)
+        const [, seconds] = yield* timed(Effect.flip(Effect.timeout(Effect.scoped(make), "300 millis")))
+        assert.isBelow(seconds, 1000)
+        yield* eventually(() => deleted() === 1 ? undefined : "not deleted")
+        isSlow = false
+        const kernel = yield* make
+        isSlow = true
+        const [, again] = yield* timed(Effect.flip(Effect.timeout(kernel.reset, "300 millis")))
+        assert.isBelow(again, 1000)
+        isSlow = false
+        yield* eventually(() => deleted() === 3 ? undefined : "not deleted")
+        assert.strictEqual((yield* kernel.execute("fine")).text, "fine")
+      }),
+    20_000,
+  )
 })

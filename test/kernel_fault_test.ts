@@ -52,6 +52,29 @@ layer(kernelLayer(), slow)("a kernel that dies", (it) => {
       }))
   }
 
+  const ends = {
+    "that SIGINT kills":
+      "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\nimport time; time.sleep(60)",
+    "that became another program": "import os, time; time.sleep(0.2); os.execvp('sleep', ['sleep', '60'])",
+    "that exits on KeyboardInterrupt":
+      "import os, time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: os._exit(3)",
+  } as const
+  for (const [cause, code] of Object.entries(ends)) {
+    it.effect(`by the interrupt of its timeout, ${cause}: KernelDied, for the state is lost`, () =>
+      Effect.gen(function* () {
+        const kernel = yield* KernelClient.make()
+        const [error, seconds] = yield* timed(
+          Effect.flip(kernel.execute(`print('before', flush=True)\n${code}`, { timeout: "400 millis" })),
+        )
+        assert.strictEqual(reasonOf(error), "KernelDied")
+        assert.strictEqual(error.partial?.text, "before")
+        assert.isBelow(seconds, 4)
+        assert.strictEqual(reasonOf(yield* Effect.flip(kernel.execute("1"))), "KernelDied")
+        yield* kernel.reset
+        assert.strictEqual(yield* text(kernel.execute("print('fine')")), "fine")
+      }))
+  }
+
   it.effect("while idle: the next execution fails, reset helps", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
@@ -109,6 +132,20 @@ const stoppable = {
   "a lock": "import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()",
   "a socket": "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); s.accept()",
   "asyncio.sleep": "import asyncio; await asyncio.sleep(60)",
+  "time.sleep in a cell with an await": "import asyncio, time\nawait asyncio.sleep(0)\ntime.sleep(60)",
+  "a loop in a cell with an await": "import asyncio\nwhile True: pass\nawait asyncio.sleep(0)",
+  "a socket in a coroutine":
+    "import socket\nasync def main():\n    s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); s.accept()\nawait main()",
+  "a task that blocks":
+    "import asyncio, time\nasync def block(): time.sleep(60)\nawait asyncio.gather(block(), asyncio.create_task(block()))",
+  "a task of a library that blocks":
+    "import asyncio, functools, time\nlibrary = {}\nexec('import time\\nasync def block(): time.sleep(60)', library)\nawait asyncio.create_task(library['block']())",
+  "a callback that blocks":
+    "import asyncio, time\nasyncio.get_running_loop().call_soon(time.sleep, 1)\nasyncio.get_running_loop().call_soon(lambda: time.sleep(60))\nawait asyncio.sleep(60)",
+  "a task that swallows its cancellation and blocks":
+    "import asyncio, time\ntry: await asyncio.sleep(60)\nexcept asyncio.CancelledError: time.sleep(60)",
+  "a hook after a cell with an await":
+    "import asyncio, time\ndef hook(*_):\n    get_ipython().events.unregister('post_run_cell', hook)\n    time.sleep(60)\nget_ipython().events.register('post_run_cell', hook)\nawait asyncio.sleep(0)",
   "a thread pool":
     "import time; from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor() as pool: pool.submit(time.sleep, 4).result()",
   "a finally that takes a while": "import time\ntry:\n    time.sleep(60)\nfinally:\n    time.sleep(0.5)",

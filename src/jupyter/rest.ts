@@ -193,7 +193,7 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
         check: Effect.asVoid(kernelspecs),
         kernelspecs,
         start: ({ env, name, timeout }) =>
-          // Not interruptible once it is under way: a kernel whose id never arrived could not be deleted.
+          // Once it is under way it goes on: a kernel whose id never arrived could not be deleted.
           Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
             yield* restore(Semaphore.take(starts, 1))
             const post = HttpClientRequest.post(`${base}/api/kernels`).pipe(
@@ -206,25 +206,37 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
                 Effect.ensuring(Semaphore.release(starts, 1)),
                 Effect.forkDetach({ startImmediately: true }),
               )
-            const kernel = yield* Effect.timeoutOption(Fiber.join(starting), timeout)
+            // Too late for the caller, but it has to be deleted all the same.
+            const discard = Fiber.join(starting).pipe(
+              Effect.flatMap(({ id }) => remove(id)),
+              Effect.ignore,
+              Defect.log,
+              Effect.forkDetach({ startImmediately: true }),
+              // A server that is quick does it before a program that was interrupted ends.
+              Effect.flatMap((removing) => Effect.timeoutOption(Fiber.await(removing), discardGrace)),
+            )
+            const kernel = yield* restore(Effect.timeoutOption(Fiber.join(starting), timeout)).pipe(
+              Effect.onInterrupt(() => discard),
+            )
             if (Option.isNone(kernel)) {
-              // Too late for the caller, but it has to be deleted all the same.
-              yield* Fiber.join(starting).pipe(
-                Effect.flatMap(({ id }) => remove(id)),
-                Effect.ignore,
-                Defect.log,
-                Effect.forkDetach,
-              )
+              yield* discard
               return yield* late("POST /api/kernels", timeout)
             }
             yield* Effect.addFinalizer(() => remove(kernel.value.id))
             return kernel.value
           })),
         get,
-        interrupt: (id) => Effect.asVoid(send(HttpClientRequest.post(`${kernel(id)}/interrupt`), timeout)),
+        interrupt: (id) =>
+          Effect.asVoid(send(HttpClientRequest.post(`${kernel(id)}/interrupt`), interruptBound)),
       }
     },
   )
+
+/** How long an interrupted start waits for the deletion of its kernel. */
+export const discardGrace: Duration.Input = "250 millis"
+
+/** A server that answers late interrupts late: longer than for others it has to be known whether it did. */
+const interruptBound: Duration.Input = "1 minute"
 
 /** How long to remember a kernel whose start takes longer than the caller waits, in order to delete it. */
 const postBound = Duration.minutes(2)

@@ -25,6 +25,11 @@ export interface ExecuteOptions {
    * `InputRequested`.
    */
   readonly onInput?: ((request: InputRequest) => Effect.Effect<string>) | undefined
+  /**
+   * Whether the code may ask for input; true by default. With `false`, `input()` and `getpass()` raise Jupyter's
+   * `StdinNotImplementedError`, which the code can catch, and `onInput` is not asked.
+   */
+  readonly allowStdin?: boolean | undefined
   /** What becomes of images; what the client's options say by default. */
   readonly images?: Images | undefined
 }

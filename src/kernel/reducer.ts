@@ -25,7 +25,12 @@ export interface Progress {
   readonly reply: "ok" | "error" | "aborted" | undefined
   /** The kernel has put out everything and waits for the next request. */
   readonly idle: boolean
+  /** The exception that ended the code, once that is known. */
   readonly raised: Raised | undefined
+  /** What the reply said of it. */
+  readonly named: Raised | undefined
+  /** Exceptions that the kernel showed, the one that ended the code perhaps among them. */
+  readonly shown: ReadonlyArray<Raised>
   readonly executionCount: number | undefined
   /** The widgets that take over what the code puts out, the one that has it last. */
   readonly captures: ReadonlyArray<string>
@@ -63,12 +68,24 @@ const mostRepresentations = 1000
 /** Bytes that are kept of an exception's text, and of its traceback. */
 const longestException = 10_000_000
 
+/** The name of an exception that has none. */
+const nameless = "Error"
+
+/** How many exceptions wait for the reply to name one of them. */
+const mostShown = 8
+
+/** How much is told of where code was interrupted. */
+const mostFrames = 20
+const frameLength = 2000
+
 /** The progress of an execution that was just asked for. */
 export const initial: Progress = {
   started: false,
   reply: undefined,
   idle: false,
   raised: undefined,
+  named: undefined,
+  shown: [],
   executionCount: undefined,
   captures: [],
   ignored: 0,
@@ -91,7 +108,7 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
     case "status": {
       const status = decode.status(content)
       if (Exit.isFailure(status)) return ignored(progress)
-      return [status.value.execution_state === "idle" ? { ...progress, idle: true } : progress]
+      return status.value.execution_state === "idle" ? settle({ ...progress, idle: true }) : [progress]
     }
     case "execute_input":
       return [{ ...progress, started: true }]
@@ -128,12 +145,10 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
     case "error": {
       const error = decode.error(content)
       if (Exit.isFailure(error)) return ignored(progress)
-      // What was shown of an exception that did not end the code is output as any other.
       const shown = raised(error.value)
-      if (area !== undefined || progress.reply === "ok") return [progress, { ...written(shown), ...inArea }]
-      const before = progress.reply === undefined ? progress.raised : undefined
-      const next = { ...progress, raised: shown }
-      return before === undefined ? [next] : [next, written(before)]
+      return area === undefined
+        ? settle({ ...progress, shown: [...progress.shown, shown] })
+        : [progress, { ...written([shown]), ...inArea }]
     }
     case "execute_reply": {
       // A request has one reply: what else calls itself one does not change how the code ended.
@@ -143,17 +158,12 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
       if (Exit.isFailure(reply)) return [{ ...progress, reply: "aborted", ignored: progress.ignored + 1 }]
       const { execution_count: count, status } = reply.value
       const executionCount = wholeNumber(count)
-      if (status === "ok") {
-        const next: Progress = { ...progress, reply: "ok", executionCount, raised: undefined }
-        return progress.raised === undefined ? [next] : [next, written(progress.raised)]
-      }
-      return [{
+      return settle({
         ...progress,
-        reply: status === "error" ? status : "aborted",
+        reply: status === "ok" || status === "error" ? status : "aborted",
         executionCount,
-        // A syntax error comes with the reply only.
-        raised: progress.raised ?? (status === "error" ? raised(reply.value) : undefined),
-      }]
+        named: status === "error" ? raised(reply.value) : undefined,
+      })
     }
     case "comm_msg": {
       const capture = decode.capture(content)
@@ -168,17 +178,72 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
   }
 }
 
-/** The progress without an exception that nobody will ever know to have ended the code, which is output then. */
-export function putOutRaised(progress: Progress): readonly [Progress, Output?] {
-  const { raised } = progress
-  // A server interrupts what runs before it ends a kernel: that says nothing about the code.
-  if (raised === undefined || raised.ename === "KeyboardInterrupt") return [progress]
-  return [{ ...progress, raised: undefined }, written(raised)]
+/** The progress of an execution whose end is certain although not all of reply and idle arrived. */
+export function end(progress: Progress): readonly [Progress, Output?] {
+  return settle({ ...progress, reply: progress.reply ?? "error", idle: true })
 }
 
-/** What a notebook shows of an exception. */
-function written({ ename, evalue, traceback }: Raised): Output {
-  const lines = traceback.length === 0 ? [`${ename}: ${evalue}`] : traceback
+/** The progress without exceptions that nobody will ever know to have ended the code, which are output then. */
+export function putOutShown(progress: Progress): readonly [Progress, Output?] {
+  // A server interrupts what runs before it ends a kernel: that says nothing about the code.
+  const shown = progress.shown.filter(({ ename }) => ename !== "KeyboardInterrupt")
+  return putOut({ ...progress, shown: [] }, shown)
+}
+
+/** Where the code was when it was interrupted: the last frames of the exception that ended it, if any. */
+export function lastFrames({ raised }: Progress): ReadonlyArray<string> {
+  const frames = raised?.traceback.slice(-mostFrames) ?? []
+  return frames.map((frame) => frame.length > frameLength ? `${frame.slice(0, frameLength)}…` : frame)
+}
+
+/**
+ * Tells the exception that ended the code from those that were only shown, which are output. Reply and exceptions
+ * travel apart: the order in which they arrive says nothing.
+ */
+function settle(progress: Progress): readonly [Progress, Output?] {
+  const { named, raised, reply, shown } = progress
+  if (reply === undefined) {
+    const late = Math.max(0, shown.length - mostShown)
+    return putOut({ ...progress, shown: shown.slice(late) }, shown.slice(0, late))
+  }
+  if (reply !== "error") return putOut({ ...progress, shown: [] }, shown)
+  const candidates = shown.filter((each) => mayBe(each, named))
+  const others = shown.filter((each) => !candidates.includes(each))
+  if (named !== undefined && others.some(({ traceback }) => isSame(traceback, named.traceback))) {
+    // IPython gives the traceback of the last exception that it showed, whatever the reply names.
+    return settle({ ...progress, named: { ...named, traceback: [] } })
+  }
+  if (!isOver(progress)) {
+    return putOut({ ...progress, shown: candidates }, others)
+  }
+  if (raised !== undefined && raised !== named) return putOut({ ...progress, shown: [] }, shown)
+  const ended = candidates.findLast((each) => isSame(each.traceback, named?.traceback)) ?? candidates.at(-1)
+  return putOut({ ...progress, raised: ended ?? named, shown: [] }, shown.filter((each) => each !== ended))
+}
+
+/** Whether the exception is the one that the reply names, if it names one. */
+function mayBe({ ename, evalue }: Raised, named: Raised | undefined): boolean {
+  return named === undefined || isNameless(named) || (named.ename === ename && named.evalue === evalue)
+}
+
+/** Whether the reply tells no exception; IPython tells that of `None` if showing a value failed. */
+function isNameless({ ename, evalue }: Raised): boolean {
+  return (ename === nameless && evalue === "") || (ename === "NoneType" && evalue === "None")
+}
+
+function isSame(a: ReadonlyArray<string>, b: ReadonlyArray<string> | undefined): boolean {
+  return b !== undefined && a.length === b.length && a.every((line, index) => line === b[index])
+}
+
+function putOut(progress: Progress, shown: ReadonlyArray<Raised>): readonly [Progress, Output?] {
+  return shown.length === 0 ? [progress] : [progress, written(shown)]
+}
+
+/** What a notebook shows of exceptions. */
+function written(shown: ReadonlyArray<Raised>): Output {
+  const lines = shown.flatMap(({ ename, evalue, traceback }) =>
+    traceback.length === 0 ? [`${ename}: ${evalue}`] : traceback
+  )
   return { _tag: "Text", name: "stderr", text: `${lines.join("\n")}\n` }
 }
 
@@ -203,11 +268,11 @@ function raised(content: {
   readonly evalue?: string | undefined
   readonly traceback?: ReadonlyArray<string> | undefined
 }): Raised {
-  const { ename = "Error", evalue = "", traceback = [] } = content
+  const { ename = nameless, evalue = "", traceback = [] } = content
   const length = traceback.reduce((sum, frame) => sum + frame.length, 0)
   return {
     // Some kernels give it no name.
-    ename: excerpt(ename, maxIdLength) || "Error",
+    ename: excerpt(ename, maxIdLength) || nameless,
     evalue: plain(shortened(evalue)),
     // Frames can also be very many.
     traceback: length + traceback.length > longestException

@@ -41,6 +41,7 @@ import * as Delivery from "./delivery.ts"
 import * as Enquiry from "./enquiry.ts"
 import { gap, unanswered } from "./gap.ts"
 import type { Images } from "./images.ts"
+import * as Interruption from "./interruption.ts"
 import * as Metrics from "./metrics.ts"
 import * as Reducer from "./reducer.ts"
 
@@ -57,6 +58,8 @@ export interface RunOptions {
   /** Bytes of text to keep. */
   readonly outputLimit?: number | undefined
   readonly onInput?: ((request: InputRequest) => Effect.Effect<string>) | undefined
+  /** Whether the code may ask for input; true by default. */
+  readonly allowStdin?: boolean | undefined
   readonly imagesDir: string
   /** `"directory"` by default. */
   readonly images?: Images | undefined
@@ -77,21 +80,12 @@ export interface Run {
     ExecutionFailure | Cause.Done,
     FileSystem.FileSystem | Path.Path
   >
-  /** Whether the kernel is done with the code. */
+  /** Whether the kernel is done with the code, and nothing of this execution can reach what runs next. */
   readonly settled: () => boolean
 }
 
 /** Why an execution ends although the kernel did not end it. */
 type Verdict = { readonly _tag: "Timeout" } | KernelErrorReason
-
-/** How long to wait for the code to begin before it is interrupted: earlier, an interrupt has no effect. */
-const beginning: Duration.Input = "500 millis"
-
-/** How long to wait after each interrupt. The sum bounds every interruption and every timeout. */
-const patience: ReadonlyArray<Duration.Input> = ["2 seconds", "3 seconds"]
-
-/** How long a server may take to pass an interrupt on. */
-const interruptBound: Duration.Input = "2 seconds"
 
 /** How long reply and idle may be apart before the kernel is asked whether it has more to say. */
 const grace: Duration.Input = "1 second"
@@ -121,6 +115,28 @@ export const start: (
     const settled = Deferred.makeUnsafe<void>()
     const started = Deferred.makeUnsafe<void>()
     const delivery = Delivery.make(options)
+    const interruption = yield* Interruption.make({
+      send: connection.interrupt,
+      started,
+      settled,
+      prepare: Effect.sync(() => {
+        // The kernel's last words have to get through even if nobody takes what came before.
+        isDraining = true
+        channel.release()
+      }),
+      look: Effect.suspend(() => askForRest),
+      onIgnored: Effect.suspend(() => {
+        isStuck = true
+        put(Reducer.putOutShown(progress))
+        verdict = new KernelUnresponsive({ kernelId })
+        Queue.failCauseUnsafe(outputs, Cause.fail(verdict))
+        return Effect.annotateLogs(Effect.logWarning("The kernel ignores interrupts"), "kernel", kernelId)
+      }),
+      onEnd: (isUnderWay) => {
+        if (isStuck || isUnderWay) options.onStuck(run)
+        return options.onFree
+      },
+    })
     const sentAt = clock.currentTimeMillisUnsafe()
     const scope = yield* Effect.scope
     const services = yield* Effect.context<never>()
@@ -139,7 +155,6 @@ export const start: (
     let wasOver = false
     let isDraining = false
     let isStuck = false
-    let isInterrupting = false
     let waitingBytes = 0
     let bytes = 0
     let answered = 0
@@ -156,28 +171,31 @@ export const start: (
       // The end may come in one read with what made the connection pause: nobody else would resume it.
       channel.release()
       // An interrupt on its way would hit the next execution.
-      if (!isInterrupting) runFork(options.onFree)
+      if (!interruption.isOwned()) runFork(options.onFree)
       Deferred.doneUnsafe(settled, Exit.void)
       Deferred.doneUnsafe(started, Exit.void)
       Queue.failCauseUnsafe(outputs, Cause.fail(verdict ?? Cause.Done()))
     }
-    /** Puts out an exception that was shown, for which nobody will know whether it was the end of the code. */
-    const putOutRaised = (): void => {
-      const [next, output] = Reducer.putOutRaised(progress)
+    const put = ([next, output]: readonly [Reducer.Progress, Reducer.Output?]): void => {
       progress = next
       if (output !== undefined) Queue.offerUnsafe(outputs, output)
     }
     /** The first counts. An exception that comes after it is of our own interrupt. */
     const decide = (reason: Verdict): void => {
       if (isSettled || verdict !== undefined) return
-      putOutRaised()
+      put(Reducer.putOutShown(progress))
       verdict = reason
     }
     const settleWith = (reason: KernelErrorReason): void => {
       decide(reason)
       settle()
     }
-    const forgetEnd = connection.onEnded(settleWith)
+    const forgetEnd = connection.onEnded((reason) => {
+      decide(reason)
+      // A kernel that is gone does not keep its state, as one does that was interrupted.
+      if (!isStuck) verdict = reason
+      settle()
+    })
 
     /** Takes an answer, which is kept until the code ends. */
     const takeAnswer = ({ take }: Enquiry.Enquiry, message: Message, length: number): void => {
@@ -218,10 +236,10 @@ export const start: (
     const lost = () => gap(connection, progress.started ? 0 : size())
     const onFenced = (): void => {
       if (isSettled) return
-      const isOver = progress.reply !== undefined || progress.raised !== undefined
+      const isOver = progress.reply !== undefined || progress.shown.length > 0
       const isUnanswered = progress.idle && channel.cutBy() === undefined
       if (!isOver) return settleWith(isUnanswered ? unanswered(kernelId) : lost())
-      progress = { ...progress, reply: progress.reply ?? "error", idle: true }
+      put(Reducer.end(progress))
       if (channel.isComplete()) return settle()
       settleWith(lost())
     }
@@ -269,41 +287,18 @@ export const start: (
       )
     }
 
-    const interruptAndWait = Effect.gen(function* () {
-      isInterrupting = true
-      // The kernel's last words have to get through even if nobody takes what came before.
-      isDraining = true
-      channel.release()
-      yield* Effect.timeoutOption(Deferred.await(started), beginning)
-      for (const wait of patience) {
-        if (isSettled) return
-        // Whether the request arrived shows in whether the kernel becomes idle.
-        yield* Effect.ignore(Effect.timeoutOption(connection.interrupt, interruptBound))
-        // An interrupt can hit the kernel on its last words, which then are lost.
-        const isIdle = Effect.delay(askForRest, "200 millis")
-        yield* Effect.timeoutOption(Effect.raceFirst(Deferred.await(settled), isIdle), wait)
-      }
-      if (isSettled) return
-      yield* Effect.logWarning("The kernel ignores interrupts").pipe(Effect.annotateLogs("kernel", kernelId))
-      isStuck = true
-      putOutRaised()
-      verdict = new KernelUnresponsive({ kernelId })
-      options.onStuck(run)
-      Queue.failCauseUnsafe(outputs, Cause.fail(verdict))
-    }).pipe(
-      Effect.ensuring(Effect.suspend(() => {
-        isInterrupting = false
-        return isSettled || isStuck ? options.onFree : Effect.void
-      })),
-    )
     const stop = (reason: Verdict): Effect.Effect<void> =>
-      Effect.andThen(Effect.sync(() => decide(reason)), interruptAndWait)
+      Effect.andThen(Effect.sync(() => decide(reason)), interruption.run)
     const violated = (detail: string): void => {
       // At once: the code may end before a fiber begins.
-      if (verdict === undefined) fork(interruptAndWait)
+      if (verdict === undefined) fork(interruption.run)
       decide(new ProtocolViolation({ kernelId, detail }))
     }
-    yield* Effect.addFinalizer(() => isSettled || isStuck ? Effect.void : interruptAndWait)
+    yield* Effect.addFinalizer(() =>
+      connection.ended() !== undefined || (isSettled && !interruption.isOwned())
+        ? Effect.void
+        : interruption.run
+    )
     // Annotations cost more than what is rarely asked for is worth.
     const isTold = yield* LogLevel.isEnabled("Debug")
     const log = (event: string) =>
@@ -331,6 +326,7 @@ export const start: (
       return verdict._tag === "Timeout"
         ? new ExecutionTimeout({
           timeout: Duration.fromInputUnsafe(options.timeout ?? Duration.infinity),
+          traceback: Reducer.lastFrames(progress),
           partial,
         })
         : new KernelError({ reason: verdict, partial })
@@ -354,7 +350,7 @@ export const start: (
           },
         }),
       ),
-      settled: () => isSettled,
+      settled: () => isSettled && !interruption.isUnderWay(),
     }
 
     yield* log("Execution starts")
@@ -363,7 +359,7 @@ export const start: (
       session,
       content: executeContent(code, {
         silent: false,
-        allowStdin: true,
+        allowStdin: options.allowStdin ?? true,
         storeHistory: enquiry === undefined,
       }),
       ...attached,

@@ -6,6 +6,7 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import type * as FileSystem from "effect/FileSystem"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
@@ -16,12 +17,14 @@ import * as Stream from "effect/Stream"
 import * as Defect from "../defect.ts"
 import {
   type Chunk,
+  ConnectionLost,
   ExecutionAborted,
   type ExecutionFailure,
   type ExecutionResult,
   KernelError,
   KernelUnresponsive,
 } from "../execution.ts"
+import { discardGrace } from "../jupyter/rest.ts"
 import * as Options from "../options.ts"
 import type { Connection } from "./connection.ts"
 import type { Identity } from "./identity.ts"
@@ -77,7 +80,10 @@ export const make: (
     Effect.gen(function* () {
       const scope = yield* Scope.fork(outer)
       const connection = yield* restore(Scope.provide(start, scope)).pipe(
-        Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))),
+        Effect.onError((cause) => {
+          const closing = Scope.close(scope, Exit.failCause(cause))
+          return Cause.hasInterrupts(cause) ? inBackground(closing) : closing
+        }),
       )
       const incarnation: Incarnation = { connection, scope, stuck: undefined }
       current = incarnation
@@ -178,7 +184,7 @@ export const make: (
       if (isClosed) return new KernelError({ reason: aborted("The client is closed") })
       if (current === undefined) return Effect.void
       const reason = current.connection.ended()
-      return reason === undefined ? current.connection.interrupt : Effect.fail(new KernelError({ reason }))
+      return reason === undefined ? bounded(current.connection) : Effect.fail(new KernelError({ reason }))
     }),
     reset,
     stream: (code, options) =>
@@ -195,6 +201,23 @@ export const make: (
       ),
   }
 })
+
+/** A server that is quick deletes the kernel before a program that was interrupted ends; a slow one holds up nobody. */
+const inBackground = (closing: Effect.Effect<void>): Effect.Effect<void> =>
+  Effect.flatMap(
+    Effect.forkDetach(closing, { startImmediately: true }),
+    (fiber) => Effect.asVoid(Effect.timeoutOption(Fiber.await(fiber), discardGrace)),
+  )
+
+/** The server may take longer to tell that it interrupted the kernel than anybody wants to wait. */
+const bounded = ({ id, interrupt }: Connection): Effect.Effect<void, KernelError> =>
+  Effect.timeoutOrElse(interrupt, {
+    duration: "10 seconds",
+    orElse: () =>
+      new KernelError({
+        reason: new ConnectionLost({ kernelId: id, detail: "No answer to an interrupt within 10 seconds" }),
+      }),
+  })
 
 /** Counts executions by how they ended. */
 const countOutcome = (exit: Exit.Exit<unknown, ExecutionFailure>): Effect.Effect<void> => {

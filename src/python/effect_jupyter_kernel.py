@@ -21,6 +21,13 @@ from IPython.core.events import EventManager  # noqa: E402
 from IPython.core.interactiveshell import InteractiveShell  # noqa: E402
 from traitlets import Float, default  # noqa: E402
 
+from effect_jupyter_interrupts import (  # noqa: E402
+    Interrupt,
+    interruptible_code,
+    interruptible_hooks,
+    is_main_thread,
+)
+
 try:
     import ipykernel.debugger  # noqa: E402, F401
 except ImportError:
@@ -30,68 +37,6 @@ if not has_debugger:
     del sys.modules["debugpy"]
 
 
-class Interrupt:
-    """An interrupt is for the code of the user.
-
-    Anywhere else Python's own handler would tear a message in two, swallow a reply, or end the kernel: there it is
-    remembered for the code that is about to run.
-    """
-
-    came = False
-
-    @classmethod
-    def remember(cls, number, frame):
-        cls.came = True
-
-    @classmethod
-    def take(cls):
-        """Raises the one that came before the code did."""
-        if cls.came and threading.current_thread() is threading.main_thread():
-            cls.came = False
-            raise KeyboardInterrupt
-
-    @classmethod
-    def is_remembered(cls):
-        """Whether it is for us to let interrupts through: other handlers have their reasons."""
-        is_main = threading.current_thread() is threading.main_thread()
-        return is_main and signal.getsignal(signal.SIGINT) == cls.remember
-
-
-def interruptible_code(run_code):
-    """IPython's own way to run code, with Python's own handler of interrupts."""
-
-    @functools.wraps(run_code)
-    async def run(self, *args, **kwargs):
-        Interrupt.take()
-        if not Interrupt.is_remembered():
-            return await run_code(self, *args, **kwargs)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            return await run_code(self, *args, **kwargs)
-        finally:
-            signal.signal(signal.SIGINT, Interrupt.remember)
-
-    return run
-
-
-def interruptible_hooks(trigger):
-    """The same for what the user wants to run before and after each cell; drawing plots is such a hook."""
-
-    @functools.wraps(trigger)
-    def run(self, *args, **kwargs):
-        if not Interrupt.is_remembered():
-            return trigger(self, *args, **kwargs)
-        try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            trigger(self, *args, **kwargs)
-        except KeyboardInterrupt:
-            pass  # between two of them
-        finally:
-            signal.signal(signal.SIGINT, Interrupt.remember)
-
-    return run
-
-
 class PythonKernel(IPythonKernel):
     # To let output overtake the reply; whoever reads us waits for both.
     _execute_sleep = Float(0.0).tag(config=True)
@@ -99,16 +44,24 @@ class PythonKernel(IPythonKernel):
     leading_to_code = frozenset(("comm_open", "comm_msg", "comm_close", "complete_request", "inspect_request"))
 
     def pre_handler_hook(self):
-        if threading.current_thread() is not threading.main_thread():
+        if not is_main_thread():
             return  # a subshell, which no signal reaches
         kind = self.get_parent("shell").get("header", {}).get("msg_type")
         Interrupt.came = False
-        handler = signal.default_int_handler if kind in self.leading_to_code else Interrupt.remember
+        handler = Interrupt.handler if kind in self.leading_to_code else Interrupt.remember
         self.saved_sigint_handler = signal.signal(signal.SIGINT, handler)
+
+    def post_handler_hook(self):
+        if is_main_thread():
+            Interrupt.keep(signal.getsignal(signal.SIGINT))
+        super().post_handler_hook()
+
+    def _cancel_on_sigint(self, future):
+        return Interrupt.cancel(future, self.shell.user_global_ns)
 
     def set_parent(self, ident, parent, channel="shell"):
         """What other threads print belongs to the main shell's request, not to one of a subshell that came later."""
-        is_main = threading.current_thread() is threading.main_thread()
+        is_main = is_main_thread()
         if is_main and channel == "shell":
             output.set_parent(parent)
         # A private part of ipykernel: where it is not there, its own way will do.

@@ -77,12 +77,12 @@ const resultOf = (...steps: ReadonlyArray<Chunk | Update>): ExecutionResult => {
 }
 const textsOf = (result: ExecutionResult) => result.displays.map(({ text }) => text)
 
-it("an exception is output if nobody will know whether it ended the code, unless it is of an interrupt", () => {
+it("putOutShown makes output of an exception that nobody will know to have ended the code, unless it is of an interrupt", () => {
   const released = (ename: string) =>
-    Reducer.putOutRaised({ ...Reducer.initial, raised: { ename, evalue: "", traceback: ["at line 1"] } })
+    Reducer.putOutShown({ ...Reducer.initial, shown: [{ ename, evalue: "", traceback: ["at line 1"] }] })
   const [next, output] = released("ValueError")
   assert.deepStrictEqual(output, { _tag: "Text", name: "stderr", text: "at line 1\n" })
-  assert.deepStrictEqual(Reducer.putOutRaised(next), [next])
+  assert.deepStrictEqual(Reducer.putOutShown(next), [next])
   assert.isUndefined(released("KeyboardInterrupt")[1])
 })
 
@@ -217,14 +217,72 @@ describe("step, on exceptions that are shown and do not end the code", () => {
     }
   })
 
-  it("are output if another one ends it", () => {
-    const { outputs, progress } = follow(
-      error("a"),
-      error("b"),
-      message("execute_reply", { status: "error" }),
-    )
-    assert.deepStrictEqual(outputs, [text("a")])
-    assert.strictEqual(progress.raised?.evalue, "b")
+  const named = (evalue: string, traceback = [`E: ${evalue}`, "here"]) =>
+    message("execute_reply", { status: "error", ename: "E", evalue, traceback })
+  const raisedBy = (...messages: ReadonlyArray<Message>) => {
+    const { outputs, progress } = follow(...messages)
+    return {
+      text: outputs.map((output) => output._tag === "Text" ? output.text : ""),
+      raised: progress.raised,
+    }
+  }
+
+  /** All orders in which messages can arrive that keep the order of each channel. */
+  const orders = (iopub: ReadonlyArray<Message>, shell: Message) =>
+    Array.from({ length: iopub.length + 1 }, (_, index) => iopub.toSpliced(index, 0, shell))
+
+  it("are output if the reply names another one, in whatever order reply, idle and exceptions arrive", () => {
+    for (const [ended, other] of [["a", "b"], ["b", "a"]] as const) {
+      for (const messages of orders([error("a"), error("b"), idle], named(ended))) {
+        const { raised, text } = raisedBy(...messages)
+        assert.deepInclude(raised, { ename: "E", evalue: ended })
+        assert.deepStrictEqual(text, [`E: ${other}\nhere\n`])
+      }
+    }
+  })
+
+  it("are output if the reply names one that was not shown, whose traceback it does not have", () => {
+    for (const messages of orders([error("a"), error("b"), idle], named("c", ["E: b", "here"]))) {
+      const { raised, text } = raisedBy(...messages)
+      assert.deepStrictEqual(raised, { ename: "E", evalue: "c", traceback: [] })
+      assert.strictEqual(text.join(""), "E: a\nhere\nE: b\nhere\n")
+    }
+  })
+
+  it("are told from the one that ended the code by the traceback, else the last of equal ones ended it", () => {
+    const equal = (line: string) => message("error", { ename: "E", evalue: "a", traceback: [line] })
+    for (
+      const [traceback, ended, other] of [[["1"], "1", "2"], [["2"], "2", "1"], [["3"], "2", "1"]] as const
+    ) {
+      for (const messages of orders([equal("1"), equal("2"), idle], named("a", [...traceback]))) {
+        const { raised, text } = raisedBy(...messages)
+        assert.deepStrictEqual([raised?.traceback, text], [[ended], [`${other}\n`]])
+      }
+    }
+  })
+
+  it("are output but for the last if the reply names none", () => {
+    for (const content of [{}, { ename: "NoneType", evalue: "None", traceback: ["E: b", "here"] }]) {
+      for (
+        const messages of orders(
+          [error("a"), error("b"), idle],
+          message("execute_reply", { status: "error", ...content }),
+        )
+      ) {
+        const { raised, text } = raisedBy(...messages)
+        assert.deepStrictEqual([raised?.evalue, text.join("")], ["b", "E: a\nhere\n"])
+      }
+    }
+  })
+
+  it("are output although there are very many", () => {
+    const all = Array.from({ length: 1000 }, (_, index) => error(`${index}`))
+    for (const messages of orders([...all, idle], named("999")).slice(-3)) {
+      const { raised, text } = raisedBy(...messages)
+      assert.strictEqual(raised?.evalue, "999")
+      assert.strictEqual(text.join("").match(/^E: /gm)?.length, 999)
+    }
+    assert.isBelow(follow(...all).progress.shown.length, 20)
   })
 })
 
@@ -285,8 +343,8 @@ describe("step, on errors", () => {
   })
 
   it("takes a runtime error from its message, before and after the reply", () => {
-    const other = failed({ ename: "Other", evalue: "", traceback: [] })
-    for (const messages of [[message("error", error), other], [other, message("error", error)]]) {
+    const other = failed({ ...error, traceback: [] })
+    for (const messages of [[message("error", error), other, idle], [other, message("error", error), idle]]) {
       const { progress } = follow(...messages)
       assert.strictEqual(progress.reply, "error")
       assert.deepStrictEqual(progress.raised, error)
@@ -299,14 +357,14 @@ describe("step, on errors", () => {
       evalue: "\u001b[31mno\u001b[0m",
       traceback: ["\u001b[0;31mframe 1\u001b[0m", "frame \u001b[38;5;241m2\u001b[39m"],
     }
-    assert.deepStrictEqual(follow(message("error", coloured)).progress.raised, error)
-    assert.deepStrictEqual(follow(failed(coloured)).progress.raised, error)
+    assert.deepStrictEqual(follow(message("error", coloured), failed(coloured), idle).progress.raised, error)
+    assert.deepStrictEqual(follow(failed(coloured), idle).progress.raised, error)
   })
 
   it("makes do without a name, a value and a traceback", () => {
     const nameless = { ename: "Error", evalue: "", traceback: [] }
-    assert.deepStrictEqual(follow(message("error", {})).progress.raised, nameless)
-    assert.deepStrictEqual(follow(failed({})).progress.raised, nameless)
+    assert.deepStrictEqual(Reducer.end(follow(message("error", {})).progress)[0].raised, nameless)
+    assert.deepStrictEqual(follow(failed({}), idle).progress.raised, nameless)
   })
 
   it("takes an aborted reply for an end without an error", () => {

@@ -6,6 +6,7 @@ import { Effect, Layer, Result, type Scope } from "effect"
 import { Buffer } from "node:buffer"
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import type { Socket } from "node:net"
+import { setTimeout as later } from "node:timers"
 import { type WebSocket, WebSocketServer } from "ws"
 import type { JsonObject, Message } from "../../src/jupyter/message.ts"
 import * as WireLegacy from "../../src/jupyter/wire_legacy.ts"
@@ -17,6 +18,8 @@ export interface Answer {
   readonly status: number
   readonly body?: string
   readonly headers?: Record<string, string>
+  /** Milliseconds until it comes. */
+  readonly after?: number
 }
 
 /** What the server does with a request: an answer, none at all, or what a good server does. */
@@ -120,8 +123,10 @@ export const make = (script: Script = {}): Effect.Effect<FakeServer, never, Scop
       requests.push(name)
       const reaction = script.rest?.(name) ?? answer(name)
       if (reaction === "silence") return
+      const respond = () => response.writeHead(reaction.status, reaction.headers).end(reaction.body)
       request.resume().on("end", () => {
-        response.writeHead(reaction.status, reaction.headers).end(reaction.body)
+        if (reaction.after === undefined) respond()
+        else later(respond, reaction.after)
       })
     }
 

@@ -1,0 +1,150 @@
+"""Interrupts hit the code of the user alone, wherever it is: in a statement, in a hook, or in an `await`."""
+
+import asyncio
+import contextlib
+import functools
+import signal
+import threading
+
+
+class Interrupt:
+    """An interrupt is for the code of the user.
+
+    Anywhere else Python's own handler would tear a message in two, swallow a reply, or end the kernel: there it is
+    remembered for the code that is about to run.
+    """
+
+    came = False
+    # What the code has made of SIGINT, which holds while code runs.
+    handler = signal.default_int_handler
+    # The handler of the cell that awaits something.
+    awaiting = None
+    # Whether the cell that awaits something is in its own code.
+    is_in_code = False
+
+    @classmethod
+    def remember(cls, number, frame):
+        cls.came = True
+
+    @classmethod
+    def take(cls):
+        """Raises the one that came before the code did."""
+        if cls.came and is_main_thread():
+            cls.came = False
+            raise KeyboardInterrupt
+
+    @classmethod
+    def is_remembered(cls):
+        """Whether it is for us to let interrupts through: other handlers have their reasons."""
+        return is_main_thread() and signal.getsignal(signal.SIGINT) == cls.remember
+
+    @classmethod
+    def is_ours(cls):
+        return is_main_thread() and signal.getsignal(signal.SIGINT) in (cls.remember, cls.awaiting)
+
+    @classmethod
+    @contextlib.contextmanager
+    def let_through(cls):
+        """The handler is the code's for a while, and what the code makes of it is kept."""
+        previous = signal.signal(signal.SIGINT, cls.handler)
+        try:
+            yield
+        finally:
+            cls.keep(signal.signal(signal.SIGINT, previous))
+
+    @classmethod
+    def keep(cls, handler):
+        # A handler that is not Python's cannot be set again.
+        if handler is not None and handler not in (cls.remember, cls.awaiting):
+            cls.handler = handler
+
+    @classmethod
+    @contextlib.contextmanager
+    def cancel(cls, cell, names):
+        """For a cell that awaits: cancels it where it waits, raises where it runs. `names` is its global namespace.
+
+        `asyncio.run` raises with the second interrupt only, and not before code that blocks ends by itself.
+        """
+        if cls.handler is not signal.default_int_handler:
+            with cls.let_through():
+                yield
+            return
+        loop = asyncio.get_running_loop()
+        others = asyncio.all_tasks(loop) - {cell}
+        count = 0
+
+        def interrupt(number, frame):
+            nonlocal count
+            count += 1
+            task = asyncio.current_task(loop)
+            if task is cell:
+                if cls.is_in_code:
+                    raise KeyboardInterrupt
+                cls.came = True
+                return
+            loop.call_soon_threadsafe(cell.cancel)
+            # In a task or a callback of the code KeyboardInterrupt would end the loop, and the kernel with it.
+            is_another = task is not None and task not in others
+            if is_run_by(frame, names) or (is_another and count > 1):
+                raise asyncio.CancelledError
+
+        cls.awaiting = interrupt
+        previous = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            cls.keep(signal.signal(signal.SIGINT, previous))
+            cls.awaiting = None
+
+
+def is_main_thread():
+    return threading.current_thread() is threading.main_thread()
+
+
+def is_run_by(frame, names):
+    """Whether code with this global namespace runs, or waits for what runs."""
+    while frame is not None:
+        if frame.f_globals is names:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def interruptible_code(run_code):
+    """IPython's own way to run code, with the code's handler of interrupts."""
+
+    @functools.wraps(run_code)
+    async def run(self, *args, **kwargs):
+        Interrupt.take()
+        if Interrupt.is_remembered():
+            with Interrupt.let_through():
+                return await run_code(self, *args, **kwargs)
+        is_cell = is_main_thread()
+        Interrupt.is_in_code = is_cell or Interrupt.is_in_code
+        try:
+            return await run_code(self, *args, **kwargs)
+        finally:
+            Interrupt.is_in_code = not is_cell and Interrupt.is_in_code
+
+    return run
+
+
+def interruptible_hooks(trigger):
+    """The same for what the user wants to run before and after each cell; drawing plots is such a hook."""
+
+    @functools.wraps(trigger)
+    def run(self, *args, **kwargs):
+        if not Interrupt.is_ours():
+            return trigger(self, *args, **kwargs)
+        # The reply gives the traceback that was shown last, which is to be that of the code.
+        traceback = getattr(self.shell, "_last_traceback", None)
+        try:
+            with Interrupt.let_through():
+                trigger(self, *args, **kwargs)
+        except KeyboardInterrupt:
+            pass  # between two of them
+        finally:
+            if traceback:
+                self.shell._last_traceback = traceback
+
+    return run
