@@ -293,6 +293,44 @@ layer(kernelLayer(), slow)("an execution with several exceptions", (it) => {
       }
     }))
 
+  it.effect("that a group holds has all of them in its traceback, those of groups in it too", () =>
+    Effect.gen(function* () {
+      const kernel = yield* Client
+      const cells = [
+        `try:
+    raise KeyError('deep')
+except KeyError as error:
+    inner = ExceptionGroup('inner', [error, ValueError('shallow')])
+raise ExceptionGroup('outer', [TypeError('first'), inner])`,
+        `import asyncio
+async def fail(error): raise error
+async with asyncio.TaskGroup() as group:
+    for error in (KeyError('deep'), ValueError('shallow'), TypeError('first')): group.create_task(fail(error))`,
+      ]
+      for (const code of cells) {
+        const error = yield* Effect.flip(kernel.execute(code))
+        assert.instanceOf(error, Execution.ExecutionError)
+        if (!(error instanceof Execution.ExecutionError)) return
+        assert.strictEqual(error.ename, "ExceptionGroup")
+        const trace = error.traceback.join("\n")
+        for (const member of ["KeyError: 'deep'", "ValueError: shallow", "TypeError: first"]) {
+          assert.include(trace, member)
+        }
+        assert.notInclude(trace, "run_code")
+        assert.isUndefined(error.partial.text)
+      }
+      const many = yield* Effect.flip(
+        kernel.execute("raise ExceptionGroup('many', [ValueError(str(i)) for i in range(20_000)])"),
+      )
+      assert.isBelow(many.message.length, 1_000_000)
+      const next = yield* Effect.flip(
+        kernel.execute(
+          "try: raise ExceptionGroup('many', [ValueError('a')])\nexcept* ValueError: raise LookupError('b')",
+        ),
+      )
+      assert.include(next.message, "ValueError: a")
+    }))
+
   it.effect("fails with the exception of a value that cannot be shown", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip((yield* Client).execute(

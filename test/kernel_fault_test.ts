@@ -2,7 +2,8 @@
 import { assert, layer } from "@effect/vitest"
 import { Clock, Duration, Effect, Fiber, FileSystem, Option, Schedule, Stream } from "effect"
 import { Execution, KernelClient } from "../src/mod.ts"
-import { kernelLayer, slow, temporary, text } from "./support/kernel.ts"
+import { inSandbox, kernelLayer, slow, temporary, text } from "./support/kernel.ts"
+import { eventually, processes } from "./support/processes.ts"
 
 /** Time that an effect takes, in seconds, with its value. */
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
@@ -260,3 +261,55 @@ layer(kernelLayer(), slow)("code that is hard to interrupt", (it) => {
       }
     }))
 })
+
+/** Starts `sleep` for so many seconds, which no other process does, in ways that leave the kernel behind. */
+const escapes = (seconds: number) => `
+import os, subprocess, time
+command = ["/bin/sleep", "${seconds}"]
+subprocess.Popen(command)
+subprocess.Popen(command, env={}, start_new_session=True)
+subprocess.Popen(["/usr/bin/env", "-i", "/usr/bin/setsid", *command], env={}, close_fds=True)
+subprocess.run(["/bin/sh", "-c", "(setsid env -i sleep ${seconds} </dev/null >/dev/null 2>&1 &)"], env={})
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.closerange(0, 3)
+        os.execve(command[0], command, {})
+    os._exit(0)
+os.wait()
+`
+const sleepers = (seconds: number) =>
+  processes().flatMap(({ command, pid }) => command[1] === `${seconds}` ? [pid] : [])
+const areThere = (seconds: number, count: number) =>
+  eventually(() => {
+    const { length } = sleepers(seconds)
+    return length === count ? undefined : `${length} of ${count} processes`
+  })
+
+for (const fork of [true, false]) {
+  layer(kernelLayer({ fork }), slow)(`processes of a kernel that is ${fork ? "forked" : "started"}`, (it) => {
+    it.effect("end with it at reset, at the end of the scope and after its death, and no others do", () =>
+      Effect.gen(function* () {
+        const base = 31_000_000 + (fork ? 0 : 1000) + (inSandbox ? 2000 : 0)
+        const other = yield* KernelClient.make()
+        yield* other.execute(escapes(base))
+        yield* areThere(base, 5)
+        yield* Effect.scoped(Effect.gen(function* () {
+          const kernel = yield* KernelClient.make()
+          yield* kernel.execute(escapes(base + 1))
+          yield* areThere(base + 1, 5)
+          yield* kernel.reset
+          yield* areThere(base + 1, 0)
+          yield* kernel.execute(escapes(base + 2))
+          yield* areThere(base + 2, 5)
+          yield* Effect.flip(kernel.execute("os._exit(1)"))
+          yield* kernel.reset
+          yield* areThere(base + 2, 0)
+          yield* kernel.execute(escapes(base + 3))
+          yield* areThere(base + 3, 5)
+        }))
+        yield* areThere(base + 3, 0)
+        assert.strictEqual(sleepers(base).length, 5)
+      }))
+  })
+}

@@ -27,6 +27,7 @@ from effect_jupyter_interrupts import (  # noqa: E402
     interruptible_hooks,
     is_main_thread,
 )
+from effect_jupyter_tracebacks import show_members  # noqa: E402
 
 try:
     import ipykernel.debugger  # noqa: E402, F401
@@ -127,6 +128,8 @@ class KernelApp(IPKernelApp):
             return IPythonKernel
         InteractiveShell.run_code = interruptible_code(InteractiveShell.run_code)
         EventManager.trigger = interruptible_hooks(EventManager.trigger)
+        if uses(InteractiveShell.showtraceback, "_get_exc_info", "InteractiveTB", "_showtraceback"):
+            InteractiveShell.showtraceback = show_members(InteractiveShell.showtraceback)
         return PythonKernel
 
     @default("outstream_class")

@@ -204,6 +204,7 @@ def fits_managers():
         and uses(wait, "sleep")
         and asyncio.iscoroutinefunction(launch)
         and takes(launch, "self", "kernel_cmd", "kw")
+        and hasattr(KernelGatewayIOLoopKernelManager, "provisioner")
     )
 
 

@@ -4,12 +4,12 @@ import asyncio
 import functools
 import os
 import re
-import signal
 import socket
 import time
 from contextvars import ContextVar
 
 import gateway_relay
+from gateway_processes import MARK, kill_processes_of, mark
 from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager, SeedingMappingKernelManager
 from sandbox_processes import Watch, find_leader, snapshot
 from tornado.web import HTTPError
@@ -20,7 +20,6 @@ requested_env = ContextVar("requested_env", default=None)
 
 # The kernelspec of our own kernel, which takes the place of any that the user has under this name.
 OWN_KERNEL = "python3"
-MARK = "EFFECT_JUPYTER_KERNEL"
 RULES = "EFFECT_JUPYTER_SANDBOX"
 # What makes the loader, a shell, Node or Python run other code, or write files: not before the sandbox is complete.
 INSIDE_ONLY = re.compile(
@@ -53,6 +52,7 @@ class Manager(KernelGatewayIOLoopKernelManager):
             kw["stderr"] = self.errors.writer
         try:
             await super()._async_launch_kernel(kernel_cmd, **kw)
+            mark(self.provisioner.pid, kw["env"][MARK])
         except OSError as error:
             if error.filename is None:
                 raise
@@ -159,18 +159,6 @@ class Kernels(gateway_relay.Activity, SeedingMappingKernelManager):
             return super().remove_kernel(kernel_id)
         finally:
             kill_processes_of(kernel_id)
-
-
-def kill_processes_of(kernel_id):
-    mark = f"{MARK}={kernel_id}".encode()
-    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/environ", "rb") as file:
-                    if mark in file.read().split(b"\0"):
-                        os.kill(int(name), signal.SIGKILL)
-            except OSError:
-                pass  # it ended, or belongs to somebody else
 
 
 class SandboxedKernels(Kernels):

@@ -40,7 +40,8 @@ def checks():
     yield gateway_app.fits_sessions, ((connection, "_register_session"), (WebSocketProtocol13, "_abort"))
     yield gateway_app.fits_environments, ((MainKernelHandler, "post"),)
     yield gateway_app.fits_server, ((KernelGatewayApp, "init_http_server"),)
-    yield gateway_app.fits_managers, ((KernelGatewayIOLoopKernelManager, "_async_wait"),)
+    manager = KernelGatewayIOLoopKernelManager
+    yield gateway_app.fits_managers, ((manager, "_async_wait"), (manager, "_async_launch_kernel"))
     relay = [(connection, name) for name in ("handle_outgoing_message", "handle_incoming_message", "create_stream")]
     relay += [(MappingKernelManager, "start_watching_activity"), (WebSocketProtocol13, "_write_frame")]
     relay += [(base, "serialize_msg_to_ws_v1"), (base, "deserialize_msg_from_ws_v1"), (Session, "send_raw")]
