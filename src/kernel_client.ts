@@ -12,6 +12,7 @@ import type { KernelError } from "./execution.ts"
 import * as Gateway from "./gateway/connection.ts"
 import type { Images } from "./kernel/images.ts"
 import * as Kernels from "./kernel/kernel.ts"
+import * as Span from "./kernel/span.ts"
 import * as Start from "./kernel/start.ts"
 import { KernelGateway } from "./kernel_gateway.ts"
 import * as Platform from "./platform.ts"
@@ -68,7 +69,7 @@ export interface ClientOptions extends Start.StartOptions {
  */
 export const make: (
   options?: ClientOptions,
-) => Effect.Effect<Kernels.Kernel, KernelError, KernelGateway | Scope.Scope> = Effect.fn("KernelClient.make")(
+) => Effect.Effect<Kernels.Kernel, KernelError, KernelGateway | Scope.Scope> = Effect.fnUntraced(
   function* (options: ClientOptions = {}) {
     const platform = yield* Layer.build(Platform.layer)
     const gateway = yield* Effect.provideContext(Gateway.of(yield* KernelGateway), platform)
@@ -81,6 +82,7 @@ export const make: (
       platform,
     })
   },
+  Span.withSpan("KernelClient.make"),
 )
 
 /**

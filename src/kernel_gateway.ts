@@ -23,6 +23,7 @@ import * as Connection from "./gateway/connection.ts"
 import { type GatewayError, gatewayError, Unauthorized, Unreachable } from "./gateway/error.ts"
 import * as Process from "./gateway/process.ts"
 import type { RestError } from "./jupyter/rest.ts"
+import * as Span from "./kernel/span.ts"
 import * as Options from "./options.ts"
 import * as Platform from "./platform.ts"
 import * as PythonEnvironment from "./python_environment.ts"
@@ -125,9 +126,7 @@ export interface GatewayOptions {
  */
 export const make: (
   options?: GatewayOptions,
-) => Effect.Effect<KernelGateway["Service"], GatewayError | SandboxError, Scope.Scope> = Effect.fn(
-  "KernelGateway.make",
-)(
+) => Effect.Effect<KernelGateway["Service"], GatewayError | SandboxError, Scope.Scope> = Effect.fnUntraced(
   function* (options: GatewayOptions = {}) {
     const { env = {}, host = "127.0.0.1", logLevel = "Warn", port = 0, startTimeout = "30 seconds" } = options
     yield* Effect.mapError(Options.check(Options.Gateway, { ...options }), gatewayError)
@@ -172,6 +171,7 @@ export const make: (
       return Connection.attach(KernelGateway.of({ url, token, join: process.join }), connection)
     }).pipe(Effect.provideContext(platform))
   },
+  Span.withSpan("KernelGateway.make"),
 )
 
 /**
@@ -315,6 +315,8 @@ const answers = (connection: Connection.Connection) =>
       while: (error) => error.kind === "Unreachable" || error.kind === "Timeout",
     }),
     Effect.mapError((error) => gatewayError(unfit(connection.url, error))),
+    // It is asked again and again until it listens.
+    Effect.withTracerEnabled(false),
   )
 
 function unfit(url: string, error: RestError): Unauthorized | Unreachable {

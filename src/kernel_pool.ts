@@ -14,6 +14,7 @@ import * as Gateway from "./gateway/connection.ts"
 import * as Connection from "./kernel/connection.ts"
 import * as Kernels from "./kernel/kernel.ts"
 import * as Setup from "./kernel/setup.ts"
+import * as Span from "./kernel/span.ts"
 import * as Start from "./kernel/start.ts"
 import { type ClientOptions, type Kernel, KernelClient } from "./kernel_client.ts"
 import { KernelGateway } from "./kernel_gateway.ts"
@@ -148,7 +149,7 @@ export function make<E, R>(
       concurrency: "unbounded",
     })
     return yield* makeOver(contexts.map((context) => Context.get(context, KernelGateway)), options)
-  }).pipe(Effect.withSpan("KernelPool.make"))
+  }).pipe(Span.withSpan("KernelPool.make"))
 }
 
 /** About what a first small execution takes, which a start beside it would double. */
@@ -156,6 +157,8 @@ const headStart: Duration.Input = "30 millis"
 
 /** How long a spare may take to show that it lives. */
 const checkBound: Duration.Input = "2 seconds"
+
+const annotate = ({ id }: Connection.Connection) => Effect.annotateCurrentSpan({ "kernel.id": id })
 
 const makeOver = Effect.fnUntraced(
   function* (gateways: ReadonlyArray<KernelGateway["Service"]>, options: PoolOptions) {
@@ -180,7 +183,10 @@ const makeOver = Effect.fnUntraced(
       (gateway) =>
         Effect.map(Gateway.of(gateway), (connection): Source<Connection.Connection> => ({
           name: gateway.url,
-          start: Effect.tap(starting(connection), prepare),
+          // Whoever asked for it, others may get it.
+          start: Span.withSpan("KernelPool.start", { root: true })(
+            Effect.tap(Effect.tap(starting(connection), prepare), annotate),
+          ),
           gone: Effect.match(gateway.join, {
             onFailure: (error) => error.message,
             onSuccess: () => "The gateway was closed",
@@ -213,7 +219,7 @@ const makeOver = Effect.fnUntraced(
         )
         const { images, imagesDir } = options
         return Kernels.make({ start, imagesDir, images, untrusted, platform })
-      }).pipe(Effect.withSpan("KernelPool.get")),
+      }).pipe(Span.withSpan("KernelPool.get")),
       state: Effect.sync(() => {
         const { sources, ...counts } = keeper.inventory()
         return { ...counts, gateways: sources.map(({ name, ...source }) => ({ url: name, ...source })) }

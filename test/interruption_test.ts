@@ -1,7 +1,7 @@
 /** Fibers that are interrupted at any moment, executions that wait and are withdrawn. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Metric, Random, Stream } from "effect"
-import { setTimeout as later } from "node:timers"
+import { setTimeout as wait } from "node:timers/promises"
 import * as Metrics from "../src/kernel/metrics.ts"
 import { Execution, KernelClient, KernelGateway } from "../src/mod.ts"
 import * as Fake from "./support/fake_server.ts"
@@ -353,7 +353,7 @@ describe("a slow server", () => {
             if (!name.endsWith("/interrupt")) return undefined
             interrupts++
             // It takes effect before it is answered.
-            later(() => {
+            void wait(1000).then(() => {
               const { message, send } = running ?? { message: undefined, send: undefined }
               if (message === undefined) return
               running = undefined
@@ -362,7 +362,7 @@ describe("a slow server", () => {
                 message("execute_reply", { status: "error", ename: "KeyboardInterrupt", evalue: "" }),
                 message("status", { execution_state: "idle" }),
               )
-            }, 1000)
+            })
             return { status: 204, after: 3500 }
           },
           execute: (conversation) => {

@@ -1,7 +1,21 @@
 /** What a service sees of its kernels: metrics, spans and logs. */
 import { assert, layer } from "@effect/vitest"
-import { Effect, Logger, Metric, References, Stream, Tracer } from "effect"
-import { KernelClient } from "../src/mod.ts"
+import {
+  Cause,
+  Effect,
+  Exit,
+  Layer,
+  Logger,
+  Metric,
+  Option,
+  References,
+  Schema,
+  Stream,
+  Tracer,
+} from "effect"
+import { HttpClient, HttpClientResponse } from "effect/http"
+import { OtlpMetrics, OtlpSerialization, OtlpTracer } from "effect/observability"
+import { KernelClient, KernelPool } from "../src/mod.ts"
 import * as Metrics from "../src/kernel/metrics.ts"
 import { kernelLayer, slow, text } from "./support/kernel.ts"
 import { eventually } from "./support/processes.ts"
@@ -52,7 +66,8 @@ layer(kernelLayer(), slow)("observability", (it) => {
       assert.strictEqual((yield* Metric.value(Metrics.memory)).value, 0)
     }))
 
-  it.effect("makes spans of executions, interrupts and resets", () =>
+  /** Spans of an effect, in the order in which they began. */
+  const spansOf = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     Effect.gen(function* () {
       const spans: Array<Tracer.Span> = []
       const tracer = Tracer.make({
@@ -62,23 +77,147 @@ layer(kernelLayer(), slow)("observability", (it) => {
           return span
         },
       })
-      yield* Effect.gen(function* () {
-        const kernel = yield* KernelClient.make()
-        yield* kernel.execute("1")
-        yield* Stream.runDrain(kernel.stream("1"))
-        yield* kernel.interrupt
-        yield* kernel.reset
-      }).pipe(Effect.scoped, Effect.withTracer(tracer))
-      const names = spans.map(({ name }) => name)
-      assert.includeMembers(names, [
-        "KernelClient.make",
-        "Kernel.execute",
-        "Kernel.stream",
-        "Kernel.interrupt",
-        "Kernel.reset",
-      ])
-      const execute = spans.find(({ name }) => name === "Kernel.execute")
-      assert.isString(execute?.attributes.get("kernel.id"))
+      yield* Effect.withTracer(effect, tracer)
+      return spans
+    })
+  const ours = (spans: ReadonlyArray<Tracer.Span>) => spans.filter(({ kind }) => kind !== "client")
+
+  it.effect("makes spans of everything that is asked of a kernel, each with its id", () =>
+    Effect.gen(function* () {
+      let id = ""
+      const spans = yield* spansOf(
+        Effect.gen(function* () {
+          const kernel = yield* KernelClient.make()
+          id = kernel.id
+          yield* kernel.execute("1")
+          yield* Stream.runDrain(kernel.stream("1"))
+          yield* kernel.interrupt
+          yield* kernel.evaluate("1", Schema.Int)
+          yield* kernel.set("x", 1)
+          yield* kernel.call("abs", [1], { returns: Schema.Int })
+          yield* Stream.runDrain(kernel.iterate("[1]", Schema.Int))
+          yield* Stream.runDrain(kernel.feed("sum", Stream.make(1), { returns: Schema.Int }))
+          yield* kernel.complete("pri", 3, { timeout: "1 minute" })
+          yield* kernel.inspect("print")
+          yield* kernel.isComplete("1")
+          yield* kernel.history()
+          yield* kernel.info
+          yield* kernel.variables
+          yield* kernel.reset
+        }).pipe(Effect.scoped),
+      )
+      const names =
+        "execute stream interrupt evaluate set call iterate feed complete inspect isComplete history info variables reset"
+      for (const name of ["KernelClient.make", ...names.split(" ").map((name) => `Kernel.${name}`)]) {
+        const span = spans.find((span) => span.name === name)
+        assert.strictEqual(span?.attributes.get("kernel.id"), id, name)
+        assert.isTrue(span?.status._tag === "Ended" && Exit.isSuccess(span.status.exit), name)
+      }
+    }))
+
+  it.effect("makes no spans of what goes on in the background, nor of a kernel that is gone when it is deleted", () =>
+    Effect.gen(function* () {
+      const spans = yield* spansOf(
+        Effect.gen(function* () {
+          const kernel = yield* KernelClient.make({ pingInterval: "20 millis" })
+          yield* Effect.sleep("300 millis")
+          yield* Effect.flip(kernel.execute("import os; os._exit(1)"))
+        }).pipe(Effect.scoped),
+      )
+      const clients = spans.filter(({ kind }) => kind === "client")
+      assert.strictEqual(clients.length, 1)
+      for (const { attributes } of clients) assert.strictEqual(attributes.get("http.request.method"), "POST")
+    }))
+
+  it.effect("gives the kernels that a pool starts spans of their own, and its requests the id of theirs", () =>
+    Effect.gen(function* () {
+      let id = ""
+      const spans = yield* spansOf(
+        Effect.gen(function* () {
+          const pool = yield* KernelPool.make({ warm: 1, max: 2 })
+          const kernel = yield* pool.get
+          id = kernel.id
+        }).pipe(Effect.scoped),
+      )
+      const get = spans.find(({ name }) => name === "KernelPool.get")
+      assert.strictEqual(get?.attributes.get("kernel.id"), id)
+      const starts = spans.filter(({ name }) => name === "KernelPool.start")
+      assert.isAbove(starts.length, 0)
+      for (const { parent } of starts) assert.isTrue(Option.isNone(parent))
+      const make = spans.find(({ name }) => name === "KernelPool.make")
+      assert.isFalse(
+        spans.some(({ parent }) => Option.isSome(parent) && parent.value.spanId === make?.spanId),
+      )
+    }))
+
+  /** Ways to fail, each with a text that no span may hold, and the type that it is to hold. */
+  const secret = "hunter2"
+  const failures = (kernel: KernelClient.Kernel) => ({
+    ZeroDivisionError: kernel.execute(`password = '${secret}'; 1 / 0  # ${secret}`),
+    KeyError: Stream.runDrain(kernel.stream(`{}['${secret}']`)),
+    ExecutionTimeout: kernel.execute(`import time; time.sleep(9)  # ${secret}`, { timeout: "50 millis" }),
+    InputRequested: kernel.execute(`input('${secret}')`),
+    NameError: kernel.evaluate(secret, Schema.Int),
+    SchemaError: kernel.evaluate(`'${secret}'`, Schema.Int),
+    InvalidName: kernel.set(`${secret}!`, 1),
+    UnsupportedValue: kernel.set("x", { [secret]: Symbol(secret) }),
+    ValueError: kernel.call("int", [secret], { returns: Schema.Int }),
+    TypeError: Stream.runDrain(kernel.iterate(`iter(['${secret}', len(5, '${secret}')])`, Schema.String)),
+    AttributeError: Stream.runDrain(
+      kernel.feed(`sum.${secret}`, Stream.make(secret), { returns: Schema.Int }),
+    ),
+    Error: kernel.execute(`raise type('${secret} and more', (Exception,), {})`),
+  })
+
+  it.effect("ends spans of failures with their type, without text of code or values", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.KernelClient
+      for (const [type, failure] of Object.entries(failures(kernel))) {
+        let message = ""
+        const spans = ours(
+          yield* spansOf(
+            Effect.exit(failure).pipe(Effect.map((exit) => {
+              message = Exit.isFailure(exit) ? Cause.pretty(exit.cause) : ""
+            })),
+          ),
+        )
+        assert.include(message, type === "SchemaError" || type === "InvalidName" ? "" : secret, type)
+        assert.isAbove(spans.length, 0)
+        for (const { attributes, name, status } of spans) {
+          assert.strictEqual(attributes.get("error.type"), type, name)
+          assert.isTrue(status._tag === "Ended" && Exit.isFailure(status.exit))
+          if (status._tag !== "Ended" || Exit.isSuccess(status.exit)) return
+          assert.notInclude(Cause.pretty(status.exit.cause), secret)
+        }
+      }
+    }))
+
+  it.effect("exports nothing of code and values over OTLP, and bytes as bytes", () =>
+    Effect.gen(function* () {
+      const bodies: Array<string> = []
+      const collector = HttpClient.make((request) =>
+        Effect.sync(() => {
+          if (request.body._tag === "Uint8Array") bodies.push(new TextDecoder().decode(request.body.body))
+          return HttpClientResponse.fromWeb(request, new Response())
+        })
+      )
+      const otlp = Layer.mergeAll(
+        OtlpTracer.layer({ url: "http://collector/v1/traces", resource: { serviceName: "test" } }),
+        OtlpMetrics.layer({ url: "http://collector/v1/metrics", resource: { serviceName: "test" } }),
+      ).pipe(
+        Layer.provide(OtlpSerialization.layerJson),
+        Layer.provide(Layer.succeed(HttpClient.HttpClient, collector)),
+      )
+      const kernel = yield* KernelClient.KernelClient
+      yield* Effect.forEach(Object.values(failures(kernel)), (failure) => Effect.exit(failure)).pipe(
+        Effect.provide(otlp),
+      )
+      const exported = bodies.join("\n")
+      assert.include(exported, "ZeroDivisionError")
+      assert.include(exported, "error.type")
+      assert.notInclude(exported, secret)
+      assert.notInclude(exported, "division by zero")
+      assert.match(exported, /"effect_jupyter_output_bytes_total"[^}]*"unit":"By"/)
     }))
 
   it.effect("logs at Debug with the ids of kernel and execution", () =>

@@ -161,8 +161,15 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
         send(HttpClientRequest.delete(kernel(id)), "5 seconds").pipe(
           Effect.asVoid,
           Effect.catchIf((error) => error.kind === "NotFound", () => Effect.void),
+          // The span would be one of an error, and after the end of the one that it belongs to.
+          Effect.withTracerEnabled(false),
         )
-      const get = (id: string) => Effect.flatMap(send(HttpClientRequest.get(kernel(id)), timeout), model)
+      // Kernels are looked at again and again, long after whatever started them: no trace has a place for that.
+      const get = (id: string) =>
+        send(HttpClientRequest.get(kernel(id)), timeout).pipe(
+          Effect.flatMap(model),
+          Effect.withTracerEnabled(false),
+        )
       /** A server that restarts a dead kernel cannot delete it meanwhile, and says so by an error. */
       const deleteLater = (id: string) =>
         Effect.andThen(Effect.ignore(requestDeletion(id)), Effect.flip(get(id))).pipe(

@@ -25,6 +25,7 @@ import { isJsonObject, type JsonObject } from "../jupyter/message.ts"
 import * as Aside from "./aside.ts"
 import * as Identity from "./identity.ts"
 import type { Session } from "./session.ts"
+import * as Span from "./span.ts"
 
 /** All the ways in which a question can fail. */
 export type IntrospectionFailure = KernelBusy | IntrospectionFailed | KernelError
@@ -148,7 +149,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
     })
 
     return {
-      complete: Effect.fn("Kernel.complete")(
+      complete: Effect.fnUntraced(
         function* (code: string, cursor: number = code.length, options?: AskOptions) {
           const asked = question("complete", { code, cursor_pos: toCodePoints(code, cursor) })
           const reply = yield* ask(asked, Reply.complete, { timeout: options?.timeout ?? patient.timeout })
@@ -162,8 +163,9 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
             ),
           })
         },
+        Span.withSpan("Kernel.complete", session),
       ),
-      inspect: Effect.fn("Kernel.inspect")(
+      inspect: Effect.fnUntraced(
         function* (
           code: string,
           cursor: number = code.length,
@@ -180,11 +182,12 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
           )
           return new Inspection({ found: reply.found, data: reply.data ?? {} })
         },
+        Span.withSpan("Kernel.inspect", session),
       ),
-      isComplete: Effect.fn("Kernel.isComplete")(function* (code: string, options?: AskOptions) {
+      isComplete: Effect.fnUntraced(function* (code: string, options?: AskOptions) {
         return new Completeness(yield* ask(question("is_complete", { code }), Reply.isComplete, options))
-      }),
-      history: Effect.fn("Kernel.history")(
+      }, Span.withSpan("Kernel.isComplete", session)),
+      history: Effect.fnUntraced(
         function* (options: AskOptions & { readonly last?: number | undefined } = {}) {
           const asked = question("history", {
             hist_access_type: "range",
@@ -200,6 +203,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
             ([, executionCount, code]) => new HistoryEntry({ executionCount, code }),
           )
         },
+        Span.withSpan("Kernel.history", session),
       ),
       info: Effect.gen(function* () {
         const reply = yield* ask({ ...question("kernel_info", {}), isForControl: true }, Reply.info, patient)
@@ -212,7 +216,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
           banner: reply.banner,
           features: reply.supported_features,
         })
-      }).pipe(Effect.withSpan("Kernel.info")),
+      }).pipe(Span.withSpan("Kernel.info", session)),
       variables: Effect.gen(function* () {
         yield* Identity.requirePython(session.identity, "variables")
         const asked: Aside.Question = {
@@ -226,7 +230,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
             header.msg_type === "comm_msg" && isJsonObject(content.data) ? content.data : undefined,
         }
         return (yield* ask(asked, Reply.variables)).variables
-      }).pipe(Effect.withSpan("Kernel.variables")),
+      }).pipe(Span.withSpan("Kernel.variables", session)),
     }
   })
 

@@ -15,6 +15,7 @@ import * as Values from "../values/make.ts"
 import type { TypedValues } from "../values/typed_values.ts"
 import type { ExecuteOptions } from "./options.ts"
 import * as Session from "./session.ts"
+import * as Span from "./span.ts"
 import type { Start } from "./start.ts"
 
 export type { ExecuteOptions } from "./options.ts"
@@ -74,34 +75,31 @@ export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Sc
   .fnUntraced(
     function* ({ images, imagesDir = "images", platform, start, untrusted }) {
       const session = yield* Session.make(start)
+      // Of the one that made it.
+      yield* Effect.annotateCurrentSpan({ "kernel.id": session.id() })
       const values = yield* Effect.provideContext(
         Values.make(session, { images, imagesDir, untrusted }),
         platform,
       )
       const introspection = yield* Effect.provideContext(Introspection.make(session), platform)
-      const annotations = () => ({ "kernel.id": session.id() })
       return {
         ...values,
         ...introspection,
         get id() {
           return session.id()
         },
-        execute: Effect.fn("Kernel.execute")(function* (code: string, execute: ExecuteOptions = {}) {
-          yield* Effect.annotateCurrentSpan(annotations())
-          return yield* session.execute(code, {
-            imagesDir,
-            ...execute,
-            images: execute?.images ?? images,
-            untrusted,
-          })
-        }, Effect.provideContext(platform)),
+        execute: (code, execute = {}) =>
+          session.execute(code, { imagesDir, ...execute, images: execute?.images ?? images, untrusted }).pipe(
+            Effect.provideContext(platform),
+            Span.withSpan("Kernel.execute", session),
+          ),
         stream: (code, execute = {}) =>
           session.stream(code, { imagesDir, ...execute, images: execute?.images ?? images, untrusted }).pipe(
             Stream.provideContext(platform),
-            Stream.withSpan("Kernel.stream"),
+            Span.withStreamSpan("Kernel.stream", session),
           ),
-        interrupt: Effect.withSpan(session.interrupt, "Kernel.interrupt"),
-        reset: Effect.withSpan(session.reset, "Kernel.reset"),
+        interrupt: Span.withSpan("Kernel.interrupt", session)(session.interrupt),
+        reset: Span.withSpan("Kernel.reset", session)(session.reset),
       }
     },
   )

@@ -29,6 +29,7 @@ export const executions = Metric.counter("effect_jupyter_executions_total", {
 /** Bytes of messages that executions put out. */
 export const outputBytes = Metric.counter("effect_jupyter_output_bytes_total", {
   description: "Bytes of output that kernels sent",
+  attributes: { unit: "bytes" },
   incremental: true,
 })
 
@@ -50,11 +51,13 @@ export const kernels = Metric.gauge("effect_jupyter_kernels", { description: "Ke
 /** Memory of all kernels that are asked for it. */
 export const memory = Metric.gauge("effect_jupyter_kernel_memory_bytes", {
   description: "Resident memory of kernels, if usage is asked for",
+  attributes: { unit: "bytes" },
 })
 
 /** CPU use of all kernels that are asked for it; 100 is one core. */
 export const cpu = Metric.gauge("effect_jupyter_kernel_cpu_percent", {
   description: "CPU use of kernels, if usage is asked for",
+  attributes: { unit: "%" },
 })
 
 /** Kernels that a pool had ready when it was asked. */

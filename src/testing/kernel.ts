@@ -34,6 +34,7 @@ import type { Images } from "../kernel/images.ts"
 import type { ExecuteOptions, Kernel } from "../kernel/kernel.ts"
 import * as Reducer from "../kernel/reducer.ts"
 import type { Run } from "../kernel/run.ts"
+import * as Span from "../kernel/span.ts"
 import type { Platform } from "../platform.ts"
 import * as Scripts from "./script.ts"
 import type { Members, Raised, Script } from "./script.ts"
@@ -203,6 +204,7 @@ export const make: (
           new IntrospectionFailed({ kernelId: id, request, detail: `The test gives no "members.${request}"` })
         ),
       )
+    const self = { id: () => id }
     const kernel: Kernel = {
       ...Values.make({
         execute: (code, { onScript, ...options }) => run(code, options, onScript),
@@ -220,15 +222,16 @@ export const make: (
       get id() {
         return id
       },
-      stream: (code, options = {}) => Stream.withSpan(run(code, options, () => {}), "Kernel.stream"),
-      execute: Effect.fn("Kernel.execute")(function* (code: string, options: ExecuteOptions = {}) {
+      stream: (code, options = {}) =>
+        Span.withStreamSpan("Kernel.stream", self)(run(code, options, () => {})),
+      execute: Effect.fnUntraced(function* (code: string, options: ExecuteOptions = {}) {
         const last = yield* Stream.runLast(run(code, options, () => {}))
         return Option.isSome(last) && last.value._tag === "ExecutionResult"
           ? last.value
           : yield* Effect.die("A script ended without a result")
-      }),
+      }, Span.withSpan("Kernel.execute", self)),
       interrupt: Effect.suspend(() => Effect.andThen(alive, stop({ ename: "KeyboardInterrupt" }))).pipe(
-        Effect.withSpan("Kernel.interrupt"),
+        Span.withSpan("Kernel.interrupt", self),
       ),
       reset: Effect.gen(function* () {
         generation++
@@ -238,7 +241,7 @@ export const make: (
         executionCount = 0
         ended = undefined
         id = SecureRandom.uuidV4Unsafe()
-      }).pipe(Effect.scoped, Effect.withSpan("Kernel.reset")),
+      }).pipe(Effect.scoped, Span.withSpan("Kernel.reset", self)),
     }
     return { kernel, executed: Ref.get(executed) }
   },

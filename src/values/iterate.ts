@@ -18,6 +18,7 @@ import { ExecutionAborted, KernelError } from "../execution.ts"
 import type { Connection } from "../kernel/connection.ts"
 import * as Identity from "../kernel/identity.ts"
 import type { Session } from "../kernel/session.ts"
+import * as Span from "../kernel/span.ts"
 import type { ValueFailure } from "../values.ts"
 import { adapt } from "./adapt.ts"
 import * as Neutral from "./neutral.ts"
@@ -128,7 +129,7 @@ export const make: (
           return Effect.filterOrElse(ask, Arr.isReadonlyArrayNonEmpty, () => pull)
         })
         return Stream.fromPull(Effect.succeed(pull))
-      }).pipe(Stream.unwrap, Request.withSpan("Kernel.iterate", session))
+      }).pipe(Stream.unwrap, Span.withStreamSpan("Kernel.iterate", session))
     return iterate
   },
 )

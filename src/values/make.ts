@@ -12,6 +12,7 @@ import * as Stream from "effect/Stream"
 import type { ImageOptions } from "../kernel/images.ts"
 import * as Identity from "../kernel/identity.ts"
 import type { Session } from "../kernel/session.ts"
+import * as Span from "../kernel/span.ts"
 import { adapt } from "./adapt.ts"
 import { batched } from "./batches.ts"
 import { express } from "./express.ts"
@@ -28,11 +29,9 @@ export const make: (
 ) => Effect.Effect<TypedValues, never, Scope.Scope | FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
   function* (session, where) {
     const requests = yield* Request.make(session, where)
-    const annotate = Effect.suspend(() => Effect.annotateCurrentSpan({ "kernel.id": session.id() }))
 
-    const evaluate = Effect.fn("Kernel.evaluate")(
+    const evaluate = Effect.fnUntraced(
       function* <S extends Schema.Constraint>(expression: string, schema: S, options: ValueOptions = {}) {
-        yield* annotate
         yield* Identity.requirePython(session.identity, "evaluate")
         const asked = yield* requests.ask(
           { operation: "evaluate", expression, discard: isVoid(schema) },
@@ -41,30 +40,30 @@ export const make: (
         const value = yield* Request.valueOf(asked)
         return yield* Schema.decodeUnknownEffect(schema)(adapt(schema)(value))
       },
+      Span.withSpan("Kernel.evaluate", session),
     )
 
-    const set = Effect.fn("Kernel.set")(
+    const set = Effect.fnUntraced(
       function* <S extends Schema.Constraint = Schema.Unknown>(
         given: string,
         value: S["Type"],
         { schema, ...options }: SetOptions<S> = {},
       ) {
-        yield* annotate
         yield* Identity.requirePython(session.identity, "set")
         const name = yield* Names.variable(given)
         const encoded = schema === undefined ? value : yield* express(schema)(value)
         const asked = yield* requests.ask({ operation: "set", name, value: encoded }, options)
         yield* Request.valueOf(asked)
       },
+      Span.withSpan("Kernel.set", session),
     )
 
-    const call = Effect.fn("Kernel.call")(
+    const call = Effect.fnUntraced(
       function* <S extends Schema.Constraint>(
         given: string,
         args: ReadonlyArray<unknown>,
         { kwargs = {}, returns, ...options }: CallOptions<S>,
       ) {
-        yield* annotate
         yield* Identity.requirePython(session.identity, "call")
         const callable = yield* Names.callable(given)
         const request = { operation: "call", callable, args, kwargs, discard: isVoid(returns) }
@@ -72,6 +71,7 @@ export const make: (
         const value = yield* Request.valueOf(asked)
         return yield* Schema.decodeUnknownEffect(returns)(adapt(returns)(value))
       },
+      Span.withSpan("Kernel.call", session),
     )
 
     const feed = <S extends Schema.Constraint, E, R, Element extends Schema.Constraint = Schema.Unknown>(
@@ -91,7 +91,7 @@ export const make: (
             ? call(callable, [batch], options)
             : Effect.flatMap(encode(batch), (encoded) => call(callable, [encoded], options))
         ),
-        Request.withSpan("Kernel.feed", session),
+        Span.withStreamSpan("Kernel.feed", session),
       )
     }
 

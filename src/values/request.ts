@@ -189,12 +189,6 @@ export const make: (
   },
 )
 
-/** A span of a stream, with the kernel that is there when it begins. */
-export const withSpan =
-  (name: string, session: Pick<Session, "id">) =>
-  <A, E, R>(stream: Stream.Stream<A, E, R>): Stream.Stream<A, E, R> =>
-    Stream.suspend(() => Stream.withSpan(stream, name, { attributes: { "kernel.id": session.id() } }))
-
 /** Output that nobody asked for is not lost without a trace. */
 const tell = (session: Session) => ({ displays, images, text }: ExecutionResult): Effect.Effect<void> =>
   text === undefined && images.length === 0 && displays.length === 0 ? Effect.void : Effect.logInfo(

@@ -6,7 +6,7 @@ import { Effect, Layer, Result, type Scope } from "effect"
 import { Buffer } from "node:buffer"
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import type { Socket } from "node:net"
-import { setTimeout as later } from "node:timers"
+import { setTimeout as wait } from "node:timers/promises"
 import { type WebSocket, WebSocketServer } from "ws"
 import type { JsonObject, Message } from "../../src/jupyter/message.ts"
 import * as WireLegacy from "../../src/jupyter/wire_legacy.ts"
@@ -126,7 +126,7 @@ export const make = (script: Script = {}): Effect.Effect<FakeServer, never, Scop
       const respond = () => response.writeHead(reaction.status, reaction.headers).end(reaction.body)
       request.resume().on("end", () => {
         if (reaction.after === undefined) respond()
-        else later(respond, reaction.after)
+        else void wait(reaction.after).then(respond)
       })
     }
 

@@ -1,0 +1,74 @@
+/**
+ * The spans of the library, which carry the kind of a failure and no text of it: messages of exceptions and tracebacks
+ * have lines of the code, and values.
+ *
+ * @module
+ */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Predicate from "effect/Predicate"
+import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
+
+/** What a span says of its kernel: the one that is there when it begins. */
+export interface SpanOptions {
+  readonly id?: () => string
+  /** Whether it belongs to no other span. */
+  readonly root?: boolean
+}
+
+/** Runs an effect in a span. */
+export const withSpan =
+  (name: string, options: SpanOptions = {}) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>> =>
+    Effect.acquireUseRelease(
+      begin(name, options),
+      (span) => Effect.withParentSpan(effect, span, { captureStackTrace: false }),
+      end,
+    )
+
+/** Runs a stream in a span. */
+export const withStreamSpan =
+  (name: string, options: SpanOptions = {}) =>
+  <A, E, R>(stream: Stream.Stream<A, E, R>): Stream.Stream<A, E, Exclude<R, Tracer.ParentSpan>> =>
+    Stream.unwrap(
+      Effect.map(
+        Effect.acquireRelease(begin(name, options), end),
+        (span) => Stream.provideService(stream, Tracer.ParentSpan, span),
+      ),
+    )
+
+const begin = (name: string, { id, root = false }: SpanOptions): Effect.Effect<Tracer.Span> =>
+  Effect.suspend(() =>
+    Effect.makeSpan(name, { root, attributes: id === undefined ? {} : { "kernel.id": id() } })
+  )
+
+const end = (span: Tracer.Span, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
+  Effect.map(Clock.currentTimeNanos, (now) => span.end(now, withoutText(span, exit)))
+
+/** The same end with no more than the kind of the failure. */
+function withoutText(span: Tracer.Span, exit: Exit.Exit<unknown, unknown>): Exit.Exit<void> {
+  if (Exit.isSuccess(exit)) return Exit.void
+  if (Cause.hasInterruptsOnly(exit.cause)) return Exit.failCause(Cause.interrupt())
+  const type = errorType(Cause.squash(exit.cause))
+  span.attribute("error.type", type)
+  // The stack would show where the span ended, which is always here.
+  return Exit.die(Object.assign(new Error(type), { name: type, stack: type }))
+}
+
+/** The name of an exception, of a reason, or of an error. */
+export function errorType(error: unknown): string {
+  const name = Predicate.hasProperty(error, "ename")
+    ? error.ename
+    : Predicate.hasProperty(error, "reason") && Predicate.hasProperty(error.reason, "_tag")
+    ? error.reason._tag
+    : Predicate.hasProperty(error, "_tag")
+    ? error._tag
+    : error instanceof Error
+    ? error.name
+    : typeof error
+  // The code chooses the names of its exceptions.
+  return typeof name === "string" && /^[\w.$]{1,100}$/u.test(name) ? name : "Error"
+}
