@@ -4,6 +4,7 @@ import asyncio
 import functools
 import os
 import re
+import signal
 import socket
 import time
 from contextvars import ContextVar
