@@ -293,6 +293,18 @@ layer(kernelLayer(), slow)("an execution with several exceptions", (it) => {
       }
     }))
 
+  it.effect("puts out what was shown where it was shown, and it alone if the code goes on", () =>
+    Effect.gen(function* () {
+      const show = "get_ipython().showtraceback()"
+      const shown = yield* text((yield* Client).execute(
+        `print('before')\ntry: 1 / 0\nexcept ZeroDivisionError: ${show}\nprint('after')\nclass Odd(Exception): pass\ntry: raise ExceptionGroup('many', [Odd()])\nexcept ExceptionGroup: ${show}\nprint('last')`,
+      ))
+      assert.match(
+        shown ?? "",
+        /^before\n[^]*ZeroDivisionError: division by zero\n+after\n[^]*ExceptionGroup: many[^]*Odd[^]*\nlast$/,
+      )
+    }))
+
   it.effect("that a group holds has all of them in its traceback, those of groups in it too", () =>
     Effect.gen(function* () {
       const kernel = yield* Client

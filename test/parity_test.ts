@@ -243,6 +243,12 @@ for (const [name, make] of made) {
           assert.strictEqual(error.reason._tag, "InputRequested")
           assert.include(error.message, "Name? ")
         }
+        for (const [code, evalue] of [[cells.asks, "raw_input"], [cells.secret, "getpass"]] as const) {
+          const error = yield* Effect.flip(kernel.execute(code, { onInput, allowStdin: false }))
+          assert.instanceOf(error, Execution.ExecutionError)
+          assert.strictEqual(error.ename, "StdinNotImplementedError")
+          assert.include(error.evalue, evalue)
+        }
         yield* isUsable(kernel)
       }))
 

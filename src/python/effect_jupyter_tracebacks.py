@@ -1,8 +1,10 @@
-"""Tracebacks of exceptions that hold others, which IPython prints to standard error as if they were output."""
+"""Exceptions that hold others have them in their traceback; one that code shows itself is output of the code."""
 
 import builtins
+import contextlib
 import functools
 import itertools
+import sys
 import traceback
 
 GROUP = getattr(builtins, "BaseExceptionGroup", ())
@@ -34,11 +36,33 @@ def lines_of(kind, error, trace, offset):
     return [*kept, "..."] if next(lines, None) is not None else kept
 
 
+@contextlib.contextmanager
+def written_to_stderr(shell):
+    """What is shown comes where it was shown among the rest, and is not taken for what ended the code."""
+
+    def write(kind, error, lines):
+        sys.stdout.flush()
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+    shell._showtraceback = write
+    try:
+        yield
+    finally:
+        del shell._showtraceback
+
+
 def show_members(showtraceback):
-    """IPython's own way to show an exception, but for those that hold others."""
+    """IPython's own way to show an exception, but for those that hold others or that the code shows itself."""
 
     @functools.wraps(showtraceback)
-    def show(self, exc_tuple=None, filename=None, tb_offset=None, exception_only=False, running_compiled_code=False):
+    def show(self, *args, **kwargs):
+        is_asked_for = sys._getframe(1).f_globals is self.user_global_ns
+        with written_to_stderr(self) if is_asked_for else contextlib.nullcontext():
+            show_any(self, *args, **kwargs)
+
+    def show_any(
+        self, exc_tuple=None, filename=None, tb_offset=None, exception_only=False, running_compiled_code=False
+    ):
         stock = functools.partial(showtraceback, self, exc_tuple, filename, tb_offset, exception_only)
         try:
             kind, error, trace = self._get_exc_info(exc_tuple)

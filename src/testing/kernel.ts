@@ -95,7 +95,7 @@ export const make: (
     const play = Effect.fnUntraced(function* (
       script: Script,
       put: (output: Reducer.Output) => Effect.Effect<unknown>,
-      { count, onInput }: { readonly count: number; readonly onInput: ExecuteOptions["onInput"] },
+      { allowStdin = true, count, onInput }: ExecuteOptions & { readonly count: number },
     ) {
       const { chunks = [], delay = 0, error, interval = 0, result } = script
       for (const chunk of chunks) {
@@ -106,6 +106,11 @@ export const make: (
           continue
         }
         const { password, prompt } = output
+        if (!allowStdin) {
+          const asked = password ? "getpass" : "raw_input"
+          const evalue = `${asked} was called, but this frontend does not support input requests.`
+          return { ename: "StdinNotImplementedError", evalue }
+        }
         const answer = yield* Effect.exit(
           Effect.suspend(() =>
             onInput === undefined ? Effect.fail("Nobody answers") : Defect.log(onInput({ prompt, password }))
@@ -155,7 +160,7 @@ export const make: (
       // At once, so that a test clock finds who sleeps; and as in other kernels, whether or not somebody reads.
       const playing = yield* Effect.flatMap(
         found._tag === "Script"
-          ? play(found.script, put, { count, onInput: options.onInput })
+          ? play(found.script, put, { ...options, count })
           : Effect.succeed<End>(aborted(found.detail)),
         finish,
       ).pipe(
