@@ -7,6 +7,7 @@ import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Defect from "../defect.ts"
 
 /** How long to wait for the code to begin before it is interrupted: earlier, an interrupt has no effect. */
 const startGrace: Duration.Input = "500 millis"
@@ -67,7 +68,7 @@ export const make: (options: InterruptionOptions) => Effect.Effect<Interruption>
       yield* Effect.timeoutOption(Deferred.await(started), startGrace)
       for (const wait of interruptWaits) {
         if (yield* isSettled) return
-        if (!isUnderWay()) request = fork(Effect.ignore(send))
+        if (!isUnderWay()) request = fork(Defect.log(Effect.ignore(send)))
         yield* Effect.raceFirst(answered(answerTimeout), Deferred.await(settled))
         // An interrupt can hit the kernel on its last words, which then are lost.
         const isIdle = Effect.delay(look, "200 millis")
@@ -82,7 +83,7 @@ export const make: (options: InterruptionOptions) => Effect.Effect<Interruption>
     })
     return {
       run: Effect.suspend(() => {
-        owner ??= fork(interrupt)
+        owner ??= fork(Defect.log(interrupt))
         return Effect.asVoid(Fiber.await(owner))
       }),
       isOwned: () => owner !== undefined,

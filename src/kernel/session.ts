@@ -205,7 +205,7 @@ export const make: (
 /** A server that is quick deletes the kernel before a program that was interrupted ends; a slow one holds up nobody. */
 const inBackground = (closing: Effect.Effect<void>): Effect.Effect<void> =>
   Effect.flatMap(
-    Effect.forkDetach(closing, { startImmediately: true }),
+    Effect.forkDetach(Defect.log(closing), { startImmediately: true }),
     (fiber) => Effect.asVoid(Effect.timeoutOption(Fiber.await(fiber), discardGrace)),
   )
 
