@@ -36,6 +36,15 @@ def lines_of(kind, error, trace, offset):
     return [*kept, "..."] if next(lines, None) is not None else kept
 
 
+def is_called_by(frame, names):
+    """Whether code with this global namespace called it, itself or by libraries, rather than IPython."""
+    while frame is not None and not frame.f_globals.get("__name__", "").startswith(("IPython.", "ipykernel.")):
+        if frame.f_globals is names:
+            return True
+        frame = frame.f_back
+    return False
+
+
 @contextlib.contextmanager
 def written_to_stderr(shell):
     """What is shown comes where it was shown among the rest, and is not taken for what ended the code."""
@@ -56,8 +65,8 @@ def show_members(showtraceback):
 
     @functools.wraps(showtraceback)
     def show(self, *args, **kwargs):
-        is_asked_for = sys._getframe(1).f_globals is self.user_global_ns
-        with written_to_stderr(self) if is_asked_for else contextlib.nullcontext():
+        is_by_code = is_called_by(sys._getframe(1), self.user_global_ns)
+        with written_to_stderr(self) if is_by_code else contextlib.nullcontext():
             show_any(self, *args, **kwargs)
 
     def show_any(
