@@ -38,11 +38,11 @@ def lines_of(kind, error, trace, offset):
 
 def is_called_by(frame, names):
     """Whether code with this global namespace called it, itself or by libraries, rather than IPython."""
-    while frame is not None and not frame.f_globals.get("__name__", "").startswith(("IPython.", "ipykernel.")):
-        if frame.f_globals is names:
-            return True
+    while frame is not None and frame.f_globals is not names:
+        if str(frame.f_globals.get("__name__")).startswith(("IPython.", "ipykernel.")):
+            return False
         frame = frame.f_back
-    return False
+    return frame is not None
 
 
 @contextlib.contextmanager
