@@ -148,6 +148,25 @@ attempt("above", lambda: subprocess.run(["git", "-c", "safe.directory=*", "rev-p
       assert.notIncludeMembers(readdirSync(inner), [".git"])
     }))
 
+  it.effect("hundreds of repositories and secrets, more than a command line can have: protected all the same", () =>
+    Effect.gen(function* () {
+      const numbers = Array.from({ length: 400 }, (_, number) => `${"long-name-".repeat(12)}${number}`)
+      const folder = yield* workspace(
+        Object.fromEntries(
+          numbers.flatMap((name) => [[`${name}/.env`, "SECRET"], [`${name}/.git/HEAD`, "ref:"]]),
+        ),
+      )
+      const results = yield* attackIn(
+        folder,
+        `
+for name in ${py(numbers)}:
+    attempt(name, lambda: [outcome(lambda: read(f"{name}/.env")), outcome(lambda: write(f"{name}/.git/commondir"))])
+`,
+      )
+      assert.lengthOf(Object.keys(results), numbers.length)
+      assert.deepStrictEqual([...new Set(Object.values(results))], ['["EACCES", "EROFS"]'])
+    }))
+
   it.effect("what cannot be protected is refused: a link named .git, a git directory", () =>
     Effect.gen(function* () {
       const fs = yield* FileSystem.FileSystem

@@ -310,8 +310,11 @@ class Sandbox:
         # What a kernel left may be much; nobody waits for that.
         self._remover.submit(remove, trash)
         # A start that was given up may still be on its way.
-        self._planner.submit(self._placeholders.release, self._holding.pop(kernel_id, ())).result(20)
+        self._planner.submit(self._release, kernel_id).result(20)
         self._helper.ended(kernel_id).result(20)
+
+    def _release(self, kernel_id):
+        self._placeholders.release(self._holding.pop(kernel_id, ()))
 
     def _pid_file(self, kernel_id):
         return os.path.join(self._runtime_dir, f"kernel-{kernel_id}.pid")

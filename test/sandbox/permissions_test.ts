@@ -67,6 +67,15 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
         yield* rules({ allowWrite: [] }, home)
       }))
 
+    it.effect("a kernel writes git directories only if it and its gateway have allowGit", () =>
+      Effect.gen(function* () {
+        const { workspace } = yield* folder
+        assert.isFalse((yield* rules({}, workspace)).allowGit)
+        assert.isFalse((yield* narrowed({ allowGit: true }, {}, workspace)).allowGit)
+        assert.isTrue((yield* narrowed({ allowGit: true }, { allowGit: true }, workspace)).allowGit)
+        assert.strictEqual((yield* refusal(narrowed({}, { allowGit: true }, workspace))).key, "allowGit")
+      }))
+
     it.effect("a link in the workspace is not followed out of it", () =>
       Effect.gen(function* () {
         const fs = yield* FileSystem.FileSystem
