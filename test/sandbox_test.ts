@@ -204,8 +204,8 @@ describe("limits", () => {
       [
         "files in memory beside other memory",
         { memory: 4e8 },
-        "import time\nx = bytearray(2 * 10**8)\nwith open('/dev/shm/x', 'wb') as file:\n" +
-        " for _ in range(25): file.write(bytes(10**7))\ntime.sleep(50)",
+        "import time\nx = bytearray(25 * 10**7)\nwith open('/dev/shm/x', 'wb') as file:\n" +
+        " for _ in range(15): file.write(bytes(10**7))\ntime.sleep(50)",
         "KernelDied",
       ],
       [

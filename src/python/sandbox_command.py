@@ -47,8 +47,8 @@ def bounded(options, *, memory, writable):
             result += ["--size", "1048576"]
         result += [option, *arguments]
         if (option, *arguments) == ("--dev", "/dev"):
-            # It has the limit of memory if there is one.
-            result += [*([] if memory is None else ["--size", str(memory)]), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+            # What is in there counts too: whoever fills it is told so before the limit of memory ends the kernel.
+            result += [*([] if memory is None else ["--size", str(max(memory // 2, 4096))]), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
     return result
 
 
