@@ -80,6 +80,66 @@ layer(kernelLayer({}, { maxMessageSize: 32 * MB }), slow)("forged messages", (it
       assert.isBelow(process.memoryUsage.rss() - before, 500 * MB)
     }))
 
+  it.effect("outputLimit bounds displays, their ids and images, says what is left out, and the memory stays", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      const before = process.memoryUsage.rss()
+      for (
+        const code of [
+          "for n in range(500): show({'text/html': f'{n}' + 'x' * 10**6})",
+          "for n in range(20_000): forge('display_data', {'data': {}, 'metadata': {}, 'transient': {'display_id': f'{n}' + 'x' * 1000}})",
+          "for n in range(20_000): show({'application/json': {'a': [{}] * 100}})",
+          'for n in range(20_000): show({}, metadata={}, raw=b\'{"data":{},"metadata":{"a":"\' + b\'x\' * 1000 + b\'"}}\')',
+          "from IPython.display import display\nh = display(0, display_id='a')\nfor n in range(200): forge('update_display_data', {'data': {'text/html': 'x' * 10**6 * n}, 'metadata': {}, 'transient': {'display_id': 'a'}}) if n < 3 else None",
+        ]
+      ) {
+        const { displays, text } = yield* kernel.execute(`print('before')\n${code}\nprint('after')`, {
+          outputLimit: 1_000_000,
+        })
+        assert.match(text ?? "", /^before\n(0\n)?after\n\[effect-jupyter\] \d+ displays left out, /, code)
+        assert.isBelow(JSON.stringify(displays).length, 1_500_000, code)
+        const next = yield* kernel.execute("display(1)\n2", { outputLimit: 1_000_000 })
+        assert.deepStrictEqual([next.text, next.displays.length], ["1\n2", 2])
+      }
+      assert.isBelow(process.memoryUsage.rss() - before, 500 * MB)
+    }))
+
+  it.effect("text with more codes than text is read in time, and bounded by outputLimit", () =>
+    Effect.gen(function* () {
+      const kernel = yield* Client
+      for (
+        const code of [
+          "print('x' * 10**6 + '\\x1b[1K' * 10**5)",
+          "print('\\x1b[999Gx\\n' * 10**5)",
+          "print('\\b\\n' * 10**5)",
+          "print('x' * 10**6 + '\\x1b[2Kx' * 10**5)",
+          "import sys\nfor n in range(3000): print('x' * 1000); print('y', end='', file=sys.stderr)",
+        ]
+      ) {
+        const started = performance.now()
+        const { text = "" } = yield* kernel.execute(code, { outputLimit: 1_000_000 })
+        assert.isBelow(text.length, 1_000_100, code)
+        assert.isBelow(performance.now() - started, 20_000, code)
+      }
+    }))
+
+  it.effect("introspection refuses an answer of too many values, and loses control codes", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      yield* kernel.execute("kernel = get_ipython().kernel\ndef complete(code, cursor):\n    return answer")
+      yield* kernel.execute(
+        "kernel.do_complete = complete\nanswer = {'status': 'ok', 'matches': ['a'] * 2_000_000, 'cursor_start': 0, 'cursor_end': 0, 'metadata': {}}",
+      )
+      const error = yield* Effect.flip(kernel.complete("a"))
+      assert.strictEqual(error._tag, "IntrospectionFailed")
+      assert.include(error.message, "more than 1000000 values")
+      yield* kernel.execute("answer['matches'] = ['a\\x1b]0;title\\x07b']")
+      assert.deepStrictEqual((yield* kernel.complete("a")).matches, ["ab"])
+      yield* kernel.execute("class Loud:\n    def __repr__(self): return '\\x1b[31mred\\x07'\nloud = Loud()")
+      const variables = yield* kernel.variables
+      assert.strictEqual(variables.find(({ name }) => name === "loud")?.repr, "red")
+    }))
+
   it.effect("evaluate refuses an answer that announces what it does not have", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared

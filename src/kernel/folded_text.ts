@@ -22,6 +22,9 @@ export interface FoldedText {
 /** Unwritten characters that are not worth the work. */
 const negligible = 64 * 1024
 
+/** Characters of a piece of a text that is longer. */
+const longestPiece = 64 * 1024 * 1024
+
 /** How long a code can be. */
 const longest = 4200
 
@@ -32,32 +35,50 @@ const unfinished = new RegExp(
 
 /** No text yet; `limit` are the bytes to keep. */
 export function empty(limit?: number): FoldedText {
-  return begin(KeptText.empty(limit), Pen.initial)
+  return begin(KeptText.empty(limit))
 }
 
 /** The text after more was written. */
 export function append(folded: FoldedText, text: string): FoldedText {
+  if (text.length > longestPiece) return pieces(text).reduce(append, folded)
   const raw = folded.raw + text
   return raw.length < folded.due ? { ...folded, raw } : settle({ ...folded, raw })
 }
 
+/** A text in pieces that are together with what is there no more than a string can hold. */
+function pieces(text: string): ReadonlyArray<string> {
+  const all: Array<string> = []
+  for (let start = 0; start < text.length;) {
+    const isSplit = (text.codePointAt(start + longestPiece - 1) ?? 0) > 0xffff
+    const end = start + longestPiece - (isSplit ? 1 : 0)
+    all.push(text.slice(start, end))
+    start = end
+  }
+  return all
+}
+
 /** The text with a line of its own for what comes next, which writes over nothing before it. */
 export function breakLine(folded: FoldedText): FoldedText {
-  const { rest, seen, screen } = whatIsSeen(folded)
-  const kept = keep(folded.kept, seen + rest)
-  return begin(KeptText.isLineStart(kept) ? kept : KeptText.append(kept, "\n"), screen.pen)
+  const { kept, rest, seen, screen } = whatIsSeen(folded)
+  const all = keep(kept, seen + rest)
+  return begin(KeptText.isLineStart(all) ? all : KeptText.append(all, "\n"), screen)
 }
 
 /** The text with something on lines of its own that is not written but shown: nothing writes over it. */
 export function show(folded: FoldedText, text: string): FoldedText {
   const { kept, screen } = breakLine(folded)
-  return begin(keep(kept, text), screen.pen)
+  return begin(keep(kept, text), screen)
 }
 
-/** The text as it is now, with a line in place of what is missing. */
-export function toText(folded: FoldedText): string {
-  const { rest, seen, screen } = whatIsSeen(folded)
-  return KeptText.toText(keep(folded.kept, seen + Screen.ending(screen) + rest))
+/** About how many bytes are kept. */
+export function bytesOf({ kept, raw, screen }: FoldedText): number {
+  return Math.min(kept.limit, kept.headBytes + kept.tailBytes + raw.length + Screen.lengthOf(screen))
+}
+
+/** The text as it is now, with a line in place of what is missing; `limit` are the bytes that it may have. */
+export function toText(folded: FoldedText, limit: number = folded.kept.limit): string {
+  const { kept, rest, seen, screen } = whatIsSeen(folded)
+  return KeptText.toText(KeptText.shorten(keep(kept, seen + Screen.ending(screen) + rest), limit))
 }
 
 /** The whole text as a terminal would show it. */
@@ -65,23 +86,35 @@ export function fold(text: string): string {
   return Screen.isPlain(text) ? text : toText(append(empty(), text))
 }
 
-function begin(kept: KeptText.KeptText, pen: Pen.Pen): FoldedText {
-  return { kept, screen: Screen.empty(pen), raw: "", due: negligible }
+function begin(kept: KeptText.KeptText, before?: Screen.Screen): FoldedText {
+  return { kept, screen: Screen.empty(before?.pen ?? Pen.initial, before?.steps), raw: "", due: negligible }
 }
 
 function keep(kept: KeptText.KeptText, text: string): KeptText.KeptText {
   return text === "" ? kept : KeptText.append(kept, text)
 }
 
-/** What is not kept yet, the screen with all of it, and a code that has not come to its end. */
-function whatIsSeen({ raw, screen }: FoldedText): {
-  readonly seen: string
+/** The text with all that is unwritten written, but for a code that has not come to its end. */
+interface Written {
+  readonly kept: KeptText.KeptText
   readonly screen: Screen.Screen
   readonly rest: string
-} {
+}
+
+function write({ kept, raw, screen }: FoldedText): Written {
   const end = endOf(raw)
-  const [done, written] = Screen.write(screen, raw.slice(0, end))
-  return { seen: done + Screen.toText(written), screen: written, rest: raw.slice(end) }
+  let all = kept
+  const onDone = (text: string): void => {
+    all = keep(all, text)
+  }
+  const [done, written] = Screen.write(screen, raw.slice(0, end), onDone)
+  return { kept: keep(all, done), screen: written, rest: raw.slice(end) }
+}
+
+/** The same, and what is on the screen. */
+function whatIsSeen(folded: FoldedText): Written & { readonly seen: string } {
+  const written = write(folded)
+  return { ...written, seen: Screen.toText(written.screen) }
 }
 
 /** Where a code begins that has not come to its end. */
@@ -100,16 +133,15 @@ function settle(folded: FoldedText): FoldedText {
     const start = lastLines(raw)
     if (raw.length - start <= Screen.width) {
       const done = raw.slice(0, start)
-      return rest(keep(kept, done), Screen.empty(Pen.after(screen.pen, done)), raw.slice(start))
+      const steps = screen.steps + done.length
+      return rest(keep(kept, done), Screen.empty(Pen.after(screen.pen, done), steps), raw.slice(start))
     }
   }
-  const end = endOf(raw)
-  const [done, written] = Screen.write(screen, raw.slice(0, end))
-  const unwritten = raw.slice(end)
-  return Screen.isFolded(written) ? rest(keep(kept, done), written, unwritten) : rest(
-    keep(kept, done),
-    Screen.empty(written.rows[0]?.start ?? written.pen),
-    Screen.toText(written) + unwritten,
+  const written = write(folded)
+  return Screen.isFolded(written.screen) ? rest(written.kept, written.screen, written.rest) : rest(
+    written.kept,
+    Screen.empty(written.screen.rows[0]?.start ?? written.screen.pen, written.screen.steps),
+    Screen.toText(written.screen) + written.rest,
   )
 }
 

@@ -17,19 +17,26 @@ export interface KeptText {
   readonly tailBytes: number
   /** How many bytes between head and tail are gone. */
   readonly lost: number
+  /** The last characters: to look at the end of the head or the tail itself would take longer the longer it is. */
+  readonly end: string
 }
 
 /** The limit if none is given: about the longest string that V8 can hold. */
 export const defaultLimit = 500_000_000
 
+/** Characters at the end in which a line begins that shows nothing: colors alone. */
+const lastCharacters = 256
+
 /** No text yet. A limit beyond the default cannot be kept and counts as the default. */
 export function empty(limit: number = defaultLimit): KeptText {
   const whole = Math.max(0, Math.min(Math.floor(limit), defaultLimit))
-  return { limit: whole, head: "", headBytes: 0, tail: "", tailBytes: 0, lost: 0 }
+  return { limit: whole, head: "", headBytes: 0, tail: "", tailBytes: 0, lost: 0, end: "" }
 }
 
 /** The text with more at its end. */
-export function append(kept: KeptText, text: string): KeptText {
+export function append(before: KeptText, text: string): KeptText {
+  const end = (text.length < lastCharacters ? before.end + text : text).slice(-lastCharacters)
+  const kept = { ...before, end }
   if (kept.tailBytes > 0 || kept.lost > 0) return extendTail(kept, text)
   // Up to the limit everything is head; beyond, half of it becomes tail.
   const headBytes = kept.headBytes + Buffer.byteLength(text)
@@ -52,22 +59,27 @@ export function append(kept: KeptText, text: string): KeptText {
   }, text)
 }
 
+/** The text with a lower limit. */
+export function shorten(kept: KeptText, limit: number): KeptText {
+  const whole = cut(kept)
+  if (whole.headBytes + whole.tailBytes <= limit) return { ...whole, limit }
+  if (whole.lost === 0) return append(empty(limit), whole.head + whole.tail)
+  const [head] = split(whole.head, Math.ceil(limit / 2))
+  const headBytes = Buffer.byteLength(head)
+  return cut({ ...whole, limit, head, headBytes, lost: whole.lost + whole.headBytes - headBytes })
+}
+
 /** The text, with a line in place of what is missing. */
 export function toText(kept: KeptText): string {
   const { head, lost, tail } = cut(kept)
   return lost === 0 ? head + tail : `${head}\n[effect-jupyter] ${lost} bytes left out\n${tail}`
 }
 
-/** Characters at the end in which a line begins that shows nothing: colors alone. */
-const lastCharacters = 256
-
 /** Whether nothing is shown in the last line. */
-export function isLineStart({ head, tail }: KeptText): boolean {
-  const end = tail === "" ? head : tail
-  if (end === "" || end.endsWith("\n")) return true
-  const last = end.slice(-lastCharacters)
-  const start = last.lastIndexOf("\n") + 1
-  return (start > 0 || last.length === end.length) && plain(last.slice(start)) === ""
+export function isLineStart({ end, headBytes }: KeptText): boolean {
+  const start = end.lastIndexOf("\n") + 1
+  const isWhole = start > 0 || (end.length < lastCharacters && headBytes < lastCharacters * 3)
+  return isWhole && plain(end.slice(start)) === ""
 }
 
 function extendTail(kept: KeptText, text: string): KeptText {

@@ -13,6 +13,10 @@ export interface Line {
   readonly pens: Array<Pen.Pen>
   /** How long the cells are together. */
   length: number
+  /** How many columns at the beginning are known to be blank: to blank them again costs nothing. */
+  blanks: number
+  /** How many cells were touched. */
+  steps: number
 }
 
 const tabStop = 8
@@ -34,7 +38,7 @@ export const part = new RegExp(
 
 /** The cells of a text of one line, in which nothing is written over. */
 export function parse(text: string, start: Pen.Pen): Line {
-  const line: Line = { cells: [], pens: [], length: 0 }
+  const line: Line = { cells: [], pens: [], length: 0, blanks: 0, steps: 0 }
   let pen = start
   let column = 0
   for (const [whole, parameters, final] of text.matchAll(part)) {
@@ -54,7 +58,9 @@ export function put(
 ): number {
   const { cells, pens } = line
   if (character === "\t") return tab(line, column, pen)
-  while (cells.length < column) blank(line, cells.length)
+  line.steps++
+  if (cells.length < column) pad(line, column)
+  line.blanks = Math.min(line.blanks, column)
   if (isMark(character)) {
     let base = column - 1
     while (cells[base] === "") base--
@@ -65,6 +71,7 @@ export function put(
     }
     const before = cells[base]
     if (before !== undefined) {
+      line.blanks = Math.min(line.blanks, base)
       cells[base] = before + character
       line.length += character.length
       return column
@@ -105,36 +112,56 @@ function tab(line: Line, column: number, pen: Pen.Pen): number {
   return end
 }
 
-/** Blanks columns, as far as there are any. */
-export function erase(line: Line, start: number, end: number): void {
+/** Blanks the columns before `end`, as far as there are any. */
+export function erase(line: Line, end: number): void {
   const last = Math.min(end, line.cells.length)
-  split(line, start)
   split(line, last)
-  for (let column = start; column < last; column++) blank(line, column)
+  line.steps += Math.max(0, last - line.blanks)
+  for (let column = line.blanks; column < last; column++) blank(line, column)
+  line.blanks = Math.max(line.blanks, last)
 }
 
 /** Ends the line before a column. */
 export function truncate(line: Line, column: number): void {
   const { cells, pens } = line
   split(line, column)
-  for (let place = column; place < cells.length; place++) line.length -= cells[place]?.length ?? 0
+  line.steps += Math.max(0, cells.length - Math.max(column, line.blanks))
+  const from = Math.max(column, Math.min(line.blanks, cells.length))
+  line.length -= Math.max(0, from - column)
+  line.blanks = Math.min(line.blanks, column)
+  for (let place = from; place < cells.length; place++) line.length -= cells[place]?.length ?? 0
   cells.length = Math.min(cells.length, column)
   pens.length = cells.length
 }
 
 /** The line as text where one pen is in use, and the one that is after it. */
-export function toText({ cells, pens }: Line, start: Pen.Pen): readonly [string, Pen.Pen] {
+export function toText(line: Line, start: Pen.Pen): readonly [string, Pen.Pen] {
+  const { cells, pens } = line
   const parts: Array<string> = []
   let pen = start
-  for (const [column, cell] of cells.entries()) {
+  let from = 0
+  line.steps += cells.length
+  for (let column = 0; column < cells.length; column++) {
     const next = pens[column] ?? Pen.initial
-    if (next !== pen && cell !== "") {
-      parts.push(Pen.change(pen, next))
-      pen = next
-    }
-    parts.push(cell)
+    if (next === pen || cells[column] === "") continue
+    parts.push(cells.slice(from, column).join(""), Pen.change(pen, next))
+    from = column
+    pen = next
   }
+  parts.push(cells.slice(from).join(""))
   return [parts.join(""), pen]
+}
+
+/** Makes a line as long as it has to be for something in a column. */
+function pad(line: Line, column: number): void {
+  const { cells, pens } = line
+  const { length } = cells
+  line.steps += column - length
+  line.length += column - length
+  if (line.blanks === length) line.blanks = column
+  cells.length = pens.length = column
+  cells.fill(" ", length)
+  pens.fill(Pen.initial, length)
 }
 
 function blank(line: Line, column: number): void {

@@ -30,6 +30,8 @@ export interface Screen {
   readonly pen: Pen.Pen
   /** A carriage return came last, which may be part of a line end. */
   readonly isReturned: boolean
+  /** How many characters and cells were touched to get here: about as many as were written. */
+  readonly steps: number
 }
 
 /** How many lines can be written over. */
@@ -37,6 +39,9 @@ export const height = 100
 
 /** Characters of a line after which it continues as another: a terminal's are far shorter. All others together. */
 export const width = 1024 * 1024
+
+/** Characters that cannot be written over any more and are let go of together. */
+const pieceLength = 1024 * 1024
 
 /** What makes more of a line than its characters one after the other. */
 const fold = new RegExp("[\r\b]|\x1b\\[(?:[\\d;]{0,64}[A-GK]|0?J)")
@@ -51,8 +56,8 @@ const longestFold = 67
 const control = new RegExp("[\x00-\x08\x0a-\x1f]")
 
 /** A screen with nothing on it. */
-export function empty(pen: Pen.Pen): Screen {
-  return { rows: [newRow(pen)], row: 0, column: undefined, pen, isReturned: false }
+export function empty(pen: Pen.Pen, steps: number = 0): Screen {
+  return { rows: [newRow(pen)], row: 0, column: undefined, pen, isReturned: false, steps }
 }
 
 /** Tells whether text leaves a screen without {@link isFolded} rows without them. */
@@ -80,9 +85,16 @@ export function ending({ isReturned, row, rows }: Screen): "\r" | "" {
   return isReturned && row === rows.length - 1 ? "\r" : ""
 }
 
-/** The screen after more was written, and before it what cannot be written over any more. */
-export function write(screen: Screen, text: string): readonly [string, Screen] {
-  const writer = new Writer(screen)
+/**
+ * The screen after more was written, and before it what cannot be written over any more; `onDone` gets all but the
+ * last of that in pieces, as it may be more than a string can hold.
+ */
+export function write(
+  screen: Screen,
+  text: string,
+  onDone?: (text: string) => void,
+): readonly [string, Screen] {
+  const writer = new Writer(screen, onDone)
   const lines = text.split("\n")
   for (const [index, line] of lines.entries()) {
     if (index > 0) writer.feed()
@@ -108,15 +120,23 @@ class Writer {
   readonly rows: Array<Row>
   /** The rows that were taken apart. */
   readonly lines: Array<Line.Line | undefined>
-  readonly done: Array<string> = []
+  done: Array<string> = []
+  doneLength = 0
+  steps: number
+  readonly onDone: ((text: string) => void) | undefined
+  /** How long all rows are together but for the one of the cursor. */
+  others: number
   row: number
   column: number | undefined
   pen: Pen.Pen
   isReturned: boolean
 
-  constructor({ column, isReturned, pen, row, rows }: Screen) {
+  constructor({ column, isReturned, pen, row, rows, steps }: Screen, onDone?: (text: string) => void) {
+    this.onDone = onDone
+    this.steps = steps
     this.rows = [...rows]
     this.lines = rows.map(() => undefined)
+    this.others = rows.reduce((sum, { length }, index) => index === row ? sum : sum + length, 0)
     this.row = row
     this.column = column
     this.pen = pen
@@ -138,17 +158,27 @@ class Writer {
   /** The line of the cursor, taken apart. */
   open(): Line.Line {
     const { row } = this
-    const line = this.lines[row] ??= Line.parse(this.rowAt(row).text, this.rowAt(row).start)
-    this.column ??= line.cells.length
+    const line = this.lines[row] ??= this.parse(this.rowAt(row))
+    // What is not there cannot be far: to write there would take as many blanks, again and again.
+    const farthest = Math.max(Line.margin, line.cells.length)
+    this.column = Math.min(this.column ?? line.cells.length, farthest)
     return line
+  }
+
+  parse({ start, text }: Row): Line.Line {
+    this.steps += text.length
+    return Line.parse(text, start)
   }
 
   /** Puts a row together. */
   shut(index: number): Row {
     const row = this.rowAt(index)
     const line = this.lines[index]
+    this.steps++
     if (line === undefined) return row
     const [text, end] = Line.toText(line, row.start)
+    this.steps += line.steps
+    line.steps = 0
     return { ...row, text, end, length: line.length, isFolded: true }
   }
 
@@ -156,13 +186,22 @@ class Writer {
     const { isReturned, pen, row } = this
     const isAtEnd = row === this.last && this.lines[row]?.cells.length === this.column
     const rows = this.rows.map((_, index) => this.shut(index))
-    return [this.done.join(""), { rows, row, column: isAtEnd ? undefined : this.column, pen, isReturned }]
+    const column = isAtEnd ? undefined : this.column
+    return [this.done.join(""), { rows, row, column, pen, isReturned, steps: this.steps }]
   }
 
   /** Lets go of the first rows. */
   retire(count: number): void {
     for (let index = 0; index < count; index++) {
-      this.done.push(finish(this.shut(index), this.rows[index + 1]?.start ?? this.pen))
+      this.others -= this.lengthAt(index)
+      const text = finish(this.shut(index), this.rows[index + 1]?.start ?? this.pen)
+      this.done.push(text)
+      this.doneLength += text.length
+    }
+    if (this.onDone !== undefined && this.doneLength > pieceLength) {
+      this.onDone(this.done.join(""))
+      this.done = []
+      this.doneLength = 0
     }
     this.rows.splice(0, count)
     this.lines.splice(0, count)
@@ -175,14 +214,12 @@ class Writer {
     if (this.row < last) return this.moveTo(this.row + 1, 0)
     this.rows[last] = { ...this.rowAt(last), ending: this.isReturned ? "\r\n" : "\n" }
     this.add()
-    let above = 0
-    let kept = this.last
-    while (kept > 0 && this.rows.length - kept < height && above <= width) above += this.lengthAt(--kept)
-    this.retire(above > width ? kept + 1 : kept)
+    while (this.rows.length > height || this.others > width) this.retire(1)
   }
 
   /** Begins a row below all others. */
   add(): void {
+    this.others += this.lengthAt(this.last)
     this.rows.push(newRow(this.pen))
     this.lines.push(undefined)
     this.row = this.last
@@ -223,6 +260,7 @@ class Writer {
     const end = isFull ? room + ((plain.codePointAt(room - 1) ?? 0) > 0xffff ? 1 : 0) : plain.length
     const added = plain.slice(0, end)
     if (!row.isFolded) this.pen = Pen.after(this.pen, added)
+    this.steps += added.length
     this.rows[last] = { ...row, text: row.text + added, length: row.length + added.length, end: this.pen }
     if (isFull) this.wrap()
     return text.slice(end)
@@ -236,6 +274,7 @@ class Writer {
         continue
       }
       const line = this.open()
+      this.steps++
       if (this.isReturned) this.column = 0
       this.isReturned = false
       const column = this.column ?? 0
@@ -282,12 +321,16 @@ class Writer {
   eraseLine(line: Line.Line, mode: number): void {
     const column = this.column ?? 0
     if (mode === 0) Line.truncate(line, column)
-    else if (mode === 1) Line.erase(line, 0, column + 1)
+    else if (mode === 1) Line.erase(line, column + 1)
     else if (mode === 2) Line.truncate(line, 0)
   }
 
   eraseBelow(line: Line.Line): void {
     Line.truncate(line, this.column ?? 0)
+    for (let below = this.row + 1; below <= this.last; below++) {
+      this.others -= this.lengthAt(below)
+      this.steps += this.lines[below]?.steps ?? 0
+    }
     this.rows.length = this.row + 1
     this.lines.length = this.row + 1
     this.rows[this.row] = { ...this.rowAt(this.row), ending: "" }
@@ -305,7 +348,9 @@ class Writer {
   }
 
   moveTo(row: number, column: number): void {
+    this.others += this.lengthAt(this.row)
     this.row = Math.min(Math.max(0, row), this.last)
+    this.others -= this.lengthAt(this.row)
     this.column = column
     this.isReturned = false
     this.open()

@@ -10,6 +10,7 @@ import * as HashSet from "effect/HashSet"
 import * as Option from "effect/Option"
 import { type Chunk, DisplayChunk, ExecutionResult, type Image, type TextChunk } from "../execution.ts"
 import * as FoldedText from "./folded_text.ts"
+import * as Weight from "./weight.ts"
 
 /** A display, whose content is that of all displays with its id. */
 interface Shown {
@@ -64,9 +65,17 @@ export interface Transcript {
   /** A clearing that waits for the next output. */
   readonly clearing: boolean
   readonly areas: HashMap.HashMap<string, Area>
+  /** How many bytes the displays take, and how many the images. */
+  readonly displayBytes: number
+  readonly imageBytes: number
+  /** How many displays and updates would have taken more than there may be. */
+  readonly left: number
 }
 
-/** The transcript of an execution that has put out nothing; `outputLimit` are the bytes of text to keep. */
+/** How many widgets are told apart: what others show is not cleared with them. */
+const mostAreas = 10_000
+
+/** The transcript of an execution that has put out nothing; `outputLimit` are the bytes to keep of all of it. */
 export function empty(outputLimit?: number): Transcript {
   return {
     spoken: false,
@@ -81,6 +90,9 @@ export function empty(outputLimit?: number): Transcript {
     at: 0,
     clearing: false,
     areas: HashMap.empty(),
+    displayBytes: 0,
+    imageBytes: 0,
+    left: 0,
   }
 }
 
@@ -89,8 +101,10 @@ export function empty(outputLimit?: number): Transcript {
  * update does not reach displays of other executions. What an output widget shows is among the displays, and cleared
  * with it.
  */
-export function append(transcript: Transcript, chunk: Chunk, area?: string): Transcript {
+export function append(transcript: Transcript, chunk: Chunk, widget?: string): Transcript {
+  const area = widget === undefined || isKnown(transcript, widget) ? widget : undefined
   if (chunk._tag === "ClearOutput") {
+    if (area !== widget) return transcript
     if (!chunk.wait) return clear(transcript, area)
     return area === undefined
       ? { ...transcript, clearing: true }
@@ -104,16 +118,53 @@ export function append(transcript: Transcript, chunk: Chunk, area?: string): Tra
   if (chunk.update) return updateImage(replace(transcript, chunk), chunk)
   // A display under an id that is known changes the ones that are there, too.
   const cleared = show(interject(transcript, area), chunk.text)
-  const { displayId, executionCount, image } = chunk
-  const { age, count } = areaOf(cleared, area)
+  const { displayId, image } = chunk
+  const shownImage = image === undefined ? cleared : appendImage(cleared, image, displayId)
+  const before = displayId === undefined
+    ? undefined
+    : Option.getOrUndefined(HashMap.get(cleared.contents, displayId))
+  const room = makeRoom(
+    shownImage,
+    Weight.of(chunk) + (area?.length ?? 0) - (before === undefined ? 0 : Weight.of(before)),
+  )
+  return room === undefined ? leaveOut(shownImage) : appendDisplay(room, chunk, area)
+}
+
+/** Adds a display for which there is room. */
+function appendDisplay(transcript: Transcript, chunk: DisplayChunk, area: string | undefined): Transcript {
+  const { displayId, executionCount } = chunk
+  const { age, count } = areaOf(transcript, area)
   const shown = { displayId, executionCount, area, age, chunk: displayId === undefined ? chunk : undefined }
+  const { contents, displays } = transcript
   const next: Transcript = {
-    ...cleared,
-    displays: List.append(cleared.displays, shown),
-    contents: displayId === undefined ? cleared.contents : HashMap.set(cleared.contents, displayId, chunk),
+    ...transcript,
+    displays: List.append(displays, shown),
+    contents: displayId === undefined ? contents : HashMap.set(contents, displayId, chunk),
   }
-  const counted = area === undefined ? next : withArea(next, area, { age, count: count + 1, clearing: false })
-  return image === undefined ? counted : appendImage(counted, image, displayId)
+  return area === undefined ? next : withArea(next, area, { age, count: count + 1, clearing: false })
+}
+
+function isKnown({ areas }: Transcript, area: string): boolean {
+  return HashMap.size(areas) < mostAreas || HashMap.has(areas, area)
+}
+
+/**
+ * The transcript with so many bytes more taken by displays, if there is room: half of the limit is theirs, and what the
+ * text does not take.
+ */
+function makeRoom(transcript: Transcript, bytes: number): Transcript | undefined {
+  const displayBytes = Math.max(0, transcript.displayBytes + bytes)
+  if (hasRoom(transcript, displayBytes + transcript.imageBytes)) return { ...transcript, displayBytes }
+  return transcript.gone === 0 ? undefined : makeRoom(tidy(transcript), bytes)
+}
+
+function hasRoom({ text }: Transcript, bytes: number): boolean {
+  const { limit } = text.kept
+  return bytes <= limit / 2 || bytes + FoldedText.bytesOf(text) <= limit
+}
+
+function leaveOut(transcript: Transcript): Transcript {
+  return { ...transcript, left: transcript.left + 1 }
 }
 
 /** The transcript with text of a stream, which begins a line behind other output unless it goes to one itself. */
@@ -152,6 +203,7 @@ function clear(transcript: Transcript, area: string | undefined): Transcript {
       gone: 0,
       clearing: false,
       areas: HashMap.empty(),
+      displayBytes: 0,
     }
   }
   const { age, count } = areaOf(transcript, area)
@@ -166,7 +218,13 @@ function tidy(transcript: Transcript): Transcript {
   const displays = List.filter(transcript.displays, (shown) => isThere(transcript, shown))
   const ids = new Set(List.toReadonlyArray(displays).map(({ displayId }) => displayId))
   const contents = HashMap.filter(transcript.contents, (_, id) => ids.has(id))
-  return { ...transcript, displays, contents, gone: 0 }
+  const rest = List.reduce(
+    displays,
+    0,
+    (sum, { area = "", chunk }) => sum + (chunk === undefined ? Weight.base : Weight.of(chunk)) + area.length,
+  )
+  const displayBytes = HashMap.reduce(contents, rest, (sum, chunk) => sum + Weight.of(chunk))
+  return { ...transcript, displays, contents, gone: 0, displayBytes }
 }
 
 function isThere(transcript: Transcript, { age, area }: Shown): boolean {
@@ -176,16 +234,24 @@ function isThere(transcript: Transcript, { age, area }: Shown): boolean {
 /** The transcript with another content of the displays that have the id of this one. */
 function replace(transcript: Transcript, chunk: DisplayChunk): Transcript {
   const { contents } = transcript
-  return chunk.displayId === undefined || !HashMap.has(contents, chunk.displayId) ? transcript : {
-    ...transcript,
-    contents: HashMap.set(contents, chunk.displayId, new DisplayChunk({ ...chunk, update: false })),
+  const { displayId } = chunk
+  const before = displayId === undefined ? undefined : Option.getOrUndefined(HashMap.get(contents, displayId))
+  if (displayId === undefined || before === undefined) return transcript
+  const room = makeRoom(transcript, Weight.of(chunk) - Weight.of(before))
+  if (room === undefined) return leaveOut(transcript)
+  return {
+    ...room,
+    contents: HashMap.set(room.contents, displayId, new DisplayChunk({ ...chunk, update: false })),
   }
 }
 
 function appendImage(transcript: Transcript, image: Image, displayId: string | undefined): Transcript {
-  const { at, imageIds, images } = transcript
+  const { at, displayBytes, imageIds, images } = transcript
+  const imageBytes = transcript.imageBytes + Weight.ofImage(image)
+  if (!hasRoom(transcript, displayBytes + imageBytes)) return transcript
   return {
     ...transcript,
+    imageBytes,
     at: at + 1,
     images: List.append(images, { image, displayId, at }),
     imageIds: displayId === undefined ? imageIds : HashSet.add(imageIds, displayId),
@@ -194,15 +260,21 @@ function appendImage(transcript: Transcript, image: Image, displayId: string | u
 
 /** The transcript with the image of an update in place of those that it updates. */
 function updateImage(transcript: Transcript, { displayId, image }: DisplayChunk): Transcript {
-  const { at, imageIds, imageUpdates } = transcript
+  const { at, displayBytes, imageIds, imageUpdates } = transcript
   if (image === undefined) return transcript
-  return displayId === undefined || !HashSet.has(imageIds, displayId)
-    ? appendImage(transcript, image, displayId)
-    : {
-      ...transcript,
-      at: at + 1,
-      imageUpdates: HashMap.set(imageUpdates, displayId, { image, displayId, at }),
-    }
+  if (displayId === undefined || !HashSet.has(imageIds, displayId)) {
+    return appendImage(transcript, image, displayId)
+  }
+  const before = Option.getOrUndefined(HashMap.get(imageUpdates, displayId))
+  const imageBytes = transcript.imageBytes + Weight.ofImage(image) -
+    (before === undefined ? 0 : Weight.ofImage(before.image))
+  if (!hasRoom(transcript, displayBytes + imageBytes)) return leaveOut(transcript)
+  return {
+    ...transcript,
+    imageBytes,
+    at: at + 1,
+    imageUpdates: HashMap.set(imageUpdates, displayId, { image, displayId, at }),
+  }
 }
 
 /** The transcript with a new output to come, be it one that is no chunk, as is what the code raised. */
@@ -213,13 +285,21 @@ export function interject(transcript: Transcript, area?: string): Transcript {
 /** The result for a transcript. */
 export function toResult(transcript: Transcript, executionCount: number | undefined): ExecutionResult {
   return new ExecutionResult({
-    text: transcript.spoken
-      ? FoldedText.toText(transcript.text).replace(/^[\r\n]+/, "").trimEnd()
-      : undefined,
+    text: textOf(transcript),
     images: imagesOf(transcript),
     displays: displaysOf(transcript),
     executionCount,
   })
+}
+
+function textOf({ displayBytes, imageBytes, left, spoken, text }: Transcript): string | undefined {
+  const limit = Math.max(0, text.kept.limit - displayBytes - imageBytes)
+  const shown = spoken ? FoldedText.toText(text, limit).replace(/^[\r\n]+/, "").trimEnd() : undefined
+  if (left === 0) return shown
+  const note = `[effect-jupyter] ${left} display${
+    left === 1 ? "" : "s"
+  } left out, past the option "outputLimit"`
+  return shown === undefined || shown === "" ? note : `${shown}\n${note}`
 }
 
 function displaysOf(transcript: Transcript): Array<DisplayChunk> {

@@ -524,7 +524,8 @@ describe("append", () => {
       .reduce((transcript, chunk) => Transcript.append(transcript, chunk), Transcript.empty(6))
     assert.strictEqual(
       Transcript.toResult(transcript, undefined).text,
-      "aaa\n[effect-jupyter] 7 bytes left out\nccc",
+      "aaa\n[effect-jupyter] 7 bytes left out\nccc\n" +
+        '[effect-jupyter] 1 display left out, past the option "outputLimit"',
     )
   })
 
@@ -692,7 +693,7 @@ describe("append, in widgets", () => {
 describe("append, in great numbers", () => {
   const timeOf = (steps: Iterable<readonly [Chunk, string?]>) => {
     const started = process.threadCpuUsage()
-    let transcript = Transcript.empty(1000)
+    let transcript = Transcript.empty(10_000_000)
     for (const [chunk, where] of steps) transcript = Transcript.append(transcript, chunk, where)
     const result = Transcript.toResult(transcript, undefined)
     const { system, user } = process.threadCpuUsage(started)

@@ -29,6 +29,60 @@ const write = (texts: ReadonlyArray<string>): string => {
   return done.join("") + Screen.toText(screen) + Screen.ending(screen)
 }
 
+/** Codes and text of a hostile kernel: far moves, erasing, and runs of anything. */
+const hostile = [
+  ...pieces,
+  ...["999C", "999999D", "999G", "99A", "99B", "1K", "2K", "K", "J", "E"].map((code) => `\x1b[${code}`),
+]
+const runs = Arbitrary.array(
+  Arbitrary.schema(Schema.Tuple([
+    Schema.Literals([...hostile, "x".repeat(1000), "\n".repeat(50)]),
+    Schema.Literals(hostile),
+    Schema.Literals([1, 10, 100]),
+  ])),
+)
+
+/** How many characters and cells are touched for a text that is written in pieces. */
+const stepsFor = (text: string): number => {
+  let screen = Screen.empty("")
+  for (let start = 0; start < text.length; start += 100_000) {
+    screen = Screen.write(screen, text.slice(start, start + 100_000))[1]
+  }
+  return screen.steps
+}
+
+describe("steps", () => {
+  it.prop("grow as the text does, whatever it is", [runs], ([all]) => {
+    const text = all.map(([one, other, count]) => (one + other).repeat(count)).join("")
+    if (text === "") return
+    const some = stepsFor(text.repeat(Math.ceil(10_000 / text.length)))
+    const more = stepsFor(text.repeat(4 * Math.ceil(10_000 / text.length)))
+    assert.isAtMost(more, 5 * some + 200_000)
+  }, { arbitrary: { runs: 100, size: 8 } })
+
+  for (
+    const [what, start, rest] of [
+      ["erasing the beginning of a long line", "x".repeat(1_000_000), "\x1b[1K"],
+      ["characters far to the right", "", "\x1b[999Gx\n"],
+      ["characters far to the right of nothing", "x".repeat(1_000_000), "\x1b[2Kx"],
+      ["rows above a long line", `${"\n".repeat(99)}${"x".repeat(1_000_000)}`, "\x1b[Ax\x1b[2K"],
+      ["backspaces and line feeds", "", "x\b\n"],
+      ["returns over a long line", "x".repeat(1_000_000), "\rx\x1b[1K"],
+      ["tabs and erasing", "", "\t\x1b[2K"],
+      ["going up and down", "\n".repeat(99), "\x1b[99A\x1b[99B"],
+      ["erasing below", "\n".repeat(99), "\x1b[99A\x1b[J\n\n"],
+      ["marks", "e", "\u0301"],
+    ] as const
+  ) {
+    it(`grow as the text does: ${what}`, () => {
+      const steps = (count: number): number => stepsFor(start + rest.repeat(count)) - stepsFor(start)
+      // At most what the right margin is away, for each code.
+      assert.isAtMost(steps(20_000), 2100 * 20_000 + 5_000_000)
+      assert.isAtMost(steps(40_000), 2.2 * steps(20_000) + 5_000_000)
+    })
+  }
+})
+
 describe("write", () => {
   it.prop("does not depend on how the text came", [writes], ([texts]) => {
     assert.strictEqual(write(texts), write([texts.join("")]))

@@ -1,0 +1,41 @@
+/**
+ * About how many bytes the displays of an execution take.
+ *
+ * @module
+ */
+import { Buffer } from "node:buffer"
+import type { DisplayChunk, Image } from "../execution.ts"
+
+/** What a display takes besides its content. */
+export const base = 256
+
+/** What an object or a list takes besides what is in it, and what a number does. */
+const container = 64
+const primitive = 8
+
+/** The bytes of a display. */
+export function of({ data, displayId = "", metadata }: DisplayChunk): number {
+  return base + ofJson(data) + ofJson(metadata) + displayId.length
+}
+
+/** The bytes of an image. */
+export function ofImage({ bytes, path }: Image): number {
+  return base + path.length + (bytes?.byteLength ?? 0)
+}
+
+function ofJson(value: unknown): number {
+  let bytes = 0
+  const rest = [value]
+  while (rest.length > 0) {
+    const item = rest.pop()
+    if (typeof item === "string") bytes += primitive + Buffer.byteLength(item)
+    else if (typeof item !== "object" || item === null) bytes += primitive
+    else {
+      bytes += container
+      if (!Array.isArray(item)) { for (const key of Object.keys(item)) bytes += primitive + key.length }
+      const items: ReadonlyArray<unknown> = Array.isArray(item) ? item : Object.values(item)
+      for (const inner of items) rest.push(inner)
+    }
+  }
+  return bytes
+}
