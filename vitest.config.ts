@@ -31,6 +31,7 @@ export default defineConfig({
             "variables",
             "values",
             "values_stream",
+            "forged_message",
           ].map((
             name,
           ) => `test/${name}_test.ts`),

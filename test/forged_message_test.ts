@@ -201,6 +201,20 @@ layer(kernelLayer({}, { maxMessageSize: 32 * MB }), slow)("forged messages", (it
       assert.isBelow(process.memoryUsage.rss() - before, 300 * MB)
     }))
 
+  it.effect("onInput is called for no more requests than a kernel can wait for", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      const code = "for _ in range(1000): session.send(kernel.stdin_socket, 'input_request', " +
+        "{'prompt': '\\x1b[31m?', 'password': False}, kernel.get_parent(), ident=kernel._parent_ident['shell'])"
+      let calls = 0
+      const onInput = () => Effect.andThen(Effect.sync(() => calls++), Effect.never)
+      yield* refused(kernel.execute(code, { onInput }), code)
+      assert.isAtMost(calls, 16)
+      const error = yield* Effect.flip(kernel.execute(code))
+      assert.strictEqual(error._tag === "KernelError" ? error.reason._tag : error._tag, "InputRequested")
+      assert.notInclude(error.message, "\x1b")
+    }))
+
   it.effect("evaluate takes no decimal for a BigDecimal that calculating with takes all memory", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared

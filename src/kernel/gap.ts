@@ -28,6 +28,6 @@ export function gap(
 }
 
 /** The failure of an execution that the kernel left without a reply. */
-export function unanswered(kernelId: string): ExecutionAborted {
+export function withoutReply(kernelId: string): ExecutionAborted {
   return new ExecutionAborted({ kernelId, detail: "The kernel did not say how the code ended" })
 }

@@ -39,7 +39,7 @@ import { decode, executeContent, type Message, request } from "../jupyter/messag
 import { type Connection, isDeath } from "./connection.ts"
 import * as Delivery from "./delivery.ts"
 import * as Enquiry from "./enquiry.ts"
-import { gap, unanswered } from "./gap.ts"
+import { gap, withoutReply } from "./gap.ts"
 import type { Images } from "./images.ts"
 import * as Interruption from "./interruption.ts"
 import * as Metrics from "./metrics.ts"
@@ -89,6 +89,9 @@ type Verdict = { readonly _tag: "Timeout" } | KernelErrorReason
 
 /** How long reply and idle may be apart before the kernel is asked whether it has more to say. */
 const grace: Duration.Input = "1 second"
+
+/** How often a kernel may ask for input before the first answer: code that was interrupted may ask again. */
+const mostUnanswered = 16
 
 /** Bytes of output that wait for the consumer before the connection is not read any further. */
 const highWaterMark = 32 * 1024 * 1024
@@ -158,6 +161,7 @@ export const start: (
     let waitingBytes = 0
     let bytes = 0
     let answered = 0
+    let unanswered = 0
     let firstOutput: Duration.Duration | undefined
 
     /** The kernel is done with the code, or nobody can know any more. */
@@ -238,7 +242,7 @@ export const start: (
       if (isSettled) return
       const isOver = progress.reply !== undefined || progress.shown.length > 0
       const isUnanswered = progress.idle && channel.cutBy() === undefined
-      if (!isOver) return settleWith(isUnanswered ? unanswered(kernelId) : lost())
+      if (!isOver) return settleWith(isUnanswered ? withoutReply(kernelId) : lost())
       put(Reducer.end(progress))
       if (channel.isComplete()) return settle()
       settleWith(lost())
@@ -264,9 +268,11 @@ export const start: (
     const onInput = (message: Message): void => {
       const input = decode.inputRequest(message.content)
       const { password = false, prompt } = Exit.isSuccess(input) ? input.value : { prompt: "" }
-      const refuse = stop(new InputRequested({ kernelId, prompt: excerpt(prompt, 1000) }))
+      const refuse = () => stopNow(new InputRequested({ kernelId, prompt: excerpt(prompt, 1000) }))
       const onInputAsked = options.onInput
-      if (onInputAsked === undefined) return fork(refuse)
+      if (onInputAsked === undefined) return refuse()
+      if (unanswered >= mostUnanswered) return violated(`It asks for input ${unanswered} times at once`)
+      unanswered++
       fork(
         // A handler that throws must not take the reader of the connection with it.
         Effect.suspend(() => onInputAsked({ prompt, password })).pipe(
@@ -281,19 +287,21 @@ export const start: (
             }))
           ),
           Effect.catchCause((cause) =>
-            Effect.andThen(Effect.logDebug("No answer to input()", cause), refuse)
+            Effect.andThen(Effect.logDebug("No answer to input()", cause), Effect.sync(refuse))
           ),
+          Effect.ensuring(Effect.sync(() => unanswered--)),
         ),
       )
     }
 
     const stop = (reason: Verdict): Effect.Effect<void> =>
       Effect.andThen(Effect.sync(() => decide(reason)), interruption.run)
-    const violated = (detail: string): void => {
-      // At once: the code may end before a fiber begins.
+    /** The same from a callback, at once: the code may end, or do it again, before a fiber begins. */
+    const stopNow = (reason: Verdict): void => {
       if (verdict === undefined) fork(interruption.run)
-      decide(new ProtocolViolation({ kernelId, detail }))
+      decide(reason)
     }
+    const violated = (detail: string): void => stopNow(new ProtocolViolation({ kernelId, detail }))
     yield* Effect.addFinalizer(() =>
       connection.ended() !== undefined || (isSettled && !interruption.isOwned())
         ? Effect.void
