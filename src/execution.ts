@@ -9,6 +9,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
+import { orAbsent } from "./execution/json.ts"
 import { ExecutionResult } from "./execution/output.ts"
 import { InvalidOption } from "./options.ts"
 
@@ -70,7 +71,7 @@ export class ExecutionTimeout
     "ExecutionTimeout",
     {
       /** The bound that was exceeded. */
-      timeout: Schema.Duration,
+      timeout: Schema.DurationFromString,
       /** Where the code was: the last frames of what it was interrupted in, empty if that is not known. */
       traceback: Schema.Array(Schema.String).pipe(
         Schema.withDecodingDefaultKey(Effect.succeed([])),
@@ -87,7 +88,7 @@ export class ExecutionTimeout
   }
 }
 
-const kernelId = Schema.UndefinedOr(Schema.String)
+const kernelId = orAbsent(Schema.String)
 const ofKernel = (id: string | undefined): string => id === undefined ? "The kernel" : `The kernel "${id}"`
 
 /**
@@ -509,5 +510,23 @@ export function isKernelError(value: unknown): value is KernelError {
   return Predicate.hasProperty(value, KernelErrorTypeId)
 }
 
+/**
+ * The schema of {@link ExecutionFailure}.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { HttpApiEndpoint } from "effect/http-api"
+ * import { Execution } from "effect-jupyter"
+ *
+ * export const run = HttpApiEndpoint.post("run", "/run", {
+ *   payload: Schema.Struct({ code: Schema.String }),
+ *   success: Execution.ExecutionResult,
+ *   error: Execution.ExecutionFailure
+ * })
+ * ```
+ */
+export const ExecutionFailure = Schema.Union([ExecutionError, ExecutionTimeout, KernelError])
+
 /** All the ways in which an execution can fail. */
-export type ExecutionFailure = ExecutionError | ExecutionTimeout | KernelError
+export type ExecutionFailure = typeof ExecutionFailure.Type

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Equal, Schema } from "effect"
+import { Buffer } from "node:buffer"
 import * as Execution from "../src/execution.ts"
 import * as Gateway from "../src/gateway/error.ts"
 
@@ -148,9 +149,15 @@ describe("messages", () => {
   })
 })
 
-/** Through JSON and back. */
+/** Through JSON and back: by the codec for it, and by the schema itself, whose encoded side is JSON. */
 const survives = <T>(schema: Schema.Codec<T, unknown>, value: T): void => {
-  const codec = Schema.toCodecJson(schema)
+  survivesBy(Schema.toCodecJson(schema), value)
+  const isPlain = Schema.is(Schema.Json)(Schema.encodeSync(schema)(value))
+  // What a kernel shows is JSON; other values of a bundle are only in tests.
+  if (isPlain) survivesBy(schema, value)
+}
+
+const survivesBy = <T>(codec: Schema.Codec<T, unknown>, value: T): void => {
   const json = JSON.stringify(Schema.encodeSync(codec)(value))
   const parsed: unknown = JSON.parse(json)
   // V8 reads the key "\n" as "\\" if an object of the same shape had the latter: no fault of the codec.
@@ -162,6 +169,7 @@ const survives = <T>(schema: Schema.Codec<T, unknown>, value: T): void => {
 
 describe("JSON", () => {
   const classes = {
+    ExecutionFailure: Execution.ExecutionFailure,
     Image: Execution.Image,
     TextChunk: Execution.TextChunk,
     DisplayChunk: Execution.DisplayChunk,
@@ -216,6 +224,45 @@ describe("JSON", () => {
     )
     for (const [reason] of kernelReasons) survives(Execution.KernelError, kernelError(reason))
     for (const [reason] of gatewayReasons) survives(Gateway.GatewayError, Gateway.gatewayError(reason))
+  })
+
+  it("is what the encoded sides are, without what is undefined and with each image once", () => {
+    const bytes = Uint8Array.from({ length: 300 }, (_, index) => index)
+    const shown = (mimeType: string, data: string, path: string) => {
+      const image = new Execution.Image({ path, mimeType, bytes })
+      const bundle = { [mimeType]: data, "text/plain": path }
+      return new Execution.DisplayChunk({
+        data: bundle,
+        metadata: {},
+        text: path,
+        image,
+        displayId: undefined,
+        executionCount: undefined,
+      })
+    }
+    const png = Buffer.from(bytes).toString("base64")
+    const displays = [shown("image/png", png, "a.png"), shown("image/gif", `${png}\n`, "b.gif")]
+    const images = displays.flatMap(({ image }) => image === undefined ? [] : [image])
+    const result = new Execution.ExecutionResult({ text: undefined, images, displays, executionCount: 1 })
+    const encoded = Schema.encodeSync(Execution.ExecutionResult)(result)
+    assert.isTrue(Schema.is(Schema.Json)(encoded))
+    assert.notProperty(encoded, "text")
+    assert.lengthOf(JSON.stringify(encoded.displays[0]).split(png), 1)
+    assert.deepStrictEqual(encoded.images.map((image) => image.bytes), [png, png])
+    const [first] = displays
+    assert.isDefined(first)
+    assert.lengthOf(JSON.stringify(Schema.encodeSync(Execution.DisplayChunk)(first)).split(png), 2)
+    for (const value of [first, new Execution.TextChunk({ name: "stdout", text: "a" })]) {
+      survives(Execution.Chunk, value)
+    }
+    survives(Execution.ExecutionResult, result)
+    for (const failure of [raised, timedOut, ...kernelReasons.map(([reason]) => kernelError(reason))]) {
+      assert.isTrue(Schema.is(Schema.Json)(Schema.encodeSync(Execution.ExecutionFailure)(failure)))
+      survives(Execution.ExecutionFailure, failure)
+    }
+    for (const [reason] of gatewayReasons) {
+      assert.isTrue(Schema.is(Schema.Json)(Schema.encodeSync(Gateway.GatewayErrorReason)(reason)))
+    }
   })
 
   it("keeps classes, messages and causes down to the last display", () => {

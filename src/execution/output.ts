@@ -6,6 +6,7 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as SchemaJITCompiler from "effect/schema/SchemaJITCompiler"
+import * as Json from "./json.ts"
 
 const MimeBundle = Schema.Record(Schema.String, Schema.Unknown)
 
@@ -28,8 +29,8 @@ export class Image extends Schema.Class<Image>("effect-jupyter/Execution/Image")
   path: Schema.String,
   /** `"image/png"`, `"image/jpeg"`, `"image/svg+xml"`, `"image/webp"`, `"image/gif"` or `"application/pdf"`. */
   mimeType: Schema.String,
-  /** The image itself, if the option `images` is `"bytes"`. */
-  bytes: Schema.optionalKey(Schema.Uint8Array),
+  /** The image itself, if the option `images` is `"bytes"`; base64 in JSON. */
+  bytes: Schema.optionalKey(Schema.Uint8ArrayFromBase64),
 }) {}
 
 const TextFields = Schema.TaggedStruct("TextChunk", {
@@ -52,8 +53,29 @@ SchemaJITCompiler.enable(TextFields.ast)
  */
 export class TextChunk extends Schema.Class<TextChunk>("effect-jupyter/Execution/TextChunk")(TextFields) {}
 
+const DisplayFields = Json.withJson(
+  Schema.TaggedStruct("DisplayChunk", {
+    /** Every representation that the kernel sent, by MIME type. */
+    data: MimeBundle,
+    metadata: MimeBundle,
+    /** The `text/plain` representation. */
+    text: Json.orAbsent(Schema.String),
+    /** The file with the image, if there was one. */
+    image: Json.orAbsent(Image),
+    /** The id under which the display can be updated. */
+    displayId: Json.orAbsent(Schema.String),
+    /** Whether it changes the displays that are shown under its id rather than to be one more; false by default. */
+    update: Schema.Boolean.pipe(Schema.withConstructorDefault(Effect.succeed(false))),
+    /** Set if this is the value of the cell's last expression. */
+    executionCount: Json.orAbsent(Schema.Int),
+  }),
+  Json.display,
+)
+
 /**
  * A value shown: the last expression of a cell, a plot, anything given to `display`, or an update of these.
+ *
+ * In JSON an image that has its `bytes` is there once: `data` refers to it.
  *
  * @example
  * ```ts
@@ -65,21 +87,7 @@ export class TextChunk extends Schema.Class<TextChunk>("effect-jupyter/Execution
  * ```
  */
 export class DisplayChunk
-  extends Schema.TaggedClass<DisplayChunk>("effect-jupyter/Execution/DisplayChunk")("DisplayChunk", {
-    /** Every representation that the kernel sent, by MIME type. */
-    data: MimeBundle,
-    metadata: MimeBundle,
-    /** The `text/plain` representation. */
-    text: Schema.UndefinedOr(Schema.String),
-    /** The file with the image, if there was one. */
-    image: Schema.UndefinedOr(Image),
-    /** The id under which the display can be updated. */
-    displayId: Schema.UndefinedOr(Schema.String),
-    /** Whether it changes the displays that are shown under its id rather than to be one more; false by default. */
-    update: Schema.Boolean.pipe(Schema.withConstructorDefault(Effect.succeed(false))),
-    /** Set if this is the value of the cell's last expression. */
-    executionCount: Schema.UndefinedOr(Schema.Int),
-  }) {}
+  extends Schema.Class<DisplayChunk>("effect-jupyter/Execution/DisplayChunk")(DisplayFields) {}
 
 /**
  * The code asked for its displays to be cleared: at once, or with the next output if `wait` is true.
@@ -114,8 +122,33 @@ export const Chunk = Schema.Union([TextChunk, DisplayChunk, ClearOutput])
 /** A piece of output, emitted as it arrives. */
 export type Chunk = typeof Chunk.Type
 
+const ResultFields = Json.withJson(
+  Schema.TaggedStruct("ExecutionResult", {
+    /**
+     * Everything written or shown as text, in order of arrival, without the line breaks at its ends and without white
+     * space at its end; `undefined` if nothing was. Each display has lines of its own, and where stdout follows an
+     * unfinished line of stderr, or the other way round, a new line begins, as a notebook shows them. What was written over, as progress bars do it by `\r`, `\b` and codes that move the cursor, is gone as it is
+     * from a terminal.
+     */
+    text: Json.orAbsent(Schema.String),
+    /** The images in the order they were shown. */
+    images: Schema.Array(Image),
+    /**
+     * The displays that a notebook would show below this cell at the end: updated, and without those that were
+     * cleared. What an output widget shows is among them. Updates of displays of earlier executions come as chunks
+     * only.
+     */
+    displays: Schema.Array(DisplayChunk),
+    /** The number of the execution in its kernel, from 1. */
+    executionCount: Json.orAbsent(Schema.Int),
+  }),
+  Json.result,
+)
+
 /**
  * All output of an execution that ended, or of one that failed up to then.
+ *
+ * In JSON the `bytes` of an image are in `images` alone, to which its display refers by the `path`.
  *
  * @example
  * ```ts
@@ -126,22 +159,4 @@ export type Chunk = typeof Chunk.Type
  * ```
  */
 export class ExecutionResult
-  extends Schema.TaggedClass<ExecutionResult>("effect-jupyter/Execution/ExecutionResult")("ExecutionResult", {
-    /**
-     * Everything written or shown as text, in order of arrival, without the line breaks at its ends and without white
-     * space at its end; `undefined` if nothing was. Each display has lines of its own, and where stdout follows an
-     * unfinished line of stderr, or the other way round, a new line begins, as a notebook shows them. What was written over, as progress bars do it by `\r`, `\b` and codes that move the cursor, is gone as it is
-     * from a terminal.
-     */
-    text: Schema.UndefinedOr(Schema.String),
-    /** The images in the order they were shown. */
-    images: Schema.Array(Image),
-    /**
-     * The displays that a notebook would show below this cell at the end: updated, and without those that were
-     * cleared. What an output widget shows is among them. Updates of displays of earlier executions come as chunks
-     * only.
-     */
-    displays: Schema.Array(DisplayChunk),
-    /** The number of the execution in its kernel, from 1. */
-    executionCount: Schema.UndefinedOr(Schema.Int),
-  }) {}
+  extends Schema.Class<ExecutionResult>("effect-jupyter/Execution/ExecutionResult")(ResultFields) {}

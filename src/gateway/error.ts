@@ -7,6 +7,7 @@ import { AssetsMissing } from "../assets.ts"
 import * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
+import { orAbsent } from "../execution/json.ts"
 
 import { InvalidOption } from "../options.ts"
 
@@ -116,7 +117,7 @@ export class StartFailed extends Schema.TaggedError<StartFailed>(identifier("Sta
  */
 export class StartTimeout
   extends Schema.TaggedError<StartTimeout>(identifier("StartTimeout"))("StartTimeout", {
-    timeout: Schema.Duration,
+    timeout: Schema.DurationFromString,
     /** The last lines of the gateway's log. */
     output: Lines,
   }) {
@@ -163,7 +164,7 @@ export class PortInUse extends Schema.TaggedError<PortInUse>(identifier("PortInU
  */
 export class Exited extends Schema.TaggedError<Exited>(identifier("Exited"))("Exited", {
   /** The exit code; 128 and the number of the signal if one killed it, `undefined` if nobody knows. */
-  exitCode: Schema.UndefinedOr(Schema.Int),
+  exitCode: orAbsent(Schema.Int),
   /** The last lines of the gateway's log. */
   output: Lines,
 }) {

@@ -5,6 +5,7 @@
  */
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
+import { orAbsent } from "../execution/json.ts"
 
 const identifier = <const Tag extends string>(tag: Tag) => `effect-jupyter/Sandbox/${tag}` as const
 const Lines = Schema.Array(Schema.String)
@@ -84,7 +85,7 @@ export class NamespacesDisabled
 export class InvalidSettings
   extends Schema.TaggedError<InvalidSettings>(identifier("InvalidSettings"))("InvalidSettings", {
     /** The settings file, if they came from one. */
-    file: Schema.UndefinedOr(Schema.String),
+    file: orAbsent(Schema.String),
     /** Where the problem is, for instance `"allowNet[0]"`; empty for the whole. */
     key: Schema.String,
     detail: Schema.String,

@@ -4,6 +4,7 @@
  * @module
  */
 import * as Schema from "effect/Schema"
+import { orAbsent } from "../execution/json.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
 
 /**
@@ -20,9 +21,9 @@ import { excerpt } from "../jupyter/control_codes.ts"
 export class Violation
   extends Schema.TaggedClass<Violation>("effect-jupyter/Sandbox/Violation")("Violation", {
     /** The kernel; `undefined` if the traffic does not say whose it is. */
-    kernelId: Schema.UndefinedOr(Schema.String),
+    kernelId: orAbsent(Schema.String),
     /** The host and port of a connection that was denied. */
-    host: Schema.UndefinedOr(Schema.String),
+    host: orAbsent(Schema.String),
     /** All that the sandbox said, for instance `"deny network-outbound example.com:443 (...)"`. */
     detail: Schema.String,
   }) {}

@@ -1,0 +1,106 @@
+/**
+ * The JSON of what executions yield: what is undefined is absent, and an image is there once.
+ *
+ * @module
+ */
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+import * as SchemaTransformation from "effect/SchemaTransformation"
+import { Buffer } from "node:buffer"
+
+/** A value that may be undefined, which in JSON is an absent key. */
+export const orAbsent = <S extends Schema.Constraint>(schema: S) =>
+  Schema.optionalKey(schema).pipe(
+    Schema.decodeTo(
+      Schema.UndefinedOr(Schema.toType(schema)),
+      SchemaTransformation.transformOptional<S["Type"] | undefined, S["Type"]>({
+        decode: Option.orElseSome(() => undefined),
+        encode: Option.filter(Predicate.isNotUndefined),
+      }),
+    ),
+  )
+
+/** A struct whose JSON is changed on the way, for `Schema.Class`, which takes a struct. */
+export function withJson<S extends Schema.Struct<Schema.Struct.Fields>>(
+  struct: S,
+  way: {
+    readonly decode: (json: S["Encoded"]) => S["Encoded"]
+    readonly encode: (json: S["Encoded"]) => S["Encoded"]
+  },
+): S["Rebuild"] {
+  const json = Schema.make<Schema.Codec<S["Encoded"]>>(Schema.toEncoded(struct).ast)
+  return struct.rebuild(json.pipe(Schema.decodeTo(struct, SchemaTransformation.transform(way))).ast)
+}
+
+interface ImageJson {
+  readonly path: string
+  readonly mimeType: string
+  readonly bytes?: string
+}
+
+interface DisplayJson {
+  readonly data: { readonly [mimeType: string]: unknown }
+  readonly image?: ImageJson
+}
+
+interface ResultJson<D extends DisplayJson> {
+  readonly images: ReadonlyArray<ImageJson>
+  readonly displays: ReadonlyArray<D>
+}
+
+/** The representation of a display that has the bytes of its image: text of SVG, base64 of the others. */
+const represent = (mimeType: string, bytes: string): string =>
+  mimeType === "image/svg+xml" ? Buffer.from(bytes, "base64").toString() : bytes
+
+/** What the JSON of a display has in place of the representation that is its image. */
+const reference = { $ref: "#/image/bytes" } as const
+
+const isReference = (value: unknown): boolean =>
+  Predicate.hasProperty(value, "$ref") && value.$ref === reference.$ref
+
+/** A display whose image is there once: its representation refers to the bytes of `image`. */
+export const display = {
+  encode: <D extends DisplayJson>(display: D): D => {
+    const { data, image } = display
+    return image?.bytes !== undefined && data[image.mimeType] === represent(image.mimeType, image.bytes)
+      ? { ...display, data: { ...data, [image.mimeType]: reference } }
+      : display
+  },
+  decode: <D extends DisplayJson>(display: D): D => {
+    const { data, image } = display
+    return image?.bytes !== undefined && isReference(data[image.mimeType])
+      ? { ...display, data: { ...data, [image.mimeType]: represent(image.mimeType, image.bytes) } }
+      : display
+  },
+}
+
+/** A result whose displays have no bytes where `images` has them under the same path. */
+export const result = {
+  encode: <D extends DisplayJson, R extends ResultJson<D>>(result: R): R => {
+    const known = bytesOf(result)
+    const displays = result.displays.map((display) => {
+      const { data, image } = display
+      if (image?.bytes === undefined || known.get(image.path) !== image.bytes) return display
+      if (!isReference(data[image.mimeType])) return display
+      const { bytes: _, ...rest } = image
+      return { ...display, image: rest }
+    })
+    return { ...result, displays }
+  },
+  decode: <D extends DisplayJson, R extends ResultJson<D>>(result: R): R => {
+    const known = bytesOf(result)
+    const displays = result.displays.map((display) => {
+      const { data, image } = display
+      if (image === undefined || image.bytes !== undefined || !isReference(data[image.mimeType])) {
+        return display
+      }
+      const bytes = known.get(image.path)
+      return bytes === undefined ? display : { ...display, image: { ...image, bytes } }
+    })
+    return { ...result, displays }
+  },
+}
+
+const bytesOf = ({ images }: { readonly images: ReadonlyArray<ImageJson> }): ReadonlyMap<string, string> =>
+  new Map(images.flatMap(({ bytes, path }) => bytes === undefined ? [] : [[path, bytes] as const]))
