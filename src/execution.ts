@@ -15,7 +15,15 @@ import { InvalidOption } from "./options.ts"
 
 export { InvalidOption }
 
-export { Chunk, ClearOutput, DisplayChunk, ExecutionResult, Image, TextChunk } from "./execution/output.ts"
+export {
+  Chunk,
+  ClearOutput,
+  DisplayChunk,
+  ExecutionResult,
+  Image,
+  type Payload,
+  TextChunk,
+} from "./execution/output.ts"
 export { best, preference, type Representation } from "./execution/representation.ts"
 
 /**

@@ -252,6 +252,64 @@ display('after')`)
       assert.deepStrictEqual(displays.map(({ text, update }) => [text, update]), [["'100%'", false]])
     }))
 
+  it.effect("text and displays: what a pager is to show is output, behind all other", () =>
+    Effect.gen(function* () {
+      const kernel = yield* Client
+      yield* kernel.execute("def f():\n    'Says so.'\n    return 6 * 7")
+      for (
+        const [code, part] of [
+          ["len?", "Return the number of items in a container"],
+          ["f??", "return 6 * 7"],
+          ["%quickref", "IPython"],
+          ["%prun f()", "function calls"],
+        ] as const
+      ) {
+        const { displays, payloads, text } = yield* kernel.execute(code)
+        assert.include(text, part)
+        assert.lengthOf(displays, 1)
+        assert.include(displays[0]?.data["text/plain"], part)
+        assert.isUndefined(payloads)
+      }
+      const both = yield* collect(
+        kernel.stream("print('before'); get_ipython().run_line_magic('pinfo', 'len'); print('after')"),
+      )
+      assert.deepStrictEqual(both.map(({ _tag }) => _tag), ["TextChunk", "DisplayChunk", "ExecutionResult"])
+      assert.match((yield* text(kernel.execute("print('a')\nlen?"))) ?? "", /^a\n/)
+      const error = yield* Effect.flip(kernel.execute("get_ipython().run_line_magic('pinfo', 'len'); 1 / 0"))
+      assert.instanceOf(error, Execution.ExecutionError)
+      assert.include(error.partial.text, "Return the number of items")
+    }))
+
+  it.effect("payloads: what code asks a frontend for is in the result, what is malformed is not", () =>
+    Effect.gen(function* () {
+      const kernel = yield* Client
+      const { payloads, text } = yield* kernel.execute("get_ipython().set_next_input('x = 1')")
+      assert.deepStrictEqual([text, payloads?.map(({ source, text }) => [source, text])], [undefined, [[
+        "set_next_input",
+        "x = 1",
+      ]]])
+      const folder = yield* temporary
+      yield* (yield* FileSystem.FileSystem).writeFileString(`${folder}/a.py`, "y = 2")
+      const loaded = yield* kernel.execute(`%load ${folder}/a.py`)
+      assert.include(loaded.payloads?.[0]?.text, "y = 2")
+      const write = (payload: string) =>
+        `get_ipython().payload_manager.write_payload(${payload}, single=False)\n`
+      const odd = yield* kernel.execute(
+        [
+          "{'source': 'page', 'data': 7}",
+          "{'source': 'page', 'data': {'text/html': '<b>'}, 'start': 0}",
+          "{'source': 'unknown', 'a': [1, {'b': None}]}",
+          "{'source': 7}",
+          "{'source': 'ask_exit', 'keepkernel': True}",
+        ].map(write).join(""),
+      )
+      assert.deepStrictEqual(odd.payloads, [
+        { source: "unknown", a: [1, { b: null }] },
+        { source: "ask_exit", keepkernel: true },
+      ])
+      assert.deepStrictEqual(odd.displays.map(({ data }) => data), [{ "text/html": "<b>" }])
+    }))
+
   it.effect("an exception that is shown and caught is text", () =>
     Effect.gen(function* () {
       const { text } = yield* (yield* Client).execute(`try: 1 / 0

@@ -122,6 +122,25 @@ export const Chunk = Schema.Union([TextChunk, DisplayChunk, ClearOutput])
 /** A piece of output, emitted as it arrives. */
 export type Chunk = typeof Chunk.Type
 
+const Payload = Schema.StructWithRest(Schema.Struct({ source: Schema.String }), [MimeBundle])
+
+/**
+ * What code asks a frontend for beside its output, as the kernel sent it: `"set_next_input"` of `%load`, `"edit_magic"`,
+ * `"ask_exit"` and others. What a pager is to show, as of `len?`, is output.
+ *
+ * @example
+ * ```ts
+ * import type { Execution } from "effect-jupyter"
+ *
+ * export const nextInput = ({ payloads = [] }: Execution.ExecutionResult) =>
+ *   payloads.find(({ source }) => source === "set_next_input")?.text
+ * ```
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Payload = typeof Payload.Type
+
 const ResultFields = Json.withJson(
   Schema.TaggedStruct("ExecutionResult", {
     /**
@@ -141,6 +160,8 @@ const ResultFields = Json.withJson(
     displays: Schema.Array(DisplayChunk),
     /** The number of the execution in its kernel, from 1. */
     executionCount: Json.orAbsent(Schema.Int),
+    /** What the code asks a frontend for, if anything: the next input, to edit a file, to exit. */
+    payloads: Schema.optionalKey(Schema.Array(Payload)),
   }),
   Json.result,
 )

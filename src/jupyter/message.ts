@@ -170,7 +170,11 @@ export const Content = {
     ename: Text,
     evalue: Text,
     traceback: Schema.optionalKey(Schema.Array(Schema.String)),
+    // Whatever it is, it is no reason to lose the reply.
+    payload: Schema.optionalKey(Schema.Unknown),
   }),
+  /** What an `execute_reply` asks the frontend for, say to show a text in a pager. */
+  payload: Schema.StructWithRest(Schema.Struct({ source: Schema.String }), [Mime]),
   /** A widget that takes over what an execution puts out, or does so no longer. */
   capture: Schema.Struct({
     comm_id: Schema.String,
@@ -187,7 +191,7 @@ export const Content = {
 for (const { ast } of Object.values(Content)) SchemaJITCompiler.enable(ast)
 
 type Decoder<S extends Schema.ConstraintDecoder<unknown>> = (
-  content: JsonObject,
+  content: unknown,
 ) => Exit.Exit<S["Type"], unknown>
 
 /** Decoders of {@link Content}. */
@@ -198,6 +202,7 @@ export const decode: { readonly [K in keyof typeof Content]: Decoder<(typeof Con
   status: Schema.decodeUnknownExit(Content.status),
   error: Schema.decodeUnknownExit(Content.error),
   executeReply: Schema.decodeUnknownExit(Content.executeReply),
+  payload: Schema.decodeUnknownExit(Content.payload),
   capture: Schema.decodeUnknownExit(Content.capture),
   inputRequest: Schema.decodeUnknownExit(Content.inputRequest),
   kernelInfoReply: Schema.decodeUnknownExit(Content.kernelInfoReply),

@@ -87,10 +87,11 @@ export function make(
         )
         // There may be heaps of these, and nothing has to be done for them.
         : Effect.sync(() => Arr.map(outputs, plain)),
-    result: ({ executionCount, raised }) =>
+    result: ({ executionCount, payloads, raised }) =>
       Transcript.toResult(
         raised === undefined ? transcript : Transcript.interject(transcript),
         executionCount,
+        payloads,
       ),
   }
 }

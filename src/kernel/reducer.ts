@@ -6,6 +6,7 @@
  */
 import * as Exit from "effect/Exit"
 import * as Predicate from "effect/Predicate"
+import type { Payload } from "../execution.ts"
 import { excerpt, plain } from "../jupyter/control_codes.ts"
 import { decode, type JsonObject, maxIdLength, type Message } from "../jupyter/message.ts"
 import * as KeptText from "./kept_text.ts"
@@ -34,6 +35,10 @@ export interface Progress {
   readonly executionCount: number | undefined
   /** The widgets that take over what the code puts out, the one that has it last. */
   readonly captures: ReadonlyArray<string>
+  /** What the reply asks a frontend for, besides to show a text. */
+  readonly payloads: ReadonlyArray<Payload>
+  /** What it asks to show in a pager, which comes behind all other output. */
+  readonly pages: ReadonlyArray<Output>
   /** How many messages nobody understood. */
   readonly ignored: number
 }
@@ -78,6 +83,9 @@ const mostShown = 8
 const mostFrames = 20
 const frameLength = 2000
 
+/** How many payloads a reply can have: IPython has few, and one of most kinds. */
+const mostPayloads = 100
+
 /** The progress of an execution that was just asked for. */
 export const initial: Progress = {
   started: false,
@@ -88,6 +96,8 @@ export const initial: Progress = {
   shown: [],
   executionCount: undefined,
   captures: [],
+  payloads: [],
+  pages: [],
   ignored: 0,
 }
 
@@ -156,10 +166,11 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
       const reply = decode.executeReply(content)
       // Whatever it says, there will be no other: an execution without a reply would never end.
       if (Exit.isFailure(reply)) return [{ ...progress, reply: "aborted", ignored: progress.ignored + 1 }]
-      const { execution_count: count, status } = reply.value
+      const { execution_count: count, payload, status } = reply.value
       const executionCount = wholeNumber(count)
+      const asked = payload === undefined ? progress : withPayloads(progress, payload)
       return settle({
-        ...progress,
+        ...asked,
         reply: status === "ok" || status === "error" ? status : "aborted",
         executionCount,
         named: status === "error" ? raised(reply.value) : undefined,
@@ -245,6 +256,34 @@ function written(shown: ReadonlyArray<Raised>): Output {
     traceback.length === 0 ? [`${ename}: ${evalue}`] : traceback
   )
   return { _tag: "Text", name: "stderr", text: `${lines.join("\n")}\n` }
+}
+
+/** The progress with what the reply asks a frontend for. */
+function withPayloads(progress: Progress, payload: unknown): Progress {
+  if (!Array.isArray(payload)) return { ...progress, ignored: progress.ignored + 1 }
+  const pages: Array<Output> = []
+  const payloads: Array<Payload> = []
+  for (const item of payload.slice(0, mostPayloads)) {
+    const decoded = decode.payload(item)
+    if (Exit.isFailure(decoded)) continue
+    const data = decoded.value.source === "page" ? decode.display({ data: decoded.value.data }) : undefined
+    if (data === undefined) payloads.push(decoded.value)
+    else if (Exit.isSuccess(data)) pages.push(page(data.value.data))
+  }
+  const ignored = progress.ignored + payload.length - pages.length - payloads.length
+  return { ...progress, pages, payloads, ignored }
+}
+
+/** A text that a pager shows is a display as any other. */
+function page(data: JsonObject): Output {
+  return {
+    _tag: "Display",
+    update: false,
+    data,
+    metadata: {},
+    displayId: undefined,
+    executionCount: undefined,
+  }
 }
 
 /** The id of a display, which users may choose to be a number. */

@@ -178,6 +178,7 @@ export const start: (
       if (!interruption.isOwned()) runFork(options.onFree)
       Deferred.doneUnsafe(settled, Exit.void)
       Deferred.doneUnsafe(started, Exit.void)
+      for (const page of progress.pages) Queue.offerUnsafe(outputs, page)
       Queue.failCauseUnsafe(outputs, Cause.fail(verdict ?? Cause.Done()))
     }
     const put = ([next, output]: readonly [Reducer.Progress, Reducer.Output?]): void => {

@@ -8,7 +8,14 @@ import * as List from "effect/Chunk"
 import * as HashMap from "effect/HashMap"
 import * as HashSet from "effect/HashSet"
 import * as Option from "effect/Option"
-import { type Chunk, DisplayChunk, ExecutionResult, type Image, type TextChunk } from "../execution.ts"
+import {
+  type Chunk,
+  DisplayChunk,
+  ExecutionResult,
+  type Image,
+  type Payload,
+  type TextChunk,
+} from "../execution.ts"
 import * as FoldedText from "./folded_text.ts"
 import * as Weight from "./weight.ts"
 
@@ -283,12 +290,17 @@ export function interject(transcript: Transcript, area?: string): Transcript {
 }
 
 /** The result for a transcript. */
-export function toResult(transcript: Transcript, executionCount: number | undefined): ExecutionResult {
+export function toResult(
+  transcript: Transcript,
+  executionCount: number | undefined,
+  payloads: ReadonlyArray<Payload> = [],
+): ExecutionResult {
   return new ExecutionResult({
     text: textOf(transcript),
     images: imagesOf(transcript),
     displays: displaysOf(transcript),
     executionCount,
+    ...(payloads.length === 0 ? {} : { payloads }),
   })
 }
 
