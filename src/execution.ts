@@ -21,6 +21,7 @@ export {
   DisplayChunk,
   ExecutionResult,
   Image,
+  KernelOutput,
   type Payload,
   TextChunk,
 } from "./execution/output.ts"

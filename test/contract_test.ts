@@ -116,6 +116,7 @@ describe("the public contract", () => {
         code: string,
         options?: KernelClient.ExecuteOptions,
       ): Stream.Stream<Execution.Chunk | Execution.ExecutionResult, Execution.ExecutionFailure>
+      readonly output: Stream.Stream<Execution.KernelOutput>
       readonly interrupt: Effect.Effect<void, Execution.KernelError>
       readonly reset: Effect.Effect<void, Execution.KernelError>
     }>()

@@ -172,6 +172,7 @@ describe("JSON", () => {
     ExecutionFailure: Execution.ExecutionFailure,
     Image: Execution.Image,
     TextChunk: Execution.TextChunk,
+    KernelOutput: Execution.KernelOutput,
     DisplayChunk: Execution.DisplayChunk,
     ClearOutput: Execution.ClearOutput,
     Chunk: Execution.Chunk,

@@ -181,3 +181,37 @@ const ResultFields = Json.withJson(
  */
 export class ExecutionResult
   extends Schema.Class<ExecutionResult>("effect-jupyter/Execution/ExecutionResult")(ResultFields) {}
+
+/**
+ * Output that came when the execution it is of had ended: of a thread, a timer, a task.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { KernelClient } from "effect-jupyter"
+ *
+ * export const logged = Effect.gen(function*() {
+ *   const kernel = yield* KernelClient.KernelClient
+ *   yield* kernel.output.pipe(
+ *     Stream.runForEach(({ chunk, executionCount }) =>
+ *       chunk._tag === "TextChunk" ? Effect.logInfo(`[${executionCount}] ${chunk.text}`) : Effect.void
+ *     ),
+ *     Effect.forkScoped
+ *   )
+ *   yield* kernel.execute("import threading; threading.Timer(1, print, ['late']).start()")
+ * })
+ * ```
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export class KernelOutput
+  extends Schema.TaggedClass<KernelOutput>("effect-jupyter/Execution/KernelOutput")("KernelOutput", {
+    chunk: Chunk,
+    /** The id of the execution that it came from, which logs at Debug have as `execution`; undefined if unknown. */
+    executionId: Json.orAbsent(Schema.String),
+    /** The `executionCount` of the result of that execution. */
+    executionCount: Json.orAbsent(Schema.Int),
+    /** How many outputs before this one are left out because their consumer was too slow; usually 0. */
+    missed: Schema.Int.pipe(Schema.withConstructorDefault(Effect.succeed(0))),
+  }) {}

@@ -26,7 +26,7 @@ export interface ChannelOptions extends LinkOptions {
   /** How long to try to get a lost connection back; 10 seconds by default. */
   readonly reconnectTimeout?: Duration.Input | undefined
   /** Takes the messages that nobody listens for, the kernel's own ones among them. */
-  readonly onUnclaimed: (message: Message) => void
+  readonly onUnclaimed: (message: Message, bytes: number) => void
   /** Takes note of a frame that is no message. */
   readonly onMalformed: (error: WireError) => void
   /** Takes note of a connection that was lost and is back. */
@@ -147,7 +147,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       if (isRepeated(number ?? message.header.msg_id)) return
       sequence = Sequence.observe(sequence, message, { number, session: options.session })
       const listener = listeners.get(parentId(message) ?? "")
-      if (listener === undefined) options.onUnclaimed(message)
+      if (listener === undefined) options.onUnclaimed(message, frame.length)
       else listener.onMessage(message, frame.length)
     }
     const refuse = (error: WireError): void => {

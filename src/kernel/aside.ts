@@ -305,12 +305,11 @@ const converse = (
     const isAlone = channel === "shell" && subshell === undefined
     yield* Effect.acquireRelease(
       Effect.sync(() => {
-        if (!isAlone) connection.setAside(id)
         channels.listen(id, {
           onTooLarge: ({ detail }) => done(Effect.fail(detail)),
           onMessage: (message, bytes) => {
             // ipykernel takes the latest request for the source of all that threads of the user print.
-            if (isOutput(message)) return isAlone ? undefined : connection.stray(message, bytes)
+            if (isOutput(message)) return isAlone ? undefined : connection.unsolicited(message, bytes)
             const answer = answers(message)
             if (answer !== undefined) {
               return done(answer.status === "error" ? Effect.fail(complaint(answer)) : Effect.succeed(answer))

@@ -11,6 +11,8 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
+// Draws random bytes for many ids at once.
+import { randomUUID } from "node:crypto"
 import * as Defect from "../defect.ts"
 import {
   ConnectionLost,
@@ -30,6 +32,7 @@ import { decode, type Message, parentId } from "../jupyter/message.ts"
 import type { RestError } from "../jupyter/rest.ts"
 import type { Identity } from "./identity.ts"
 import { defaultMaxMessageSize } from "../jupyter/socket.ts"
+import type { Unsolicited } from "./late_output.ts"
 import * as Metrics from "./metrics.ts"
 
 /** Which kernel to start. */
@@ -61,19 +64,34 @@ export interface Link {
   readonly end: (reason: KernelErrorReason) => void
   /** Calls the listener when the kernel ends, at once if it has; gives what cancels that. */
   readonly onEnded: (listener: (reason: KernelErrorReason) => void) => () => void
-  /** Notes the id of a request that puts out nothing: what comes in its name is of the execution that runs. */
-  readonly setAside: (id: string) => void
-  /** Takes what came in the name of such a request. */
-  readonly stray: (message: Message, bytes: number) => void
-  /** Says who takes it from now on. */
-  readonly claimStrays: (listener: (message: Message, bytes: number) => void) => void
+  /** Takes output whose request is not listened to, or puts out nothing itself. */
+  readonly unsolicited: (message: Message, bytes: number) => void
+  /**
+   * Has the execution that runs take output in the name of other requests: of those beside the executions, and what
+   * the kernel says to have been written during this one. Gives what ends that.
+   */
+  readonly claim: (
+    id: string,
+    listener: (message: Message, bytes: number) => void,
+  ) => (executionCount: number | undefined) => void
+  /** Says who takes output of no running execution from now on. */
+  readonly onOutput: (listener: (output: Unsolicited) => void) => void
 }
 
 /** The server tells of a death on one connection and of a missing kernel on another: the death has to win. */
 const confirmation: Duration.Input = "300 millis"
 
-/** How many requests beside the executions are remembered: the kernel takes the latest for the source of output. */
-const remembered = 64
+/** How many executions that ended are remembered, to say which number the one had that output is of. */
+const remembered = 1024
+
+/** What the id of an execution begins with. */
+const prefix = "execution-"
+
+/** A new id for an execution, by which its output is told from that of other requests. */
+export const executionId = (): string => `${prefix}${randomUUID()}`
+
+/** Where our kernels say during which request an earlier one has put out something. */
+const during = "effect_jupyter_during"
 
 const endedEarly = "It ended before it was ready"
 const advice = `${endedEarly}; check the option "env", the kernelspec and the packages of its interpreter`
@@ -104,13 +122,27 @@ export const make: (
 
     let isTrusted = true
     let ended: KernelErrorReason | undefined
-    const asides = new Set<string>()
-    let stray = (_message: Message, _bytes: number): void => {}
+    let running: { readonly id: string; readonly take: (message: Message, bytes: number) => void } | undefined
+    const counts = new Map<string, number | undefined>()
+    let onOutput = (_output: Unsolicited): void => {}
     const listeners = new Set<(reason: KernelErrorReason) => void>()
     const end = (reason: KernelErrorReason): void => {
       if (ended !== undefined) return
       ended = reason
       for (const listener of [...listeners]) listener(reason)
+    }
+    const unsolicited = (message: Message, bytes: number): void => {
+      const { parentHeader } = message
+      const parent = parentId(message)
+      const executionId = parent?.startsWith(prefix) === true ? parent : undefined
+      // The kernel takes the latest request for the source of what threads put out, be it one beside the executions.
+      const isOfRunning = executionId === undefined || parentHeader[during] === running?.id
+      if (running !== undefined && isOfRunning && isOutput(message)) {
+        running.take(message, bytes)
+        if (executionId === undefined) return
+      }
+      const executionCount = executionId === undefined ? undefined : counts.get(executionId)
+      onOutput({ message, bytes, executionId, executionCount })
     }
     const notFound = Effect.sync(() => end(new KernelNotFound({ kernelId }))).pipe(Effect.delay(confirmation))
 
@@ -143,9 +175,9 @@ export const make: (
       openTimeout: options.startTimeout,
       maxMessageSize: options.maxMessageSize,
       ...hurries,
-      onUnclaimed: (message) => {
+      onUnclaimed: (message, bytes) => {
         if (isDeath(message)) end(new KernelDied({ kernelId }))
-        else if (isOutput(message) && asides.has(parentId(message) ?? "")) stray(message, 0)
+        else if (isOwnOutput(message, session)) unsolicited(message, bytes)
         // All clients of a kernel hear of its states; a fence may be answered when nobody needs it any more.
         else if (!["status", "kernel_info_reply"].includes(message.header.msg_type)) count(Metrics.ignored)
       },
@@ -207,14 +239,18 @@ export const make: (
         else listeners.add(listener)
         return () => listeners.delete(listener)
       },
-      setAside: (id) => {
-        asides.add(id)
-        const [oldest = ""] = asides
-        if (asides.size > remembered) asides.delete(oldest)
+      unsolicited,
+      claim: (id, take) => {
+        running = { id, take }
+        return (executionCount) => {
+          running = undefined
+          counts.set(id, executionCount)
+          const [oldest = ""] = counts.keys()
+          if (counts.size > remembered) counts.delete(oldest)
+        }
       },
-      stray: (message, bytes) => stray(message, bytes),
-      claimStrays: (listener) => {
-        stray = listener
+      onOutput: (listener) => {
+        onOutput = listener
       },
     }
   },
@@ -238,6 +274,12 @@ const outputs = new Set([
 /** Tells what code puts out from what a kernel says of itself. */
 export function isOutput({ header }: Message): boolean {
   return outputs.has(header.msg_type)
+}
+
+/** Tells whether something is put out in the name of a request of this client. */
+function isOwnOutput(message: Message, session: string): boolean {
+  return message.parentHeader.session === session &&
+    (isOutput(message) || message.header.msg_type === "error")
 }
 
 /** The failure of a start that took too long. */

@@ -39,8 +39,26 @@ export function make(
   options: Images.ImageOptions & { readonly outputLimit?: number | undefined },
 ): Delivery {
   let transcript = Transcript.empty(options.outputLimit)
+  return {
+    deliver: chunker(options, (chunk, area) => {
+      transcript = Transcript.append(transcript, chunk, area)
+    }),
+    result: ({ executionCount, payloads, raised }) =>
+      Transcript.toResult(
+        raised === undefined ? transcript : Transcript.interject(transcript),
+        executionCount,
+        payloads,
+      ),
+  }
+}
+
+/** Makes chunks of outputs; tells of each of them and of the widget that shows it. */
+export function chunker(
+  options: Images.ImageOptions,
+  onChunk: (chunk: Chunk, area: string | undefined) => void = () => {},
+): Delivery["deliver"] {
   const remember = <C extends Chunk>(chunk: C, area: string | undefined): C => {
-    transcript = Transcript.append(transcript, chunk, area)
+    onChunk(chunk, area)
     return chunk
   }
   const show = (output: Display, image?: Image): Chunk =>
@@ -75,25 +93,17 @@ export function make(
       const complaint = `[effect-jupyter] ${image.failure.message}\n`
       return Arr.make(show(output), write("stderr", complaint, output.area))
     })
-  return {
-    deliver: (outputs) =>
-      outputs.some(hasImage)
-        ? Effect.map(
-          Effect.forEach(
-            outputs,
-            (output) => hasImage(output) ? withImage(output) : Effect.sync(() => Arr.of(plain(output))),
-          ),
-          Arr.flatten,
-        )
-        // There may be heaps of these, and nothing has to be done for them.
-        : Effect.sync(() => Arr.map(outputs, plain)),
-    result: ({ executionCount, payloads, raised }) =>
-      Transcript.toResult(
-        raised === undefined ? transcript : Transcript.interject(transcript),
-        executionCount,
-        payloads,
-      ),
-  }
+  return (outputs) =>
+    outputs.some(hasImage)
+      ? Effect.map(
+        Effect.forEach(
+          outputs,
+          (output) => hasImage(output) ? withImage(output) : Effect.sync(() => Arr.of(plain(output))),
+        ),
+        Arr.flatten,
+      )
+      // There may be heaps of these, and nothing has to be done for them.
+      : Effect.sync(() => Arr.map(outputs, plain))
 }
 
 function hasImage(output: Reducer.Output): output is Display {

@@ -7,13 +7,14 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { Chunk, ExecutionFailure, ExecutionResult, KernelError } from "../execution.ts"
+import type { Chunk, ExecutionFailure, ExecutionResult, KernelError, KernelOutput } from "../execution.ts"
 import type { Platform } from "../platform.ts"
 import type { Images } from "./images.ts"
 import * as Introspection from "./introspection.ts"
 import * as Values from "../values/make.ts"
 import type { TypedValues } from "../values/typed_values.ts"
 import type { ExecuteOptions } from "./options.ts"
+import * as LateOutput from "./late_output.ts"
 import * as Session from "./session.ts"
 import * as Span from "./span.ts"
 import type { Start } from "./start.ts"
@@ -48,6 +49,14 @@ export interface Kernel extends TypedValues, Introspection.Introspection {
    * interrupts the kernel.
    */
   stream(code: string, options?: ExecuteOptions): Stream.Stream<Chunk | ExecutionResult, ExecutionFailure>
+  /**
+   * What comes from now on when the execution it is of has ended: of threads, timers, tasks and processes that go on.
+   * A thread is of the cell that started it. What the kernel's main thread puts out while another execution runs, as a
+   * task does that this one awaits, is output of that execution too. Goes on after a `reset`, and ends with the kernel's
+   * scope. At most 1,024 outputs or 8 MiB wait for a consumer; `missed` counts what was left out. What nobody reads is
+   * counted and logged at Debug.
+   */
+  readonly output: Stream.Stream<KernelOutput>
   /** Interrupts what runs: Python raises `KeyboardInterrupt` there. Does nothing to an idle kernel. */
   readonly interrupt: Effect.Effect<void, KernelError>
   /**
@@ -74,7 +83,8 @@ export interface KernelParts {
 export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Scope.Scope> = Effect
   .fnUntraced(
     function* ({ images, imagesDir = "images", platform, start, untrusted }) {
-      const session = yield* Session.make(start)
+      const output = yield* LateOutput.make({ images, imagesDir })
+      const session = yield* Session.make(start, output.publish)
       // Of the one that made it.
       yield* Effect.annotateCurrentSpan({ "kernel.id": session.id() })
       const values = yield* Effect.provideContext(
@@ -98,6 +108,7 @@ export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Sc
             Stream.provideContext(platform),
             Span.withStreamSpan("Kernel.stream", session),
           ),
+        output: Stream.provideContext(output.stream, platform),
         interrupt: Span.withSpan("Kernel.interrupt", session)(session.interrupt),
         reset: Span.withSpan("Kernel.reset", session)(session.reset),
       }

@@ -45,6 +45,12 @@ export const ignored = Metric.counter("effect_jupyter_ignored_messages_total", {
   incremental: true,
 })
 
+/** Outputs of no running execution that nobody read. */
+export const unreadOutputs = Metric.counter("effect_jupyter_unread_outputs_total", {
+  description: "Outputs of executions that had ended which nobody read, or not in time",
+  incremental: true,
+})
+
 /** Kernels of this process that run. */
 export const kernels = Metric.gauge("effect_jupyter_kernels", { description: "Kernels that are running" })
 

@@ -36,7 +36,7 @@ import {
 } from "../execution.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
 import { decode, executeContent, type Message, request } from "../jupyter/message.ts"
-import { type Connection, isDeath } from "./connection.ts"
+import { type Connection, executionId, isDeath } from "./connection.ts"
 import * as Delivery from "./delivery.ts"
 import * as Enquiry from "./enquiry.ts"
 import { gap, withoutReply } from "./gap.ts"
@@ -113,7 +113,7 @@ export const start: (
     const attached = enquiry === undefined
       ? { metadata: {}, buffers: [] }
       : yield* Enquiry.prepare(enquiry, connection, options)
-    const id = randomUUID()
+    const id = executionId()
     const outputs = yield* Queue.unbounded<Reducer.Output, Verdict | Cause.Done>()
     const settled = Deferred.makeUnsafe<void>()
     const started = Deferred.makeUnsafe<void>()
@@ -168,7 +168,7 @@ export const start: (
     const settle = (): void => {
       if (isSettled) return
       channel.forget(id)
-      connection.claimStrays(() => {})
+      unclaim(progress.executionCount)
       // First of all: each of the next lines may run the consumer, to whom the kernel must count as idle.
       isSettled = true
       forgetEnd()
@@ -249,7 +249,7 @@ export const start: (
       settleWith(lost())
     }
     channel.mark()
-    connection.claimStrays((message, length) => {
+    const unclaim = connection.claim(id, (message, length) => {
       bytes += length
       advance(message, length)
     })

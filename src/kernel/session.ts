@@ -28,6 +28,7 @@ import { discardGrace } from "../jupyter/rest.ts"
 import * as Options from "../options.ts"
 import type { Connection } from "./connection.ts"
 import type { Identity } from "./identity.ts"
+import type { LateOutput } from "./late_output.ts"
 import * as Metrics from "./metrics.ts"
 import * as Run from "./run.ts"
 
@@ -61,10 +62,14 @@ interface Incarnation {
   stuck: Run.Run | undefined
 }
 
-/** Starts the first kernel with `start`, which is used again at every reset. The kernel ends with the scope. */
+/**
+ * Starts the first kernel with `start`, which is used again at every reset; `onOutput` takes what comes when nothing
+ * runs that it is of. The kernel ends with the scope.
+ */
 export const make: (
   start: Effect.Effect<Connection, KernelError, Scope.Scope>,
-) => Effect.Effect<Session, KernelError, Scope.Scope> = Effect.fnUntraced(function* (start) {
+  onOutput: LateOutput["publish"],
+) => Effect.Effect<Session, KernelError, Scope.Scope> = Effect.fnUntraced(function* (start, onOutput) {
   const outer = yield* Effect.scope
   const turn = yield* Semaphore.make(1)
   /** Which reset the kernel comes from: what was asked of an earlier kernel is not run on a later one. */
@@ -86,6 +91,7 @@ export const make: (
         }),
       )
       const incarnation: Incarnation = { connection, scope, stuck: undefined }
+      connection.onOutput(onOutput)
       current = incarnation
       id = connection.id
       return incarnation

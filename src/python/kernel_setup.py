@@ -6,10 +6,13 @@ reach the user. `options` is put into that namespace: {"workingDir": str | None,
 """
 
 import asyncio
+import concurrent.futures.thread
 import contextlib
 import functools
 import os
 import signal
+import sys
+import threading
 import time
 
 try:
@@ -233,3 +236,61 @@ if options["workingDir"] is not None:  # noqa: F821
     if options["makeWorkingDir"]:  # noqa: F821
         os.makedirs(options["workingDir"], exist_ok=True)  # noqa: F821
     _keep_working_dir(os.path.realpath(options["workingDir"]))  # noqa: F821
+
+
+def _note_cell(start):
+    """Remembers the cell that starts a thread, or hands work to one."""
+
+    @functools.wraps(start)
+    def noted(self, *everything, **named):
+        self._effect_jupyter_parent = _shell.get_parent()
+        return start(self, *everything, **named)
+
+    return noted
+
+
+def _output_for_cell(run):
+    """What a thread puts out is of the cell that started it, whichever runs by then."""
+
+    @functools.wraps(run)
+    def run_for_cell(self, *everything, **named):
+        parent = self.__dict__.pop("_effect_jupyter_parent", None)
+        if parent is None:
+            return run(self, *everything, **named)
+        tokens = _shell.set_thread_parent(parent)
+        try:
+            return run(self, *everything, **named)
+        finally:
+            _shell.reset_thread_parent(tokens)
+
+    return run_for_cell
+
+
+# These are private parts of Python and ipykernel: where they are others, its own way will do.
+if hasattr(_shell, "set_thread_parent") and hasattr(_shell, "reset_thread_parent"):
+    for _class, _begin, _run in (
+        (threading.Thread, "start", "_bootstrap_inner"),
+        (getattr(concurrent.futures.thread, "_WorkItem", None), "__init__", "run"),
+    ):
+        if _class is not None and hasattr(_class, _run):
+            setattr(_class, _begin, _note_cell(getattr(_class, _begin)))
+            setattr(_class, _run, _output_for_cell(getattr(_class, _run)))
+
+
+def _tell_what_runs(parent_header):
+    """The request that something is put out for; if another runs on the main thread, which may wait for it, that too."""
+
+    def get(self):
+        header = parent_header.fget(self)
+        running = self._parent_header_global.get("msg_id")
+        if running == header.get("msg_id") or threading.current_thread() is not threading.main_thread():
+            return header
+        return {**header, "effect_jupyter_during": running}
+
+    return property(get, parent_header.fset)
+
+
+for _class in {_owner for _part in (sys.stdout, sys.stderr, getattr(_shell, "display_pub", None)) for _owner in type(_part).__mro__}:
+    _property = vars(_class).get("parent_header")
+    if isinstance(_property, property) and "_parent_header_global" in _property.fget.__code__.co_names:
+        _class.parent_header = _tell_what_runs(_property)

@@ -32,6 +32,7 @@ import { IntrospectionFailed } from "../introspection.ts"
 import * as Delivery from "../kernel/delivery.ts"
 import type { Images } from "../kernel/images.ts"
 import type { ExecuteOptions, Kernel } from "../kernel/kernel.ts"
+import * as LateOutput from "../kernel/late_output.ts"
 import * as Reducer from "../kernel/reducer.ts"
 import type { Run } from "../kernel/run.ts"
 import * as Span from "../kernel/span.ts"
@@ -68,6 +69,7 @@ export const make: (
 > = Effect.fnUntraced(
   function* (scripts, { images = "bytes", imagesDir = "images", members = {}, platform }) {
     const turn = yield* Semaphore.make(1)
+    const output = yield* LateOutput.make({ images, imagesDir })
     const executed = yield* Ref.make<ReadonlyArray<string>>([])
     const take = Scripts.taker(scripts)
     let generation = 0
@@ -222,6 +224,7 @@ export const make: (
       history: () => unscripted("history"),
       info: unscripted("info"),
       variables: unscripted("variables"),
+      output: Stream.provideContext(output.stream, platform),
       // Other members that a kernel gets belong above.
       ...members,
       get id() {

@@ -86,9 +86,9 @@ const makeFake = (
       else listener(ended)
       return () => ends.delete(listener)
     },
-    setAside: () => {},
-    stray: () => {},
-    claimStrays: () => {},
+    unsolicited: () => {},
+    claim: () => () => {},
+    onOutput: () => {},
   }
   const session: Session = {
     identity: Identity.ipython,

@@ -38,9 +38,9 @@ it.effect("a kernel that ends while a request gets ready is a typed error, and n
         if (ended !== undefined) listener(ended)
         return () => {}
       },
-      setAside: () => {},
-      stray: () => {},
-      claimStrays: () => {},
+      unsolicited: () => {},
+      claim: () => () => {},
+      onOutput: () => {},
     }
     const error = yield* Effect.scoped(Run.start(connection, "1", {
       imagesDir: "images",
