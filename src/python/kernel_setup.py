@@ -290,7 +290,8 @@ def _tell_what_runs(parent_header):
     return property(get, parent_header.fset)
 
 
-for _class in {_owner for _part in (sys.stdout, sys.stderr, getattr(_shell, "display_pub", None)) for _owner in type(_part).__mro__}:
+_parts = (sys.stdout, sys.stderr, getattr(_shell, "display_pub", None))
+for _class in {_owner for _part in _parts for _owner in type(_part).__mro__}:
     _property = vars(_class).get("parent_header")
     if isinstance(_property, property) and "_parent_header_global" in _property.fget.__code__.co_names:
         _class.parent_header = _tell_what_runs(_property)
