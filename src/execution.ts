@@ -334,7 +334,7 @@ export class ResourceLimit
     /** The server's own words. */
     detail: Schema.String,
     /** When the server wants to be asked again, if it said so. */
-    retryAfter: Schema.optionalKey(Schema.Duration),
+    retryAfter: Schema.optionalKey(Schema.DurationFromString),
   }) {
   override get message(): string {
     const when = this.retryAfter === undefined ? "later" : `in ${Duration.format(this.retryAfter)}`
@@ -435,7 +435,7 @@ export class Unsupported
     operation: Schema.String,
   }) {
   override get message(): string {
-    return `"${this.operation}" needs a Python kernel with IPython, and this kernel of "${this.language}" is none; ` +
+    return `The operation "${this.operation}" needs a Python kernel with IPython, and this one of "${this.language}" is none; ` +
       `use "execute" instead`
   }
 }

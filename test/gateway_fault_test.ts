@@ -234,6 +234,39 @@ layer(kernelLayer(), slow)("a consumer slower than the kernel", (it) => {
       assert.strictEqual(yield* text(kernel.execute("print('fine')")), "fine")
     }))
 
+  for (const mode of ["that is slow when a timeout passes", "that is gone"] as const) {
+    it.effect(`a consumer ${mode}: what floods on is not kept`, () =>
+      Effect.gen(function* () {
+        const kernel = yield* KernelClient.make()
+        const flood = `import itertools
+s = 'x' * 1_000_000
+blocks = itertools.count()
+for _ in range(10):
+    try:
+        while next(blocks) < 500: print(s, flush=True)
+        break
+    except KeyboardInterrupt: pass`
+        let highest = 0
+        const before = rss()
+        yield* Effect.forkScoped(
+          Effect.forever(Effect.delay(
+            Effect.sync(() => {
+              highest = Math.max(highest, rss())
+            }),
+            "20 millis",
+          )),
+        )
+        const stream = kernel.stream(flood, { timeout: "500 millis", outputLimit: 1000 })
+        const outcome = yield* mode === "that is gone"
+          ? Effect.result(Stream.runDrain(Stream.take(stream, 1)))
+          : Effect.result(Stream.runForEach(stream, ({ _tag }) =>
+            _tag === "TextChunk" ? Effect.sleep("100 millis") : Effect.void))
+        assert.strictEqual(Result.isFailure(outcome), mode !== "that is gone")
+        yield* Effect.logInfo(`A consumer ${mode}: this process grew by ${Math.round(highest - before)} MB`)
+        assert.isBelow(highest - before, 300, "MB that this process grew")
+      }))
+  }
+
   it.effect("a slow consumer with a short pingInterval is not taken for a dead peer", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make({ pingInterval: "200 millis" })

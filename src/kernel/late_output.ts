@@ -88,7 +88,7 @@ export const make: (options: ImageOptions) => Effect.Effect<LateOutput, never, S
       return {
         publish: (unsolicited) => {
           const [progress, written] = Reducer.step(Reducer.initial, unsolicited.message)
-          const output = written ?? Reducer.putOutRaised(progress)[1]
+          const output = written ?? Reducer.putOutShown(progress)[1]
           if (output === undefined) return Metrics.ignored.updateUnsafe(1, services)
           if (readers.size === 0) return missed("Output that nobody reads", unsolicited)
           const { bytes, executionCount, executionId } = unsolicited

@@ -132,6 +132,7 @@ export const start: (
         isStuck = true
         put(Reducer.putOutShown(progress))
         verdict = new KernelUnresponsive({ kernelId })
+        tellLeftOut()
         Queue.failCauseUnsafe(outputs, Cause.fail(verdict))
         return Effect.annotateLogs(Effect.logWarning("The kernel ignores interrupts"), "kernel", kernelId)
       }),
@@ -158,7 +159,11 @@ export const start: (
     let wasOver = false
     let isDraining = false
     let isStuck = false
+    /** The consumer is gone: what comes now is for nobody. */
+    let isUnread = false
     let waitingBytes = 0
+    /** Bytes that came after the execution was stopped and found no place. */
+    let leftOut = 0
     let bytes = 0
     let answered = 0
     let unanswered = 0
@@ -178,8 +183,14 @@ export const start: (
       if (!interruption.isOwned()) runFork(options.onFree)
       Deferred.doneUnsafe(settled, Exit.void)
       Deferred.doneUnsafe(started, Exit.void)
+      tellLeftOut()
       for (const page of progress.pages) Queue.offerUnsafe(outputs, page)
       Queue.failCauseUnsafe(outputs, Cause.fail(verdict ?? Cause.Done()))
+    }
+    const tellLeftOut = (): void => {
+      if (leftOut === 0) return
+      const text = `[effect-jupyter] about ${leftOut} bytes left out\n`
+      Queue.offerUnsafe(outputs, { _tag: "Text", name: "stderr", text })
     }
     const put = ([next, output]: readonly [Reducer.Progress, Reducer.Output?]): void => {
       progress = next
@@ -214,11 +225,14 @@ export const start: (
       const [next, output] = Reducer.step(progress, message)
       if (next.ignored > progress.ignored) Metrics.ignored.updateUnsafe(1, services)
       progress = next
-      if (output !== undefined) {
-        Queue.offerUnsafe(outputs, output)
-        // Only what the consumer will take may hold the connection: nobody else would release it.
-        waitingBytes += length
-        if (waitingBytes > highWaterMark && !isDraining) channel.hold()
+      if (output !== undefined && !isUnread) {
+        // The connection is read on for the kernel's last words, whatever is still in front of them.
+        if (isDraining && waitingBytes > highWaterMark) leftOut += length
+        else {
+          Queue.offerUnsafe(outputs, output)
+          waitingBytes += length
+          if (waitingBytes > highWaterMark && !isDraining) channel.hold()
+        }
       }
       if (next.started) Deferred.doneUnsafe(started, Exit.void)
       const isOver = Reducer.isOver(next)
@@ -303,11 +317,12 @@ export const start: (
       decide(reason)
     }
     const violated = (detail: string): void => stopNow(new ProtocolViolation({ kernelId, detail }))
-    yield* Effect.addFinalizer(() =>
-      connection.ended() !== undefined || (isSettled && !interruption.isOwned())
+    yield* Effect.addFinalizer(() => {
+      isUnread = true
+      return connection.ended() !== undefined || (isSettled && !interruption.isOwned())
         ? Effect.void
-        : interruption.run
-    )
+        : Effect.andThen(Effect.ignore(Queue.clear(outputs)), interruption.run)
+    })
     // Annotations cost more than what is rarely asked for is worth.
     const isTold = yield* LogLevel.isEnabled("Debug")
     const log = (event: string) =>
