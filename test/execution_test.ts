@@ -47,6 +47,7 @@ const kernelReasons: ReadonlyArray<readonly [Execution.KernelErrorReason, Readon
   [new Execution.Unsupported({ language: "bash", operation: "evaluate" }), ["bash", "evaluate"]],
 ]
 const gatewayReasons: ReadonlyArray<readonly [Gateway.GatewayErrorReason, ReadonlyArray<string>]> = [
+  [new Gateway.AssetsMissing({ file: "a.py", folders: ["/b"] }), ["a.py", "/b"]],
   [new Gateway.PythonNotFound({ python: "/bin/py", detail: "There is no such file" }), ["/bin/py"]],
   [new Gateway.ProvisioningFailed({ directory: "/cache", output: [] }), ["/cache"]],
   [new Gateway.StartFailed({ detail: "It ended", output: [] }), []],
@@ -193,6 +194,7 @@ describe("JSON", () => {
     Unsupported: Execution.Unsupported,
     KernelErrorReason: Execution.KernelErrorReason,
     KernelError: Execution.KernelError,
+    AssetsMissing: Gateway.AssetsMissing,
     PythonNotFound: Gateway.PythonNotFound,
     ProvisioningFailed: Gateway.ProvisioningFailed,
     StartFailed: Gateway.StartFailed,

@@ -1,6 +1,20 @@
 /** A kernel for tests does what a real one does: the same cells, member by member, in both. */
 import { assert, layer } from "@effect/vitest"
-import { Cause, Context, Effect, Exit, Fiber, Latch, Layer, Schema, type Scope, Stream } from "effect"
+import {
+  Cause,
+  Context,
+  Effect,
+  Exit,
+  Fiber,
+  Latch,
+  Layer,
+  Option,
+  Redacted,
+  Result,
+  Schema,
+  type Scope,
+  Stream,
+} from "effect"
 import { Execution, KernelClient, type KernelGateway, Testing } from "../src/mod.ts"
 import { kernelLayer, slow, texts } from "./support/kernel.ts"
 
@@ -397,6 +411,33 @@ for (const [name, make] of made) {
         const unsupported = yield* Effect.flip(kernel.set("name", { a: [Symbol("none")] }))
         assert.include(unsupported.message, `"$.a[0]"`)
         yield* isUsable(kernel)
+      }))
+
+    test("set encodes by its schema to what Python has types for, or refuses it", (kernel) =>
+      Effect.gen(function* () {
+        class Order extends Schema.Class<Order>("Order")({ id: Schema.BigInt }) {}
+        const set = <S extends Schema.Codec<unknown, unknown>>(schema: S, value: S["Type"]) =>
+          Effect.result(kernel.set("name", value, { schema }))
+        const outcomes = yield* Effect.all([
+          set(Schema.Redacted(Schema.String), Redacted.make("secret")),
+          set(Schema.Struct({ a: Schema.Redacted(Schema.Int) }), { a: Redacted.make(1) }),
+          set(Schema.Array(Schema.Redacted(Schema.String)), [Redacted.make("a")]),
+          set(Schema.Result(Schema.Int, Schema.String), Result.succeed(1)),
+          set(Schema.RegExp, /a/g),
+          set(Schema.Option(Schema.Int), Option.some(1)),
+          set(Order, new Order({ id: 1n })),
+          set(Schema.Struct({ a: Schema.UndefinedOr(Schema.Int) }), { a: undefined }),
+          set(Schema.Symbol, Symbol("none")),
+        ])
+        assert.deepStrictEqual(
+          outcomes.map((outcome) => outcome._tag === "Failure" ? outcome.failure._tag : "Success"),
+          [...Array<string>(8).fill("Success"), "UnsupportedValue"],
+        )
+        const batches = kernel.feed("sum", Stream.make(Redacted.make(1), Redacted.make(2)), {
+          returns: Schema.Int,
+          schema: Schema.Redacted(Schema.Int),
+        })
+        assert.deepStrictEqual(yield* Stream.runCollect(batches), [3])
       }))
 
     test("iterate", (kernel) =>

@@ -22,6 +22,7 @@ import {
 import { UnsupportedValue } from "../values.ts"
 import { batched } from "../values/batches.ts"
 import * as Encode from "../values/encode.ts"
+import { express } from "../values/express.ts"
 import * as Names from "../values/names.ts"
 import {
   batchSizeOf,
@@ -94,7 +95,7 @@ export function make(source: Source): TypedValues {
       { schema, ...options }: SetOptions<S> = {},
     ) {
       const name = yield* Names.variable(given)
-      const encoded = schema === undefined ? value : yield* Schema.encodeUnknownEffect(schema)(value)
+      const encoded = schema === undefined ? value : yield* express(schema)(value)
       yield* supported({ value: encoded })
       yield* valueOf(name, options, { args: [encoded] })
     },
@@ -118,8 +119,8 @@ export function make(source: Source): TypedValues {
     batched(stream, { batchBytes, batchSize }).pipe(
       Stream.mapEffect((batch) =>
         schema === undefined ? call(callable, [batch], options) : Effect.flatMap(
-          Schema.encodeUnknownEffect(Schema.Array(schema))(batch),
-          (encoded) => call(callable, [Arr.fromIterable(encoded)], options),
+          express(Schema.Array(schema))(batch),
+          (encoded) => call(callable, [encoded], options),
         )
       ),
       Stream.withSpan("Kernel.feed"),
