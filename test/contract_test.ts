@@ -128,6 +128,7 @@ describe("the public contract", () => {
       readonly env?: Record<string, string> | undefined
       readonly initTimeout?: Duration.Input | undefined
       readonly pingInterval?: Duration.Input | undefined
+      readonly maxMessageSize?: number | undefined
     }>()
     expectTypeOf<KernelClient.ExecuteOptions>().toMatchTypeOf<{
       readonly timeout?: Duration.Input | undefined
