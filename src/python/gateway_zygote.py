@@ -4,10 +4,10 @@ Whatever is in the way of a fork, the kernel is started plainly. Standard librar
 loads beside the gateway, and is to begin first.
 """
 
+import functools
 import json
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -25,6 +25,12 @@ READ_EARLY = re.compile(
 MARK, MARK_LENGTH = "EFFECT_JUPYTER_KERNEL", 36
 # Seconds that a fork may take, and a little longer until its answer is here: nothing else is done meanwhile.
 PATIENCE, MARGIN = 1.0, 0.3
+# Seconds between looks whether what is forked still runs.
+GLANCE = 0.02
+# Seconds without a word after which another process takes the place of this one, and from one such to the next.
+SILENCE, PAUSE = 3.0, 10.0
+# Seconds that such a process may take to load; nothing waits for it.
+LOADING = 60.0
 # What Jupyter adds to the environment of a kernel.
 ADDED = re.compile("KERNEL_GATEWAY|JPY_.*|EFFECT_JUPYTER_.*")
 # More than a message of the system's sockets can be.
@@ -32,40 +38,109 @@ LARGEST = 1024 * 1024
 
 
 class Zygote:
-    """Starts to load at once; `is_loading` tells whether it still does."""
+    """What kernels are forked from: a process, and another one in its place when it ends or does not answer."""
 
     def __init__(self, modules, *, env, cwd):
+        self._start = functools.partial(Process, modules, env=env, cwd=cwd, on_trouble=self._replace)
+        self._process = self._start()
+        self._started_at = time.monotonic()
+        self._is_first = True
+        # Why there will be no more forks; None as long as there may be.
+        self.failure = None
+
+    @property
+    def refusal(self):
+        """Why there are none if that is for a module that the user named."""
+        return self._process.refusal
+
+    def wait_until_ready(self):
+        """Blocks; for as long as loading takes."""
+        self._process.wait_until_ready()
+
+    def is_loading(self):
+        """Whether a kernel does better to wait: one that is started meanwhile is no later than the second process."""
+        return self._is_first and self.failure is None and self._process.is_loading()
+
+    def fork(self, argv, env, cwd, stderr=None):
+        """The process of a new kernel, or None if there can be none by this way."""
+        if self.failure is None and not self._is_first:
+            self._see_to_replacement()
+        return None if self.failure is not None else self._process.fork(argv, env, cwd, stderr)
+
+    def _see_to_replacement(self):
+        """One that cannot be loaded now may be so later."""
+        if self._process.failure is not None:
+            self._replace(self._process)
+        elif self._process.is_loading() and time.monotonic() - self._started_at > LOADING:
+            self._process.give_up(f"Nothing was loaded within {LOADING:g} s")
+
+    def give_up(self, why):
+        """Whoever comes is started plainly from now on."""
+        self.failure = why
+        self._process.give_up(why)
+
+    def _replace(self, process):
+        """Leaves a process that is in trouble to its kernels, and starts another one that gets ready meanwhile."""
+        if process is not self._process or self.failure is not None:
+            return
+        if self._is_first and not process.is_ready:
+            self.failure = process.failure or "It did not answer"
+            return
+        if not self._is_first and time.monotonic() - self._started_at < PAUSE:
+            return
+        self._is_first = False
+        self._started_at = time.monotonic()
+        try:
+            self._process = self._start()
+        except OSError as error:
+            print(f"There is no other process to fork kernels from: {error}", file=sys.stderr)
+            return
+        process.retire()
+
+
+class Process:
+    """One that kernels are forked from. Starts to load at once."""
+
+    def __init__(self, modules, *, env, cwd, on_trouble):
         self._env = env
+        self._on_trouble = on_trouble
         # Nobody knows what these have read: every variable counts.
         self._counts = re.compile(".*", re.DOTALL) if modules else READ_EARLY
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         with theirs:
             descriptor = theirs.fileno()
-            self._process = subprocess.Popen(
-                [sys.executable, os.path.join(HERE, "zygote.py"), str(descriptor), *modules],
-                env={**self._env, "EFFECT_JUPYTER_GATEWAY": str(os.getpid()), MARK: "-" * MARK_LENGTH},
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                # Standard output is where the gateway talks to the program.
-                stdout=sys.stderr.fileno(),
-                pass_fds=[descriptor],
-            )
-        self._kernels = {}
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, os.path.join(HERE, "zygote.py"), str(descriptor), *modules],
+                    env={**self._env, "EFFECT_JUPYTER_GATEWAY": str(os.getpid()), MARK: "-" * MARK_LENGTH},
+                    cwd=cwd,
+                    stdin=subprocess.DEVNULL,
+                    # Standard output is where the gateway talks to the program.
+                    stdout=sys.stderr.fileno(),
+                    pass_fds=[descriptor],
+                )
+            except BaseException:
+                self._socket.close()
+                raise
+        # All that it forked and that have not ended.
+        self._forked = {}
         self._request = 0
-        # The process that the last request made; 0 if it ended before it was a kernel.
-        self._forked = None
-        # Whether it has said nothing since it was too slow.
-        self._is_stalled = False
+        # The process that the last request made, and whether it is a kernel by now.
+        self._answer = None
+        self._is_born = False
+        # Why the last request made none.
+        self._unforked = None
+        # Since when it has said nothing although it was asked.
+        self._stalled_at = None
+        self._is_retired = False
+        self._unwanted = []
         self._unreaped = []
         self.is_ready = False
-        # Why there will be no more forks; None as long as there may be.
         self.failure = None
-        # The same if it is for a module that the user named.
         self.refusal = None
 
     def wait_until_ready(self):
-        """Blocks; for as long as loading takes."""
         self._socket.setblocking(True)
         while not self.is_ready and self.failure is None:
             self._hear()
@@ -76,31 +151,47 @@ class Zygote:
         self.listen()
         return not self.is_ready and self.failure is None
 
-    def fork(self, argv, env, cwd, stderr=None):
-        """The process of a new kernel, or None if there can be none by this way."""
+    def fork(self, argv, env, cwd, stderr):
         self.listen()
-        if self.failure is not None or not self.is_ready or self._is_stalled or not self._takes(env):
+        if self.failure is not None or not self.is_ready or self._stalled_at is not None or not self._takes(env):
             return None
         self._request += 1
-        self._forked = None
+        self._answer = self._unforked = None
+        self._is_born = False
         until = time.monotonic() + PATIENCE
+        request = {"request": self._request, "argv": argv, "env": env, "cwd": cwd, "until": until}
+        files = [] if stderr is None else [stderr]
         try:
-            request = {"request": self._request, "argv": argv, "env": env, "cwd": cwd, "until": until}
-            files = [] if stderr is None else [stderr]
-            socket.send_fds(self._socket, [json.dumps(request).encode()], files)
+            socket.send_fds(self._socket, [json.dumps({**request, "stderr": stderr is not None}).encode()], files)
         except OSError as error:
             # Nothing is wrong with the next one if this one was too large.
             return self._plainly(error)
-        while self._forked is None and self.failure is None:
-            if not select.select([self._socket], [], [], max(0, until + MARGIN - time.monotonic()))[0]:
-                self._is_stalled = True
+        while not self._is_born and self._unforked is None and self.failure is None:
+            if self._answer is not None and self._answer.look() is not None:
+                return self._plainly("it ended at once")
+            left = until + MARGIN - time.monotonic()
+            if left <= 0:
+                self._stalled_at = time.monotonic() if self._answer is None else None
                 return self._plainly(f"nothing was forked within {PATIENCE:g} s")
+            self._wait(min(left, GLANCE))
+        return self._answer if self._is_born else self._plainly(self._unforked or self.failure)
+
+    def _wait(self, seconds):
+        """Until something has come; its number may be too high for `select`."""
+        self._socket.settimeout(seconds)
+        try:
             self._hear()
-        return self._kernels.get(self._forked) or self._plainly("it ended at once")
+        except TimeoutError:
+            pass
+        finally:
+            if self.failure is None:
+                self._socket.setblocking(False)
 
     def _plainly(self, why):
         """What comes of this request after all is not wanted any more."""
         self._request += 1
+        if self._answer is not None and not self._is_born:
+            self._end(self._answer)
         print(f"A kernel is started plainly: {why}", file=sys.stderr)
 
     def listen(self):
@@ -109,7 +200,12 @@ class Zygote:
             while self.failure is None:
                 self._hear()
         except BlockingIOError:
+            for process in self._unwanted:
+                process.look()
+            self._unwanted = [process for process in self._unwanted if process.returncode is None]
             self._reap()
+        if self._stalled_at is not None and time.monotonic() - self._stalled_at > SILENCE:
+            self._on_trouble(self)
 
     def _takes(self, env):
         """Whether a copy can be a kernel with this environment."""
@@ -121,13 +217,10 @@ class Zygote:
                 return False
         return True
 
-    def _tell(self, **message):
-        self._socket.send(json.dumps(message).encode())
-
     def _reap(self):
         try:
-            while self._unreaped:
-                self._tell(reap=self._unreaped[0])
+            while self._unreaped and self.failure is None:
+                self._socket.send(json.dumps({"reap": self._unreaped[0]}).encode())
                 del self._unreaped[0]
         except OSError:
             pass  # it does not listen now
@@ -135,12 +228,12 @@ class Zygote:
     def _hear(self):
         try:
             data = self._socket.recv(LARGEST)
-        except BlockingIOError:
+        except (BlockingIOError, TimeoutError):
             raise
         except OSError as error:
             return self.give_up(f"It did not answer: {error}")
         message = json.loads(data) if data else {"failed": "It ended"}
-        self._is_stalled = False
+        self._stalled_at = None
         if "refused" in message:
             self.refusal = message["refused"]
             self.give_up(self.refusal)
@@ -148,37 +241,71 @@ class Zygote:
             self.give_up(message["failed"])
         elif "ready" in message:
             self.is_ready = True
-        elif "pid" in message:
-            self._born(message["pid"], message["request"])
-        elif "exited" in message:
-            self._ended(message["exited"], message["code"], message["request"])
+        elif "forked" in message or "pid" in message:
+            self._hear_of(message.get("forked", message.get("pid")), message["request"], "pid" in message)
+        elif "unforked" in message and message["request"] in (None, self._request):
+            self._unforked = message["unforked"]
 
-    def _born(self, pid, request):
+    def _hear_of(self, pid, request, is_born):
+        process = self._forked.get(pid)
+        if process is None and not is_born or request == self._request:
+            process = self._forked.setdefault(pid, ForkedProcess(pid, self))
         if request == self._request:
-            self._forked = pid
-            self._kernels[pid] = ForkedProcess(pid, self)
-        else:
-            os.kill(pid, signal.SIGKILL)
+            self._answer, self._is_born = process, self._is_born or is_born
+        elif process is not None:
+            self._end(process)
 
-    def _ended(self, pid, code, request):
-        process = self._kernels.pop(pid, None)
-        if process is not None:
-            process.returncode = code
-        elif request == self._request:
-            self._forked = 0
-        self._unreaped.append(pid)
-        self._reap()
+    def _end(self, process):
+        """Ends a process that no kernel is known of."""
+        if process.look() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            self._unwanted.append(process)
+
+    def ended(self, pid):
+        """Called for each process that was seen to have ended; its number is free then."""
+        if self._forked.pop(pid, None) is not None:
+            self._unreaped.append(pid)
+            self._reap()
+            self._end_if_idle()
+
+    def retire(self):
+        """Ends with its last kernel: kernels end with it."""
+        self._is_retired = True
+        self._end_if_idle()
+
+    def _end_if_idle(self):
+        if self._is_retired and not self._forked and self.failure is None:
+            self.give_up("Another process is there for that")
 
     def give_up(self, why):
-        """Its kernels end with it; whoever comes is started plainly."""
+        """Its kernels end with it."""
         self.failure = why
-        print(f"Kernels are not forked: {why}", file=sys.stderr)
+        print(f"Kernels are not forked from process {self._process.pid} any more: {why}", file=sys.stderr)
         self._process.kill()
         self._process.wait()
         self._socket.close()
-        for process in self._kernels.values():
+        for process in self._forked.values():
             process.returncode = -signal.SIGKILL
-        self._kernels.clear()
+        self._forked.clear()
+        self._on_trouble(self)
+
+
+def end_of(pid):
+    """The return code of a process that ended and that nobody has collected; None as long as it runs.
+
+    Read from the system: the process that it is a child of may be stopped.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name of a command may hold blanks and parentheses.
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return -signal.SIGKILL
+    except OSError:
+        return None  # there is no descriptor for it now
+    # A first thread may end before the others.
+    is_over = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
+    return os.waitstatus_to_exitcode(int(fields[49])) if is_over else None
 
 
 class ForkedProcess:
@@ -194,6 +321,14 @@ class ForkedProcess:
     def poll(self):
         if self.returncode is None:
             self._zygote.listen()
+        return self.look()
+
+    def look(self):
+        """The same, whatever its zygote has to say."""
+        if self.returncode is None:
+            self.returncode = end_of(self.pid)
+            if self.returncode is not None:
+                self._zygote.ended(self.pid)
         return self.returncode
 
     def wait(self):

@@ -5,17 +5,18 @@ Usage: zygote.py DESCRIPTOR MODULE ...
 DESCRIPTOR is a socket to the gateway, which keeps messages apart. Each is a JSON object; `gateway_zygote.py` has the
 other side. {"ready": true} goes out once the MODULEs are imported, {"failed": why} if there can be no kernels of this
 process, {"refused": why} if it is for a MODULE that cannot be imported. {"request": number, "argv", "env", "cwd",
-"until"} comes in for a kernel, with a descriptor that is to be its standard error; it answers {"pid", "request":
-number} itself, before that time. When a kernel ends,
-{"exited": pid, "code", "request"} goes out; its number stays taken until {"reap": pid} comes in.
+"stderr", "until"} comes in for a kernel, with a descriptor that is to be its standard error if "stderr" is true;
+{"forked": pid, "request"} goes out, then {"pid", "request"} from the new process itself, before the time "until", when it
+is a kernel, or {"unforked": why, "request"} if it is none. The number of a process that ended stays taken until
+{"reap": pid} comes in. Nothing that goes wrong with a request ends this process, whose end is that of all its kernels.
 """
 
 import ctypes
+import errno
 import gc
 import importlib
 import json
 import os
-import select
 import signal
 import socket
 import sys
@@ -32,6 +33,8 @@ LOADED_BY_ALL = (
     " tornado.platform.asyncio unicodedata"
 ).split()
 MARK = b"EFFECT_JUPYTER_KERNEL"
+# What passes.
+SHORTAGES = (errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EINTR, errno.EAGAIN)
 
 
 def preload(modules):
@@ -97,55 +100,85 @@ class Refused(Exception):
 
 
 class Control:
-    """The connection with the gateway."""
+    """The connection with the gateway, with which this process ends."""
 
     def __init__(self, descriptor):
         self._socket = socket.socket(fileno=descriptor)
         self._socket.set_inheritable(False)
 
-    def fileno(self):
-        return self._socket.fileno()
-
     def tell(self, **message):
-        self._socket.send(json.dumps(message).encode())
+        while True:
+            try:
+                self._socket.send(json.dumps(message).encode())
+                return
+            except OSError as error:
+                self._wait_after(error)
 
     def hear(self):
-        """The next message and the files that came with it; None when the gateway is gone."""
-        message, files, _, _ = socket.recv_fds(self._socket, LARGEST, 1)
-        return (json.loads(message) if message else None), files
+        """The next message and the files that came with it."""
+        while True:
+            try:
+                message, files, _, _ = socket.recv_fds(self._socket, LARGEST, 1)
+            except (OSError, MemoryError) as error:
+                self._wait_after(error)
+                continue
+            if not message:
+                os._exit(0)
+            return message, files
+
+    def _wait_after(self, error):
+        """Until the system has room again."""
+        if isinstance(error, OSError) and error.errno not in SHORTAGES:
+            os._exit(0)
+        time.sleep(0.05)
 
     def close(self):
         self._socket.close()
 
 
-def serve(control, wakeup):
-    """Forks a kernel for each request; returns in the kernel only, with what it is to be."""
-    kernels = {}
+def serve(control):
+    """Forks a kernel for each request; returns in the kernel only, with what it is to be and its files."""
     while True:
-        ready, _, _ = select.select([control, wakeup], [], [])
-        if wakeup in ready:
-            os.read(wakeup, 512)
-            for pid in list(kernels):
-                # Its number stays taken, so that nobody signals another process by it.
-                end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                if end is not None:
-                    code = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
-                    control.tell(exited=pid, code=code, request=kernels.pop(pid))
-        if control in ready:
-            request, files = control.hear()
-            if request is None:
-                os._exit(0)
-            if "reap" in request:
-                os.waitpid(request["reap"], 0)
-                continue
-            pid = os.fork()
-            for file in files:
-                if pid == 0:
-                    os.dup2(file, 2)
-                os.close(file)
-            if pid == 0:
-                return request
-            kernels[pid] = request["request"]
+        message, files = control.hear()
+        request = None
+        try:
+            request = answer(control, message, files)
+        except Exception as error:
+            refuse(control, message, error)
+        if request is not None:
+            return request, files
+        for file in files:
+            os.close(file)
+
+
+def answer(control, message, files):
+    """Does what a message asks for; the request in the process that it made, None in this one."""
+    request = json.loads(message)
+    if "reap" in request:
+        try:
+            os.waitpid(request["reap"], os.WNOHANG)
+        except ChildProcessError:
+            pass  # it was collected before
+        return None
+    if request["stderr"] and not files:
+        raise OSError(errno.EMFILE, "Its standard error was not received")
+    pid = os.fork()
+    if pid == 0:
+        return request
+    control.tell(forked=pid, request=request["request"])
+    return None
+
+
+def refuse(control, message, error):
+    """Tells that there is no kernel for a message, whatever is wrong with it."""
+    try:
+        number = json.loads(message)["request"]
+    except Exception:
+        number = None
+    try:
+        control.tell(unforked=f"{type(error).__name__}: {error}"[:1000], request=number)
+    except Exception:
+        pass  # without memory; the gateway does not wait for long
 
 
 def place_of_mark():
@@ -155,13 +188,15 @@ def place_of_mark():
     return getenv(MARK)
 
 
-def become(kernel, zygote, place):
+def become(kernel, files, zygote, place):
     """From here on this process is as if it had just been started for the kernel."""
     die_with(zygote)
+    for file in files:
+        os.dup2(file, 2)
+        os.close(file)
     mark = kernel["env"][MARK.decode()].encode()
     ctypes.memmove(place, mark, len(mark))
     os.setsid()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(kernel["cwd"])
     os.environ.clear()
@@ -195,27 +230,24 @@ def main():
     except RuntimeError as error:
         control.tell(failed=str(error))
         sys.exit(1)
-    wakeup, wakeup_writer = os.pipe()
-    os.set_blocking(wakeup_writer, False)
-    signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
     gc.collect()
     # Looking for garbage among what is here would only copy the pages that it lies on.
     gc.freeze()
     control.tell(ready=True)
     changed = {name: value for name, value in os.environ.items() if before.get(name) != value}
     zygote = os.getpid()
-    kernel = serve(control, wakeup)
-    signal.set_wakeup_fd(-1)
-    for end in (wakeup, wakeup_writer):
-        os.close(end)
-    become(kernel, zygote, place)
-    for name, value in changed.items():
-        # As if the module were loaded now.
-        if kernel["env"].get(name) == before.get(name):
-            os.environ[name] = value
-    if time.monotonic() > kernel["until"]:
-        # Another one was started in its place, and has its sockets.
+    kernel, files = serve(control)
+    try:
+        become(kernel, files, zygote, place)
+        for name, value in changed.items():
+            # As if the module were loaded now.
+            if kernel["env"].get(name) == before.get(name):
+                os.environ[name] = value
+        if time.monotonic() > kernel["until"]:
+            # Another one was started in its place, and has its sockets.
+            os._exit(1)
+    except BaseException as error:
+        control.tell(unforked=f"{type(error).__name__}: {error}"[:1000], request=kernel["request"])
         os._exit(1)
     control.tell(pid=os.getpid(), request=kernel["request"])
     control.close()
