@@ -31,6 +31,12 @@ const raised = new Execution.ExecutionError({
 })
 const timedOut = new Execution.ExecutionTimeout({ timeout, partial })
 
+const invalidOption = new Execution.InvalidOption({
+  option: "timeout",
+  value: "NaN",
+  detail: "give a duration",
+})
+
 /** One reason of each kind, and the values that its message names. */
 const kernelReasons: ReadonlyArray<readonly [Execution.KernelErrorReason, ReadonlyArray<string>]> = [
   [new Execution.KernelDied({ kernelId }), [kernelId]],
@@ -41,6 +47,7 @@ const kernelReasons: ReadonlyArray<readonly [Execution.KernelErrorReason, Readon
   [new Execution.ExecutionAborted({ kernelId, detail: "The client was closed" }), [kernelId]],
   [new Execution.InputRequested({ kernelId, prompt: "Name? " }), ["Name? "]],
   [new Execution.ProtocolViolation({ kernelId, detail: "It is too large" }), [kernelId]],
+  [invalidOption, ["timeout"]],
   [new Execution.ResourceLimit({ detail: "Resource Limit", retryAfter: timeout }), []],
   [new Execution.Forbidden({ detail: "User is not authorized" }), ["KERNEL_USERNAME"]],
   [new Execution.NoSuchKernelspec({ kernelName: "julia", known: ["ir", "bash"] }), ["julia", "ir", "bash"]],
@@ -48,6 +55,7 @@ const kernelReasons: ReadonlyArray<readonly [Execution.KernelErrorReason, Readon
 ]
 const gatewayReasons: ReadonlyArray<readonly [Gateway.GatewayErrorReason, ReadonlyArray<string>]> = [
   [new Gateway.AssetsMissing({ file: "a.py", folders: ["/b"] }), ["a.py", "/b"]],
+  [invalidOption, ["timeout"]],
   [new Gateway.PythonNotFound({ python: "/bin/py", detail: "There is no such file" }), ["/bin/py"]],
   [new Gateway.ProvisioningFailed({ directory: "/cache", output: [] }), ["/cache"]],
   [new Gateway.StartFailed({ detail: "It ended", output: [] }), []],
@@ -195,6 +203,7 @@ describe("JSON", () => {
     KernelErrorReason: Execution.KernelErrorReason,
     KernelError: Execution.KernelError,
     AssetsMissing: Gateway.AssetsMissing,
+    InvalidOption: Execution.InvalidOption,
     PythonNotFound: Gateway.PythonNotFound,
     ProvisioningFailed: Gateway.ProvisioningFailed,
     StartFailed: Gateway.StartFailed,

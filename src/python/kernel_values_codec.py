@@ -27,6 +27,9 @@ MAX_DEPTH = 200
 # What that takes of Python's stack at most, with as much below it; the user may have set a lower limit.
 STACK = 3000
 
+# The key of a tag, and keys that JSON escapes: after a key with a backslash, V8 can take another for it.
+UNSAFE_KEY = re.compile(r'^\$\Z|[\x00-\x1f"\\]').search
+
 dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 surrogates = re.compile("[\ud800-\udfff]")
 
@@ -123,14 +126,16 @@ class Encoder:
         return done
 
     def record(self, pairs):
-        done = {}
+        done, is_plain = {}, True
         for key, value in pairs:
+            if UNSAFE_KEY(key):
+                is_plain = False
             try:
                 done[key] = self.encode(value)
             except Unsupported as error:
                 error.path.append(step_to(key))
                 raise
-        return {"$": "record", "v": list(done.items())} if "$" in done else done
+        return done if is_plain else {"$": "record", "v": list(done.items())}
 
 
 def sequence(encoder, value):

@@ -42,6 +42,9 @@ export function encode(value: unknown): Result.Result<Encoded, Refusal> {
   })
 }
 
+/** The key of a tag, and keys that JSON escapes: after a key with a backslash, V8 can take another for it. */
+const unsafeKey = /^\$$|[\x00-\x1f"\\]/
+
 class Encoder {
   readonly buffers: Array<Uint8Array> = []
   readonly #within = new Set<unknown>()
@@ -147,7 +150,9 @@ class Encoder {
     if (symbol !== undefined) {
       throw this.#refuse(record, `Its key ${String(symbol)} has no encoding`)
     }
-    return encoded.some(([key]) => key === "$") ? { $: "record", v: encoded } : Object.fromEntries(encoded)
+    return encoded.some(([key]) => unsafeKey.test(key))
+      ? { $: "record", v: encoded }
+      : Object.fromEntries(encoded)
   }
 
   #pairs(map: object, pairs: ReadonlyArray<readonly [unknown, unknown]>): ReadonlyArray<unknown> {

@@ -36,13 +36,19 @@ class Custom {
 
 describe("encode", () => {
   it("JSON as it is", () => {
-    const json = { a: [1, -1.5, "x", true, null], b: {}, "": [], 'q"': "\0\\\n😀" }
+    const json = { a: [1, -1.5, "x", true, null], b: {}, "": [], q: "\0\\\n😀" }
     assert.deepStrictEqual(encoded(json), json)
     assert.deepStrictEqual(encoded({ kept: 1, gone: undefined, list: [undefined] }), {
       kept: 1,
       list: [null],
     })
     assert.deepStrictEqual(encoded(Object.create(null, { a: { value: 1, enumerable: true } })), { a: 1 })
+  })
+
+  it("keys that JSON escapes are pairs", () => {
+    assert.deepStrictEqual(encoded({ "\\": 1 }), { $: "record", v: [["\\", 1]] })
+    assert.deepStrictEqual(encoded({ a: 0, "\n": 1 }), { $: "record", v: [["a", 0], ["\n", 1]] })
+    assert.deepStrictEqual(encoded({ $a: 1, é: 2 }), { $a: 1, é: 2 })
   })
 
   it("numbers keep what JSON would lose", () => {
