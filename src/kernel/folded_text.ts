@@ -70,15 +70,10 @@ export function show(folded: FoldedText, text: string): FoldedText {
   return begin(keep(kept, text), screen)
 }
 
-/** About how many bytes are kept. */
-export function bytesOf({ kept, raw, screen }: FoldedText): number {
-  return Math.min(kept.limit, kept.headBytes + kept.tailBytes + raw.length + Screen.lengthOf(screen))
-}
-
-/** The text as it is now, with a line in place of what is missing; `limit` are the bytes that it may have. */
-export function toText(folded: FoldedText, limit: number = folded.kept.limit): string {
+/** The text as it is now, with a line in place of what is missing. */
+export function toText(folded: FoldedText): string {
   const { kept, rest, seen, screen } = whatIsSeen(folded)
-  return KeptText.toText(KeptText.shorten(keep(kept, seen + Screen.ending(screen) + rest), limit))
+  return KeptText.toText(keep(kept, seen + Screen.ending(screen) + rest))
 }
 
 /** The whole text as a terminal would show it. */

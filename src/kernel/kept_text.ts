@@ -59,16 +59,6 @@ export function append(before: KeptText, text: string): KeptText {
   }, text)
 }
 
-/** The text with a lower limit. */
-export function shorten(kept: KeptText, limit: number): KeptText {
-  const whole = cut(kept)
-  if (whole.headBytes + whole.tailBytes <= limit) return { ...whole, limit }
-  if (whole.lost === 0) return append(empty(limit), whole.head + whole.tail)
-  const [head] = split(whole.head, Math.ceil(limit / 2))
-  const headBytes = Buffer.byteLength(head)
-  return cut({ ...whole, limit, head, headBytes, lost: whole.lost + whole.headBytes - headBytes })
-}
-
 /** The text, with a line in place of what is missing. */
 export function toText(kept: KeptText): string {
   const { head, lost, tail } = cut(kept)

@@ -16,9 +16,9 @@ export interface ExecuteOptions {
    */
   readonly timeout?: Duration.Input | undefined
   /**
-   * Bytes that the result keeps of text, displays and images together: of text the first and the last half, with a
-   * line between that says how many are left out; a line at the end says how many displays are. Half of it is for
-   * displays, and what text does not take. Chunks of a stream are not cut. 500 MB by default.
+   * Bytes that the result keeps: of text the first and the last half, with a line between that says how many are left
+   * out, and as many again of displays, their ids and images, with a line at the end that says how many displays are
+   * left out. Chunks of a stream are not cut. 500 MB by default.
    */
   readonly outputLimit?: number | undefined
   /**

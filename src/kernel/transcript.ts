@@ -104,9 +104,9 @@ export function empty(outputLimit?: number): Transcript {
 }
 
 /**
- * The transcript with one more chunk, shown by the widget `area` if there is one. The rules are those of JupyterLab and nbclient, for the outputs of one cell: an
- * update does not reach displays of other executions. What an output widget shows is among the displays, and cleared
- * with it.
+ * The transcript with one more chunk, shown by the widget `area` if there is one. The rules are those of JupyterLab and
+ * nbclient, for the outputs of one cell: an update does not reach displays of other executions. What an output widget
+ * shows is among the displays, and cleared with it.
  */
 export function append(transcript: Transcript, chunk: Chunk, widget?: string): Transcript {
   const area = widget === undefined || isKnown(transcript, widget) ? widget : undefined
@@ -155,19 +155,16 @@ function isKnown({ areas }: Transcript, area: string): boolean {
   return HashMap.size(areas) < mostAreas || HashMap.has(areas, area)
 }
 
-/**
- * The transcript with so many bytes more taken by displays, if there is room: half of the limit is theirs, and what the
- * text does not take.
- */
+/** The transcript with so many bytes more taken by displays, if there is room. */
 function makeRoom(transcript: Transcript, bytes: number): Transcript | undefined {
   const displayBytes = Math.max(0, transcript.displayBytes + bytes)
   if (hasRoom(transcript, displayBytes + transcript.imageBytes)) return { ...transcript, displayBytes }
   return transcript.gone === 0 ? undefined : makeRoom(tidy(transcript), bytes)
 }
 
-function hasRoom({ text }: Transcript, bytes: number): boolean {
-  const { limit } = text.kept
-  return bytes <= limit / 2 || bytes + FoldedText.bytesOf(text) <= limit
+/** Whether displays and images may take so many bytes: as many as the text may. */
+function hasRoom({ at, displays, gone, text }: Transcript, bytes: number): boolean {
+  return bytes + Weight.ofCount(List.size(displays) - gone + at) <= text.kept.limit
 }
 
 function leaveOut(transcript: Transcript): Transcript {
@@ -228,7 +225,7 @@ function tidy(transcript: Transcript): Transcript {
   const rest = List.reduce(
     displays,
     0,
-    (sum, { area = "", chunk }) => sum + (chunk === undefined ? Weight.base : Weight.of(chunk)) + area.length,
+    (sum, { area = "", chunk }) => sum + (chunk === undefined ? 0 : Weight.of(chunk)) + area.length,
   )
   const displayBytes = HashMap.reduce(contents, rest, (sum, chunk) => sum + Weight.of(chunk))
   return { ...transcript, displays, contents, gone: 0, displayBytes }
@@ -304,9 +301,8 @@ export function toResult(
   })
 }
 
-function textOf({ displayBytes, imageBytes, left, spoken, text }: Transcript): string | undefined {
-  const limit = Math.max(0, text.kept.limit - displayBytes - imageBytes)
-  const shown = spoken ? FoldedText.toText(text, limit).replace(/^[\r\n]+/, "").trimEnd() : undefined
+function textOf({ left, spoken, text }: Transcript): string | undefined {
+  const shown = spoken ? FoldedText.toText(text).replace(/^[\r\n]+/, "").trimEnd() : undefined
   if (left === 0) return shown
   const note = `[effect-jupyter] ${left} display${
     left === 1 ? "" : "s"

@@ -6,21 +6,35 @@
 import { Buffer } from "node:buffer"
 import type { DisplayChunk, Image } from "../execution.ts"
 
-/** What a display takes besides its content. */
-export const base = 256
+/** What a display takes besides its content, and how many displays count by their content alone. */
+const base = 256
+const free = 1000
 
-/** What an object or a list takes besides what is in it, and what a number does. */
+/** What an object or a list within a display takes besides what is in it, and what a number does. */
 const container = 64
 const primitive = 8
 
-/** The bytes of a display. */
+/** The bytes of the content of a display. */
 export function of({ data, displayId = "", metadata }: DisplayChunk): number {
-  return base + ofJson(data) + ofJson(metadata) + displayId.length
+  return ofBundle(data) + ofBundle(metadata) + displayId.length
 }
 
 /** The bytes of an image. */
 export function ofImage({ bytes, path }: Image): number {
-  return base + path.length + (bytes?.byteLength ?? 0)
+  return path.length + (bytes?.byteLength ?? 0)
+}
+
+/** The bytes that so many displays and images take besides their content. */
+export function ofCount(count: number): number {
+  return base * Math.max(0, count - free)
+}
+
+function ofBundle(bundle: DisplayChunk["data"]): number {
+  return Object.entries(bundle).reduce(
+    (sum, [mimeType, value]) =>
+      sum + mimeType.length + (typeof value === "string" ? Buffer.byteLength(value) : ofJson(value)),
+    0,
+  )
 }
 
 function ofJson(value: unknown): number {

@@ -524,8 +524,7 @@ describe("append", () => {
       .reduce((transcript, chunk) => Transcript.append(transcript, chunk), Transcript.empty(6))
     assert.strictEqual(
       Transcript.toResult(transcript, undefined).text,
-      "aaa\n[effect-jupyter] 7 bytes left out\nccc\n" +
-        '[effect-jupyter] 1 display left out, past the option "outputLimit"',
+      "aaa\n[effect-jupyter] 7 bytes left out\nccc",
     )
   })
 
