@@ -43,7 +43,7 @@ export function encode(value: unknown): Result.Result<Encoded, Refusal> {
 }
 
 /** The key of a tag, and keys that JSON escapes: after a key with a backslash, V8 can take another for it. */
-const unsafeKey = /^\$$|[\x00-\x1f"\\]/
+const unsafeKey = new RegExp('^\\$$|[\x00-\x1f"\\\\]')
 
 class Encoder {
   readonly buffers: Array<Uint8Array> = []
