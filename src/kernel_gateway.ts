@@ -164,7 +164,11 @@ export const make: (
       })
       const url = `http://${reachable(host)}:${process.port}`
       const { kernelEnv } = process
-      const connection = yield* Connection.make({ url, token }, { isOwn: true, kernelEnv, sandbox })
+      const connection = yield* Connection.make({ url, token, join: process.join }, {
+        isOwn: true,
+        kernelEnv,
+        sandbox,
+      })
       yield* Effect.raceFirst(answers(connection), Effect.andThen(process.join, Effect.never)).pipe(
         Effect.timeoutOrElse({ duration: startTimeout, orElse: () => process.tooLate }),
       )
@@ -246,7 +250,7 @@ const makeRemote = Effect.fn("KernelGateway.makeRemote")(function* (options: Rem
     : { authorization: address.authorization, ...options.headers }
   const platform = yield* Layer.build(Platform.layer)
   const connectTo = (url: string) =>
-    Connection.make({ url, token }, { headers }).pipe(
+    Connection.make({ url, token, join: Effect.never }, { headers }).pipe(
       Effect.tap(({ rest }) => rest.check),
       Effect.map((connection) => ({ connection, url })),
       Effect.mapError((error) => gatewayError(unfit(url, error))),

@@ -187,10 +187,7 @@ const makeOver = Effect.fnUntraced(
           start: Span.withSpan("KernelPool.start", { root: true })(
             Effect.tap(Effect.tap(starting(connection), prepare), annotate),
           ),
-          gone: Effect.match(gateway.join, {
-            onFailure: (error) => error.message,
-            onSuccess: () => "The gateway was closed",
-          }),
+          gone: connection.ended,
         })),
     ).pipe(Effect.provideContext(platform))
 

@@ -70,6 +70,24 @@ export function variable(name: string): string | undefined {
   return process.env[name] || undefined
 }
 
+/**
+ * Has a process go on that was stopped, as by SIGSTOP; does nothing to one that ended.
+ *
+ * @example
+ * ```ts
+ * import * as Platform from "effect-jupyter/platform"
+ *
+ * Platform.resume(4711)
+ * ```
+ */
+export function resume(pid: number): void {
+  try {
+    process.kill(pid, "SIGCONT")
+  } catch {
+    // It ended.
+  }
+}
+
 /** The home of the user, by HOME or by the system's list of users; `undefined` if there is none. */
 export const home: Effect.Effect<string | undefined> = Effect.orElseSucceed(
   Effect.try(() => homedir() || undefined),

@@ -10,6 +10,7 @@ import * as Redacted from "effect/Redacted"
 import * as Hurry from "../jupyter/hurry.ts"
 import * as Rest from "../jupyter/rest.ts"
 import * as Address from "./address.ts"
+import type { GatewayError } from "./error.ts"
 import type { Rules } from "../sandbox/rules.ts"
 import type { Violation } from "../sandbox/violation.ts"
 
@@ -21,6 +22,8 @@ export interface Connection {
   /** How to get the next message early; `undefined` if the server does not keep it back. */
   readonly hurry: Hurry.Hurry | undefined
   readonly rest: Rest.Rest
+  /** Succeeds with what is to be said of it when the server ended, if that can be known. */
+  readonly ended: Effect.Effect<string>
   /** Whether it is a gateway of this library, of which more is known than of others. */
   readonly isOwn: boolean
   /** The environment of kernels before a client adds its own. */
@@ -43,6 +46,7 @@ export interface Sandbox {
 interface Address {
   readonly url: string
   readonly token: Redacted.Redacted<string> | undefined
+  readonly join: Effect.Effect<void, GatewayError>
 }
 
 const connections = new WeakMap<Address, Connection>()
@@ -58,7 +62,7 @@ export const make: (
     readonly isOwn?: boolean | undefined
   },
 ) => Effect.Effect<Connection, never, HttpClient.HttpClient> = Effect.fnUntraced(
-  function* ({ token, url }, { headers, kernelEnv = {}, isOwn = false, sandbox } = {}) {
+  function* ({ join, token, url }, { headers, kernelEnv = {}, isOwn = false, sandbox } = {}) {
     const all = {
       ...headers,
       // Kernel Gateway knows the scheme `token` only, and a URL with the token would end up in logs.
@@ -67,7 +71,11 @@ export const make: (
     // Ours takes more, and more would start no sooner, on few cores.
     const rest = yield* Rest.make({ url, headers: all, startsAtOnce: isOwn ? 4 : 1 })
     const hurry = isOwn ? undefined : Hurry.make()
-    return { url, headers: all, rest, isOwn, hurry, kernelEnv, sandbox }
+    const ended = Effect.match(join, {
+      onFailure: ({ message }) => message,
+      onSuccess: () => "The gateway was closed",
+    })
+    return { url, headers: all, rest, ended, isOwn, hurry, kernelEnv, sandbox }
   },
 )
 
@@ -82,7 +90,8 @@ export function of(gateway: Address): Effect.Effect<Connection, never, HttpClien
   const known = connections.get(gateway)
   if (known !== undefined) return Effect.succeed(known)
   const address = Address.parse(gateway.url)
-  return make({ url: address?.url ?? gateway.url, token: gateway.token ?? address?.token })
+  const { join, token = address?.token } = gateway
+  return make({ url: address?.url ?? gateway.url, token, join })
 }
 
 /** The sandbox of a gateway's kernels, if they have one. */

@@ -134,7 +134,14 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   ).pipe(
     Effect.mapError((error) => gatewayError(new StartFailed({ detail: error.message, output: [] }))),
   )
-  yield* Effect.addFinalizer(() => Deferred.succeed(closing, undefined))
+  yield* Effect.addFinalizer(() =>
+    Deferred.succeed(closing, undefined).pipe(
+      // One that was stopped would not hear that it is to end.
+      Effect.andThen(handle.isRunning),
+      Effect.map((isRunning) => isRunning ? Platform.resume(handle.pid) : undefined),
+      Effect.ignore,
+    )
+  )
 
   const port = yield* Deferred.make<number, SandboxError>()
   const logs = yield* tail.follow(handle.stderr, (line) => Effect.logDebug(plain(line))).pipe(

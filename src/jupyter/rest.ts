@@ -19,6 +19,7 @@ import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Defect from "../defect.ts"
 import { plain } from "./control_codes.ts"
+import * as WaitBudget from "./wait_budget.ts"
 
 /** What a server tells about a kernel. */
 export const KernelModel = Schema.Struct({
@@ -71,8 +72,9 @@ export interface Rest {
   /** The kernels that the server can start, by name, and which one it starts if none is named. */
   readonly kernelspecs: Effect.Effect<typeof Kernelspecs.Type, RestError>
   /**
-   * Starts a kernel, which is deleted when the scope closes. A server that fails to delete it is asked again in the
-   * background until the kernel is gone, for half a minute at most.
+   * Starts a kernel, which is deleted when the scope closes. A server that is slow to delete kernels, however many,
+   * is waited for during 4 seconds at most, and one that fails to is asked again in the background until the kernel
+   * is gone, for half a minute at most.
    */
   readonly start: (options: {
     /** The kernelspec; the server's default if absent. */
@@ -110,6 +112,7 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
       const http = yield* HttpClient.HttpClient
       const secret = Object.keys(headers).map((name) => name.toLowerCase())
       const starts = yield* Semaphore.make(startsAtOnce)
+      const awaitDeletion = WaitBudget.make(deletionWait)
 
       const send = (request: HttpClientRequest.HttpClientRequest, bound: Duration.Input) => {
         const name = `${request.method} ${request.url.slice(base.length)}`
@@ -157,7 +160,6 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
       const kernel = (id: string) => `${base}/api/kernels/${encodeURIComponent(id)}`
 
       const requestDeletion = (id: string) =>
-        // A server that hangs must not keep whoever closes a kernel.
         send(HttpClientRequest.delete(kernel(id)), "5 seconds").pipe(
           Effect.asVoid,
           Effect.catchIf((error) => error.kind === "NotFound", () => Effect.void),
@@ -229,7 +231,7 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
               yield* discard
               return yield* late("POST /api/kernels", timeout)
             }
-            yield* Effect.addFinalizer(() => remove(kernel.value.id))
+            yield* Effect.addFinalizer(() => awaitDeletion(remove(kernel.value.id)))
             return kernel.value
           })),
         get,
@@ -241,6 +243,9 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
 
 /** How long an interrupted start waits for the deletion of its kernel. */
 export const discardGrace: Duration.Input = "250 millis"
+
+/** How long closings of kernels wait for a server together, whether it is slow or silent. */
+const deletionWait: Duration.Input = "4 seconds"
 
 /** A server that answers late interrupts late: longer than for others it has to be known whether it did. */
 const interruptBound: Duration.Input = "1 minute"

@@ -93,14 +93,15 @@ export const ask = (
   timeout: Duration.Input,
 ): Effect.Effect<Answer, KernelBusy | IntrospectionFailed | KernelError> =>
   Effect.gen(function* () {
-    const connection = yield* session.connection
-    const desk = deskOf(connection)
     const failed = (detail: string) =>
-      new IntrospectionFailed({ kernelId: connection.id, request: question.type, detail })
+      new IntrospectionFailed({ kernelId: session.id(), request: question.type, detail })
     const bounded = Effect.timeoutOrElse({
       duration: timeout,
       orElse: () => failed(`No answer came within ${Duration.format(Duration.fromInputUnsafe(timeout))}`),
     })
+    // After a reset that was cut short it is started first.
+    const connection = yield* bounded(session.connection)
+    const desk = deskOf(connection)
     const answer = (asking: Effect.Effect<JsonObject, KernelError | string>) =>
       asking.pipe(
         Effect.map((content): Answer => ({ connection, content })),

@@ -193,6 +193,10 @@ export const make: (
         error.code === 404 ? endedBefore(`${endedEarly}: ${error.message}`) : failed(error.message)
       ),
     )
+    // Nothing but the process itself tells at once: a connection that is cut could come back.
+    yield* Effect.forkScoped(
+      Defect.log(Effect.map(gateway.ended, (detail) => end(new ConnectionLost({ kernelId, detail })))),
+    )
     // A server that waits for a kernel to answer does not tell that it died meanwhile.
     const dying = Effect.repeat(look, {
       schedule: Schedule.spaced("500 millis"),

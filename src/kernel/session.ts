@@ -99,8 +99,13 @@ export const make: (
   )
   const { connection: { identity } } = yield* incarnate
 
-  /** The kernel to use; a new one if the last reset was cut short. */
-  const alive = Effect.suspend(() => current === undefined ? incarnate : Effect.succeed(current))
+  const starts = yield* Semaphore.make(1)
+  /** The kernel to use; a new one if the last reset was cut short, started by the first who needs it. */
+  const alive = Effect.suspend((): Effect.Effect<Incarnation, KernelError> => {
+    if (isClosed) return new KernelError({ reason: aborted("The client is closed") })
+    if (current !== undefined) return Effect.succeed(current)
+    return Semaphore.withPermit(starts, Effect.suspend(() => current === undefined ? incarnate : alive))
+  })
 
   /** Waits for the turn and gives what hands it over, which happens at the latest when the scope closes. */
   const takeTurn = Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
@@ -119,7 +124,6 @@ export const make: (
   const enter = Effect.gen(function* () {
     const asked = generation
     const { handOver } = yield* takeTurn
-    if (isClosed) return yield* new KernelError({ reason: aborted("The client is closed") })
     const incarnation = yield* alive
     if (asked !== generation) {
       return yield* new KernelError({ reason: aborted("The kernel was reset before the code began") })
@@ -165,7 +169,6 @@ export const make: (
     generation++
     yield* discard
     yield* Semaphore.takeScoped(turn, 1)
-    if (isClosed) return yield* new KernelError({ reason: aborted("The client is closed") })
     yield* alive
   }).pipe(Effect.scoped, Effect.asVoid)
 
@@ -179,11 +182,9 @@ export const make: (
   return {
     id: () => id,
     identity,
-    connection: Effect.suspend(() => {
-      if (isClosed) return new KernelError({ reason: aborted("The client is closed") })
-      if (current === undefined) return new KernelError({ reason: aborted("The kernel is being reset") })
-      const reason = current.connection.ended()
-      return reason === undefined ? Effect.succeed(current.connection) : new KernelError({ reason })
+    connection: Effect.flatMap(alive, ({ connection }) => {
+      const reason = connection.ended()
+      return reason === undefined ? Effect.succeed(connection) : Effect.fail(new KernelError({ reason }))
     }),
     ifIdle: (effect) => Semaphore.withPermitsIfAvailable(turn, 1)(effect),
     interrupt: Effect.suspend((): Effect.Effect<void, KernelError> => {
