@@ -5,6 +5,7 @@
  *
  * @module
  */
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -209,14 +210,18 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
               // Always with an environment: without one Kernel Gateway hands its own to the kernel.
               HttpClientRequest.bodyJsonUnsafe({ name, env }),
             )
+            const isOver = yield* Deferred.make<void>()
+            yield* Effect.forkDetach(Effect.andThen(Deferred.await(isOver), Semaphore.release(starts, 1)))
             const starting = yield* send(post, Duration.max(Duration.fromInputUnsafe(timeout), postBound))
               .pipe(
                 Effect.flatMap(model),
-                Effect.ensuring(Semaphore.release(starts, 1)),
+                Effect.ensuring(Deferred.succeed(isOver, undefined)),
                 Effect.forkDetach({ startImmediately: true }),
               )
+            // A start that may never be answered does not hold up those after it.
+            const passOn = Effect.forkDetach(Effect.delay(Deferred.succeed(isOver, undefined), abandonedHold))
             // Too late for the caller, but it has to be deleted all the same.
-            const discard = Fiber.join(starting).pipe(
+            const discard = Effect.andThen(passOn, Fiber.join(starting)).pipe(
               Effect.flatMap(({ id }) => remove(id)),
               Effect.ignore,
               Defect.log,
@@ -249,6 +254,9 @@ const deletionWait: Duration.Input = "4 seconds"
 
 /** A server that answers late interrupts late: longer than for others it has to be known whether it did. */
 const interruptBound: Duration.Input = "1 minute"
+
+/** How long others wait for a start that was given up: Kernel Gateway could mix up their environments. */
+const abandonedHold: Duration.Input = "3 seconds"
 
 /** How long to remember a kernel whose start takes longer than the caller waits, in order to delete it. */
 const postBound = Duration.minutes(2)

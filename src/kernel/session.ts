@@ -165,8 +165,10 @@ export const make: (
     connection.end(aborted("The kernel was reset"))
     return Scope.close(scope, Exit.void).pipe(Effect.uninterruptible, Defect.log, Effect.forkIn(outer))
   })
+  let resets = 0
   const reset = Effect.gen(function* () {
     generation++
+    yield* Effect.acquireRelease(Effect.sync(() => resets++), () => Effect.sync(() => resets--))
     yield* discard
     yield* Semaphore.takeScoped(turn, 1)
     yield* alive
@@ -182,9 +184,14 @@ export const make: (
   return {
     id: () => id,
     identity,
-    connection: Effect.flatMap(alive, ({ connection }) => {
-      const reason = connection.ended()
-      return reason === undefined ? Effect.succeed(connection) : Effect.fail(new KernelError({ reason }))
+    connection: Effect.suspend(() => {
+      // As what runs and what waits fails.
+      const isReset = !isClosed && current === undefined && resets > 0
+      if (isReset) return new KernelError({ reason: aborted("The kernel is being reset") })
+      return Effect.flatMap(alive, ({ connection }) => {
+        const reason = connection.ended()
+        return reason === undefined ? Effect.succeed(connection) : Effect.fail(new KernelError({ reason }))
+      })
     }),
     ifIdle: (effect) => Semaphore.withPermitsIfAvailable(turn, 1)(effect),
     interrupt: Effect.suspend((): Effect.Effect<void, KernelError> => {
