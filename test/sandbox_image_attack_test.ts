@@ -1,6 +1,6 @@
 /** Images of sandboxed kernels: the program writes them where kernels can write too. */
 import { assert, layer } from "@effect/vitest"
-import { Effect, FileSystem } from "effect"
+import { Effect, Fiber, FileSystem, Stream } from "effect"
 import { readdirSync, readFileSync } from "node:fs"
 import { KernelClient, type KernelGateway } from "../src/mod.ts"
 import * as Guarded from "../src/kernel/guarded_directory.ts"
@@ -60,6 +60,28 @@ layer(sandboxLayer(), slow)("images of sandboxed kernels", (it) => {
             `import os, shutil\nfor name in ("images", "deep"): shutil.rmtree(name) if os.path.isdir(name) and not os.path.islink(name) else os.path.lexists(name) and os.unlink(name)`,
           ))
       }
+      assert.deepStrictEqual(readdirSync(elsewhere), [])
+    }))
+
+  it.effect("an image that is shown after its execution is not written through a link either", () =>
+    Effect.gen(function* () {
+      const folder = yield* Workspace
+      const elsewhere = yield* workspace()
+      const outputs = yield* withKernel(`${folder}/late`, (kernel) =>
+        Effect.gen(function* () {
+          const reading = yield* kernel.output.pipe(
+            Stream.take(2),
+            Stream.runCollect,
+            Effect.forkScoped({ startImmediately: true }),
+          )
+          const late = `os.symlink(${py(elsewhere)}, "late")\nimport threading\n` +
+            `threading.Timer(0.1, display, [{"image/svg+xml": ${py(svg)}}], {"raw": True}).start()`
+          yield* kernel.execute(`import os\nfrom IPython.display import display\n${late}`)
+          return yield* Fiber.join(reading)
+        }))
+      const [shown, told] = outputs.map(({ chunk }) => chunk)
+      assert.isTrue(shown?._tag === "DisplayChunk" && shown.image === undefined)
+      assert.match(told?._tag === "TextChunk" ? told.text : "", /could not be saved/)
       assert.deepStrictEqual(readdirSync(elsewhere), [])
     }))
 

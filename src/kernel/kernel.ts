@@ -83,7 +83,7 @@ export interface KernelParts {
 export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Scope.Scope> = Effect
   .fnUntraced(
     function* ({ images, imagesDir = "images", platform, start, untrusted }) {
-      const output = yield* LateOutput.make({ images, imagesDir })
+      const output = yield* LateOutput.make({ images, imagesDir, untrusted })
       const session = yield* Session.make(start, output.publish)
       // Of the one that made it.
       yield* Effect.annotateCurrentSpan({ "kernel.id": session.id() })
