@@ -76,7 +76,7 @@ const longestException = 10_000_000
 /** The name of an exception that has none. */
 const nameless = "Error"
 
-/** How many exceptions wait for the reply to name one of them. */
+/** How many exceptions wait until it is known which of them ended the code. */
 const mostShown = 8
 
 /** How much is told of where code was interrupted. */
@@ -220,12 +220,14 @@ function settle(progress: Progress): readonly [Progress, Output?] {
   if (reply !== "error") return putOut({ ...progress, shown: [] }, shown)
   const candidates = shown.filter((each) => mayBe(each, named))
   const others = shown.filter((each) => !candidates.includes(each))
-  if (named !== undefined && others.some(({ traceback }) => isSame(traceback, named.traceback))) {
+  const last = named?.traceback ?? []
+  if (last.length > 0 && others.some(({ traceback }) => isSame(traceback, last))) {
     // IPython gives the traceback of the last exception that it showed, whatever the reply names.
-    return settle({ ...progress, named: { ...named, traceback: [] } })
+    return settle({ ...progress, named: named && { ...named, traceback: [] } })
   }
   if (!isOver(progress)) {
-    return putOut({ ...progress, shown: candidates }, others)
+    const early = candidates.splice(0, Math.max(0, candidates.length - mostShown))
+    return putOut({ ...progress, shown: candidates }, [...others, ...early])
   }
   if (raised !== undefined && raised !== named) return putOut({ ...progress, shown: [] }, shown)
   const ended = candidates.findLast((each) => isSame(each.traceback, named?.traceback)) ?? candidates.at(-1)

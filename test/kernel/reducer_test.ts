@@ -106,6 +106,26 @@ describe("step", () => {
     }])
   })
 
+  it("ends with what the reply names, and puts out another exception, where neither has a traceback", () => {
+    const { outputs, progress } = follow(
+      message("error", { ename: "First", evalue: "1", traceback: [] }),
+      message("execute_reply", { status: "error", ename: "Second", evalue: "2", traceback: [] }),
+      idle,
+    )
+    assert.deepStrictEqual(progress.raised, { ename: "Second", evalue: "2", traceback: [] })
+    assert.deepStrictEqual(outputs, [{ _tag: "Text", name: "stderr", text: "First: 1\n" }])
+  })
+
+  it("keeps few exceptions until it is known which of them ended the code, and puts out the others", () => {
+    const error = message("error", { ename: "E", evalue: "", traceback: [] })
+    const errors = Array.from({ length: 100 }, () => error)
+    for (const before of [[], [message("execute_reply", { status: "error", ename: "E", evalue: "" })]]) {
+      const { outputs, progress } = follow(...before, ...errors)
+      assert.strictEqual(outputs.length + progress.shown.length, 100)
+      assert.isAtMost(progress.shown.length, 8)
+    }
+  })
+
   it("takes only idle for idle", () => {
     for (const state of ["busy", "starting", "restarting", "dead", ""]) {
       assert.deepStrictEqual(
