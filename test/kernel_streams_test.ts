@@ -142,6 +142,24 @@ layer(kernelLayer(), slow)("kernel streams", (it) => {
       )
     }))
 
+  it.effect("print goes on beside a process that writes a line without end, or lines without end", () =>
+    Effect.gen(function* () {
+      for (const flood of ["os.write(1, b'x' * 65536)", "os.write(1, b'x\\n' * 32768)"]) {
+        const child = `import os\nwhile True: ${flood}`
+        const { displays } = yield* (yield* Client).execute(
+          `import os, subprocess, sys
+child = subprocess.Popen([sys.executable, '-c', ${JSON.stringify(child)}])
+for index in range(300): print(index)
+print(*range(3000), sep=' ')
+for index in range(3000): print(index, end=' ')
+child.kill(); child.wait()
+index`,
+          { timeout: "30 seconds", outputLimit: 10_000 },
+        )
+        assert.strictEqual(displays[0]?.text, "2999")
+      }
+    }))
+
   it.effect("processes of a pool write whole lines", () =>
     Effect.gen(function* () {
       const written = yield* stdout(

@@ -121,15 +121,18 @@ class Output:
     def _take(self, ready=(), keeps_lines=False):
         self._has_lines = False
         for pipe in sorted(self._pipes.values(), key=lambda pipe: pipe.reader not in ready[:1]):
+            if keeps_lines and len(pipe.lines) >= CAPACITY:
+                self._has_lines = True
+                continue  # what else there is waits in the pipe
             part = pipe.read()
             if part is None:
                 self._forget(pipe)
             data, pipe.lines = pipe.lines + (part or b""), b""
             if not data:
                 continue
-            # A process that has just ended its line has written all of it.
-            while keeps_lines and not data.endswith(b"\n") and not self.forked_lines.are_being_written():
-                rest = pipe.read()
+            # A process that has just ended its line has written all of it; others may write without end.
+            while keeps_lines and len(data) < CAPACITY and not data.endswith(b"\n"):
+                rest = b"" if self.forked_lines.are_being_written() else pipe.read()
                 if not rest:
                     break
                 data += rest
@@ -182,9 +185,11 @@ class Output:
     def _is_being_written(self):
         """Tells whether a forked process has written half of a line."""
         unsent = None
-        while any(pipe.is_within_line for pipe in self._pipes.values()) and unsent != self._unsent:
+        while any(pipe.is_within_line for pipe in self._pipes.values()):
             if self.forked_lines.are_being_written():
                 return True
+            if unsent == self._unsent or not self._has_room():
+                break  # another process, whose line may have no end
             # It may have ended its line since that was read.
             unsent = self._unsent
             self._take()
