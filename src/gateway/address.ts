@@ -3,7 +3,9 @@
  *
  * @module
  */
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import { Buffer } from "node:buffer"
 
 /** An address in its parts. */
 export interface Address {
@@ -46,8 +48,6 @@ export function candidates(url: string): ReadonlyArray<string> {
   )
 }
 
-function decoded(text: string): string {
-  return URL.canParse(`http://host/${text}`) && !/%(?![0-9A-Fa-f]{2})/.test(text)
-    ? decodeURIComponent(text)
-    : text
-}
+/** A part of an address without its escapes; one that has others than of UTF-8 is taken as it is. */
+const decoded = (text: string): string => Option.getOrElse(decode(text), () => text)
+const decode = Option.liftThrowable(decodeURIComponent)
