@@ -36,18 +36,17 @@ describe("a program that is killed", () => {
       Effect.gen(function* () {
         const fs = yield* FileSystem.FileSystem
         const handle = yield* start
-        const hasKernel = () => descendants(handle.pid).some(({ command }) => command.includes("sleep"))
+        const hasKernel = () =>
+          descendants(handle.pid).filter(({ command }) => command.includes("sleep")).length === 2
         yield* eventually(() => hasKernel() ? undefined : "no kernel yet", 60)
         const [supervisor] = supervisors(handle.pid)
         assert.isDefined(supervisor)
         if (supervisor === undefined) return
-        const kernels = descendants(supervisor.pid).filter(({ command }) => !command.includes("sleep"))
-        const sleeper = descendants(supervisor.pid).filter(({ command }) => command.includes("sleep"))
+        const pids = descendants(supervisor.pid).map(({ pid }) => pid)
         yield* kill(supervisor.pid)
         yield* kill(handle.pid)
-        yield* eventually(() => survivors(kernels.map(({ pid }) => pid)), 5)
-        // What left the kernel's session on purpose has nobody left who could know of it.
-        yield* Effect.forEach(sleeper, ({ pid }) => kill(pid))
+        // What left the kernel's session goes, too.
+        yield* eventually(() => survivors(pids), 5)
         assert.isTrue(yield* fs.exists(supervisor.runtimeDir))
         yield* Effect.scoped(KernelGateway.make())
         assert.isFalse(yield* fs.exists(supervisor.runtimeDir))

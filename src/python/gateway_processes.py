@@ -30,10 +30,10 @@ def mark(pid, kernel_id):
             pass  # it ended, or is itself within a kernel, with whose processes it ends
 
 
-def kill_processes_of(kernel_id):
+def kill_processes_of(*kernel_ids):
     known = set()
     for _ in range(MOST_ROUNDS):
-        found = [pid for pid in processes_of(kernel_id) if pid not in known]
+        found = [pid for pid in processes_of(kernel_ids) if pid not in known]
         for pid in found:
             known.add(pid)
             try:
@@ -44,11 +44,13 @@ def kill_processes_of(kernel_id):
             return
 
 
-def processes_of(kernel_id):
-    variable = f"{MARK}={kernel_id}".encode()
-    limit = str(limit_of(kernel_id)).encode()
+def processes_of(kernel_ids):
+    variables = {f"{MARK}={kernel_id}".encode() for kernel_id in kernel_ids}
+    limits = {str(limit_of(kernel_id)).encode() for kernel_id in kernel_ids}
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
-        if name.isdigit() and (limit in read(name, "limits").split() or variable in read(name, "environ").split(b"\0")):
+        if name.isdigit() and not (
+            limits.isdisjoint(read(name, "limits").split()) and variables.isdisjoint(read(name, "environ").split(b"\0"))
+        ):
             yield int(name)
 
 

@@ -5,7 +5,8 @@ Usage: supervisor.py RUNTIME_DIR SCRIPT [ARG ...]
 Claims RUNTIME_DIR, which lies in a directory that all gateways of a user share, runs SCRIPT with this interpreter and the arguments in a child process, and ends when
 the child ends, when it is asked to (SIGTERM, SIGINT), or when its standard input closes, which happens
 however the parent dies. Whatever the reason, it then kills every process that descends from it, removes
-RUNTIME_DIR and exits with the child's status. Standard library only: it has to stay small and to work when
+RUNTIME_DIR and exits with the child's status. If it is killed itself, the system kills the gateway and its kernels, and
+another process that waits for that kills what these had started. Standard library only: it has to stay small and to work when
 nothing else does.
 """
 
@@ -25,6 +26,7 @@ import time
 sys.dont_write_bytecode = True
 
 import sandbox_placeholders  # noqa: E402
+from gateway_processes import kill_processes_of  # noqa: E402
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -53,6 +55,37 @@ def become_gateway(script, arguments, supervisor):
     sys.path.pop(0)
     sys.argv = [script, *arguments]
     runpy.run_path(script, run_name="__main__")
+
+
+def start_guard(runtime_dir, lock):
+    """Starts what kills the processes of all kernels when this process is gone: they may have left their parents.
+
+    Whatever else ends this process, that one ends with it.
+    """
+    reader, writer = os.pipe()
+    if os.fork() != 0:
+        os.close(reader)
+        return
+    try:
+        # A signal to the group of the supervisor is not for it, nor does it keep the streams open.
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in range(3):
+            os.dup2(null, stream)
+        os.close(writer)
+        os.close(lock)
+        os.read(reader, 1)
+        kill_processes_of(*kernels(runtime_dir))
+    finally:
+        os._exit(0)
+
+
+def kernels(runtime_dir):
+    """The kernels whose connection files are there."""
+    found = (re.fullmatch(r"kernel-(.+)\.json", name) for name in os.listdir(runtime_dir))
+    return [match[1] for match in found if match is not None]
 
 
 def parents():
@@ -133,7 +166,7 @@ def wait_for_gateway(gateway, lifeline, wakeup):
 
 
 def claim(runtime_dir):
-    """Locks the directory, which the program has created, for as long as this process lives."""
+    """Locks the directory, which the program has created, for as long as this process lives; the lock's descriptor."""
     while True:
         os.makedirs(runtime_dir, 0o700, exist_ok=True)
         path = os.path.join(runtime_dir, "lock")
@@ -141,7 +174,7 @@ def claim(runtime_dir):
         fcntl.flock(lock, fcntl.LOCK_EX)
         # Before it was locked it looked abandoned, and another supervisor may have removed it.
         if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(lock)):
-            return
+            return lock
         os.close(lock)
         shutil.rmtree(runtime_dir, ignore_errors=True)
 
@@ -213,7 +246,7 @@ def remove_if_abandoned(runtime_dir):
 def main():
     runtime_dir, script, *arguments = sys.argv[1:]
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    claim(runtime_dir)
+    lock = claim(runtime_dir)
     wakeup, wakeup_writer = os.pipe()
     os.set_blocking(wakeup_writer, False)
     signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
@@ -225,6 +258,8 @@ def main():
         os.close(wakeup)
         become_gateway(script, arguments, supervisor)
         return 0
+    # After the gateway, which has nothing of it then.
+    start_guard(runtime_dir, lock)
     status = None
     try:
         remove_abandoned(runtime_dir)
