@@ -8,6 +8,7 @@ import os
 import sys
 
 import gateway_forks
+import gateway_limits
 import gateway_relay
 import zmq
 from gateway_guard import fits, takes, uses
@@ -153,7 +154,8 @@ def give_each_kernel_its_environment():
             raise HTTPError(400, "The environment of a kernel is an object")
         # All of it: the request comes from our own program.
         requested_env.set({"PATH": os.environ.get("PATH", ""), **env})
-        await JupyterMainKernelHandler.post(self)
+        with Manager.room.for_kernel(env):
+            await JupyterMainKernelHandler.post(self)
 
     MainKernelHandler.post = post
 
@@ -264,6 +266,7 @@ def run(settings, environment, sandbox, zygote, tell):
     """Serves until the process ends; `sandbox` has a place for every kernel, `zygote` forks them; either can be None."""
     patch()
     Manager.environment = environment
+    Manager.room = gateway_limits.Room()
     kernels = Kernels
     script = os.path.join(FOLDER, "kernel.py")
     launcher = [script]
@@ -284,9 +287,12 @@ def run(settings, environment, sandbox, zygote, tell):
     app.initialize(argv=[])
     # Messages that nobody sees need not be made; traitlets drops them only when they are.
     app.log.setLevel(app.log_level)
+    # Six sockets and more for each kernel; ZeroMQ's default is 1023 in all.
+    context = app.kernel_manager.context
+    context.set(zmq.MAX_SOCKETS, context.get(zmq.SOCKET_LIMIT))
     # ZeroMQ drops what a subscriber is too slow for, past 1000 messages and without a word.
-    app.kernel_manager.context.setsockopt(zmq.RCVHWM, 0)
+    context.setsockopt(zmq.RCVHWM, 0)
     # A kernel that just starts does not listen yet; ZeroMQ would look again after 100 ms.
-    app.kernel_manager.context.setsockopt(zmq.RECONNECT_IVL, 10)
+    context.setsockopt(zmq.RECONNECT_IVL, 10)
     tell({"port": app.port})
     app.start()

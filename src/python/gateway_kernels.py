@@ -10,6 +10,7 @@ import time
 from contextvars import ContextVar
 
 import gateway_relay
+from gateway_limits import Told, refusal
 from gateway_processes import MARK, kill_processes_of, mark
 from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager, SeedingMappingKernelManager
 from sandbox_processes import Watch, find_leader, snapshot
@@ -31,7 +32,8 @@ INSIDE_ONLY = re.compile(
 class Manager(KernelGatewayIOLoopKernelManager):
     """One kernel, in the environment of its interpreter; its last words are kept."""
 
-    environment = None  # set before the first kernel
+    environment = None  # set before the first kernel, as what has room for it
+    room = None
     errors = None
 
     @default("transport")
@@ -54,8 +56,9 @@ class Manager(KernelGatewayIOLoopKernelManager):
         try:
             await super()._async_launch_kernel(kernel_cmd, **kw)
             mark(self.provisioner.pid, kw["env"][MARK])
+            self.room.take_back(self.provisioner.pid)
         except OSError as error:
-            if error.filename is None:
+            if error.filename is None or refusal(error) is not None:
                 raise
             raise Told(
                 500,
@@ -66,20 +69,20 @@ class Manager(KernelGatewayIOLoopKernelManager):
             if self.errors is not None:
                 self.errors.close_writer()
 
+    async def _async_post_start_kernel(self, **kw):
+        try:
+            await super()._async_post_start_kernel(**kw)
+        except BaseException:
+            # It is in nobody's list yet.
+            self.stop_restarter()
+            await self._async_kill_kernel()
+            await self._async_cleanup_resources()
+            raise
+
     def exit_code(self):
         """The status with which the process ended; None if that is not known."""
         process = getattr(self.provisioner, "process", None)
         return None if process is None else process.poll()
-
-
-class Told(HTTPError):
-    """An answer in words of others, which tornado would take for a format."""
-
-    def __init__(self, status, words):
-        self._words = words
-        super().__init__(status)
-
-    log_message = property(lambda self: self._words, lambda self, _: None)
 
 
 def end_of(exit_code, words):
@@ -131,7 +134,13 @@ class Kernels(gateway_relay.Activity, SeedingMappingKernelManager):
         kernel_id = kernel_id or self.new_kernel_id()
         env = {**(os.environ if env is None else env), MARK: kernel_id}
         env.pop(RULES, None)
-        kernel_id = await super().start_kernel(*args, env=env, kernel_id=kernel_id, **kwargs)
+        try:
+            await super().start_kernel(*args, env=env, kernel_id=kernel_id, **kwargs)
+        except BaseException:
+            self._pending_kernels.pop(kernel_id, None)
+            if kernel_id in self:
+                await self.shutdown_kernel(kernel_id, now=True)
+            raise
         manager = self.get_kernel(kernel_id)
         if isinstance(manager, Manager):
             last_words = functools.partial(self._keep_last_words, kernel_id, manager)
