@@ -106,6 +106,10 @@ def fork(cwd):
 
 # What nonsense is answered with may be taken for the answer of a request once for each.
 print(any(fork("/") for _ in range(len(nonsense) + 1)), fork("/no/such/folder"), fork("/"))
+kernel = zygote.fork(["kernel.py", "/no/such/file"], env, "/")
+process._request += 1
+process._hear_of(kernel.pid, process._request - 1, False)
+print("A kernel that is told to be forked late lives:", process._unwanted == [])
 print(zygote.failure, process.failure, process._process.poll(), zygote._process is process)
 `
     const folder = fileURLToPath(new URL("../src/python", import.meta.url))
@@ -113,5 +117,8 @@ print(zygote.failure, process.failure, process._process.poll(), zygote._process 
       encoding: "utf8",
       stdio: ["ignore", "pipe", "ignore"],
     })
-    assert.strictEqual(output, "True False True\nNone None None True\n")
+    assert.strictEqual(
+      output,
+      "True False True\nA kernel that is told to be forked late lives: True\nNone None None True\n",
+    )
   }).pipe(Effect.provide(Platform.layer)), 60_000)

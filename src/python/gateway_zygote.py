@@ -170,11 +170,23 @@ class Process:
             if self._answer is not None and self._answer.look() is not None:
                 return self._plainly("it ended at once")
             left = until + MARGIN - time.monotonic()
-            if left <= 0:
+            if left <= 0 and not self._has_more():
                 self._stalled_at = time.monotonic() if self._answer is None else None
                 return self._plainly(f"nothing was forked within {PATIENCE:g} s")
-            self._wait(min(left, GLANCE))
-        return self._answer if self._is_born else self._plainly(self._unforked or self.failure)
+            self._wait(max(0.001, min(left, GLANCE)))
+        if self._answer is None or not self._is_born:
+            return self._plainly(self._unforked or self.failure)
+        # That it was forked may still be told afterwards.
+        self._answer.is_kernel = True
+        return self._answer
+
+    def _has_more(self):
+        """Whether an answer is there that this process was too busy to read."""
+        self._socket.setblocking(False)
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
 
     def _wait(self, seconds):
         """Until something has come; its number may be too high for `select`."""
@@ -252,7 +264,7 @@ class Process:
             process = self._forked.setdefault(pid, ForkedProcess(pid, self))
         if request == self._request:
             self._answer, self._is_born = process, self._is_born or is_born
-        elif process is not None:
+        elif process is not None and not process.is_kernel:
             self._end(process)
 
     def _end(self, process):
@@ -316,6 +328,8 @@ class ForkedProcess:
     def __init__(self, pid, zygote):
         self.pid = pid
         self.returncode = None
+        # Whether it was given to whoever asked for a kernel.
+        self.is_kernel = False
         self._zygote = zygote
 
     def poll(self):
