@@ -111,52 +111,10 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
     function* ({ headers, startsAtOnce = 1, timeout = "10 seconds", url }: RestOptions) {
       const base = url.replace(/\/+$/, "")
       const http = yield* HttpClient.HttpClient
-      const secret = Object.keys(headers).map((name) => name.toLowerCase())
       const starts = yield* Semaphore.make(startsAtOnce)
       const awaitDeletion = WaitBudget.make(deletionWait)
 
-      const send = (request: HttpClientRequest.HttpClientRequest, bound: Duration.Input) => {
-        const name = `${request.method} ${request.url.slice(base.length)}`
-        const failed = (
-          kind: RestError["kind"],
-          detail: string,
-          answer?: { readonly status: number; readonly retryAfter?: Duration.Duration },
-        ) => new RestError({ request: name, kind, detail, ...answer })
-        return http.execute(HttpClientRequest.setHeaders(request, headers)).pipe(
-          // Any of them may be a secret of the user's, which spans would show.
-          Effect.updateService(Headers.CurrentRedactedNames, (names) => [...names, ...secret]),
-          Effect.flatMap((response) =>
-            Effect.map(response.text, (text) => ({ status: response.status, text, response }))
-          ),
-          Effect.mapError((error) => failed("Unreachable", describe(error))),
-          Effect.timeoutOrElse({
-            duration: bound,
-            orElse: () => late(name, bound),
-          }),
-          Effect.flatMap(({ response, status, text }) => {
-            if (status >= 200 && status < 300) return Effect.succeed({ name, response, text })
-            const kind = status === 401 || status === 403
-              ? "Unauthorized"
-              : status === 404
-              ? "NotFound"
-              : "Refused"
-            const { location } = response.headers
-            const detail = location === undefined ? said(text) : `It redirects to "${excerpt(location)}"`
-            const seconds = Number.parseInt(response.headers["retry-after"] ?? "", 10)
-            const retryAfter = seconds >= 0 ? { retryAfter: Duration.seconds(seconds) } : {}
-            return Effect.fail(failed(kind, detail, { status, ...retryAfter }))
-          }),
-        )
-      }
-      type Answer = Effect.Success<ReturnType<typeof send>>
-      /** Makes something of an answer, or complains that it is no `what`. */
-      const read =
-        <A>(what: string, decode: (text: string) => Effect.Effect<A, Schema.SchemaError>) =>
-        ({ name, response: { status }, text }: Answer) =>
-          Effect.mapError(decode(text), () => {
-            const detail = `Not ${what} but "${excerpt(text)}"`
-            return new RestError({ request: name, kind: "Malformed", status, detail })
-          })
+      const send = sender(http, base, headers)
       const model = read("a kernel", decodeModel)
       const kernel = (id: string) => `${base}/api/kernels/${encodeURIComponent(id)}`
 
@@ -245,6 +203,59 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
       }
     },
   )
+
+/** Gives what sends requests to a server, each within a bound; they fail unless the server does what it is asked. */
+const sender = (
+  http: HttpClient.HttpClient,
+  base: string,
+  headers: Readonly<Record<string, string>>,
+) => {
+  const secret = Object.keys(headers).map((name) => name.toLowerCase())
+  return (request: HttpClientRequest.HttpClientRequest, bound: Duration.Input) => {
+    const name = `${request.method} ${request.url.slice(base.length)}`
+    const failed = (
+      kind: RestError["kind"],
+      detail: string,
+      answer?: { readonly status: number; readonly retryAfter?: Duration.Duration },
+    ) => new RestError({ request: name, kind, detail, ...answer })
+    return http.execute(HttpClientRequest.setHeaders(request, headers)).pipe(
+      // Any of them may be a secret of the user's, which spans would show.
+      Effect.updateService(Headers.CurrentRedactedNames, (names) => [...names, ...secret]),
+      Effect.flatMap((response) =>
+        Effect.map(response.text, (text) => ({ status: response.status, text, response }))
+      ),
+      Effect.mapError((error) => failed("Unreachable", describe(error))),
+      Effect.timeoutOrElse({
+        duration: bound,
+        orElse: () => late(name, bound),
+      }),
+      Effect.flatMap(({ response, status, text }) => {
+        if (status >= 200 && status < 300) return Effect.succeed({ name, response, text })
+        const kind = status === 401 || status === 403
+          ? "Unauthorized"
+          : status === 404
+          ? "NotFound"
+          : "Refused"
+        const { location } = response.headers
+        const detail = location === undefined ? said(text) : `It redirects to "${excerpt(location)}"`
+        const seconds = Number.parseInt(response.headers["retry-after"] ?? "", 10)
+        const retryAfter = seconds >= 0 ? { retryAfter: Duration.seconds(seconds) } : {}
+        return Effect.fail(failed(kind, detail, { status, ...retryAfter }))
+      }),
+    )
+  }
+}
+
+type Answer = Effect.Success<ReturnType<ReturnType<typeof sender>>>
+
+/** Makes something of an answer, or complains that it is no `what`. */
+const read =
+  <A>(what: string, decode: (text: string) => Effect.Effect<A, Schema.SchemaError>) =>
+  ({ name, response: { status }, text }: Answer) =>
+    Effect.mapError(decode(text), () => {
+      const detail = `Not ${what} but "${excerpt(text)}"`
+      return new RestError({ request: name, kind: "Malformed", status, detail })
+    })
 
 /** How long an interrupted start waits for the deletion of its kernel. */
 export const discardGrace: Duration.Input = "250 millis"

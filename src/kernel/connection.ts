@@ -107,12 +107,7 @@ export const make: (
       env: { ...gateway.kernelEnv, ...options.env },
       timeout: options.startTimeout,
     }).pipe(
-      Effect.catch((error) =>
-        Effect.flatMap(
-          startReason(gateway, error, options),
-          (reason) => Effect.fail(new KernelError({ reason })),
-        )
-      ),
+      Effect.catch((error) => startFailure(gateway, error, options)),
     )
     yield* Effect.acquireRelease(Metric.modify(Metrics.kernels, 1), () => Metric.modify(Metrics.kernels, -1))
     const session = SecureRandom.uuidV4Unsafe()
@@ -120,29 +115,14 @@ export const make: (
     const scope = yield* Effect.scope
     const count = (metric: Metric.Metric<number, unknown>) => void fork(Metric.update(metric, 1))
 
+    const router = makeRouter()
     let isTrusted = true
     let ended: KernelErrorReason | undefined
-    let running: { readonly id: string; readonly take: (message: Message, bytes: number) => void } | undefined
-    const counts = new Map<string, number | undefined>()
-    let onOutput = (_output: Unsolicited): void => {}
     const listeners = new Set<(reason: KernelErrorReason) => void>()
     const end = (reason: KernelErrorReason): void => {
       if (ended !== undefined) return
       ended = reason
       for (const listener of [...listeners]) listener(reason)
-    }
-    const unsolicited = (message: Message, bytes: number): void => {
-      const { parentHeader } = message
-      const parent = parentId(message)
-      const executionId = parent?.startsWith(prefix) === true ? parent : undefined
-      // The kernel takes the latest request for the source of what threads put out, be it one beside the executions.
-      const isOfRunning = executionId === undefined || parentHeader[during] === running?.id
-      if (running !== undefined && isOfRunning && isOutput(message)) {
-        running.take(message, bytes)
-        if (executionId === undefined) return
-      }
-      const executionCount = executionId === undefined ? undefined : counts.get(executionId)
-      onOutput({ message, bytes, executionId, executionCount })
     }
     const notFound = Effect.sync(() => end(new KernelNotFound({ kernelId }))).pipe(Effect.delay(confirmation))
 
@@ -177,7 +157,7 @@ export const make: (
       ...hurries,
       onUnclaimed: (message, bytes) => {
         if (isDeath(message)) end(new KernelDied({ kernelId }))
-        else if (isOwnOutput(message, session)) unsolicited(message, bytes)
+        else if (isOwnOutput(message, session)) router.unsolicited(message, bytes)
         // All clients of a kernel hear of its states; a fence may be answered when nobody needs it any more.
         else if (!["status", "kernel_info_reply"].includes(message.header.msg_type)) count(Metrics.ignored)
       },
@@ -202,13 +182,7 @@ export const make: (
       schedule: Schedule.spaced("500 millis"),
       while: () => ended === undefined,
     })
-    const channel = yield* Effect.raceFirst(
-      connecting,
-      Effect.andThen(
-        dying,
-        endedBefore(endedEarly),
-      ),
-    )
+    const channel = yield* Effect.raceFirst(connecting, Effect.andThen(dying, endedBefore(endedEarly)))
     yield* channel.lost.pipe(
       Effect.catch((error) =>
         error.code === 404
@@ -243,22 +217,43 @@ export const make: (
         else listeners.add(listener)
         return () => listeners.delete(listener)
       },
-      unsolicited,
-      claim: (id, take) => {
-        running = { id, take }
-        return (executionCount) => {
-          running = undefined
-          counts.set(id, executionCount)
-          const [oldest = ""] = counts.keys()
-          if (counts.size > remembered) counts.delete(oldest)
-        }
-      },
-      onOutput: (listener) => {
-        onOutput = listener
-      },
+      ...router,
     }
   },
 )
+
+/** Hands output to the execution that it is of, or to what takes that of no running one. */
+function makeRouter(): Pick<Link, "unsolicited" | "claim" | "onOutput"> {
+  let running: { readonly id: string; readonly take: (message: Message, bytes: number) => void } | undefined
+  const counts = new Map<string, number | undefined>()
+  let onOutput = (_output: Unsolicited): void => {}
+  return {
+    unsolicited: (message, bytes) => {
+      const parent = parentId(message)
+      const executionId = parent?.startsWith(prefix) === true ? parent : undefined
+      // The kernel takes the latest request for the source of what threads put out, be it one beside the executions.
+      const isOfRunning = executionId === undefined || message.parentHeader[during] === running?.id
+      if (running !== undefined && isOfRunning && isOutput(message)) {
+        running.take(message, bytes)
+        if (executionId === undefined) return
+      }
+      const executionCount = executionId === undefined ? undefined : counts.get(executionId)
+      onOutput({ message, bytes, executionId, executionCount })
+    },
+    claim: (id, take) => {
+      running = { id, take }
+      return (executionCount) => {
+        running = undefined
+        counts.set(id, executionCount)
+        const [oldest = ""] = counts.keys()
+        if (counts.size > remembered) counts.delete(oldest)
+      }
+    },
+    onOutput: (listener) => {
+      onOutput = listener
+    },
+  }
+}
 
 /** A server that restarts a dead kernel gives the id to an empty one: the state is lost all the same. */
 export function isDeath({ content, header }: Message): boolean {
@@ -294,6 +289,10 @@ export function notReady(timeout: Duration.Input): KernelStartFailed {
     detail: `It was not ready within ${bound}; give it longer by the option "initTimeout"`,
   })
 }
+
+/** Fails with why a server did not start a kernel. */
+const startFailure = (...asked: Parameters<typeof startReason>): Effect.Effect<never, KernelError> =>
+  Effect.flatMap(startReason(...asked), (reason) => Effect.fail(new KernelError({ reason })))
 
 /** Why a server did not start a kernel; asks it for its kernelspecs where that may be the reason. */
 const startReason = Effect.fnUntraced(function* (
