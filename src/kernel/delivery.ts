@@ -17,6 +17,7 @@ import {
   TextChunk,
 } from "../execution.ts"
 import { textOf } from "../execution/representation.ts"
+import * as Handlers from "./handlers.ts"
 import * as Images from "./images.ts"
 import * as Reducer from "./reducer.ts"
 import * as Transcript from "./transcript.ts"
@@ -34,15 +35,26 @@ export interface Delivery {
 /** What a value shown is made of. */
 type Display = Extract<Reducer.Output, { readonly _tag: "Display" }>
 
+/** What an execution says of where its outputs go. */
+export interface DeliveryOptions extends Images.ImageOptions {
+  readonly outputLimit?: number | undefined
+  /** Takes each chunk, before the next one is made. */
+  readonly onChunk?: ((chunk: Chunk) => Effect.Effect<void>) | undefined
+}
+
 /** An execution that has delivered nothing yet. */
-export function make(
-  options: Images.ImageOptions & { readonly outputLimit?: number | undefined },
-): Delivery {
+export function make(options: DeliveryOptions, handlers = Handlers.make()): Delivery {
   let transcript = Transcript.empty(options.outputLimit)
+  const { onChunk } = options
+  const chunks = chunker(options, (chunk, area) => {
+    transcript = Transcript.append(transcript, chunk, area)
+  }, handlers)
   return {
-    deliver: chunker(options, (chunk, area) => {
-      transcript = Transcript.append(transcript, chunk, area)
-    }),
+    deliver: onChunk === undefined ? chunks : (outputs) =>
+      Effect.tap(
+        chunks(outputs),
+        Effect.forEach((chunk) => handlers.run(Effect.suspend(() => onChunk(chunk))), { discard: true }),
+      ),
     result: ({ executionCount, payloads, raised }) =>
       Transcript.toResult(
         raised === undefined ? transcript : Transcript.interject(transcript),
@@ -56,6 +68,7 @@ export function make(
 export function chunker(
   options: Images.ImageOptions,
   onChunk: (chunk: Chunk, area: string | undefined) => void = () => {},
+  handlers = Handlers.make(),
 ): Delivery["deliver"] {
   const remember = <C extends Chunk>(chunk: C, area: string | undefined): C => {
     onChunk(chunk, area)
@@ -86,8 +99,14 @@ export function chunker(
         return show(output)
     }
   }
+  const keep = (data: Display["data"]) =>
+    Effect.filterOrFail(
+      handlers.run(Images.keep(data, options)),
+      Option.isSome,
+      () => Images.tooLate(data),
+    ).pipe(Effect.map(({ value }) => value))
   const withImage = (output: Display) =>
-    Effect.map(Effect.result(Images.keep(output.data, options)), (image) => {
+    Effect.map(Effect.result(keep(output.data)), (image) => {
       if (image._tag === "Success") return Arr.of(show(output, Option.getOrUndefined(image.success)))
       // The text of the execution is worth more than its image: the failure is told, not thrown.
       const complaint = `[effect-jupyter] ${image.failure.message}\n`

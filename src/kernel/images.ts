@@ -49,6 +49,12 @@ export function has(data: JsonObject): boolean {
   return formatOf(data) !== undefined
 }
 
+/** The failure of an image that was not kept before the execution had to end. */
+export function tooLate(data: JsonObject): ImageError {
+  const detail = "It was not kept before the execution had to end"
+  return new ImageError({ mimeType: formatOf(data)?.mimeType ?? "", detail })
+}
+
 /** An image as it was shown. */
 export interface ImageFile {
   /** A name for a file, which no other image has. */

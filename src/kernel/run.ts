@@ -40,6 +40,7 @@ import { type Connection, executionId, isDeath } from "./connection.ts"
 import * as Delivery from "./delivery.ts"
 import * as Enquiry from "./enquiry.ts"
 import { gap, withoutReply } from "./gap.ts"
+import * as Handlers from "./handlers.ts"
 import type { Images } from "./images.ts"
 import * as Interruption from "./interruption.ts"
 import * as Metrics from "./metrics.ts"
@@ -57,6 +58,8 @@ export interface RunOptions {
   readonly timeout?: Duration.Input | undefined
   /** Bytes of text to keep. */
   readonly outputLimit?: number | undefined
+  /** Takes each chunk, which counts for the timeout too. */
+  readonly onChunk?: ((chunk: Chunk) => Effect.Effect<void>) | undefined
   readonly onInput?: ((request: InputRequest) => Effect.Effect<string>) | undefined
   /** Whether the code may ask for input; true by default. */
   readonly allowStdin?: boolean | undefined
@@ -117,7 +120,8 @@ export const start: (
     const outputs = yield* Queue.unbounded<Reducer.Output, Verdict | Cause.Done>()
     const settled = Deferred.makeUnsafe<void>()
     const started = Deferred.makeUnsafe<void>()
-    const delivery = Delivery.make(options)
+    const handlers = Handlers.make()
+    const delivery = Delivery.make(options, handlers)
     const interruption = yield* Interruption.make({
       send: connection.interrupt,
       started,
@@ -201,6 +205,7 @@ export const start: (
       if (isSettled || verdict !== undefined) return
       put(Reducer.putOutShown(progress))
       verdict = reason
+      fork(Effect.delay(Effect.sync(handlers.expire), Handlers.handlerGrace))
     }
     const settleWith = (reason: KernelErrorReason): void => {
       decide(reason)
@@ -290,7 +295,7 @@ export const start: (
       unanswered++
       fork(
         // A handler that throws must not take the reader of the connection with it.
-        Effect.suspend(() => onInputAsked({ prompt, password })).pipe(
+        Handlers.disconnect(Effect.suspend(() => onInputAsked({ prompt, password }))).pipe(
           Defect.log,
           Effect.flatMap((value) =>
             channel.send(request("input_reply", {
@@ -336,7 +341,9 @@ export const start: (
 
     const conclude = (): Effect.Effect<ExecutionResult, ExecutionFailure> => {
       const partial = delivery.result(progress)
-      if (progress.reply === "ok") return Effect.succeed(partial)
+      if (progress.reply === "ok") {
+        return handlers.gaveUp() ? Effect.fail(failure({ _tag: "Timeout" })) : Effect.succeed(partial)
+      }
       if (progress.reply === "error" && progress.raised !== undefined) {
         return new ExecutionError({ ...progress.raised, partial })
       }
@@ -397,7 +404,8 @@ export const start: (
     if (options.timeout !== undefined) {
       const spent = Duration.millis(clock.currentTimeMillisUnsafe() - turnAt)
       const rest = Duration.subtract(Duration.fromInputUnsafe(options.timeout), spent)
-      yield* Effect.forkScoped(Effect.delay(stop({ _tag: "Timeout" }), rest))
+      const expire = Effect.sync(handlers.expire)
+      yield* Effect.forkScoped(Effect.delay(Effect.andThen(expire, stop({ _tag: "Timeout" })), rest))
     }
     return run
   },

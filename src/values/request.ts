@@ -8,7 +8,6 @@ import * as Exit from "effect/Exit"
 import type * as FileSystem from "effect/FileSystem"
 import type * as Path from "effect/Path"
 import * as Result from "effect/Result"
-import * as Stream from "effect/Stream"
 import * as Assets from "../assets.ts"
 import {
   ConnectionLost,
@@ -147,7 +146,7 @@ export const make: (
     })
 
     return {
-      ask: Effect.fnUntraced(function* (request, { kernel = () => Effect.void, onChunk, ...options }) {
+      ask: Effect.fnUntraced(function* (request, { kernel = () => Effect.void, ...options }) {
         const encoded = Encode.encode({ ...request, arrow: options.tables === "arrow" })
         if (Result.isFailure(encoded)) return yield* unsupported(encoded.failure)
         const buffers = [new TextEncoder().encode(encoded.success.text), ...encoded.success.buffers]
@@ -170,18 +169,9 @@ export const make: (
             },
           },
         }
+        const execution = session.execute(code, run)
         const exit = yield* Effect.exit(
-          onChunk === undefined
-            ? Effect.tap(session.execute(code, run), tell(session))
-            : session.stream(code, run).pipe(
-              Stream.tap((element) => element._tag === "ExecutionResult" ? Effect.void : onChunk(element)),
-              Stream.runLast,
-              Effect.flatMap((last) =>
-                last._tag === "Some" && last.value._tag === "ExecutionResult"
-                  ? Effect.succeed(last.value)
-                  : aborted(session.id(), "The kernel did not say how the code ended")
-              ),
-            ),
+          options.onChunk === undefined ? Effect.tap(execution, tell(session)) : execution,
         )
         return { answers, exit, kernelId: session.id() }
       }, Effect.provideContext(platform)),
