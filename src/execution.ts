@@ -37,7 +37,7 @@ export {
   ResourceLimit,
   Unsupported,
 } from "./execution/reason.ts"
-export { InvalidOption } from "./options.ts"
+export { InvalidOption } from "./options/check.ts"
 export { best, preference, type Representation } from "./execution/representation.ts"
 
 /**

@@ -24,7 +24,7 @@ import { type GatewayError, gatewayError, Unauthorized, Unreachable } from "./ga
 import * as Process from "./gateway/process.ts"
 import type { RestError } from "./jupyter/rest.ts"
 import * as Span from "./kernel/span.ts"
-import * as Options from "./options.ts"
+import * as Options from "./options/check.ts"
 import * as Platform from "./platform.ts"
 import * as PythonEnvironment from "./python_environment.ts"
 import type { SandboxError } from "./sandbox/error.ts"

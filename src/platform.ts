@@ -88,7 +88,17 @@ export function resume(pid: number): void {
   }
 }
 
-/** The home of the user, by HOME or by the system's list of users; `undefined` if there is none. */
+/**
+ * The home of the user, by HOME or by the system's list of users; `undefined` if there is none.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as Platform from "effect-jupyter/platform"
+ *
+ * export const program = Effect.flatMap(Platform.home, (home = "/") => Effect.log(home))
+ * ```
+ */
 export const home: Effect.Effect<string | undefined> = Effect.orElseSucceed(
   Effect.try(() => homedir() || undefined),
   () => undefined,

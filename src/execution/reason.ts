@@ -5,7 +5,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
-import { InvalidOption } from "../options.ts"
+import { InvalidOption } from "../options/check.ts"
 import { orAbsent } from "./json.ts"
 
 const kernelId = orAbsent(Schema.String)
@@ -231,9 +231,9 @@ export class ProtocolViolation
  * import { Effect } from "effect"
  * import { KernelClient } from "effect-jupyter"
  *
- * export const patient = KernelClient.make().pipe(
- *   Effect.catchReason("KernelError", "ResourceLimit", ({ retryAfter = "10 seconds" }) =>
- *     Effect.delay(KernelClient.make(), retryAfter))
+ * export const retried = KernelClient.make().pipe(
+ *   Effect.catchReason("KernelError", "ResourceLimit", ({ retryAfter }) =>
+ *     Effect.delay(KernelClient.make(), retryAfter ?? "10 seconds"))
  * )
  * ```
  *
@@ -346,8 +346,8 @@ export class Unsupported
     operation: Schema.String,
   }) {
   override get message(): string {
-    return `The operation "${this.operation}" needs a Python kernel with IPython, and this one of "${this.language}" is none; ` +
-      `use "execute" instead`
+    return `The operation "${this.operation}" needs a Python kernel with IPython, ` +
+      `and this one of "${this.language}" is none; use "execute" instead`
   }
 }
 

@@ -9,7 +9,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import { orAbsent } from "../execution/json.ts"
 
-import { InvalidOption } from "../options.ts"
+import { InvalidOption } from "../options/check.ts"
 
 export { AssetsMissing, InvalidOption }
 

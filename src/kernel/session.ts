@@ -25,7 +25,7 @@ import {
   KernelUnresponsive,
 } from "../execution.ts"
 import { discardGrace } from "../jupyter/rest.ts"
-import * as Options from "../options.ts"
+import * as Options from "../options/check.ts"
 import type { Connection } from "./connection.ts"
 import type { Identity } from "./identity.ts"
 import type { LateOutput } from "./late_output.ts"
@@ -82,15 +82,8 @@ export const make: (
 
   /** Starts a kernel and makes it the current one; only the start itself can be interrupted. */
   const incarnate = Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function* () {
-      const scope = yield* Scope.fork(outer)
-      const connection = yield* restore(Scope.provide(start, scope)).pipe(
-        Effect.onError((cause) => {
-          const closing = Scope.close(scope, Exit.failCause(cause))
-          return Cause.hasInterrupts(cause) ? inBackground(closing) : closing
-        }),
-      )
-      const incarnation: Incarnation = { connection, scope, stuck: undefined }
+    Effect.map(startIn(outer, restore(start)), (incarnation) => {
+      const { connection } = incarnation
       connection.onOutput(onOutput)
       current = incarnation
       id = connection.id
@@ -107,30 +100,16 @@ export const make: (
     return Semaphore.withPermit(starts, Effect.suspend(() => current === undefined ? incarnate : alive))
   })
 
-  /** Waits for the turn and gives what hands it over, which happens at the latest when the scope closes. */
-  const takeTurn = Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
-    yield* Effect.trackDuration(restore(Semaphore.take(turn, 1)), Metrics.queued)
-    let isMine = true
-    const handOver = Effect.suspend(() => {
-      if (!isMine) return Effect.void
-      isMine = false
-      return Semaphore.release(turn, 1)
-    })
-    yield* Effect.addFinalizer(() => handOver)
-    return { handOver }
-  }))
-
   /** Waits for the turn and gives the kernel if it can run code. */
   const enter = Effect.gen(function* () {
     const asked = generation
-    const { handOver } = yield* takeTurn
+    const { handOver } = yield* takeTurn(turn)
     const incarnation = yield* alive
     if (asked !== generation) {
       return yield* new KernelError({ reason: aborted("The kernel was reset before the code began") })
     }
-    const { connection, stuck } = incarnation
-    const ended = connection.ended()
-    if (ended !== undefined) return yield* new KernelError({ reason: ended })
+    const { stuck } = incarnation
+    const connection = yield* running(incarnation)
     if (stuck !== undefined && !stuck.settled()) {
       return yield* new KernelError({ reason: new KernelUnresponsive({ kernelId: connection.id }) })
     }
@@ -158,13 +137,13 @@ export const make: (
    * Lets the current kernel go, which ends the running execution. Deleting a kernel that does not react takes
    * seconds, for which nobody waits.
    */
-  const discard = Effect.suspend(() => {
+  const discard = Effect.uninterruptible(Effect.suspend(() => {
     if (current === undefined) return Effect.void
     const { connection, scope } = current
     current = undefined
     connection.end(aborted("The kernel was reset"))
     return Scope.close(scope, Exit.void).pipe(Effect.uninterruptible, Defect.log, Effect.forkIn(outer))
-  })
+  }))
   let resets = 0
   const reset = Effect.gen(function* () {
     generation++
@@ -188,17 +167,12 @@ export const make: (
       // As what runs and what waits fails.
       const isReset = !isClosed && current === undefined && resets > 0
       if (isReset) return new KernelError({ reason: aborted("The kernel is being reset") })
-      return Effect.flatMap(alive, ({ connection }) => {
-        const reason = connection.ended()
-        return reason === undefined ? Effect.succeed(connection) : Effect.fail(new KernelError({ reason }))
-      })
+      return Effect.flatMap(alive, running)
     }),
     ifIdle: (effect) => Semaphore.withPermitsIfAvailable(turn, 1)(effect),
     interrupt: Effect.suspend((): Effect.Effect<void, KernelError> => {
       if (isClosed) return new KernelError({ reason: aborted("The client is closed") })
-      if (current === undefined) return Effect.void
-      const reason = current.connection.ended()
-      return reason === undefined ? bounded(current.connection) : Effect.fail(new KernelError({ reason }))
+      return current === undefined ? Effect.void : Effect.flatMap(running(current), bounded)
     }),
     reset,
     stream: (code, options) =>
@@ -215,6 +189,42 @@ export const make: (
       ),
   }
 })
+
+/** Starts a kernel in a scope of its own, which closes if that fails. */
+const startIn = Effect.fnUntraced(function* (
+  outer: Scope.Scope,
+  start: Effect.Effect<Connection, KernelError, Scope.Scope>,
+) {
+  const scope = yield* Scope.fork(outer)
+  const connection = yield* Scope.provide(start, scope).pipe(
+    Effect.onError((cause) => {
+      const closing = Scope.close(scope, Exit.failCause(cause))
+      return Cause.hasInterrupts(cause) ? inBackground(closing) : closing
+    }),
+  )
+  const incarnation: Incarnation = { connection, scope, stuck: undefined }
+  return incarnation
+})
+
+/** The connection to a kernel. Fails if the kernel ended. */
+const running = ({ connection }: Incarnation): Effect.Effect<Connection, KernelError> => {
+  const reason = connection.ended()
+  return reason === undefined ? Effect.succeed(connection) : Effect.fail(new KernelError({ reason }))
+}
+
+/** Waits for the turn and gives what hands it over, which happens at the latest when the scope closes. */
+const takeTurn = (turn: Semaphore.Semaphore) =>
+  Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
+    yield* Effect.trackDuration(restore(Semaphore.take(turn, 1)), Metrics.queued)
+    let isMine = true
+    const handOver = Effect.suspend(() => {
+      if (!isMine) return Effect.void
+      isMine = false
+      return Semaphore.release(turn, 1)
+    })
+    yield* Effect.addFinalizer(() => handOver)
+    return { handOver }
+  }))
 
 /** A server that is quick deletes the kernel before a program that was interrupted ends; a slow one holds up nobody. */
 const inBackground = (closing: Effect.Effect<void>): Effect.Effect<void> =>
