@@ -32,8 +32,15 @@ export class AssetsMissing
     file: Schema.String,
     /** Where it was looked for. */
     folders: Schema.Array(Schema.String),
+    /** Why it could not be read, if it is there. */
+    detail: Schema.optionalKey(Schema.String),
   }) {
   override get message(): string {
+    if (this.detail !== undefined) {
+      return `The file "${this.file}" of effect-jupyter in "${
+        this.folders.join('", "')
+      }" cannot be read: ${this.detail}`
+    }
     return `The file "${this.file}" of effect-jupyter is not in "${this.folders.join('", nor in "')}"; ` +
       `if the program is bundled, make effect-jupyter external, or copy "node_modules/effect-jupyter/dist/python" ` +
       `next to the bundle, or name the folder that has "python" by the environment variable EFFECT_JUPYTER_ASSETS`
@@ -101,8 +108,12 @@ export const find: (
   },
 )
 
+/** What was read, by the folder that was named and the file: no file is read twice, nor needed again. */
+const sources = new Map<string, string>()
+
 /**
- * Reads a file of this package as text, see {@link find}. Fails with {@link AssetsMissing}.
+ * Reads a file of this package as text, see {@link find}; once for all who need it. Fails with {@link AssetsMissing},
+ * and may succeed when it is tried again.
  *
  * @example
  * ```ts
@@ -114,10 +125,15 @@ export const find: (
  */
 export const read: (name: string) => Effect.Effect<string, AssetsMissing, FileSystem.FileSystem> = Effect
   .fnUntraced(function* (name: string) {
+    const key = `${Platform.variable("EFFECT_JUPYTER_ASSETS") ?? ""}\0${name}`
+    const known = sources.get(key)
+    if (known !== undefined) return known
     const fs = yield* FileSystem.FileSystem
     const file = yield* find(name)
-    return yield* Effect.mapError(
+    const source = yield* Effect.mapError(
       fs.readFileString(file),
-      () => new AssetsMissing({ file: name, folders: [dirname(file)] }),
+      (error) => new AssetsMissing({ file: name, folders: [dirname(file)], detail: Platform.inWords(error) }),
     )
+    sources.set(key, source)
+    return source
   })

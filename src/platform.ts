@@ -16,7 +16,9 @@ import type * as HttpClient from "effect/http/HttpClient"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Path from "effect/Path"
-import type * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
+import * as PlatformError from "effect/PlatformError"
+import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
+import * as Schema from "effect/Schema"
 import type * as Stdio from "effect/Stdio"
 import { homedir } from "node:os"
 import process from "node:process"
@@ -31,6 +33,64 @@ export type Platform =
   | Digest.Digest
 
 const files = Layer.mergeAll(NodeFileSystem.layer, NodePath.layer)
+
+/** What the system says of a failed call, as Node gives it. */
+const isErrno = Schema.is(
+  Schema.Struct({ code: Schema.String, message: Schema.String, syscall: Schema.String }),
+)
+
+/** Node throws where some calls fail, as for an environment that is too long, and tells of others. */
+const spawner = Layer.effect(
+  ChildProcessSpawner.ChildProcessSpawner,
+  Effect.map(
+    ChildProcessSpawner.ChildProcessSpawner,
+    ({ spawn }) =>
+      ChildProcessSpawner.make((command) =>
+        Effect.catchDefect(
+          spawn(command),
+          (defect) =>
+            isErrno(defect)
+              ? Effect.fail(PlatformError.systemError({
+                _tag: "Unknown",
+                module: "ChildProcess",
+                method: "spawn",
+                syscall: defect.syscall,
+                cause: defect,
+              }))
+              : Effect.die(defect),
+        )
+      ),
+  ),
+)
+
+/** What to do where the system has no room, by its own names. */
+const shortages: Readonly<Record<string, string>> = {
+  E2BIG: 'the environment is too long; shorten the variables of "env", or have code read them from a file',
+  EMFILE: 'the program has too many files open; close some, or raise its limit ("ulimit -n")',
+  ENFILE: "all programs together have too many files open; close some",
+  EAGAIN: 'there are too many processes; end some, or raise the limit ("ulimit -u")',
+  ENOMEM: "there is no memory left; end other programs, or raise the limit",
+}
+
+/**
+ * What failed, in the words of the system, and what to do where it had no room.
+ *
+ * @example
+ * ```ts
+ * import { Effect, FileSystem } from "effect"
+ * import * as Platform from "effect-jupyter/platform"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const fs = yield* FileSystem.FileSystem
+ *   return yield* Effect.mapError(fs.readFileString("data.csv"), Platform.inWords)
+ * })
+ * ```
+ */
+export function inWords({ message, reason: { cause } }: PlatformError.PlatformError): string {
+  if (!isErrno(cause)) return message
+  const shortage = shortages[cause.code]
+  return shortage === undefined ? cause.message : `${cause.message}: ${shortage}`
+}
 
 /**
  * Provides the services of the platform.
@@ -48,7 +108,7 @@ const files = Layer.mergeAll(NodeFileSystem.layer, NodePath.layer)
  */
 export const layer: Layer.Layer<Platform> = Layer.mergeAll(
   // Not all of `NodeServices`: its terminal listens to stdin, and each kernel would add a listener.
-  Layer.provideMerge(NodeChildProcessSpawner.layer, files),
+  Layer.provideMerge(Layer.provide(spawner, NodeChildProcessSpawner.layer), files),
   NodeStdio.layer,
   NodeHttpClient.layerNodeHttp,
   NodeCrypto.layerDigest,

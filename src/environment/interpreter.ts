@@ -10,6 +10,7 @@ import type * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { type GatewayError, gatewayError, PythonNotFound } from "../gateway/error.ts"
+import * as Platform from "../platform.ts"
 import * as Tail from "../gateway/tail.ts"
 
 /** What runs a gateway. The protocol patches of this library are made for these versions. */
@@ -92,7 +93,13 @@ const look = Effect.fnUntraced(function* (python: string, requirements: Readonly
   }).pipe(
     Effect.scoped,
     Effect.timeout("20 seconds"),
-    Effect.mapError((error) => unfit(`${error.message}; name another one, or ${install}`)),
+    Effect.mapError((error) =>
+      unfit(
+        `${
+          error._tag === "PlatformError" ? Platform.inWords(error) : error.message
+        }; name another one, or ${install}`,
+      )
+    ),
   )
   if (exitCode !== 0) {
     return yield* unfit(`It ended with exit code ${exitCode}\n${tail.lines().join("\n")}`)

@@ -16,6 +16,7 @@ import type * as Scope from "effect/Scope"
 import * as Stdio from "effect/Stdio"
 import * as Stream from "effect/Stream"
 import * as Assets from "../assets.ts"
+import * as Platform from "../platform.ts"
 import * as Cache from "../gateway/cache.ts"
 import { type GatewayError, gatewayError, ProvisioningFailed, PythonNotFound } from "../gateway/error.ts"
 import * as Tail from "../gateway/tail.ts"
@@ -58,7 +59,12 @@ export const get: (options: ManagedOptions) => Effect.Effect<
   // The file is there only if the environment is complete; the interpreter may since have been uninstalled.
   const ready = yield* fs.readFileString(path.join(directory, "current")).pipe(
     Effect.tap((python) => fs.access(python)),
-    Effect.option,
+    Effect.asSome,
+    // One that cannot be read now, as without descriptors, is no reason to install all of it again.
+    Effect.catchIf(({ reason }) => reason._tag !== "Unknown", () => Effect.succeedNone),
+    Effect.mapError((error) =>
+      gatewayError(new ProvisioningFailed({ directory, output: [], detail: Platform.inWords(error) }))
+    ),
   )
   if (Option.isSome(ready)) return ready.value
   return yield* provision(python ?? (yield* Interpreter.findBase(undefined)), directory, requirements)
@@ -73,7 +79,9 @@ const provision = Effect.fnUntraced(
       env: { PIP_PROGRESS_BAR: "off" },
       forceKillAfter: "5 seconds",
     }).pipe(
-      Effect.mapError((error) => gatewayError(new PythonNotFound({ python, detail: error.message }))),
+      Effect.mapError((error) =>
+        gatewayError(new PythonNotFound({ python, detail: Platform.inWords(error) }))
+      ),
     )
     const install = Effect.all([
       handle.stdout.pipe(Stream.decodeText(), Stream.mkString, Effect.orElseSucceed(() => "")),

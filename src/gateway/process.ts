@@ -132,7 +132,9 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
       forceKillAfter: "10 seconds",
     },
   ).pipe(
-    Effect.mapError((error) => gatewayError(new StartFailed({ detail: error.message, output: [] }))),
+    Effect.mapError((error) =>
+      gatewayError(new StartFailed({ detail: Platform.inWords(error), output: [] }))
+    ),
   )
   yield* Effect.addFinalizer(() =>
     Deferred.succeed(closing, undefined).pipe(

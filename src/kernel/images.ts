@@ -14,6 +14,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { Buffer } from "node:buffer"
 import * as Defect from "../defect.ts"
+import * as Platform from "../platform.ts"
 import { Image } from "../execution.ts"
 import { textOf } from "../execution/representation.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
@@ -146,7 +147,7 @@ const write = Effect.fnUntraced(function* (
     ),
     // A file that a full disk cut short is no image.
     Effect.tapError(() => Effect.ignore(fs.remove(file, { force: true }))),
-    Effect.mapError((error) => new ImageError({ mimeType, detail: inWords(error) })),
+    Effect.mapError((error) => new ImageError({ mimeType, detail: Platform.inWords(error) })),
     // Half an image is worse than a moment's delay.
     Effect.uninterruptible,
   )
@@ -192,11 +193,6 @@ const makeDirectory: (
     )
   },
 )
-
-/** What happened, with the words of the operating system: Effect has no name for a full disk. */
-function inWords({ message, reason: { cause } }: PlatformError.PlatformError): string {
-  return cause instanceof Error ? `${message} (${cause.message})` : message
-}
 
 const space = /\s/
 const spaces = /\s+/g

@@ -118,11 +118,9 @@ const patient = { timeout: "30 seconds" } as const
 export const make: (session: Session) => Effect.Effect<Introspection, never, FileSystem.FileSystem> = Effect
   .fnUntraced(function* (session) {
     const fs = yield* FileSystem.FileSystem
-    const source = yield* Effect.cached(
-      Effect.orDie(
-        Effect.provideService(Assets.read("python/kernel_variables.py"), FileSystem.FileSystem, fs),
-      ),
-    )
+    const source = Effect.provideService(Assets.read("python/kernel_variables.py"), FileSystem.FileSystem, fs)
+    // Early, while there are descriptors.
+    yield* Effect.ignore(source)
 
     const ask = Effect.fnUntraced(function* <S extends Schema.ConstraintDecoder<unknown>>(
       question: Aside.Question,
@@ -224,7 +222,13 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
           content: {
             comm_id: Aside.newId(),
             target_name: "effect_jupyter_variables",
-            data: { source: yield* source },
+            data: {
+              source: yield* Effect.mapError(
+                source,
+                ({ message: detail }) =>
+                  new IntrospectionFailed({ kernelId: session.id() ?? "", request: "variables", detail }),
+              ),
+            },
           },
           answers: ({ content, header }) =>
             header.msg_type === "comm_msg" && isJsonObject(content.data) ? content.data : undefined,

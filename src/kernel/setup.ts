@@ -39,7 +39,10 @@ export const load: (
   never,
   FileSystem.FileSystem
 > = Effect.fnUntraced(function* ({ workingDir }: SetupOptions) {
-  const source = yield* Effect.result(Assets.read("python/kernel_setup.py"))
+  const fs = yield* FileSystem.FileSystem
+  const source = Effect.provideService(Assets.read("python/kernel_setup.py"), FileSystem.FileSystem, fs)
+  // Early, while there are descriptors.
+  yield* Effect.ignore(source)
   // A working directory that was there once, and that code deleted, is made again for the next kernel.
   let hasWorked = false
 
@@ -51,7 +54,7 @@ export const load: (
     }
     const failed = failure(connection)
     const json = JSON.stringify({ workingDir: workingDir ?? null, makeWorkingDir: hasWorked, env })
-    const { raised, reply } = yield* Effect.fromResult(source).pipe(
+    const { raised, reply } = yield* source.pipe(
       Effect.mapError(({ message }) => message),
       Effect.flatMap((text) =>
         // A namespace of its own: none of its names reach the user. A JSON string is a Python string.

@@ -97,20 +97,21 @@ export const make: (
 ) => Effect.Effect<Requests, never, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
   function* (session, where) {
     const platform = yield* Effect.context<FileSystem.FileSystem | Path.Path>()
-    const installation = yield* Effect.cached(
-      Effect.map(
-        Effect.forEach(modules, (suffix) => {
-          const source = Effect.orDie(Assets.read(`python/kernel_values${suffix}.py`))
-          return Effect.map(source, (source) => [suffix, source])
-        }),
-        // A namespace of its own: none of its names reach the user. A JSON string is a Python string.
-        (sources) => `exec(${JSON.stringify(loader)}, {"modules": ${JSON.stringify(sources)}})`,
-      ).pipe(Effect.provideContext(platform)),
-    )
+    const sources = Effect.forEach(
+      modules,
+      (suffix) => Effect.map(Assets.read(`python/kernel_values${suffix}.py`), (source) => [suffix, source]),
+    ).pipe(Effect.provideContext(platform))
+    // Early, while there are descriptors.
+    yield* Effect.ignore(sources)
 
     const install = Effect.fnUntraced(function* (connection: Connection, operation: string) {
       if (installed.has(connection)) return
-      const { raised, reply } = yield* silently(connection, yield* installation)
+      const loaded = yield* Effect.mapError(sources, ({ message }) => aborted(connection.id, message))
+      const { raised, reply } = yield* silently(
+        connection,
+        // A namespace of its own: none of its names reach the user. A JSON string is a Python string.
+        `exec(${JSON.stringify(loader)}, {"modules": ${JSON.stringify(loaded)}})`,
+      )
       if (reply !== "ok" && !Identity.isIPython(connection.identity)) {
         return yield* Identity.unsupported(connection.identity, operation)
       }
