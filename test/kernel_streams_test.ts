@@ -1,6 +1,6 @@
 /** All that code, its programs and its processes write reaches the execution, whole and in order. */
 import { assert, layer } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Fiber, Stream } from "effect"
 import { Execution, KernelClient } from "../src/mod.ts"
 import { collect, kernelLayer, slow, temporary, text, texts } from "./support/kernel.ts"
 
@@ -160,6 +160,74 @@ index`,
       }
     }))
 
+  it.effect("threads print whole lines", () =>
+    Effect.gen(function* () {
+      const written = yield* stdout(`import threading, time
+def work(name):
+    for index in range(100): print(name, index, name, 'z'); time.sleep(0.0001)
+threads = [threading.Thread(target=work, args=(name,)) for name in 'abcdefgh']
+for thread in threads: thread.start()
+for thread in threads: thread.join()`)
+      const lines = written.trimEnd().split("\n")
+      assert.strictEqual(lines.length, 800)
+      for (const line of lines) assert.match(line, /^(.) \d+ \1 z$/)
+    }))
+
+  it.effect("print comes behind all that a program wrote, however much that is", () =>
+    Effect.gen(function* () {
+      const numbers = Array.from({ length: 300_000 }, (_, index) => `${index + 1}\n`).join("")
+      const code = "os.system('seq 1 300000'); print('end')\n"
+      const written = yield* stdout(`import os\n${code.repeat(3)}`)
+      assert.isTrue(written === `${numbers}end\n`.repeat(3))
+    }))
+
+  it.effect("text of any size comes in messages of a mebibyte, and waits for those before it", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const elements = yield* collect(kernel.stream("print('x' * 5_000_000)", { outputLimit: 1000 }))
+      assert.isBelow(Math.max(...texts(elements).map(({ length }) => length)), 1024 * 1024 + 1)
+      // What is kept for the thread that sends: each of these lines is a message.
+      const flood = "import sys\nwhile True: print('a'); print('b', file=sys.stderr)"
+      const consumer = yield* Effect.forkScoped(
+        Stream.runForEach(kernel.stream(flood), () => Effect.never),
+        { startImmediately: true },
+      )
+      yield* Effect.sleep("2 seconds")
+      yield* Fiber.interrupt(consumer)
+      assert.strictEqual(yield* text(kernel.execute("print('on')")), "on")
+    }))
+
+  it.effect("an exception that does not end the code is where it was shown", () =>
+    Effect.gen(function* () {
+      const { text } = yield* (yield* Client).execute(`class Shown:
+    def __repr__(self): raise ValueError('no text')
+print('a'); display(Shown()); print('b'); get_ipython().run_cell('1 / 0'); print('c')
+sys.excepthook(KeyError, KeyError('key'), None); print('d')`)
+      assert.match(text ?? "", /^a\n-+\nValueError[^]*no text\nb\n-+\nZeroDiv[^]*by zero\nc\n[^]*'key'\nd$/)
+    }))
+
+  it.effect("a forked process that reaches the end of the code ends as a program", () =>
+    Effect.gen(function* () {
+      for (
+        const [end, status] of [["sys.exit(3)", 3], ["pass", 0], ["1 / 0", 1], [
+          "sys.exit('why')",
+          1,
+        ]] as const
+      ) {
+        for (const first of ["", "await asyncio.sleep(0)\n"]) {
+          const { text } = yield* (yield* Client).execute(
+            `import asyncio, os, sys\n${first}process = os.fork()
+if process == 0:
+    print('child')
+    ${end}
+else: print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))`,
+          )
+          assert.match(text ?? "", new RegExp(`^child\n[^]*${status}$`))
+          assert.notMatch(text ?? "", /SystemExit|To exit/)
+        }
+      }
+    }))
+
   it.effect("processes of a pool write whole lines", () =>
     Effect.gen(function* () {
       const written = yield* stdout(
@@ -236,6 +304,8 @@ index`,
       assert.strictEqual(yield* stdout("print('\ud83d')  # \ude00"), "\ufffd\n")
     }))
 
+  const task = (code: string) => `import asyncio, sys\nasync def work(): ${code}`
+  const callback = "asyncio.get_running_loop().call_soon(lambda: sys.exit(5))"
   const sum = Array.from({ length: 3000 }, () => "1").join(" + ")
   const raises = "import ast\nclass T(ast.NodeTransformer):\n" +
     "    def visit(self, node): get_ipython().ast_transformers.clear(); raise ERROR('no')\n" +
@@ -245,6 +315,32 @@ index`,
       ["too many terms", "0", sum, /^RecursionError$/],
       ["too many terms and await", "0", `await f() + ${sum}`, /^RecursionError$/],
       ["a null byte", "0", "x = 1\0", /^(SyntaxError|ValueError)$/],
+      [
+        "one whose text cannot be made",
+        "class Silent(Exception):\n    def __str__(self): raise ValueError('no text')",
+        "raise Silent('x')",
+        /^Silent$/,
+      ],
+      [
+        "one whose text is none",
+        "class Odd(Exception):\n    def __str__(self): return 5",
+        "raise Odd",
+        /^Odd$/,
+      ],
+      ["an exit of a task", task("raise SystemExit(2)"), "await asyncio.create_task(work())", /^SystemExit$/],
+      [
+        "an interrupt that a task raises",
+        task("raise KeyboardInterrupt"),
+        "await asyncio.create_task(work())",
+        /^KeyboardInterrupt$/,
+      ],
+      ["an exit of a callback", task("pass"), `${callback}; await asyncio.sleep(30)`, /^CancelledError$/],
+      [
+        "what a signal handler raises while the code waits",
+        "import asyncio, signal\nhandler = signal.signal(signal.SIGALRM, lambda *_: 1 / 0)",
+        "signal.setitimer(signal.ITIMER_REAL, 0.1); await asyncio.sleep(30)",
+        /^CancelledError$/,
+      ],
       ["too many brackets", "0", "(".repeat(300) + ")".repeat(300), /^SyntaxError$/],
       ["too deep an operator", "0", `${"-".repeat(20_000)}1`, /^(MemoryError|RecursionError)$/],
       ["a deep list", "0", `${"[".repeat(190)}${"]".repeat(190)} + ${sum}`, /^(RecursionError|MemoryError)$/],

@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import functools
+import inspect
+import os
 import signal
 import threading
+import traceback
 
 
 class Interrupt:
@@ -19,6 +22,8 @@ class Interrupt:
     handler = signal.default_int_handler
     # The handler of the cell that awaits something.
     awaiting = None
+    # The task of that cell.
+    cell = None
     # Whether the cell that awaits something is in its own code.
     is_in_code = False
 
@@ -65,10 +70,16 @@ class Interrupt:
 
         `asyncio.run` raises with the second interrupt only, and not before code that blocks ends by itself.
         """
-        if cls.handler is not signal.default_int_handler:
-            with cls.let_through():
+        cls.cell = cell
+        try:
+            with cls.let_through() if cls.handler is not signal.default_int_handler else cls.cancel_by(cell, names):
                 yield
-            return
+        finally:
+            cls.cell = None
+
+    @classmethod
+    @contextlib.contextmanager
+    def cancel_by(cls, cell, names):
         loop = asyncio.get_running_loop()
         others = asyncio.all_tasks(loop) - {cell}
         count = 0
@@ -95,6 +106,39 @@ class Interrupt:
         finally:
             cls.keep(signal.signal(signal.SIGINT, previous))
             cls.awaiting = None
+
+
+def keep_running(loop):
+    """Has the event loop of a kernel run until it is stopped, whatever code raises in it.
+
+    asyncio lets out KeyboardInterrupt and SystemExit of tasks and callbacks, and what a signal handler raises while it
+    waits, which ends programs: in a kernel it ends the cell that awaits something.
+    """
+    start, process = loop.start, os.getpid()
+
+    def run():
+        while True:
+            try:
+                return start()
+            except BaseException as error:
+                if os.getpid() != process or loop.asyncio_loop.is_closed():
+                    raise
+                # A task keeps it for what awaits the task.
+                if not is_of_task(error):
+                    traceback.print_exception(type(error), error, error.__traceback__)
+                    if Interrupt.cell is not None:
+                        Interrupt.cell.cancel()
+
+    loop.start = run
+
+
+def is_of_task(error):
+    """Whether a task of asyncio, rather than a callback or the loop itself, let it out."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code is not asyncio.Handle._run.__code__:
+        trace = trace.tb_next
+    first = trace and trace.tb_next
+    return bool(first and first.tb_frame.f_code.co_flags & inspect.CO_COROUTINE)
 
 
 def is_main_thread():

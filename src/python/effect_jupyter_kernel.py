@@ -1,5 +1,6 @@
 """IPython's kernel, made fit for programs: output comes early, in lines and all of it, interrupts hit the code alone."""
 
+import contextlib
 import functools
 import inspect
 import os
@@ -19,6 +20,7 @@ from ipykernel.kernelapp import IPKernelApp  # noqa: E402
 from ipykernel.kernelbase import Kernel  # noqa: E402
 from IPython.core.events import EventManager  # noqa: E402
 from IPython.core.interactiveshell import InteractiveShell  # noqa: E402
+from tornado.ioloop import IOLoop  # noqa: E402
 from traitlets import Float, default  # noqa: E402
 
 from effect_jupyter_interrupts import (  # noqa: E402
@@ -26,6 +28,7 @@ from effect_jupyter_interrupts import (  # noqa: E402
     interruptible_code,
     interruptible_hooks,
     is_main_thread,
+    keep_running,
 )
 from effect_jupyter_tracebacks import show_members  # noqa: E402
 
@@ -77,11 +80,27 @@ class PythonKernel(IPythonKernel):
 
 
     async def do_execute(self, *args, **kwargs):
+        process = os.getpid()
         try:
             return await super().do_execute(*args, **kwargs)
         finally:
+            if os.getpid() != process:
+                # A process that the code forked is at its end, and is not another kernel.
+                end_fork(self.shell.last_execution_result)
             # Whatever `sys.stdout` is by now.
             output.finish()
+
+
+def end_fork(result):
+    """Ends as a program does that ran this code."""
+    error = result and result.error_in_exec
+    code = error.code if isinstance(error, SystemExit) else int(error is not None)
+    with contextlib.suppress(Exception):
+        if not (code is None or isinstance(code, int)):
+            print(code, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code & 255 if isinstance(code, int) else int(code is not None))
 
 
 def after_output(thread):
@@ -113,6 +132,12 @@ class KernelApp(IPKernelApp):
     def _default_parent_handle(self):
         # ipykernel reads it when it is imported, which is before a forked kernel has a parent.
         return int(os.environ.get("JPY_PARENT_PID") or 0)
+
+    def start(self):
+        loop = IOLoop.current()
+        if hasattr(loop, "asyncio_loop"):
+            keep_running(loop)
+        super().start()
 
     def initialize(self, argv=None):
         super().initialize(argv)

@@ -11,6 +11,7 @@ import select
 import sys
 import threading
 import time
+import warnings
 
 from effect_jupyter_pipes import CAPACITY, Lines, Pipe, count_waits, echo, has_children, prepare_c_streams
 from ipykernel.iostream import OutStream
@@ -40,8 +41,12 @@ class Output:
     rest_timeout = 5
     # What `print` itself takes between two parts, in nanoseconds; to start a program takes longer.
     print_interval = 50_000
-    # Bytes of processes that are read ahead of what is sent.
-    most_unsent = 2 * CAPACITY
+    # How deep a thread may be in a `print` by which it is known to go on with its line.
+    most_frames = 10
+    # What is kept for the thread that sends, in characters; whoever writes more waits for it.
+    most_unsent = 1024 * 1024
+    # What a message costs besides its text.
+    message_size = 256
 
     def __init__(self):
         self._streams = []
@@ -49,7 +54,7 @@ class Output:
         self._epoll = None
         self._flush_c = None
         self.forked_lines = None
-        self._is_child = False
+        self.is_child = False
         self._clear()
 
     def _clear(self):
@@ -60,7 +65,7 @@ class Output:
         # Since when there is text that nobody sends yet.
         self._since = None
         self._is_sending = False
-        # Bytes of processes that nobody has sent yet.
+        # Characters that nobody has sent yet, and more for each message.
         self._unsent = 0
         # The place that wrote last, until when it may be the same `print`, and since when the line is unfinished.
         self._writer = (None, None, 0)
@@ -98,8 +103,15 @@ class Output:
             self._schedule()
 
     def _has_room(self):
-        """Tells whether processes may write on: what nobody has sent yet is kept here."""
+        """Tells whether anybody may write on: what nobody has sent yet is kept here."""
         return self._unsent < self.most_unsent
+
+    def _wait_for_room(self):
+        thread = self._streams[0].pub_thread.thread
+        while not self._has_room() and thread.is_alive() and threading.current_thread() is not thread:
+            self._streams[0].pub_thread.schedule(self.send)
+            with self.lock:
+                self.lock.wait_for(self._has_room, self.rest_timeout)
 
     def _is_amid_line(self):
         since = self._line_since
@@ -139,7 +151,6 @@ class Output:
             if keeps_lines and (data.endswith(b"\n") or self.forked_lines.are_being_written()):
                 pipe.lines, self._has_lines = data, True
                 continue
-            self._unsent += len(data)
             pipe.is_within_line = not data.endswith(b"\n")
             self._append(pipe.stream, pipe.stream._parent_header_global, pipe.decoder.decode(data))
             if pipe.stream.name == "stderr":
@@ -158,11 +169,13 @@ class Output:
         is_amid_line = self._is_amid_line()
         # One `print` writes its parts from one place and at once: lines of processes do not come between them.
         is_same = self._line_since is not None and self._writer == writer and self._is_at_once()
-        if not self._has_room():
-            pass  # a process writes more than can be sent; order would cost memory without end
-        elif is_same or not is_amid_line or self._writer[0] == writer[0]:
+        self._wait_for_room()
+        if is_same or not is_amid_line or self._writer[0] == writer[0]:
             self.drain(keeps_lines=is_same)
         with self.lock:
+            until = time.monotonic() + self.line_interval
+            while self._is_printed_by_other(writer) and time.monotonic() < until:
+                self.lock.wait(self.flush_interval / 10)
             if not (is_same or is_amid_line) and self._is_being_written():
                 # As forked processes wait for one another.
                 self.lock.wait_for(lambda: not self._is_being_written(), self.rest_timeout)
@@ -170,6 +183,7 @@ class Output:
             self._writer = writer
             if text[-1:] == "\n":
                 self._line_since = None
+                self.lock.notify_all()
             elif self._line_since is None:
                 self._line_since = time.monotonic()
         self._schedule()
@@ -177,6 +191,19 @@ class Output:
             # Last, as none of this is between two parts.
             self._until = time.thread_time_ns() + self.print_interval
             self._waits = count_waits()
+
+    def _is_printed_by_other(self, writer):
+        """Tells whether another thread is amid a `print` that has written a part of its line."""
+        thread, code, instruction = self._writer
+        if self._line_since is None or thread == writer[0]:
+            return False
+        frame = sys._current_frames().get(thread)
+        # It may be in here with its next part, or in what makes a text of that.
+        for _ in range(self.most_frames):
+            if frame is None or frame.f_code is code:
+                break
+            frame = frame.f_back
+        return frame is not None and frame.f_code is code and frame.f_lasti == instruction
 
     def _is_at_once(self):
         """Tells whether the thread has done next to nothing since it wrote, and waited for nothing, as for a program."""
@@ -203,7 +230,9 @@ class Output:
         if piece is None or piece.stream is not stream:
             piece = self._last[request] = Piece(stream, parent)
             self._pieces.append(piece)
+            self._unsent += self.message_size
         piece.text.write(text)
+        self._unsent += len(text)
         piece.last = text[-1]
 
     def _schedule(self):
@@ -238,7 +267,9 @@ class Output:
             self._unsent = 0
         try:
             for piece in pieces:
-                piece.stream.send_text(piece.parent, piece.text.getvalue())
+                text = piece.text.getvalue()
+                for start in range(0, len(text), self.most_unsent):
+                    piece.stream.send_text(piece.parent, text[start : start + self.most_unsent])
         finally:
             self._is_sending = False
         with self.lock:
@@ -247,7 +278,7 @@ class Output:
 
     def flush(self):
         """Sends what was written before, also by C code and by the processes that wrote to the pipes."""
-        if self._is_child or not self._streams:
+        if self.is_child or not self._streams:
             return
         if self._flush_c is not None:
             self._flush_c()
@@ -285,7 +316,9 @@ class Output:
     def _become_child(self):
         """This is a process that the code forked, which writes to the pipes as others do."""
         self._clear()
-        self._is_child = True
+        self.is_child = True
+        # Here it ends the process.
+        warnings.filterwarnings("ignore", message="To exit: use")
         for reader in self._pipes:
             os.close(reader)
         self._pipes = {}

@@ -7,6 +7,8 @@ import itertools
 import sys
 import traceback
 
+from effect_jupyter_streams import output
+
 GROUP = getattr(builtins, "BaseExceptionGroup", ())
 # Members of one group, groups within one another, and lines of all of it.
 WIDTH, DEPTH, LINES = 100, 20, 5000
@@ -36,10 +38,10 @@ def lines_of(kind, error, trace, offset):
     return [*kept, "..."] if next(lines, None) is not None else kept
 
 
-def is_called_by(frame, names):
-    """Whether code with this global namespace called it, itself or by libraries, rather than IPython."""
+def is_amid(frame, names):
+    """Whether code with this global namespace goes on after it; to show the value of an expression ends it."""
     while frame is not None and frame.f_globals is not names:
-        if str(frame.f_globals.get("__name__")).startswith(("IPython.", "ipykernel.")):
+        if str(frame.f_globals.get("__name__")).endswith(".displayhook"):
             return False
         frame = frame.f_back
     return frame is not None
@@ -65,8 +67,11 @@ def show_members(showtraceback):
 
     @functools.wraps(showtraceback)
     def show(self, *args, **kwargs):
-        is_by_code = is_called_by(sys._getframe(1), self.user_global_ns)
-        with written_to_stderr(self) if is_by_code else contextlib.nullcontext():
+        if output.is_child and isinstance(sys.exc_info()[1], SystemExit):
+            return  # programs do not tell it
+        # A forked process has no other way to tell it.
+        is_text = output.is_child or is_amid(sys._getframe(1), self.user_global_ns)
+        with written_to_stderr(self) if is_text else contextlib.nullcontext():
             show_any(self, *args, **kwargs)
 
     def show_any(

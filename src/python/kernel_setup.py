@@ -101,20 +101,50 @@ def _pack_well_formed(pack):
     return packed
 
 
+def _text_of(error):
+    """Its text, or what Python's own tracebacks have in place of one that cannot be made."""
+    try:
+        return str(error)
+    except BaseException:
+        return "<exception str() failed>"
+
+
+def _show_always(showtraceback):
+    """Shows an exception also where its text cannot be made."""
+
+    @functools.wraps(showtraceback)
+    def show(self, kind, error, lines):
+        return showtraceback(self, kind, _text_of(error), lines)
+
+    return show
+
+
+def _result_after(before):
+    """The result of code that IPython has run since that one, if it came so far."""
+    result = getattr(_shell, "last_execution_result", None)
+    return None if result is before else result
+
+
 def _answer_always(execute):
     """Answers also where IPython's own way to run code fails: without a reply nobody knows how the code ended."""
 
     @functools.wraps(execute)
     async def answer(*everything, **named):
+        before = getattr(_shell, "last_execution_result", None)
         try:
             return await execute(*everything, **named)
-        except Exception as error:
-            _shell._last_traceback = None
-            _shell.showtraceback()
+        except BaseException as failure:
+            if isinstance(failure, (asyncio.CancelledError, GeneratorExit)):
+                raise
+            result = _result_after(before)
+            error = failure if result is None else result.error_before_exec or result.error_in_exec or failure
+            if error is failure:
+                _shell._last_traceback = None
+                _shell.showtraceback()
             return {
                 "status": "error",
                 "ename": type(error).__name__,
-                "evalue": str(error),
+                "evalue": _text_of(error),
                 "traceback": _shell._last_traceback or [],
                 "execution_count": _shell.execution_count - 1,
                 "user_expressions": {},
@@ -132,9 +162,13 @@ def _end_always(run_cell):
     @functools.wraps(run_cell)
     async def run(*everything, **named):
         __tracebackhide__ = True
+        before = getattr(_shell, "last_execution_result", None)
         try:
             return await run_cell(*everything, **named)
         except (Exception, KeyboardInterrupt, SystemExit) as error:
+            result = _result_after(before)
+            if result is not None and not result.success:
+                return result
             result = ExecutionResult(None)
             result.error_in_exec = error
             _shell.showtraceback()
@@ -162,6 +196,8 @@ def _end_well(kernel):
         kernel.session.pack = _pack_well_formed(kernel.session.pack)
     if asyncio.iscoroutinefunction(getattr(kernel, "do_execute", None)):
         kernel.do_execute = _answer_always(kernel.do_execute)
+    if callable(getattr(type(_shell), "_showtraceback", None)):
+        type(_shell)._showtraceback = _show_always(type(_shell)._showtraceback)
     if asyncio.iscoroutinefunction(getattr(_shell, "run_cell_async", None)):
         _shell.run_cell_async = _end_always(_shell.run_cell_async)
     if callable(getattr(_shell, "should_run_async", None)):
@@ -282,6 +318,8 @@ def _tell_what_runs(parent_header):
 
     def get(self):
         header = parent_header.fget(self)
+        if not header:
+            return self._parent_header_global  # of the event loop itself
         running = self._parent_header_global.get("msg_id")
         if running == header.get("msg_id") or threading.current_thread() is not threading.main_thread():
             return header
