@@ -20,7 +20,7 @@ import * as Platform from "./platform.ts"
 export type { AskOptions, Introspection, IntrospectionFailure } from "./kernel/introspection.ts"
 export type { ExecuteOptions, Kernel } from "./kernel/kernel.ts"
 export type { ImageFile, Images } from "./kernel/images.ts"
-export type { InputRequest } from "./kernel/run.ts"
+export type { InputRequest } from "./kernel/input.ts"
 
 /**
  * The kernel of an application.

@@ -16,42 +16,29 @@ import * as LogLevel from "effect/LogLevel"
 import type * as Path from "effect/Path"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
-// Draws random bytes for many ids at once.
-import { randomUUID } from "node:crypto"
 import * as Defect from "../defect.ts"
 import {
   type Chunk,
   ConnectionLost,
-  ExecutionAborted,
-  ExecutionError,
   type ExecutionFailure,
   type ExecutionResult,
-  ExecutionTimeout,
-  InputRequested,
   KernelDied,
   KernelError,
   type KernelErrorReason,
   KernelUnresponsive,
   ProtocolViolation,
 } from "../execution.ts"
-import { excerpt } from "../jupyter/control_codes.ts"
-import { decode, executeContent, type Message, request } from "../jupyter/message.ts"
+import { executeContent, type Message, request } from "../jupyter/message.ts"
 import { type Connection, executionId, isDeath } from "./connection.ts"
 import * as Delivery from "./delivery.ts"
 import * as Enquiry from "./enquiry.ts"
-import { gap, withoutReply } from "./gap.ts"
 import * as Handlers from "./handlers.ts"
 import type { Images } from "./images.ts"
+import * as Input from "./input.ts"
 import * as Interruption from "./interruption.ts"
 import * as Metrics from "./metrics.ts"
+import * as Outcome from "./outcome.ts"
 import * as Reducer from "./reducer.ts"
-
-/** What code that calls `input()` asks for. */
-export interface InputRequest {
-  readonly prompt: string
-  /** The answer is not to be shown. */
-  readonly password: boolean
-}
 
 /** How to run a piece of code. */
 export interface RunOptions {
@@ -60,7 +47,7 @@ export interface RunOptions {
   readonly outputLimit?: number | undefined
   /** Takes each chunk, which counts for the timeout too. */
   readonly onChunk?: ((chunk: Chunk) => Effect.Effect<void>) | undefined
-  readonly onInput?: ((request: InputRequest) => Effect.Effect<string>) | undefined
+  readonly onInput?: ((request: Input.InputRequest) => Effect.Effect<string>) | undefined
   /** Whether the code may ask for input; true by default. */
   readonly allowStdin?: boolean | undefined
   readonly imagesDir: string
@@ -87,14 +74,8 @@ export interface Run {
   readonly settled: () => boolean
 }
 
-/** Why an execution ends although the kernel did not end it. */
-type Verdict = { readonly _tag: "Timeout" } | KernelErrorReason
-
 /** How long reply and idle may be apart before the kernel is asked whether it has more to say. */
 const grace: Duration.Input = "1 second"
-
-/** How often a kernel may ask for input before the first answer: code that was interrupted may ask again. */
-const mostUnanswered = 16
 
 /** Bytes of output that wait for the consumer before the connection is not read any further. */
 const highWaterMark = 32 * 1024 * 1024
@@ -117,7 +98,7 @@ export const start: (
       ? { metadata: {}, buffers: [] }
       : yield* Enquiry.prepare(enquiry, connection, options)
     const id = executionId()
-    const outputs = yield* Queue.unbounded<Reducer.Output, Verdict | Cause.Done>()
+    const outputs = yield* Queue.unbounded<Reducer.Output, Outcome.Verdict | Cause.Done>()
     const settled = Deferred.makeUnsafe<void>()
     const started = Deferred.makeUnsafe<void>()
     const handlers = Handlers.make()
@@ -157,7 +138,7 @@ export const start: (
     const elapsed = () => Duration.millis(clock.currentTimeMillisUnsafe() - sentAt)
 
     let progress = Reducer.initial
-    let verdict: Verdict | undefined
+    let verdict: Outcome.Verdict | undefined
     let isSettled = false
     let isAsking = false
     let wasOver = false
@@ -170,7 +151,6 @@ export const start: (
     let leftOut = 0
     let bytes = 0
     let answered = 0
-    let unanswered = 0
     let firstOutput: Duration.Duration | undefined
 
     /** The kernel is done with the code, or nobody can know any more. */
@@ -201,7 +181,7 @@ export const start: (
       if (output !== undefined) Queue.offerUnsafe(outputs, output)
     }
     /** The first counts. An exception that comes after it is of our own interrupt. */
-    const decide = (reason: Verdict): void => {
+    const decide = (reason: Outcome.Verdict): void => {
       if (isSettled || verdict !== undefined) return
       put(Reducer.putOutShown(progress))
       verdict = reason
@@ -257,12 +237,12 @@ export const start: (
       isSettled ? Effect.void : Effect.ignore(Effect.andThen(channel.fence, Effect.sync(onFenced)))
     )
     const size = () => attached.buffers.reduce((sum, { byteLength }) => sum + byteLength, code.length)
-    const lost = () => gap(connection, progress.started ? 0 : size())
+    const lost = () => Outcome.gap(connection, progress.started ? 0 : size())
     const onFenced = (): void => {
       if (isSettled) return
       const isOver = progress.reply !== undefined || progress.shown.length > 0
       const isUnanswered = progress.idle && channel.cutBy() === undefined
-      if (!isOver) return settleWith(isUnanswered ? withoutReply(kernelId) : lost())
+      if (!isOver) return settleWith(isUnanswered ? Outcome.withoutReply(kernelId) : lost())
       put(Reducer.end(progress))
       if (channel.isComplete()) return settle()
       settleWith(lost())
@@ -285,43 +265,14 @@ export const start: (
       },
     })
 
-    const onInput = (message: Message): void => {
-      const input = decode.inputRequest(message.content)
-      const { password = false, prompt } = Exit.isSuccess(input) ? input.value : { prompt: "" }
-      const refuse = () => stopNow(new InputRequested({ kernelId, prompt: excerpt(prompt, 1000) }))
-      const onInputAsked = options.onInput
-      if (onInputAsked === undefined) return refuse()
-      if (unanswered >= mostUnanswered) return violated(`It asks for input ${unanswered} times at once`)
-      unanswered++
-      fork(
-        // A handler that throws must not take the reader of the connection with it.
-        Handlers.disconnect(Effect.suspend(() => onInputAsked({ prompt, password }))).pipe(
-          Defect.log,
-          Effect.flatMap((value) =>
-            channel.send(request("input_reply", {
-              id: randomUUID(),
-              session,
-              channel: "stdin",
-              parentHeader: message.header,
-              content: { status: "ok", value },
-            }))
-          ),
-          Effect.catchCause((cause) =>
-            Effect.andThen(Effect.logDebug("No answer to input()", cause), Effect.sync(refuse))
-          ),
-          Effect.ensuring(Effect.sync(() => unanswered--)),
-        ),
-      )
-    }
-
-    const stop = (reason: Verdict): Effect.Effect<void> =>
-      Effect.andThen(Effect.sync(() => decide(reason)), interruption.run)
-    /** The same from a callback, at once: the code may end, or do it again, before a fiber begins. */
-    const stopNow = (reason: Verdict): void => {
-      if (verdict === undefined) fork(interruption.run)
+    /** Interrupts the code; decided at once, as it may end, or do again what it is stopped for, before a fiber begins. */
+    const stop = (reason: Outcome.Verdict): void => {
+      if (isSettled || verdict !== undefined) return
       decide(reason)
+      fork(interruption.run)
     }
-    const violated = (detail: string): void => stopNow(new ProtocolViolation({ kernelId, detail }))
+    const violated = (detail: string): void => stop(new ProtocolViolation({ kernelId, detail }))
+    const onInput = Input.make({ connection, onInput: options.onInput, fork, stop })
     yield* Effect.addFinalizer(() => {
       isUnread = true
       return connection.ended() !== undefined || (isSettled && !interruption.isOwned())
@@ -339,29 +290,12 @@ export const start: (
       return log("Execution ended")
     })
 
-    const conclude = (): Effect.Effect<ExecutionResult, ExecutionFailure> => {
-      const partial = delivery.result(progress)
-      if (progress.reply === "ok") {
-        return handlers.gaveUp() ? Effect.fail(failure({ _tag: "Timeout" })) : Effect.succeed(partial)
-      }
-      if (progress.reply === "error" && progress.raised !== undefined) {
-        return new ExecutionError({ ...progress.raised, partial })
-      }
-      const detail = progress.started
-        ? "It was interrupted while the code ran"
-        : "The kernel did not run the code"
-      return new KernelError({ reason: new ExecutionAborted({ kernelId, detail }), partial })
-    }
-    const failure = (verdict: Verdict): ExecutionFailure => {
-      const partial = delivery.result(progress)
-      return verdict._tag === "Timeout"
-        ? new ExecutionTimeout({
-          timeout: Duration.fromInputUnsafe(options.timeout ?? Duration.infinity),
-          traceback: Reducer.lastFrames(progress),
-          partial,
-        })
-        : new KernelError({ reason: verdict, partial })
-    }
+    const conclude = () =>
+      progress.reply === "ok" && handlers.gaveUp()
+        ? Effect.fail(fail({ _tag: "Timeout" }))
+        : Outcome.conclude(progress, { kernelId, partial: delivery.result(progress) })
+    const fail = (verdict: Outcome.Verdict): ExecutionFailure =>
+      Outcome.failure(verdict, progress, { timeout: options.timeout, partial: delivery.result(progress) })
     let delivered = false
     const run: Run = {
       pull: Queue.takeAll(outputs).pipe(
@@ -374,7 +308,7 @@ export const start: (
             return delivery.deliver(batch)
           },
           onFailure: (end): Run["pull"] => {
-            if (!Cause.isDone(end)) return Effect.fail(failure(end))
+            if (!Cause.isDone(end)) return Effect.fail(fail(end))
             if (delivered) return Cause.done()
             delivered = true
             return Effect.map(conclude(), (result) => Arr.of(result))
@@ -404,8 +338,11 @@ export const start: (
     if (options.timeout !== undefined) {
       const spent = Duration.millis(clock.currentTimeMillisUnsafe() - turnAt)
       const rest = Duration.subtract(Duration.fromInputUnsafe(options.timeout), spent)
-      const expire = Effect.sync(handlers.expire)
-      yield* Effect.forkScoped(Effect.delay(Effect.andThen(expire, stop({ _tag: "Timeout" })), rest))
+      const expire = Effect.sync(() => {
+        handlers.expire()
+        stop({ _tag: "Timeout" })
+      })
+      yield* Effect.forkScoped(Effect.delay(expire, rest))
     }
     return run
   },

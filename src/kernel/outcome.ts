@@ -1,0 +1,82 @@
+/**
+ * What becomes of an execution: its result, or why it failed.
+ *
+ * @module
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import {
+  ConnectionLost,
+  ExecutionAborted,
+  ExecutionError,
+  type ExecutionFailure,
+  type ExecutionResult,
+  ExecutionTimeout,
+  KernelError,
+  type KernelErrorReason,
+  ProtocolViolation,
+} from "../execution.ts"
+import type { Connection } from "./connection.ts"
+import { lastFrames, type Progress } from "./reducer.ts"
+
+/** Why an execution ends although the kernel did not end it. */
+export type Verdict = { readonly _tag: "Timeout" } | KernelErrorReason
+
+/** The result of an execution that the kernel ended. Fails with the exception of the code, or why there is none. */
+export function conclude(
+  progress: Progress,
+  { kernelId, partial }: { readonly kernelId: string; readonly partial: ExecutionResult },
+): Effect.Effect<ExecutionResult, ExecutionFailure> {
+  if (progress.reply === "ok") return Effect.succeed(partial)
+  if (progress.reply === "error" && progress.raised !== undefined) {
+    return Effect.fail(new ExecutionError({ ...progress.raised, partial }))
+  }
+  const detail = progress.started
+    ? "It was interrupted while the code ran"
+    : "The kernel did not run the code"
+  return Effect.fail(new KernelError({ reason: new ExecutionAborted({ kernelId, detail }), partial }))
+}
+
+/** The failure of an execution that was ended. */
+export function failure(
+  verdict: Verdict,
+  progress: Progress,
+  { partial, timeout = Duration.infinity }: {
+    readonly partial: ExecutionResult
+    readonly timeout: Duration.Input | undefined
+  },
+): ExecutionFailure {
+  return verdict._tag === "Timeout"
+    ? new ExecutionTimeout({
+      timeout: Duration.fromInputUnsafe(timeout),
+      traceback: lastFrames(progress),
+      partial,
+    })
+    : new KernelError({ reason: verdict, partial })
+}
+
+/** The largest message that a Jupyter server accepts unless it is told otherwise. */
+const usualMaximum = 10_000_000
+
+/**
+ * Output may be missing: the caller must not take the rest for the whole. `unread` is the length of the code if
+ * the kernel never began with it: servers close the connection on what is too large, often without a word.
+ */
+export function gap(
+  { channel, id, maxMessageSize }: Connection,
+  unread: number,
+): ConnectionLost | ProtocolViolation {
+  if (channel.cutBy()?.isTooLarge === true) {
+    const detail = `A message has more than the ${maxMessageSize} bytes of the option "maxMessageSize"`
+    return new ProtocolViolation({ kernelId: id, detail })
+  }
+  const what = unread < usualMaximum
+    ? "not all of what the kernel said could be recovered"
+    : `the code of ${(unread / 1e6).toFixed(1)} MB did not arrive, and many servers refuse more than 10 MB`
+  return new ConnectionLost({ kernelId: id, detail: `${channel.cutBy()?.detail ?? "It was cut"}; ${what}` })
+}
+
+/** The failure of an execution that the kernel left without a reply. */
+export function withoutReply(kernelId: string): ExecutionAborted {
+  return new ExecutionAborted({ kernelId, detail: "The kernel did not say how the code ended" })
+}
