@@ -26,6 +26,9 @@ class Interrupt:
     cell = None
     # Whether the cell that awaits something is in its own code.
     is_in_code = False
+    # Whether the cell that awaits something was cancelled by an interrupt, and the exception that was shown as one.
+    cancelled = False
+    shown = None
 
     @classmethod
     def remember(cls, number, frame):
@@ -64,6 +67,14 @@ class Interrupt:
             cls.handler = handler
 
     @classmethod
+    def of(cls, error):
+        """The interrupt that a cancellation of ours stands for, as `asyncio.run` tells it; None for other errors."""
+        if not (cls.cancelled and issubclass(type(error), asyncio.CancelledError)):
+            return None
+        cls.shown = error
+        return KeyboardInterrupt().with_traceback(error.__traceback__)
+
+    @classmethod
     @contextlib.contextmanager
     def cancel(cls, cell, names):
         """For a cell that awaits: cancels it where it waits, raises where it runs. `names` is its global namespace.
@@ -75,7 +86,8 @@ class Interrupt:
             with cls.let_through() if cls.handler is not signal.default_int_handler else cls.cancel_by(cell, names):
                 yield
         finally:
-            cls.cell = None
+            cls.cell = cls.shown = None
+            cls.cancelled = False
 
     @classmethod
     @contextlib.contextmanager
@@ -93,6 +105,7 @@ class Interrupt:
                     raise KeyboardInterrupt
                 cls.came = True
                 return
+            cls.cancelled = True
             loop.call_soon_threadsafe(cell.cancel)
             # In a task or a callback of the code KeyboardInterrupt would end the loop, and the kernel with it.
             is_another = task is not None and task not in others
@@ -127,6 +140,7 @@ def keep_running(loop):
                 if not is_of_task(error):
                     traceback.print_exception(type(error), error, error.__traceback__)
                     if Interrupt.cell is not None:
+                        Interrupt.cancelled = Interrupt.cancelled or isinstance(error, KeyboardInterrupt)
                         Interrupt.cell.cancel()
 
     loop.start = run
@@ -158,17 +172,21 @@ def interruptible_code(run_code):
     """IPython's own way to run code, with the code's handler of interrupts."""
 
     @functools.wraps(run_code)
-    async def run(self, *args, **kwargs):
+    async def run(self, code, result=None, **kwargs):
         Interrupt.take()
         if Interrupt.is_remembered():
             with Interrupt.let_through():
-                return await run_code(self, *args, **kwargs)
+                return await run_code(self, code, result, **kwargs)
         is_cell = is_main_thread()
         Interrupt.is_in_code = is_cell or Interrupt.is_in_code
         try:
-            return await run_code(self, *args, **kwargs)
+            return await run_code(self, code, result, **kwargs)
         finally:
             Interrupt.is_in_code = not is_cell and Interrupt.is_in_code
+            # The reply names what was shown.
+            error = getattr(result, "error_in_exec", None)
+            if is_cell and error is not None and error is Interrupt.shown:
+                result.error_in_exec = Interrupt.of(error)
 
     return run
 

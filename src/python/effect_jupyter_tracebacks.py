@@ -7,6 +7,7 @@ import itertools
 import sys
 import traceback
 
+from effect_jupyter_interrupts import Interrupt
 from effect_jupyter_streams import output
 
 GROUP = getattr(builtins, "BaseExceptionGroup", ())
@@ -72,16 +73,26 @@ def show_members(showtraceback):
         # A forked process has no other way to tell it.
         is_text = output.is_child or is_amid(sys._getframe(1), self.user_global_ns)
         with written_to_stderr(self) if is_text else contextlib.nullcontext():
-            show_any(self, *args, **kwargs)
+            show_any(self, is_text, *args, **kwargs)
 
     def show_any(
-        self, exc_tuple=None, filename=None, tb_offset=None, exception_only=False, running_compiled_code=False
+        self,
+        is_text,
+        exc_tuple=None,
+        filename=None,
+        tb_offset=None,
+        exception_only=False,
+        running_compiled_code=False,
     ):
         stock = functools.partial(showtraceback, self, exc_tuple, filename, tb_offset, exception_only)
         try:
             kind, error, trace = self._get_exc_info(exc_tuple)
         except ValueError:
             return stock(running_compiled_code)  # there is none
+        interrupt = None if is_text else Interrupt.of(error)
+        if interrupt is not None:
+            shown = (KeyboardInterrupt, interrupt, trace)
+            return showtraceback(self, shown, filename, tb_offset, exception_only, running_compiled_code)
         if exception_only or isinstance(error, SyntaxError) or not holds_others(error):
             return stock(running_compiled_code)
         offset = self.InteractiveTB.tb_offset if tb_offset is None else tb_offset

@@ -6,12 +6,16 @@ the user have a say in: names, texts, attributes and representations may all rai
 
 import builtins
 import json
+import sys
 import traceback
 
 # Modules of ours have names that begin with it.
 OURS = "effect_jupyter_values"
 # What is shown of a key, in characters.
 STEP = 80
+
+# Kernels of our gateways have it.
+interrupts = sys.modules.get("effect_jupyter_interrupts")
 
 group = getattr(builtins, "BaseExceptionGroup", ())
 quote = json.encoder.encode_basestring_ascii
@@ -84,7 +88,7 @@ class Shown(Exception):
 
 def shown(error, shell):
     """What to raise for an exception of the user, with its frames and none of ours."""
-    error = raised_by_user(error)
+    error = as_interrupt(raised_by_user(error))
     for one in chain_of(error):
         frames = frames_of(one)
         while frames is not None and is_ours(frames):
@@ -102,6 +106,11 @@ def shown(error, shell):
         or [*traceback.format_tb(frames_of(error)), f"{name}: {text}"]
     )
     return kind(text, lines).with_traceback(frames_of(error))
+
+
+def as_interrupt(error):
+    """A cancellation by an interrupt is told as that in kernels that know of it."""
+    return (interrupts and interrupts.Interrupt.of(error)) or error
 
 
 def raised_by_user(error):
