@@ -321,7 +321,8 @@ def _tell_what_runs(parent_header):
         if not header:
             return self._parent_header_global  # of the event loop itself
         running = self._parent_header_global.get("msg_id")
-        if running == header.get("msg_id") or threading.current_thread() is not threading.main_thread():
+        # One that is of no request stays so.
+        if not header or running == header.get("msg_id") or threading.current_thread() is not threading.main_thread():
             return header
         return {**header, "effect_jupyter_during": running}
 
