@@ -143,7 +143,7 @@ class Output:
             if not data:
                 continue
             # A process that has just ended its line has written all of it; others may write without end.
-            while keeps_lines and len(data) < CAPACITY and not data.endswith(b"\n"):
+            while keeps_lines and len(data) < self.most_unsent and not data.endswith(b"\n"):
                 rest = b"" if self.forked_lines.are_being_written() else pipe.read()
                 if not rest:
                     break
