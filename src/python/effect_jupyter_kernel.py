@@ -20,9 +20,11 @@ from ipykernel.kernelapp import IPKernelApp  # noqa: E402
 from ipykernel.kernelbase import Kernel  # noqa: E402
 from IPython.core.events import EventManager  # noqa: E402
 from IPython.core.interactiveshell import InteractiveShell  # noqa: E402
+from IPython.core.ultratb import AutoFormattedTB  # noqa: E402
 from tornado.ioloop import IOLoop  # noqa: E402
 from traitlets import Float, default  # noqa: E402
 
+from effect_jupyter_imports import formatted_always, hold_while_importing, hold_while_showing  # noqa: E402
 from effect_jupyter_interrupts import (  # noqa: E402
     Interrupt,
     interruptible_code,
@@ -30,7 +32,7 @@ from effect_jupyter_interrupts import (  # noqa: E402
     is_main_thread,
     keep_running,
 )
-from effect_jupyter_tracebacks import show_members  # noqa: E402
+from effect_jupyter_tracebacks import is_amid, show_members  # noqa: E402
 
 try:
     import ipykernel.debugger  # noqa: E402, F401
@@ -154,7 +156,10 @@ class KernelApp(IPKernelApp):
         InteractiveShell.run_code = interruptible_code(InteractiveShell.run_code)
         EventManager.trigger = interruptible_hooks(EventManager.trigger)
         if uses(InteractiveShell.showtraceback, "_get_exc_info", "InteractiveTB", "_showtraceback"):
-            InteractiveShell.showtraceback = show_members(InteractiveShell.showtraceback)
+            shown = show_members(InteractiveShell.showtraceback)
+            InteractiveShell.showtraceback = hold_while_showing(shown, is_amid)
+            AutoFormattedTB.structured_traceback = formatted_always(AutoFormattedTB.structured_traceback)
+        hold_while_importing()
         return PythonKernel
 
     @default("outstream_class")
@@ -175,3 +180,5 @@ class KernelApp(IPKernelApp):
         context.setsockopt(zmq.SNDHWM, 0)
         super().init_iopub(context)
         self.iopub_thread.send_multipart = after_output(self.iopub_thread)
+        # It would make the socket for what it sends itself with the first output, when there may be no descriptors left.
+        self.iopub_thread.schedule(lambda: getattr(self.iopub_thread, "_event_pipe", None))

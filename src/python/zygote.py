@@ -61,11 +61,25 @@ def warm_up():
             importlib.import_module(module)
         except ImportError:
             pass  # this version has none
+    try:
+        show_exception()
+    except Exception:
+        pass  # in this version it goes another way
     if "matplotlib.pyplot" in sys.modules:
         try:
             draw()
         except Exception:
             pass  # with these settings it cannot; that is for the user's code to find out
+
+
+def show_exception():
+    """What shows exceptions is loaded with the first one, which an interrupt or a lack of descriptors may meet."""
+    from IPython.core.ultratb import AutoFormattedTB
+
+    try:
+        raise ValueError("none")
+    except ValueError:
+        AutoFormattedTB(mode="Context").structured_traceback(*sys.exc_info())
 
 
 def draw():

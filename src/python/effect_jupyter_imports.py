@@ -1,0 +1,129 @@
+"""Holds interrupts back where one would leave something half done that is not the user's: a module that a library loads
+when it is first needed, or the traceback of an exception. An import that the code asks for itself can be interrupted.
+"""
+
+import _thread
+import functools
+import importlib
+import inspect
+import signal
+import sys
+import threading
+import time
+import traceback
+
+from effect_jupyter_interrupts import Interrupt, is_main_thread
+
+# Seconds for which an interrupt is held back; a second one passes at once.
+LONGEST = 1.0
+
+
+class Hold:
+    """Keeps the interrupt that comes until `release`. In the main thread only."""
+
+    def __init__(self):
+        self._came = self._is_over = False
+        self._handler = signal.signal(signal.SIGINT, self._keep)
+
+    @staticmethod
+    def is_needed():
+        """Whether interrupts are for the code now: other handlers have their reasons."""
+        return is_main_thread() and signal.getsignal(signal.SIGINT) in (signal.default_int_handler, Interrupt.awaiting)
+
+    def _keep(self, number, frame):
+        if self._came:
+            self._handler(number, frame)
+            return
+        self._came = True
+        # A thread of `threading` takes a lock that the interrupted code may hold.
+        _thread.start_new_thread(self._insist, (threading.main_thread().ident,))
+
+    def _insist(self, main):
+        time.sleep(LONGEST)
+        if not self._is_over:
+            signal.pthread_kill(main, signal.SIGINT)
+
+    def release(self, frame, passes_on=True):
+        """Ends it, and has what came hit the code if that goes on."""
+        self._is_over = True
+        signal.signal(signal.SIGINT, self._handler)
+        if self._came and passes_on:
+            self._handler(signal.SIGINT, frame)
+
+
+class Imports:
+    """Python's own way to load a module, which it asks for with this name of this module each time."""
+
+    place = getattr(importlib, "_bootstrap", None)
+    load = getattr(place, "_find_and_load", None)
+    # Whether the code is importing: what is loaded for that is interrupted with it.
+    is_of_code = False
+
+    @classmethod
+    def fits(cls):
+        return inspect.isfunction(cls.load) and list(inspect.signature(cls.load).parameters) == ["name", "import_"]
+
+    @classmethod
+    def is_asked_by_code(cls, frame):
+        """Whether what imports is the code, and no library that it uses."""
+        while frame is not None and "importlib" in frame.f_code.co_filename:
+            frame = frame.f_back
+        return frame is not None and frame.f_globals.get("__name__") == "__main__"
+
+
+def find_and_load(name, import_):
+    if Imports.is_of_code or not Hold.is_needed():
+        return Imports.load(name, import_)
+    if Imports.is_asked_by_code(sys._getframe(1)):
+        Imports.is_of_code = True
+        try:
+            return Imports.load(name, import_)
+        finally:
+            Imports.is_of_code = False
+    hold = Hold()
+    try:
+        return Imports.load(name, import_)
+    finally:
+        hold.release(sys._getframe(1))
+
+
+def hold_while_importing():
+    """Replaces Python's way to load modules, where it is the one that is known here."""
+    if Imports.fits():
+        # Python takes away the frames of this file from tracebacks.
+        code = find_and_load.__code__.replace(co_filename=Imports.load.__code__.co_filename)
+        find_and_load.__code__ = code
+        Imports.place._find_and_load = find_and_load
+
+
+def hold_while_showing(showtraceback, is_by_code):
+    """IPython's own way to show an exception; when the code has ended with it, an interrupt has nobody to hit."""
+
+    @functools.wraps(showtraceback)
+    def show(self, *args, **kwargs):
+        if not Hold.is_needed():
+            return showtraceback(self, *args, **kwargs)
+        hold = Hold()
+        try:
+            return showtraceback(self, *args, **kwargs)
+        finally:
+            hold.release(sys._getframe(1), is_by_code(sys._getframe(1), self.user_global_ns))
+
+    return show
+
+
+def formatted_always(structured_traceback):
+    """IPython's own way to format an exception, or Python's where that fails, as it does without descriptors."""
+
+    @functools.wraps(structured_traceback)
+    def format_exception(self, etype=None, evalue=None, etb=None, *args, **kwargs):
+        try:
+            return structured_traceback(self, etype, evalue, etb, *args, **kwargs)
+        except Exception:
+            if not isinstance(evalue, BaseException):
+                raise
+            # The first frame is IPython's.
+            trace = etb.tb_next or etb if etb is not None else None
+            return "".join(traceback.format_exception(type(evalue), evalue, trace)).rstrip("\n").split("\n")
+
+    return format_exception
