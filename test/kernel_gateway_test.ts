@@ -340,6 +340,7 @@ layer(kernelLayer(), slow)("InvalidOption of kernels, and addresses of pages", (
   it.effect("KernelClient.make and execute name the option, and the kernel stays usable", () =>
     Effect.gen(function* () {
       assert.strictEqual(yield* refused({ pingInterval: 0 }), "pingInterval")
+      assert.strictEqual(yield* refused({ maxMessageSize: NaN }), "maxMessageSize")
       assert.strictEqual(yield* refused({ usageInterval: 0 }), "usageInterval")
       assert.strictEqual(yield* refused({ initTimeout: -5 }), "initTimeout")
       assert.strictEqual(yield* refused({ kernelName: "../python3" }), "kernelName")

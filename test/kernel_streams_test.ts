@@ -57,6 +57,23 @@ layer(kernelLayer(), slow)("kernel streams", (it) => {
       assert.strictEqual(yield* stdout("os.system('echo b'); sys.stdout = stdout;"), "b\n")
     }))
 
+  it.effect("sys.stdout is there again after code that leaves none", () =>
+    Effect.gen(function* () {
+      const kernel = yield* Client
+      for (
+        const code of [
+          "import sys; sys.stdout = None",
+          "del sys.stdout",
+          "del sys.stdout; 5",
+          "del sys.stderr; {}[0]",
+        ]
+      ) {
+        yield* Effect.exit(kernel.execute(code, { timeout: "10 seconds" }))
+        const { text } = yield* kernel.execute("print('out'); print('err', file=sys.stderr); 5")
+        assert.strictEqual(text, "out\nerr\n5")
+      }
+    }))
+
   it.effect("execute does not wait for a process in the background, whose output goes on", () =>
     Effect.gen(function* () {
       const written = yield* stdout(

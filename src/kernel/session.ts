@@ -117,9 +117,9 @@ export const make: (
   })
 
   const begin = Effect.fnUntraced(function* (code: string, options: Run.RunOptions) {
-    const { outputLimit, timeout } = options
+    const { images, outputLimit, timeout } = options
     yield* Effect.mapError(
-      Options.check(Options.Execute, { outputLimit, timeout }),
+      Options.check(Options.Execute, { images, outputLimit, timeout }),
       (reason) => new KernelError({ reason }),
     )
     const { handOver, incarnation } = yield* enter

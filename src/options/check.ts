@@ -116,6 +116,12 @@ const headers = option((value) => {
   return undefined
 })
 
+const images = option((value) =>
+  value === "directory" || value === "bytes" || typeof value === "function"
+    ? undefined
+    : 'give "directory", "bytes" or a function'
+)
+
 const timing = { initTimeout: bound, pingInterval: interval, usageInterval: interval } as const
 
 /** The options of a gateway of our own. */
@@ -158,11 +164,17 @@ export const Kernel = Schema.Struct({
     "give the name of a kernelspec: letters, digits, dots, hyphens and underscores",
   ),
   env: variables,
+  images,
+  maxMessageSize: whole(1, Number.MAX_SAFE_INTEGER),
   ...timing,
 })
 
 /** The options of an execution. */
-export const Execute = Schema.Struct({ timeout: bound, outputLimit: whole(0, Number.MAX_SAFE_INTEGER) })
+export const Execute = Schema.Struct({
+  timeout: bound,
+  outputLimit: whole(0, Number.MAX_SAFE_INTEGER),
+  images,
+})
 
 const secrets = new Set(["env", "headers", "token"])
 const findings = SchemaIssue.makeFormatterStandardSchemaV1()

@@ -292,6 +292,10 @@ class Output:
 
     def finish(self):
         """The same at the end of a cell, where half a character is all that there will be of it."""
+        for stream in self._streams:
+            # Where the code has left nothing, nobody could tell of it: neither values nor exceptions are shown.
+            if getattr(sys, stream.name, None) is None:
+                setattr(sys, stream.name, stream)
         for stream in (sys.__stdout__, sys.__stderr__):
             try:
                 stream.flush()
