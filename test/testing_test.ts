@@ -325,7 +325,7 @@ describe("a kernel for tests", () => {
       { match: "rows", value: [1, 2, 3, 4, 5] },
     ]))))
 
-  it.effect("tests a pipeline as the README shows", () =>
+  it.effect("tests a pipeline as the guide shows", () =>
     Effect.gen(function* () {
       const pipeline = Effect.gen(function* () {
         const kernel = yield* KernelClient.KernelClient

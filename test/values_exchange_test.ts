@@ -87,7 +87,7 @@ layer(kernelLayer(), slow)("values that cross", (it) => {
       assert.strictEqual(error._tag, "SchemaError")
     }))
 
-  it.effect("by Schema.Unknown every type has its natural form, the one that the README tells", () =>
+  it.effect("by Schema.Unknown every type has its natural form, the one in the guide", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const rows: ReadonlyArray<readonly [expression: string, value: unknown]> = [

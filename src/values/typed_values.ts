@@ -16,7 +16,7 @@ import type { CallOptions, FeedOptions, IterateOptions, SetOptions, ValueOptions
 export interface TypedValues {
   /**
    * The value of a Python expression, in which `await` is allowed. With `Schema.Void` nothing is fetched; the
-   * README has the table of types.
+   * `examples/README.md` has the table of types.
    *
    * @example
    * ```ts

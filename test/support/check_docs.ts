@@ -1,12 +1,13 @@
 /**
  * Checks the documentation: every export has a JSDoc, every export of a public module has an example, and
- * all examples, those of the README included, type-check.
+ * all examples, those of the documents included, type-check.
  */
 import { spawnSync } from "node:child_process"
 import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import process from "node:process"
+import { documents } from "./documents.ts"
 
-const folder = ".docs"
+const folder = ".docs/examples"
 const fence = /^```ts\n(.*?)^```/gms
 const problems: Array<string> = []
 
@@ -33,12 +34,13 @@ function checkExports(file: string, text: string): void {
 }
 
 rmSync(folder, { recursive: true, force: true })
-mkdirSync(folder)
+mkdirSync(folder, { recursive: true })
 let count = 0
-for (const file of ["README.md", ...globSync("src/**/*.ts")]) {
+for (const file of [...documents, ...globSync("src/**/*.ts")]) {
   const text = readFileSync(file, "utf8")
-  if (file !== "README.md") checkExports(file, text)
-  const docs = file === "README.md"
+  const isDocument = file.endsWith(".md")
+  if (!isDocument) checkExports(file, text)
+  const docs = isDocument
     ? text
     : [...text.matchAll(/\/\*\*(.*?)\*\//gs)].map(([, doc = ""]) => uncomment(doc)).join("\n")
   for (const [, code = ""] of docs.matchAll(fence)) {
@@ -48,7 +50,7 @@ for (const file of ["README.md", ...globSync("src/**/*.ts")]) {
 writeFileSync(
   `${folder}/tsconfig.json`,
   JSON.stringify({
-    extends: "../tsconfig.json",
+    extends: "../../tsconfig.json",
     compilerOptions: {
       noUnusedLocals: false,
       plugins: [{ name: "@effect/language-service", diagnosticSeverity: { globalConsole: "off" } }],

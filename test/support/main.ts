@@ -1,5 +1,5 @@
 /**
- * The test command: format, lint, types, documentation, tests, and the quickstart on Deno. Runs all steps
+ * The test command: format, lint, types, documents, imports, tests, and the quickstart on Deno. Runs all steps
  * whatever happens and ends with the line `N passed, N failed`.
  */
 import { spawnSync } from "node:child_process"
@@ -38,6 +38,8 @@ const steps = [
   succeeds("deno", ["lint"]),
   succeeds("tsc", ["-p", "tsconfig.json"]),
   succeeds("node", ["test/support/check_docs.ts"]),
+  succeeds("node", ["test/support/check_links.ts"]),
+  succeeds("node", ["test/support/check_imports.ts"]),
 ]
 const tests = vitest()
 steps.push(succeeds("deno", ["run", "-A", "--conditions=effect-jupyter-source", "examples/quickstart.ts"]))
