@@ -94,7 +94,8 @@ export interface GatewayOptions {
   /**
    * Whether kernels are forked from one process that has everything loaded, which starts them in milliseconds. True
    * by default; possible on Linux, outside of a sandbox, for kernels of Python whose own `env` changes nothing that
-   * Python or a library reads when it loads, and nothing at all where modules are preloaded. Kernels of one gateway have the same seed of `hash` then.
+   * Python or a library reads when it loads, and nothing at all where modules are preloaded. Kernels of one gateway
+   * have the same seed of `hash` then.
    */
   readonly fork?: boolean | undefined
   /** What the gateway logs, see {@link make}; `"Warn"` by default. */

@@ -146,8 +146,8 @@ const ResultFields = Json.withJson(
     /**
      * Everything written or shown as text, in order of arrival, without the line breaks at its ends and without white
      * space at its end; `undefined` if nothing was. Each display has lines of its own, and where stdout follows an
-     * unfinished line of stderr, or the other way round, a new line begins, as a notebook shows them. What was written over, as progress bars do it by `\r`, `\b` and codes that move the cursor, is gone as it is
-     * from a terminal.
+     * unfinished line of stderr, or the other way round, a new line begins, as a notebook shows them. What was written
+     * over, as progress bars do it by `\r`, `\b` and codes that move the cursor, is gone as it is from a terminal.
      */
     text: Json.orAbsent(Schema.String),
     /** The images in the order they were shown. */

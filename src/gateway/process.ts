@@ -88,19 +88,6 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   // Profiles and histories of kernels go with the gateway.
   const profile = { IPYTHONDIR: `${runtimeDir}/ipython` }
   const kernelEnv = { ...profile, ...options.env }
-  const settings = {
-    host: options.host,
-    port: options.port,
-    workingDir: options.workingDir,
-    runtimeDir,
-    logLevel: options.logLevel.toUpperCase(),
-    // Nothing of untrusted code is outside of its sandbox.
-    kernelEnv: options.sandbox === undefined ? kernelEnv : null,
-    fork: options.fork,
-    preload: options.preload,
-    sandbox: options.sandbox?.host ?? null,
-    secret: options.sandbox === undefined ? null : Redacted.value(options.sandbox.secret),
-  }
   const closing = yield* Deferred.make<void>()
   const handle = yield* ChildProcess.make(
     // Seen from the directory below.
@@ -126,7 +113,9 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
         JUPYTER_NO_CONFIG: "1",
         KG_AUTH_TOKEN: options.token,
         // Not as an argument: everybody can read those.
-        EFFECT_JUPYTER_SETTINGS: Redacted.make(JSON.stringify(settings), { label: "gateway settings" }),
+        EFFECT_JUPYTER_SETTINGS: Redacted.make(settingsOf(options, { runtimeDir, kernelEnv }), {
+          label: "gateway settings",
+        }),
       },
       // Longer than the supervisor may take: nobody else knows all that has to go.
       forceKillAfter: "10 seconds",
@@ -204,6 +193,27 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   const process: GatewayProcess = { port: listening, kernelEnv, join, tooLate }
   return process
 })
+
+/** What `gateway.py` is to know, as JSON. */
+function settingsOf(
+  options: ProcessOptions,
+  { kernelEnv, runtimeDir }: Pick<GatewayProcess, "kernelEnv"> & { readonly runtimeDir: string },
+): string {
+  const { sandbox } = options
+  return JSON.stringify({
+    host: options.host,
+    port: options.port,
+    workingDir: options.workingDir,
+    runtimeDir,
+    logLevel: options.logLevel.toUpperCase(),
+    // Nothing of untrusted code is outside of its sandbox.
+    kernelEnv: sandbox === undefined ? kernelEnv : null,
+    fork: options.fork,
+    preload: options.preload,
+    sandbox: sandbox?.host ?? null,
+    secret: sandbox === undefined ? null : Redacted.value(sandbox.secret),
+  })
+}
 
 function startFailed(exitCode: number | undefined, output: ReadonlyArray<string>): StartFailed {
   const ended = `It ended with exit code ${

@@ -197,7 +197,7 @@ const leave = Effect.fnUntraced(function* (
 const untilFree = (connection: Connection, subshell: string | undefined): Effect.Effect<unknown> =>
   subshell === undefined
     ? Effect.never
-    : converse(connection, about("kernel_info"), { channel: "shell", subshell }).pipe(
+    : converse(connection, questionOf("kernel_info"), { channel: "shell", subshell }).pipe(
       Effect.timeout("2 seconds"),
       Effect.retry(Schedule.exponential("1 second")),
       Effect.catch(() => Effect.never),
@@ -252,8 +252,8 @@ const Created = Schema.Struct({ subshell_id: Schema.String.check(Schema.isMaxLen
 /** No subshell. */
 const none = Effect.as(Effect.void, undefined)
 
-/** A question about the kernel itself. */
-const about = (name: string, content: JsonObject = {}): Question => ({
+/** Asks by the request of a name; the reply of that name answers. */
+export const questionOf = (name: string, content: JsonObject = {}): Question => ({
   type: `${name}_request`,
   content,
   answers: ({ content, header }) => header.msg_type === `${name}_reply` ? content : undefined,
@@ -264,13 +264,13 @@ const open = Effect.fnUntraced(
     // Kernels that wrap others inherit the claim, and share one process with what they wrap.
     if (!Identity.isIPython(connection.identity)) return undefined
     const info = connection.identity.info ??
-      (yield* converse(connection, about("kernel_info"), { channel: "control" }))
+      (yield* converse(connection, questionOf("kernel_info"), { channel: "control" }))
     const { supported_features: features = [] } = yield* Effect.mapError(
       Schema.decodeEffect(Features)(info),
       (error) => error.message,
     )
     if (!features.includes("kernel subshells")) return undefined
-    const created = yield* converse(connection, about("create_subshell"), { channel: "control" })
+    const created = yield* converse(connection, questionOf("create_subshell"), { channel: "control" })
     const subshell = yield* Effect.mapError(
       Schema.decodeUnknownEffect(Created)(created),
       (error) => error.message,
@@ -283,7 +283,7 @@ const open = Effect.fnUntraced(
 
 /** Ends a subshell that has nothing to do: ipykernel waits for its end, and answers nothing meanwhile. */
 const close = (connection: Connection, subshell: string): Effect.Effect<void> =>
-  converse(connection, about("delete_subshell", { subshell_id: subshell }), { channel: "control" }).pipe(
+  converse(connection, questionOf("delete_subshell", { subshell_id: subshell }), { channel: "control" }).pipe(
     Effect.timeoutOption(opening),
     Effect.ignore,
   )

@@ -21,7 +21,7 @@ import {
 } from "../introspection.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
 import * as Json from "../jupyter/json.ts"
-import { isJsonObject, type JsonObject } from "../jupyter/message.ts"
+import { isJsonObject } from "../jupyter/message.ts"
 import * as Aside from "./aside.ts"
 import * as Identity from "./identity.ts"
 import type { Session } from "./session.ts"
@@ -140,16 +140,10 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
         (error) => failed(excerpt(error.message, 1000)),
       )
     })
-    const question = (name: string, content: JsonObject): Aside.Question => ({
-      type: `${name}_request`,
-      content,
-      answers: (message) => message.header.msg_type === `${name}_reply` ? message.content : undefined,
-    })
-
     return {
       complete: Effect.fnUntraced(
         function* (code: string, cursor: number = code.length, options?: AskOptions) {
-          const asked = question("complete", { code, cursor_pos: toCodePoints(code, cursor) })
+          const asked = Aside.questionOf("complete", { code, cursor_pos: toCodePoints(code, cursor) })
           const reply = yield* ask(asked, Reply.complete, { timeout: options?.timeout ?? patient.timeout })
           const types = reply.metadata?._jupyter_types_experimental ?? []
           return new Completion({
@@ -170,7 +164,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
           options: AskOptions & { readonly detail?: 0 | 1 | undefined } = {},
         ) {
           const reply = yield* ask(
-            question("inspect", {
+            Aside.questionOf("inspect", {
               code,
               cursor_pos: toCodePoints(code, cursor),
               detail_level: options.detail ?? 0,
@@ -183,11 +177,13 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
         Span.withSpan("Kernel.inspect", session),
       ),
       isComplete: Effect.fnUntraced(function* (code: string, options?: AskOptions) {
-        return new Completeness(yield* ask(question("is_complete", { code }), Reply.isComplete, options))
+        return new Completeness(
+          yield* ask(Aside.questionOf("is_complete", { code }), Reply.isComplete, options),
+        )
       }, Span.withSpan("Kernel.isComplete", session)),
       history: Effect.fnUntraced(
         function* (options: AskOptions & { readonly last?: number | undefined } = {}) {
-          const asked = question("history", {
+          const asked = Aside.questionOf("history", {
             hist_access_type: "range",
             output: false,
             raw: true,
@@ -204,7 +200,11 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
         Span.withSpan("Kernel.history", session),
       ),
       info: Effect.gen(function* () {
-        const reply = yield* ask({ ...question("kernel_info", {}), isForControl: true }, Reply.info, patient)
+        const reply = yield* ask(
+          { ...Aside.questionOf("kernel_info"), isForControl: true },
+          Reply.info,
+          patient,
+        )
         return new KernelInfo({
           implementation: reply.implementation,
           implementationVersion: reply.implementation_version,
