@@ -17,7 +17,7 @@ const showing = (data: string): string =>
   `import base64
 from IPython.display import publish_display_data
 print('before', flush=True)
-publish_display_data({'image/png': ${data}, 'text/plain': 'shown '})
+publish_display_data({'image/png': ${data}, 'text/plain': 'shown'})
 print('after', flush=True)`
 
 /** Runs code of {@link showing} whose image cannot be saved; gives the chunk that says why. */
@@ -28,11 +28,11 @@ const complaintOf = Effect.fnUntraced(function* (imagesDir: string, data: string
   assert.instanceOf(result, Execution.ExecutionResult)
   assert.lengthOf(result.images, 0)
   assert.lengthOf(result.displays, 1)
-  assert.strictEqual(result.displays[0]?.text, "shown ")
+  assert.strictEqual(result.displays[0]?.text, "shown")
   const complaints = texts(elements).filter((text) => text.startsWith("[effect-jupyter]"))
   assert.lengthOf(complaints, 1)
   const [complaint = ""] = complaints
-  assert.strictEqual(result.text, `before\nshown ${complaint}after`)
+  assert.strictEqual(result.text, `before\nshown\n${complaint}after`)
   // The client is none the worse for it.
   assert.strictEqual((yield* kernel.execute("print('fine')")).text, "fine")
   return complaint
@@ -107,7 +107,7 @@ layer(kernelLayer(), slow)("images", (it) => {
       const size = 200_000_000
       const kernel = yield* KernelClient.make({ imagesDir: yield* temporary })
       const result = yield* kernel.execute(showing(`base64.b64encode(bytes(${size})).decode()`))
-      assert.strictEqual(result.text, "before\nshown after")
+      assert.strictEqual(result.text, "before\nshown\nafter")
       const [image] = result.images
       assert.strictEqual(Number((yield* fs.stat(image?.path ?? "")).size), size)
       assert.strictEqual((yield* kernel.execute("print('fine')")).text, "fine")
