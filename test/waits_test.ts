@@ -1,7 +1,8 @@
 /** Nothing waits without a bound: kernels, gateways and servers that are slow, stopped, silent or gone. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Schema, Scope, Stream } from "effect"
+import { DateTime, Effect, Exit, Fiber, Layer, Schema, Scope, Stream } from "effect"
 import { KernelClient, KernelGateway, KernelPool } from "../src/mod.ts"
+import type { Message } from "../src/jupyter/message.ts"
 import * as Fake from "./support/fake_server.ts"
 import { text } from "./support/kernel.ts"
 import { reasonOf, timed } from "./support/outcome.ts"
@@ -278,4 +279,81 @@ describe("an interruption does not wait for", { concurrent: true }, () => {
         assert.isBelow(millis, 1000)
       }
     }), 60_000)
+})
+
+describe("an interruption behind a backlog", { concurrent: true }, () => {
+  it.live(
+    "of 8 seconds is judged by what the kernel did: ExecutionTimeout, and the kernel is idle",
+    () =>
+      Effect.gen(function* () {
+        /** What arrives one after the other, each 100 ms after the one before. */
+        const line: Array<() => void> = []
+        const slow = setInterval(() => line.shift()?.(), 100)
+        yield* Effect.addFinalizer(() => Effect.sync(() => clearInterval(slow)))
+        let stop = (): void => {}
+        const dated = (message: Message): Message => ({
+          ...message,
+          header: { ...message.header, date: DateTime.formatIso(DateTime.nowUnsafe()) },
+        })
+        const { kernel } = yield* Fake.client({
+          rest: (name) => {
+            if (name.endsWith("/interrupt")) stop()
+            return undefined
+          },
+          info: ({ message, send }) => {
+            const answers = [
+              message("status", { execution_state: "busy" }),
+              message("kernel_info_reply", { status: "ok", language_info: { name: "fake" } }),
+              message("status", { execution_state: "idle" }),
+            ].map(dated)
+            if (line.length === 0) send(...answers)
+            else line.push(() => send(...answers))
+          },
+          execute: ({ good, message, request, send }) => {
+            if (request.content.code !== "flood") return good()
+            send(...[
+              message("status", { execution_state: "busy" }),
+              message("execute_input", { code: "flood", execution_count: 1 }),
+            ].map(dated))
+            for (let count = 0; count < 80; count++) {
+              const text = dated(message("stream", { name: "stdout", text: `${count}\n` }))
+              line.push(() => send(text))
+            }
+            stop = () => {
+              stop = () => {}
+              const last = [
+                message("error", { ename: "KeyboardInterrupt", evalue: "", traceback: [] }),
+                message("execute_reply", { status: "error", ename: "KeyboardInterrupt", evalue: "" }),
+                message("status", { execution_state: "idle" }),
+              ].map(dated)
+              line.push(() => send(...last))
+            }
+          },
+        })
+        const error = yield* Effect.flip(kernel.execute("flood", { timeout: "300 millis" }))
+        assert.strictEqual(reasonOf(error), "ExecutionTimeout")
+        assert.include(error._tag === "ExecutionTimeout" ? error.partial.text : "", "79")
+        assert.strictEqual((yield* kernel.execute("x")).text, "x")
+      }),
+    60_000,
+  )
+
+  it.live(
+    "that never ends, of code that ignores it: KernelUnresponsive within bounds",
+    () =>
+      Effect.gen(function* () {
+        const { gateway } = yield* gatewayOfOurs
+        const kernel = yield* Effect.provideService(KernelClient.make(), KernelGateway.KernelGateway, gateway)
+        const stubborn = `import time
+while True:
+    try:
+        print("x" * 1000, flush=True)
+        time.sleep(0.001)
+    except KeyboardInterrupt: pass`
+        const [error, millis] = yield* timed(Effect.flip(kernel.execute(stubborn, { timeout: "300 millis" })))
+        assert.strictEqual(reasonOf(error), "KernelUnresponsive")
+        assert.isBelow(millis, 9000)
+      }),
+    60_000,
+  )
 })

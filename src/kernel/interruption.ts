@@ -12,7 +12,10 @@ import * as Defect from "../defect.ts"
 /** How long to wait for the code to begin before it is interrupted: earlier, an interrupt has no effect. */
 const startGrace: Duration.Input = "500 millis"
 
-/** How long to wait after each interrupt. The sum bounds every interruption and every timeout. */
+/**
+ * How long to wait after each interrupt, of which what is read of earlier output is no part. The sum bounds every
+ * interruption and every timeout.
+ */
 const interruptWaits: ReadonlyArray<Duration.Input> = ["2 seconds", "3 seconds"]
 
 /** How long a server may take to pass an interrupt on before the kernel counts as interrupted. */
@@ -33,6 +36,8 @@ export interface InterruptionOptions {
   readonly prepare: Effect.Effect<void>
   /** Asks the kernel whether it has more to say. */
   readonly look: Effect.Effect<void>
+  /** Whether what arrives was put out before the kernel can have reacted, which has to have a bound. */
+  readonly isBehind: () => boolean
   /** Runs if the code ignored the interrupts. */
   readonly onIgnored: Effect.Effect<void>
   /** Runs at the end, with whether a request is still under way, which could reach what runs next. */
@@ -51,7 +56,7 @@ export interface Interruption {
 
 /** Makes the interruption of an execution, which nobody has asked for yet. */
 export const make: (options: InterruptionOptions) => Effect.Effect<Interruption> = Effect.fnUntraced(
-  function* ({ look, onEnd, onIgnored, prepare, send, settled, started }) {
+  function* ({ isBehind, look, onEnd, onIgnored, prepare, send, settled, started }) {
     // Nothing that ends the execution early may cut a request short: the server would pass it on all the same.
     const fork = Effect.runForkWith(yield* Effect.context<never>())
     let owner: Fiber.Fiber<void> | undefined
@@ -62,6 +67,9 @@ export const make: (options: InterruptionOptions) => Effect.Effect<Interruption>
       Effect.suspend(() =>
         request === undefined ? Effect.void : Effect.asVoid(Effect.timeoutOption(Fiber.await(request), bound))
       )
+    const caughtUp = Effect.repeat(Effect.delay(Effect.sync(isBehind), "50 millis"), {
+      while: (isBehind) => isBehind,
+    })
     const attempts = Effect.gen(function* () {
       if (yield* isSettled) return
       yield* prepare
@@ -72,7 +80,8 @@ export const make: (options: InterruptionOptions) => Effect.Effect<Interruption>
         yield* Effect.raceFirst(answered(answerTimeout), Deferred.await(settled))
         // An interrupt can hit the kernel on its last words, which then are lost.
         const isIdle = Effect.delay(look, "200 millis")
-        yield* Effect.timeoutOption(Effect.raceFirst(Deferred.await(settled), isIdle), wait)
+        const isTime = Effect.andThen(Effect.sleep(wait), caughtUp)
+        yield* Effect.raceFirst(Effect.raceFirst(Deferred.await(settled), isIdle), isTime)
       }
     })
     const interrupt = Effect.gen(function* () {

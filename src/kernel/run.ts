@@ -30,6 +30,7 @@ import {
 } from "../execution.ts"
 import { executeContent, type Message, request } from "../jupyter/message.ts"
 import { type Connection, executionId, isDeath } from "./connection.ts"
+import * as Backlog from "./backlog.ts"
 import * as Delivery from "./delivery.ts"
 import * as Enquiry from "./enquiry.ts"
 import * as Handlers from "./handlers.ts"
@@ -103,6 +104,7 @@ export const start: (
     const started = Deferred.makeUnsafe<void>()
     const handlers = Handlers.make()
     const delivery = Delivery.make(options, handlers)
+    const backlog = yield* Backlog.make(connection)
     const interruption = yield* Interruption.make({
       send: connection.interrupt,
       started,
@@ -111,7 +113,8 @@ export const start: (
         // The kernel's last words have to get through even if nobody takes what came before.
         isDraining = true
         channel.release()
-      }),
+      }).pipe(Effect.andThen(backlog.begin)),
+      isBehind: backlog.isBehind,
       look: Effect.suspend(() => askForRest),
       onIgnored: Effect.suspend(() => {
         isStuck = true
@@ -122,6 +125,7 @@ export const start: (
         return Effect.annotateLogs(Effect.logWarning("The kernel ignores interrupts"), "kernel", kernelId)
       }),
       onEnd: (isUnderWay) => {
+        backlog.end()
         if (isStuck || isUnderWay) options.onStuck(run)
         return options.onFree
       },
@@ -257,6 +261,7 @@ export const start: (
       onTooLarge: ({ detail }) => violated(detail),
       onMessage: (message, length) => {
         bytes += length
+        backlog.note(message)
         if (message.header.msg_type === "input_request") return onInput(message)
         advance(message, length)
         if (firstOutput === undefined && message.channel === "iopub" && Queue.sizeUnsafe(outputs) > 0) {
