@@ -217,6 +217,7 @@ export interface RemoteOptions {
    * token. A name and a password in it are sent as basic authentication unless there is a token.
    */
   readonly url: string
+  /** What the server asks clients for; that of the address by default. */
   readonly token?: Redacted.Redacted<string> | string | undefined
   /** Sent with every request; none by default. */
   readonly headers?: Record<string, string> | undefined

@@ -31,7 +31,7 @@ import {
 import { IntrospectionFailed } from "../introspection.ts"
 import * as Delivery from "../kernel/delivery.ts"
 import type { Images } from "../kernel/images.ts"
-import type { ExecuteOptions, Kernel } from "../kernel/kernel.ts"
+import type { ExecuteOptions, Kernel } from "../client/kernel.ts"
 import * as LateOutput from "../kernel/late_output.ts"
 import * as Reducer from "../kernel/reducer.ts"
 import type { Run } from "../kernel/run.ts"

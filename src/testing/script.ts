@@ -4,7 +4,7 @@
  * @module
  */
 import type * as Duration from "effect/Duration"
-import type { Kernel } from "../kernel/kernel.ts"
+import type { Kernel } from "../client/kernel.ts"
 import type { Chunk, DisplayChunk, KernelErrorReason } from "../execution.ts"
 import type * as Reducer from "../kernel/reducer.ts"
 

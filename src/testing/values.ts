@@ -19,7 +19,7 @@ import {
   ExecutionResult,
   KernelError,
 } from "../execution.ts"
-import { UnsupportedValue } from "../values.ts"
+import { UnsupportedValue } from "../values/error.ts"
 import { batched } from "../values/batches.ts"
 import * as Encode from "../values/encode.ts"
 import { express } from "../values/express.ts"

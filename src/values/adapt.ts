@@ -16,7 +16,7 @@ import * as Schema from "effect/Schema"
 import * as SchemaAST from "effect/SchemaAST"
 import * as Declaration from "./declaration.ts"
 import * as Neutral from "./neutral.ts"
-import { NdArray } from "../values.ts"
+import { NdArray } from "./nd_array.ts"
 
 type Adapter = (value: unknown) => unknown
 

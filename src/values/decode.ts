@@ -8,7 +8,7 @@ import { excerpt } from "../jupyter/control_codes.ts"
 import * as Json from "../jupyter/json.ts"
 import { WireError } from "../jupyter/message.ts"
 import * as Neutral from "./neutral.ts"
-import { NdArray, type NumberArray } from "../values.ts"
+import { NdArray, type NumberArray } from "./nd_array.ts"
 
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 

@@ -14,7 +14,7 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { types } from "node:util"
-import { NdArray } from "../values.ts"
+import { NdArray } from "./nd_array.ts"
 import * as Kind from "./kind.ts"
 
 /** A value as it travels: JSON, and what the JSON refers to. */

@@ -20,7 +20,7 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import { types } from "node:util"
-import { NdArray } from "../values.ts"
+import { NdArray } from "./nd_array.ts"
 
 /** Whether a value is an object of keys and values, and of no class. */
 export function isPlain(value: object): value is { readonly [key: string]: unknown } {

@@ -4,7 +4,7 @@
  * @module
  */
 import * as Effect from "effect/Effect"
-import { InvalidName } from "../values.ts"
+import { InvalidName } from "./error.ts"
 
 const identifier = /^[\p{XID_Start}_]\p{XID_Continue}*$/u
 

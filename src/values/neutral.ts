@@ -8,7 +8,7 @@ import * as BigDecimal from "effect/BigDecimal"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
-import { NdArray, type NumberArray } from "../values.ts"
+import { NdArray, type NumberArray } from "./nd_array.ts"
 
 /** A `datetime`: its ISO form, with the offset if it has a time zone, and the name of that zone if it has one. */
 export class Moment {

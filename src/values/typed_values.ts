@@ -6,7 +6,7 @@
 import type * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
-import type { InvalidName, ValueFailure } from "../values.ts"
+import type { InvalidName, ValueFailure } from "./error.ts"
 import type { CallOptions, FeedOptions, IterateOptions, SetOptions, ValueOptions } from "./options.ts"
 
 /**

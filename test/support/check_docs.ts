@@ -19,7 +19,7 @@ function uncomment(text: string): string {
 function checkExports(file: string, text: string): void {
   // What modules of the package export again.
   const isPublic = !/^src\/[^/]+\//.test(file) ||
-    /(gateway\/error|execution\/(output|reason))\.ts$/.test(file)
+    /((gateway|values)\/error|values\/nd_array|execution\/(output|reason))\.ts$/.test(file)
   const exported = /(\/\*\*(?:(?!\*\/).)*\*\/\n)?^export (?:declare )?(\w+) (\w+)/gms
   const documented = new Set<string>()
   for (const [, doc, kind, name = ""] of text.matchAll(exported)) {
