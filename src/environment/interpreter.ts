@@ -8,10 +8,10 @@ import * as Option from "effect/Option"
 import * as ChildProcess from "effect/process/ChildProcess"
 import type * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import * as Schema from "effect/Schema"
-import * as Stream from "effect/Stream"
 import { type GatewayError, gatewayError, PythonNotFound } from "../gateway/error.ts"
 import * as Platform from "../platform.ts"
 import * as Tail from "../gateway/tail.ts"
+import { excerpt } from "../jupyter/control_codes.ts"
 
 /** What runs a gateway. The protocol patches of this library are made for these versions. */
 export const required: ReadonlyArray<string> = ["jupyter-kernel-gateway>=3.0.1,<3.1", "ipykernel>=7.0,<8"]
@@ -77,19 +77,21 @@ const decodeProbe = Schema.decodeUnknownEffect(Schema.fromJsonString(Probe))
 /** What an interpreter says of itself. Fails unless it runs and is new enough. */
 const look = Effect.fnUntraced(function* (python: string, requirements: ReadonlyArray<string>) {
   const unfit = (detail: string) => gatewayError(new PythonNotFound({ python, detail }))
+  const printed = Tail.make()
   const tail = Tail.make()
-  const { exitCode, output } = yield* Effect.gen(function* () {
+  const exitCode = yield* Effect.gen(function* () {
     // As the gateway will run it: variables and modules of the program change nothing.
     const handle = yield* ChildProcess.make(
       python,
       ["-E", "-S", "-c", probeCode, JSON.stringify(requirements)],
       { stdin: "ignore", extendEnv: true, forceKillAfter: "1 second" },
     )
-    const [output] = yield* Effect.all([
-      handle.stdout.pipe(Stream.decodeText(), Stream.mkString),
+    // Any program can be named, also one that prints without end.
+    yield* Effect.all([
+      printed.follow(handle.stdout, () => Effect.void),
       tail.follow(handle.stderr, () => Effect.void),
     ], { concurrency: 2 })
-    return { output, exitCode: yield* handle.exitCode }
+    return yield* handle.exitCode
   }).pipe(
     Effect.scoped,
     Effect.timeout("20 seconds"),
@@ -104,8 +106,9 @@ const look = Effect.fnUntraced(function* (python: string, requirements: Readonly
   if (exitCode !== 0) {
     return yield* unfit(`It ended with exit code ${exitCode}\n${tail.lines().join("\n")}`)
   }
+  const output = printed.lines().join("\n")
   const found = yield* decodeProbe(output).pipe(
-    Effect.mapError(() => unfit(`It printed "${output.slice(0, 200)}"; is it Python?`)),
+    Effect.mapError(() => unfit(`It printed "${excerpt(output)}"; is it Python?`)),
   )
   const [major = 0, minor = 0] = found.version
   if (major < oldest[0] || (major === oldest[0] && minor < oldest[1])) {
