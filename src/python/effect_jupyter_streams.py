@@ -169,12 +169,13 @@ class Output:
         is_amid_line = self._is_amid_line()
         # One `print` writes its parts from one place and at once: lines of processes do not come between them.
         is_same = self._line_since is not None and self._writer == writer and self._is_at_once()
-        self._wait_for_room()
+        # Not amid a line, which is no longer than what is printed.
+        if not (is_same or self._has_room()):
+            self._wait_for_room()
         if is_same or not is_amid_line or self._writer[0] == writer[0]:
             self.drain(keeps_lines=is_same)
         with self.lock:
-            until = time.monotonic() + self.line_interval
-            while self._is_printed_by_other(writer) and time.monotonic() < until:
+            while self._is_amid_line() and self._is_printed_by_other(writer):
                 self.lock.wait(self.flush_interval / 10)
             if not (is_same or is_amid_line) and self._is_being_written():
                 # As forked processes wait for one another.
@@ -183,7 +184,6 @@ class Output:
             self._writer = writer
             if text[-1:] == "\n":
                 self._line_since = None
-                self.lock.notify_all()
             elif self._line_since is None:
                 self._line_since = time.monotonic()
         self._schedule()
@@ -195,7 +195,7 @@ class Output:
     def _is_printed_by_other(self, writer):
         """Tells whether another thread is amid a `print` that has written a part of its line."""
         thread, code, instruction = self._writer
-        if self._line_since is None or thread == writer[0]:
+        if thread == writer[0]:
             return False
         frame = sys._current_frames().get(thread)
         # It may be in here with its next part, or in what makes a text of that.
