@@ -10,7 +10,7 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { KernelError } from "./execution.ts"
 import * as Gateway from "./gateway/connection.ts"
-import type { Images } from "./kernel/images.ts"
+import type { Images } from "./output/images.ts"
 import * as Kernels from "./client/kernel.ts"
 import * as Span from "./kernel/span.ts"
 import * as Start from "./kernel/start.ts"
@@ -19,7 +19,7 @@ import * as Platform from "./platform.ts"
 
 export type { AskOptions, Introspection, IntrospectionFailure } from "./kernel/introspection.ts"
 export type { ExecuteOptions, Kernel } from "./client/kernel.ts"
-export type { ImageFile, Images } from "./kernel/images.ts"
+export type { ImageFile, Images } from "./output/images.ts"
 export type { InputRequest } from "./kernel/input.ts"
 
 /**

@@ -3,7 +3,7 @@ import { assert, layer } from "@effect/vitest"
 import { Effect, Fiber, FileSystem, Stream } from "effect"
 import { readdirSync, readFileSync } from "node:fs"
 import { KernelClient, type KernelGateway } from "../src/mod.ts"
-import * as Guarded from "../src/kernel/guarded_directory.ts"
+import * as Guarded from "../src/output/guarded_directory.ts"
 import { slow } from "./support/kernel.ts"
 import { py, sandboxLayer, Workspace, workspace } from "./support/sandbox.ts"
 

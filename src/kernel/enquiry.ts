@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import { ExecutionTimeout, type KernelError } from "../execution.ts"
 import type { JsonObject, Message } from "../jupyter/message.ts"
 import type { Connection } from "./connection.ts"
-import * as Transcript from "./transcript.ts"
+import * as Transcript from "../output/transcript.ts"
 
 /** What goes with the code of a request. */
 interface Attachment {

@@ -14,9 +14,11 @@ import * as Stream from "effect/Stream"
 import { KernelOutput } from "../execution.ts"
 import type { Message } from "../jupyter/message.ts"
 import type { Platform } from "../platform.ts"
-import * as Delivery from "./delivery.ts"
-import type { ImageOptions } from "./images.ts"
+import * as Collector from "../output/collector.ts"
+import type { ImageOptions } from "../output/images.ts"
+import * as Handlers from "./handlers.ts"
 import * as Metrics from "./metrics.ts"
+import type { Output } from "../output/output.ts"
 import * as Reducer from "./reducer.ts"
 
 /** Output and the execution that it is of. */
@@ -43,7 +45,7 @@ const maxWaitingBytes = 8 * 1024 * 1024
 
 /** An output that waits for a reader. */
 interface Entry extends Omit<Unsolicited, "message"> {
-  readonly output: Reducer.Output
+  readonly output: Output
   readonly missed: number
 }
 
@@ -111,7 +113,7 @@ export const make: (options: ImageOptions) => Effect.Effect<LateOutput, never, S
         },
         stream: open.pipe(
           Effect.map((reader) => {
-            const toChunks = Delivery.chunker(options)
+            const toChunks = Collector.makeToChunks(options, Handlers.make())
             return Stream.fromPull(Effect.succeed(
               Effect.flatMap(Queue.takeAll(reader.queue), (entries) => {
                 reader.bytes = 0

@@ -5,7 +5,7 @@
  */
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
-import type { Images } from "./images.ts"
+import type { Images } from "../output/images.ts"
 import type { InputRequest } from "./input.ts"
 
 /** How to run one piece of code. */

@@ -9,7 +9,8 @@ import * as Predicate from "effect/Predicate"
 import type { Payload } from "../execution.ts"
 import { excerpt, plain } from "../jupyter/control_codes.ts"
 import { decode, type JsonObject, maxIdLength, type Message } from "../jupyter/message.ts"
-import * as KeptText from "./kept_text.ts"
+import type { Output } from "../output/output.ts"
+import * as TruncatedText from "../output/truncated_text.ts"
 
 /** What the kernel said of an exception, without colour codes. */
 export interface Raised {
@@ -42,27 +43,6 @@ export interface Progress {
   /** How many messages nobody understood. */
   readonly ignored: number
 }
-
-/** What a message puts out. */
-export type Output =
-  | {
-    readonly _tag: "Text"
-    readonly name: "stdout" | "stderr"
-    readonly text: string
-    readonly area?: string | undefined
-  }
-  | {
-    readonly _tag: "Display"
-    /** An update of an earlier display rather than one more. */
-    readonly update: boolean
-    readonly data: JsonObject
-    readonly metadata: JsonObject
-    readonly displayId: string | undefined
-    readonly executionCount: number | undefined
-    /** The widget in which it is shown. */
-    readonly area?: string | undefined
-  }
-  | { readonly _tag: "Clear"; readonly wait: boolean; readonly area?: string | undefined }
 
 /** How many widgets can be within one another: more take ever longer to look through. */
 const mostCaptures = 100
@@ -113,7 +93,7 @@ export function isOver(progress: Progress): boolean {
 export function step(progress: Progress, message: Message): readonly [Progress, Output?] {
   const { content, header, parentHeader } = message
   const area = progress.captures.at(-1)
-  const inArea = area === undefined ? {} : { area }
+  const inArea = area === undefined ? {} : { outputWidget: area }
   switch (header.msg_type) {
     case "status": {
       const status = decode.status(content)
@@ -323,5 +303,5 @@ function raised(content: {
 }
 
 function shortened(text: string): string {
-  return KeptText.toText(KeptText.append(KeptText.empty(longestException), text))
+  return TruncatedText.toText(TruncatedText.append(TruncatedText.empty(longestException), text))
 }

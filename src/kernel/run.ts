@@ -31,10 +31,11 @@ import {
 import { executeContent, type Message, request } from "../jupyter/message.ts"
 import { type Connection, executionId, isDeath } from "./connection.ts"
 import * as Backlog from "./backlog.ts"
-import * as Delivery from "./delivery.ts"
+import * as Collector from "../output/collector.ts"
 import * as Enquiry from "./enquiry.ts"
 import * as Handlers from "./handlers.ts"
-import type { Images } from "./images.ts"
+import type { Images } from "../output/images.ts"
+import type { Output } from "../output/output.ts"
 import * as Input from "./input.ts"
 import * as Interruption from "./interruption.ts"
 import * as Metrics from "./metrics.ts"
@@ -99,11 +100,11 @@ export const start: (
       ? { metadata: {}, buffers: [] }
       : yield* Enquiry.prepare(enquiry, connection, options)
     const id = executionId()
-    const outputs = yield* Queue.unbounded<Reducer.Output, Outcome.Verdict | Cause.Done>()
+    const outputs = yield* Queue.unbounded<Output, Outcome.Verdict | Cause.Done>()
     const settled = Deferred.makeUnsafe<void>()
     const started = Deferred.makeUnsafe<void>()
     const handlers = Handlers.make()
-    const delivery = Delivery.make(options, handlers)
+    const collector = Collector.make(options, handlers)
     const backlog = yield* Backlog.make(connection)
     const interruption = yield* Interruption.make({
       send: connection.interrupt,
@@ -180,7 +181,7 @@ export const start: (
       const text = `[effect-jupyter] about ${leftOut} bytes left out\n`
       Queue.offerUnsafe(outputs, { _tag: "Text", name: "stderr", text })
     }
-    const put = ([next, output]: readonly [Reducer.Progress, Reducer.Output?]): void => {
+    const put = ([next, output]: readonly [Reducer.Progress, Output?]): void => {
       progress = next
       if (output !== undefined) Queue.offerUnsafe(outputs, output)
     }
@@ -298,9 +299,9 @@ export const start: (
     const conclude = () =>
       progress.reply === "ok" && handlers.gaveUp()
         ? Effect.fail(fail({ _tag: "Timeout" }))
-        : Outcome.conclude(progress, { kernelId, partial: delivery.result(progress) })
+        : Outcome.conclude(progress, { kernelId, partial: collector.result(progress) })
     const fail = (verdict: Outcome.Verdict): ExecutionFailure =>
-      Outcome.failure(verdict, progress, { timeout: options.timeout, partial: delivery.result(progress) })
+      Outcome.failure(verdict, progress, { timeout: options.timeout, partial: collector.result(progress) })
     let delivered = false
     const run: Run = {
       pull: Queue.takeAll(outputs).pipe(
@@ -310,7 +311,7 @@ export const start: (
             // First of all: the reader goes on within the release and may have to hold the connection again.
             waitingBytes = 0
             if (wasFull && !isSettled) channel.release()
-            return delivery.deliver(batch)
+            return collector.collect(batch)
           },
           onFailure: (end): Run["pull"] => {
             if (!Cause.isDone(end)) return Effect.fail(fail(end))

@@ -29,8 +29,10 @@ import {
   type KernelErrorReason,
 } from "../execution.ts"
 import { IntrospectionFailed } from "../introspection.ts"
-import * as Delivery from "../kernel/delivery.ts"
-import type { Images } from "../kernel/images.ts"
+import * as Collector from "../output/collector.ts"
+import * as Handlers from "../kernel/handlers.ts"
+import type { Images } from "../output/images.ts"
+import type { Output } from "../output/output.ts"
 import type { ExecuteOptions, Kernel } from "../client/kernel.ts"
 import * as LateOutput from "../kernel/late_output.ts"
 import * as Reducer from "../kernel/reducer.ts"
@@ -96,7 +98,7 @@ export const make: (
     /** Does what the script says, and tells how it ended. */
     const play = Effect.fnUntraced(function* (
       script: Script,
-      put: (output: Reducer.Output) => Effect.Effect<unknown>,
+      put: (output: Output) => Effect.Effect<unknown>,
       { allowStdin = true, count, onInput }: ExecuteOptions & { readonly count: number },
     ) {
       const { chunks = [], delay = 0, error, interval = 0, result } = script
@@ -144,8 +146,11 @@ export const make: (
       yield* alive
       yield* Ref.update(executed, Arr.append(code))
       const count = ++executionCount
-      const delivery = Delivery.make({ imagesDir, ...options, images: options.images ?? images })
-      const outputs = yield* Queue.unbounded<Reducer.Output, End>()
+      const collector = Collector.make(
+        { imagesDir, ...options, images: options.images ?? images },
+        Handlers.make(),
+      )
+      const outputs = yield* Queue.unbounded<Output, End>()
       let isOver = false
       const finish = (end: End) =>
         Effect.suspend(() => {
@@ -158,7 +163,7 @@ export const make: (
       yield* Effect.addFinalizer(() => finish({ _tag: "Done" }))
       const found = take(code)
       if (found._tag === "Script") onScript(found.script)
-      const put = (output: Reducer.Output) => Queue.offer(outputs, output)
+      const put = (output: Output) => Queue.offer(outputs, output)
       // At once, so that a test clock finds who sleeps; and as in other kernels, whether or not somebody reads.
       const playing = yield* Effect.flatMap(
         found._tag === "Script"
@@ -181,7 +186,7 @@ export const make: (
         const raised = "_tag" in end
           ? undefined
           : { ename: end.ename, evalue: end.evalue ?? "", traceback: end.traceback ?? [] }
-        const partial = delivery.result({ ...Reducer.initial, executionCount: count, raised })
+        const partial = collector.result({ ...Reducer.initial, executionCount: count, raised })
         if (raised !== undefined) return new ExecutionError({ ...raised, partial })
         if (!("_tag" in end) || end._tag === "Done") return Effect.succeed(partial)
         if (end._tag !== "Timeout") return new KernelError({ reason: end, partial })
@@ -191,7 +196,7 @@ export const make: (
       let isConcluded = false
       const pull: Run["pull"] = Queue.takeAll(outputs).pipe(
         Effect.matchEffect({
-          onSuccess: delivery.deliver,
+          onSuccess: collector.collect,
           onFailure: (end): Run["pull"] => {
             if (isConcluded) return Cause.done()
             isConcluded = true

@@ -6,7 +6,7 @@
 import type * as Duration from "effect/Duration"
 import type { Kernel } from "../client/kernel.ts"
 import type { Chunk, DisplayChunk, KernelErrorReason } from "../execution.ts"
-import type * as Reducer from "../kernel/reducer.ts"
+import type * as Outputs from "../output/output.ts"
 
 /**
  * What code puts out: a text is written to stdout, an update changes what is displayed under its id, a prompt asks
@@ -98,7 +98,7 @@ interface Input {
 }
 
 /** An output as a kernel sends it. */
-export function toOutput(output: Output): Reducer.Output | Input {
+export function toOutput(output: Output): Outputs.Output | Input {
   if (typeof output === "string") return { _tag: "Text", name: "stdout", text: output }
   if ("prompt" in output) return { _tag: "Input", prompt: output.prompt, password: output.password ?? false }
   if (!("_tag" in output)) return { ...output.update, _tag: "Display", update: true }
@@ -116,7 +116,7 @@ export function toOutput(output: Output): Reducer.Output | Input {
 export function valueOf(
   value: string | { readonly [mimeType: string]: unknown },
   executionCount: number,
-): Reducer.Output {
+): Outputs.Output {
   return {
     _tag: "Display",
     update: false,

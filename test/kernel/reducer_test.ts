@@ -4,7 +4,8 @@ import process from "node:process"
 import { Chunk, ClearOutput, DisplayChunk, ExecutionResult, Image, TextChunk } from "../../src/execution.ts"
 import type { JsonObject, Message } from "../../src/jupyter/message.ts"
 import * as Reducer from "../../src/kernel/reducer.ts"
-import * as Transcript from "../../src/kernel/transcript.ts"
+import type { Output } from "../../src/output/output.ts"
+import * as Transcript from "../../src/output/transcript.ts"
 
 const message = (type: string, content: JsonObject): Message => ({
   channel: type === "execute_reply" ? "shell" : "iopub",
@@ -19,7 +20,7 @@ const reply = message("execute_reply", { status: "ok", execution_count: 3 })
 
 const follow = (...messages: ReadonlyArray<Message>) => {
   let progress = Reducer.initial
-  const outputs: Array<Reducer.Output> = []
+  const outputs: Array<Output> = []
   for (const message of messages) {
     const [next, output] = Reducer.step(progress, message)
     progress = next
@@ -28,7 +29,7 @@ const follow = (...messages: ReadonlyArray<Message>) => {
   return { progress, outputs }
 }
 
-const toChunk = (output: Reducer.Output): Chunk => {
+const toChunk = (output: Output): Chunk => {
   switch (output._tag) {
     case "Text":
       return new TextChunk({ name: output.name, text: output.text })
@@ -152,7 +153,7 @@ describe("step", () => {
       message("clear_output", { wait: true }),
       message("clear_output", {}),
     )
-    const display: Extract<Reducer.Output, { readonly _tag: "Display" }> = {
+    const display: Extract<Output, { readonly _tag: "Display" }> = {
       _tag: "Display",
       update: false,
       data,
@@ -223,7 +224,7 @@ describe("step, on displays of other kernels and users", () => {
 describe("step, on exceptions that are shown and do not end the code", () => {
   const error = (evalue: string) =>
     message("error", { ename: "E", evalue, traceback: [`\u001b[31mE: ${evalue}`, "here"] })
-  const text = (evalue: string): Reducer.Output => ({
+  const text = (evalue: string): Output => ({
     _tag: "Text",
     name: "stderr",
     text: `E: ${evalue}\nhere\n`,
@@ -324,7 +325,14 @@ describe("step, on widgets that take output over", () => {
       capture("1", ""),
       stream,
     )
-    assert.deepStrictEqual(outputs.map(({ area }) => area), [undefined, "1", "2", "2", "1", undefined])
+    assert.deepStrictEqual(outputs.map(({ outputWidget }) => outputWidget), [
+      undefined,
+      "1",
+      "2",
+      "2",
+      "1",
+      undefined,
+    ])
     assert.deepStrictEqual(progress, Reducer.initial)
   })
 
@@ -335,7 +343,7 @@ describe("step, on widgets that take output over", () => {
       capture("19999", ""),
       stream,
     )
-    assert.deepStrictEqual(outputs.map(({ area }) => area), ["19999", "19998"])
+    assert.deepStrictEqual(outputs.map(({ outputWidget }) => outputWidget), ["19999", "19998"])
     assert.isBelow(progress.captures.length, 1000)
   })
 
@@ -480,7 +488,7 @@ describe("step, on what nobody understands", () => {
     ([messages]) => {
       const { outputs, progress } = follow(...messages.map(({ content, type }) => message(type, content)))
       const transcript = outputs.reduce(
-        (transcript, output) => Transcript.append(transcript, toChunk(output), output.area),
+        (transcript, output) => Transcript.append(transcript, toChunk(output), output.outputWidget),
         Transcript.empty(),
       )
       assert.instanceOf(Transcript.toResult(transcript, progress.executionCount), ExecutionResult)
@@ -647,7 +655,7 @@ describe("append, as a notebook", () => {
       Transcript.empty(),
     )
     assert.lengthOf(Transcript.toResult(transcript, undefined).displays, 1)
-    const result = Transcript.toResult(Transcript.interject(transcript), undefined)
+    const result = Transcript.toResult(Transcript.applyPendingClear(transcript), undefined)
     assert.deepStrictEqual([textsOf(result), result.text], [[], "a\nb"])
   })
 })

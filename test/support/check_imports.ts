@@ -22,6 +22,7 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["client/"],
   ["values/"],
   ["kernel/"],
+  ["output/"],
   ["environment/"],
   ["gateway/"],
   ["sandbox/"],

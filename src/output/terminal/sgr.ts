@@ -5,16 +5,16 @@
  */
 
 /** The codes that lead from the default to what is set, in the order it was set; empty at the default. */
-export type Pen = string
+export type Sgr = string
 
 /** What a terminal begins with. */
-export const initial: Pen = ""
+export const initial: Sgr = ""
 
 /** A code for colours and the like. */
 const code = new RegExp("\x1b\\[([\\d;:]{0,64})m", "g")
 
 /** The pen after a code with these parameters. */
-export function set(pen: Pen, parameters: string): Pen {
+export function set(pen: Sgr, parameters: string): Sgr {
   const attributes = new Map<number, string>()
   const put = (number: number, attribute: string): void => {
     const key = keyOf(number)
@@ -38,7 +38,7 @@ export function set(pen: Pen, parameters: string): Pen {
 }
 
 /** The pen after a text. */
-export function after(pen: Pen, text: string): Pen {
+export function after(pen: Sgr, text: string): Sgr {
   if (!text.includes("\x1b[")) return pen
   // What was set before it went back to the default does not matter.
   const reset = Math.max(text.lastIndexOf("\x1b[0m"), text.lastIndexOf("\x1b[m"))
@@ -50,7 +50,7 @@ export function after(pen: Pen, text: string): Pen {
 }
 
 /** The codes that make one pen of another. */
-export function change(from: Pen, to: Pen): string {
+export function change(from: Sgr, to: Sgr): string {
   if (from === to) return ""
   return to.startsWith(from) ? to.slice(from.length) : `\x1b[0m${to}`
 }

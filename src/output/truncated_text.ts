@@ -7,7 +7,7 @@ import { Buffer } from "node:buffer"
 import { plain } from "../jupyter/control_codes.ts"
 
 /** What is kept of a text. */
-export interface KeptText {
+export interface TruncatedText {
   /** How many bytes of UTF-8 may be kept. */
   readonly limit: number
   readonly head: string
@@ -28,13 +28,13 @@ export const defaultLimit = 500_000_000
 const lastCharacters = 256
 
 /** No text yet. A limit beyond the default cannot be kept and counts as the default. */
-export function empty(limit: number = defaultLimit): KeptText {
+export function empty(limit: number = defaultLimit): TruncatedText {
   const whole = Math.max(0, Math.min(Math.floor(limit), defaultLimit))
   return { limit: whole, head: "", headBytes: 0, tail: "", tailBytes: 0, lost: 0, end: "" }
 }
 
 /** The text with more at its end. */
-export function append(before: KeptText, text: string): KeptText {
+export function append(before: TruncatedText, text: string): TruncatedText {
   const end = (text.length < lastCharacters ? before.end + text : text).slice(-lastCharacters)
   const kept = { ...before, end }
   if (kept.tailBytes > 0 || kept.lost > 0) return extendTail(kept, text)
@@ -60,19 +60,19 @@ export function append(before: KeptText, text: string): KeptText {
 }
 
 /** The text, with a line in place of what is missing. */
-export function toText(kept: KeptText): string {
+export function toText(kept: TruncatedText): string {
   const { head, lost, tail } = cut(kept)
   return lost === 0 ? head + tail : `${head}\n[effect-jupyter] ${lost} bytes left out\n${tail}`
 }
 
 /** Whether nothing is shown in the last line. */
-export function isLineStart({ end, headBytes }: KeptText): boolean {
+export function isLineStart({ end, headBytes }: TruncatedText): boolean {
   const start = end.lastIndexOf("\n") + 1
   const isWhole = start > 0 || (end.length < lastCharacters && headBytes < lastCharacters * 3)
   return isWhole && plain(end.slice(start)) === ""
 }
 
-function extendTail(kept: KeptText, text: string): KeptText {
+function extendTail(kept: TruncatedText, text: string): TruncatedText {
   const bytes = Buffer.byteLength(text)
   if (kept.tailBytes + bytes <= kept.limit) {
     return { ...kept, tail: kept.tail + text, tailBytes: kept.tailBytes + bytes }
@@ -87,7 +87,7 @@ function extendTail(kept: KeptText, text: string): KeptText {
 }
 
 /** The text with a tail no longer than it may be. */
-function cut(kept: KeptText): KeptText {
+function cut(kept: TruncatedText): TruncatedText {
   const allowed = kept.limit - kept.headBytes
   if (kept.tailBytes <= allowed) return kept
   const bytes = Buffer.from(kept.tail)

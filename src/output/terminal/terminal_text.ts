@@ -1,17 +1,17 @@
 /**
  * Text as a terminal would show it in the end: what `\r`, `\b` and the codes that move a cursor led back to and was
- * written over is gone. Works on text that comes in pieces, in linear time, and keeps what `kept_text.ts` keeps.
+ * written over is gone. Works on text that comes in pieces, in linear time, and keeps what `truncated_text.ts` keeps.
  *
  * @module
  */
-import * as KeptText from "./kept_text.ts"
-import * as Pen from "./pen.ts"
+import * as TruncatedText from "../truncated_text.ts"
+import * as Sgr from "./sgr.ts"
 import * as Screen from "./screen.ts"
 
 /** What is kept of a text, and the lines that may still change. */
-export interface FoldedText {
+export interface TerminalText {
   /** All that nothing can write over any more. */
-  readonly kept: KeptText.KeptText
+  readonly kept: TruncatedText.TruncatedText
   readonly screen: Screen.Screen
   /** What came since and is not written to the screen yet: folding it bit by bit would take too long. */
   readonly raw: string
@@ -34,12 +34,12 @@ const unfinished = new RegExp(
 )
 
 /** No text yet; `limit` are the bytes to keep. */
-export function empty(limit?: number): FoldedText {
-  return begin(KeptText.empty(limit))
+export function empty(limit?: number): TerminalText {
+  return begin(TruncatedText.empty(limit))
 }
 
 /** The text after more was written. */
-export function append(folded: FoldedText, text: string): FoldedText {
+export function append(folded: TerminalText, text: string): TerminalText {
   if (text.length > longestPiece) return pieces(text).reduce(append, folded)
   const raw = folded.raw + text
   return raw.length < folded.due ? { ...folded, raw } : settle({ ...folded, raw })
@@ -58,22 +58,22 @@ function pieces(text: string): ReadonlyArray<string> {
 }
 
 /** The text with a line of its own for what comes next, which writes over nothing before it. */
-export function breakLine(folded: FoldedText): FoldedText {
+export function breakLine(folded: TerminalText): TerminalText {
   const { kept, rest, seen, screen } = whatIsSeen(folded)
   const all = keep(kept, seen + rest)
-  return begin(KeptText.isLineStart(all) ? all : KeptText.append(all, "\n"), screen)
+  return begin(TruncatedText.isLineStart(all) ? all : TruncatedText.append(all, "\n"), screen)
 }
 
 /** The text with something on lines of its own that is not written but shown: nothing writes over it. */
-export function show(folded: FoldedText, text: string): FoldedText {
+export function show(folded: TerminalText, text: string): TerminalText {
   const { kept, screen } = breakLine(folded)
   return begin(keep(kept, text), screen)
 }
 
 /** The text as it is now, with a line in place of what is missing. */
-export function toText(folded: FoldedText): string {
+export function toText(folded: TerminalText): string {
   const { kept, rest, seen, screen } = whatIsSeen(folded)
-  return KeptText.toText(keep(kept, seen + Screen.ending(screen) + rest))
+  return TruncatedText.toText(keep(kept, seen + Screen.ending(screen) + rest))
 }
 
 /** The whole text as a terminal would show it. */
@@ -81,22 +81,22 @@ export function fold(text: string): string {
   return Screen.isPlain(text) ? text : toText(append(empty(), text))
 }
 
-function begin(kept: KeptText.KeptText, before?: Screen.Screen): FoldedText {
-  return { kept, screen: Screen.empty(before?.pen ?? Pen.initial, before?.steps), raw: "", due: negligible }
+function begin(kept: TruncatedText.TruncatedText, before?: Screen.Screen): TerminalText {
+  return { kept, screen: Screen.empty(before?.pen ?? Sgr.initial, before?.steps), raw: "", due: negligible }
 }
 
-function keep(kept: KeptText.KeptText, text: string): KeptText.KeptText {
-  return text === "" ? kept : KeptText.append(kept, text)
+function keep(kept: TruncatedText.TruncatedText, text: string): TruncatedText.TruncatedText {
+  return text === "" ? kept : TruncatedText.append(kept, text)
 }
 
 /** The text with all that is unwritten written, but for a code that has not come to its end. */
 interface Written {
-  readonly kept: KeptText.KeptText
+  readonly kept: TruncatedText.TruncatedText
   readonly screen: Screen.Screen
   readonly rest: string
 }
 
-function write({ kept, raw, screen }: FoldedText): Written {
+function write({ kept, raw, screen }: TerminalText): Written {
   const end = endOf(raw)
   let all = kept
   const onDone = (text: string): void => {
@@ -107,7 +107,7 @@ function write({ kept, raw, screen }: FoldedText): Written {
 }
 
 /** The same, and what is on the screen. */
-function whatIsSeen(folded: FoldedText): Written & { readonly seen: string } {
+function whatIsSeen(folded: TerminalText): Written & { readonly seen: string } {
   const written = write(folded)
   return { ...written, seen: Screen.toText(written.screen) }
 }
@@ -120,7 +120,7 @@ function endOf(raw: string): number {
 }
 
 /** The text with what is unwritten written, as far as it makes a difference. */
-function settle(folded: FoldedText): FoldedText {
+function settle(folded: TerminalText): TerminalText {
   const { kept, raw, screen } = folded
   const isBlank = screen.rows.length === 1 && screen.rows[0]?.text === "" && !Screen.isFolded(screen)
   if (isBlank && Screen.isPlain(raw)) {
@@ -129,7 +129,7 @@ function settle(folded: FoldedText): FoldedText {
     if (raw.length - start <= Screen.width) {
       const done = raw.slice(0, start)
       const steps = screen.steps + done.length
-      return rest(keep(kept, done), Screen.empty(Pen.after(screen.pen, done), steps), raw.slice(start))
+      return rest(keep(kept, done), Screen.empty(Sgr.after(screen.pen, done), steps), raw.slice(start))
     }
   }
   const written = write(folded)
@@ -140,7 +140,7 @@ function settle(folded: FoldedText): FoldedText {
   )
 }
 
-function rest(kept: KeptText.KeptText, screen: Screen.Screen, raw: string): FoldedText {
+function rest(kept: TruncatedText.TruncatedText, screen: Screen.Screen, raw: string): TerminalText {
   return { kept, screen, raw, due: raw.length + Math.max(negligible, raw.length, Screen.lengthOf(screen)) }
 }
 

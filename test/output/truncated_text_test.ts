@@ -1,18 +1,18 @@
 import { assert, describe, it, vi } from "@effect/vitest"
 import { Arbitrary, Schema } from "effect"
 import { Buffer } from "node:buffer"
-import * as KeptText from "../../src/kernel/kept_text.ts"
+import * as TruncatedText from "../../src/output/truncated_text.ts"
 import * as Any from "../support/arbitrary.ts"
 
 const Limit = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 120 }))
 const chunks = Arbitrary.array(Any.text)
 
-const keep = (limit: number, texts: ReadonlyArray<string>): KeptText.KeptText =>
-  texts.reduce(KeptText.append, KeptText.empty(limit))
+const keep = (limit: number, texts: ReadonlyArray<string>): TruncatedText.TruncatedText =>
+  texts.reduce(TruncatedText.append, TruncatedText.empty(limit))
 
 /** What a reader gets: both ends and how much is said to be missing between them. */
-const read = (kept: KeptText.KeptText) => {
-  const [head = "", lost, tail = ""] = KeptText.toText(kept).split(
+const read = (kept: TruncatedText.TruncatedText) => {
+  const [head = "", lost, tail = ""] = TruncatedText.toText(kept).split(
     /\n\[effect-jupyter\] (\d+) bytes left out\n/,
   )
   return { head, tail, lost: lost === undefined ? 0 : Number(lost) }
@@ -21,13 +21,13 @@ const sizeOf = (text: string): number => Buffer.byteLength(text)
 
 const many = { arbitrary: { runs: 500, size: 12 } }
 
-describe("kept_text", () => {
+describe("truncated_text", () => {
   it.prop("changes nothing up to the limit", [chunks], ([texts]) => {
     const whole = texts.join("")
-    for (const limit of [sizeOf(whole), sizeOf(whole) + 1, KeptText.defaultLimit, Infinity]) {
-      assert.strictEqual(KeptText.toText(keep(limit, texts)), whole)
+    for (const limit of [sizeOf(whole), sizeOf(whole) + 1, TruncatedText.defaultLimit, Infinity]) {
+      assert.strictEqual(TruncatedText.toText(keep(limit, texts)), whole)
     }
-    assert.strictEqual(KeptText.toText(texts.reduce(KeptText.append, KeptText.empty())), whole)
+    assert.strictEqual(TruncatedText.toText(texts.reduce(TruncatedText.append, TruncatedText.empty())), whole)
   }, many)
 
   it.prop(
@@ -55,17 +55,17 @@ describe("kept_text", () => {
 
   it.prop("does not depend on how the text came", [Limit, chunks], ([limit, texts]) => {
     const whole = texts.join("")
-    const expected = KeptText.toText(keep(limit, [whole]))
-    assert.strictEqual(KeptText.toText(keep(limit, texts)), expected)
+    const expected = TruncatedText.toText(keep(limit, [whole]))
+    assert.strictEqual(TruncatedText.toText(keep(limit, texts)), expected)
     // By characters: a kernel sends whole ones.
-    assert.strictEqual(KeptText.toText(keep(limit, [...whole])), expected)
+    assert.strictEqual(TruncatedText.toText(keep(limit, [...whole])), expected)
   }, many)
 
   it.prop("never holds much more than the limit", [Limit, chunks], ([limit, texts]) => {
-    let kept = KeptText.empty(limit)
+    let kept = TruncatedText.empty(limit)
     let size = 0
     for (const text of texts) {
-      kept = KeptText.append(kept, text)
+      kept = TruncatedText.append(kept, text)
       size += sizeOf(text)
       assert.deepStrictEqual([kept.headBytes, kept.tailBytes], [sizeOf(kept.head), sizeOf(kept.tail)])
       assert.isAtMost(kept.headBytes, limit)
@@ -76,10 +76,10 @@ describe("kept_text", () => {
 
   it.prop("can be read before the end without an effect on the end", [Limit, chunks], ([limit, texts]) => {
     const kept = keep(limit, texts)
-    const first = KeptText.toText(kept)
-    assert.strictEqual(KeptText.toText(kept), first)
-    KeptText.append(kept, "more")
-    assert.strictEqual(KeptText.toText(kept), first)
+    const first = TruncatedText.toText(kept)
+    assert.strictEqual(TruncatedText.toText(kept), first)
+    TruncatedText.append(kept, "more")
+    assert.strictEqual(TruncatedText.toText(kept), first)
   })
 
   // Halves of a surrogate pair are no UTF-8: what is left of them when they are cut off is not defined.
@@ -90,15 +90,15 @@ describe("kept_text", () => {
   }, many)
 
   it("takes the default for more than a string can hold", () => {
-    for (const limit of [undefined, KeptText.defaultLimit + 1, Infinity]) {
-      assert.strictEqual(KeptText.empty(limit).limit, KeptText.defaultLimit)
+    for (const limit of [undefined, TruncatedText.defaultLimit + 1, Infinity]) {
+      assert.strictEqual(TruncatedText.empty(limit).limit, TruncatedText.defaultLimit)
     }
   })
 
   it("rounds the limit to whole bytes", () => {
     for (const limit of [6.1, 6.5, 6.9]) {
       assert.strictEqual(
-        KeptText.toText(keep(limit, ["éééééé"])),
+        TruncatedText.toText(keep(limit, ["éééééé"])),
         "é\n[effect-jupyter] 6 bytes left out\néé",
       )
     }
@@ -106,13 +106,16 @@ describe("kept_text", () => {
 
   it("keeps nothing at a limit of zero or less", () => {
     for (const limit of [0, 0.5, -1]) {
-      assert.strictEqual(KeptText.toText(keep(limit, [])), "")
-      assert.strictEqual(KeptText.toText(keep(limit, ["é", "a"])), "\n[effect-jupyter] 3 bytes left out\n")
+      assert.strictEqual(TruncatedText.toText(keep(limit, [])), "")
+      assert.strictEqual(
+        TruncatedText.toText(keep(limit, ["é", "a"])),
+        "\n[effect-jupyter] 3 bytes left out\n",
+      )
     }
   })
 
   it("keeps an odd byte at the beginning", () => {
-    assert.strictEqual(KeptText.toText(keep(3, ["abcdef"])), "ab\n[effect-jupyter] 3 bytes left out\nf")
+    assert.strictEqual(TruncatedText.toText(keep(3, ["abcdef"])), "ab\n[effect-jupyter] 3 bytes left out\nf")
   })
 
   // The default limit is close to the length at which joining strings throws. To exceed that in a test takes

@@ -5,7 +5,7 @@
  * @module
  */
 import * as Line from "./line.ts"
-import * as Pen from "./pen.ts"
+import * as Sgr from "./sgr.ts"
 
 /** A line, the way it is kept between writes. */
 export interface Row {
@@ -13,9 +13,9 @@ export interface Row {
   readonly text: string
   /** What its text is long without codes, once it is folded. */
   readonly length: number
-  readonly start: Pen.Pen
+  readonly start: Sgr.Sgr
   /** What its text leaves set. */
-  readonly end: Pen.Pen
+  readonly end: Sgr.Sgr
   /** Something was written over, or went back. */
   readonly isFolded: boolean
   readonly ending: "\n" | "\r\n" | ""
@@ -27,7 +27,7 @@ export interface Screen {
   readonly row: number
   /** `undefined` at the end of the last row. */
   readonly column: number | undefined
-  readonly pen: Pen.Pen
+  readonly pen: Sgr.Sgr
   /** A carriage return came last, which may be part of a line end. */
   readonly isReturned: boolean
   /** How many characters and cells were touched to get here: about as many as were written. */
@@ -56,7 +56,7 @@ const longestFold = 67
 const control = new RegExp("[\x00-\x08\x0a-\x1f]")
 
 /** A screen with nothing on it. */
-export function empty(pen: Pen.Pen, steps: number = 0): Screen {
+export function empty(pen: Sgr.Sgr, steps: number = 0): Screen {
   return { rows: [newRow(pen)], row: 0, column: undefined, pen, isReturned: false, steps }
 }
 
@@ -103,16 +103,16 @@ export function write(
   return writer.close()
 }
 
-function newRow(start: Pen.Pen): Row {
+function newRow(start: Sgr.Sgr): Row {
   return { text: "", length: 0, start, end: start, isFolded: false, ending: "" }
 }
 
 /** A row as text, for a place where another pen is expected. */
-function finish({ end, ending, isFolded, text }: Row, pen: Pen.Pen): string {
+function finish({ end, ending, isFolded, text }: Row, pen: Sgr.Sgr): string {
   let length = text.length
   // What is at the end of a line that was written over has been blanked, which a terminal does not show.
-  while (isFolded && end === Pen.initial && text[length - 1] === " ") length--
-  return text.slice(0, length) + Pen.change(end, pen) + ending
+  while (isFolded && end === Sgr.initial && text[length - 1] === " ") length--
+  return text.slice(0, length) + Sgr.change(end, pen) + ending
 }
 
 /** A screen for the time of one write, so that each of its rows is taken apart no more than once. */
@@ -128,7 +128,7 @@ class Writer {
   others: number
   row: number
   column: number | undefined
-  pen: Pen.Pen
+  pen: Sgr.Sgr
   isReturned: boolean
 
   constructor({ column, isReturned, pen, row, rows, steps }: Screen, onDone?: (text: string) => void) {
@@ -259,7 +259,7 @@ class Writer {
     const isFull = plain.length >= room
     const end = isFull ? room + ((plain.codePointAt(room - 1) ?? 0) > 0xffff ? 1 : 0) : plain.length
     const added = plain.slice(0, end)
-    if (!row.isFolded) this.pen = Pen.after(this.pen, added)
+    if (!row.isFolded) this.pen = Sgr.after(this.pen, added)
     this.steps += added.length
     this.rows[last] = { ...row, text: row.text + added, length: row.length + added.length, end: this.pen }
     if (isFull) this.wrap()
@@ -282,7 +282,7 @@ class Writer {
       else if (whole >= " " || whole.startsWith("\t")) {
         const written = this.put(whole)
         if (this.column === undefined) return text.slice(index + written)
-      } else if (final === "m") this.pen = Pen.set(this.pen, parameters)
+      } else if (final === "m") this.pen = Sgr.set(this.pen, parameters)
       else if (final !== undefined && /^[\d;]*$/.test(parameters)) {
         const number = Number.parseInt(parameters, 10) || 0
         if (final === "K") this.eraseLine(line, number)

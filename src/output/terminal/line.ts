@@ -3,14 +3,14 @@
  *
  * @module
  */
-import * as Pen from "./pen.ts"
+import * as Sgr from "./sgr.ts"
 
 /** A line that is being written to. */
 export interface Line {
   /** What each column shows, with the marks on it; empty where the character before it reaches. */
   readonly cells: Array<string>
   /** With what it was written. */
-  readonly pens: Array<Pen.Pen>
+  readonly pens: Array<Sgr.Sgr>
   /** How long the cells are together. */
   length: number
   /** How many columns at the beginning are known to be blank: to blank them again costs nothing. */
@@ -37,12 +37,12 @@ export const part = new RegExp(
 )
 
 /** The cells of a text of one line, in which nothing is written over. */
-export function parse(text: string, start: Pen.Pen): Line {
+export function parse(text: string, start: Sgr.Sgr): Line {
   const line: Line = { cells: [], pens: [], length: 0, blanks: 0, steps: 0 }
   let pen = start
   let column = 0
   for (const [whole, parameters, final] of text.matchAll(part)) {
-    if (final === "m") pen = Pen.set(pen, parameters ?? "")
+    if (final === "m") pen = Sgr.set(pen, parameters ?? "")
     else if (whole >= " " || whole.startsWith("\t")) {
       for (const character of whole) column = put(line, column, { character, pen })
     }
@@ -54,7 +54,7 @@ export function parse(text: string, start: Pen.Pen): Line {
 export function put(
   line: Line,
   column: number,
-  { character, pen }: { readonly character: string; readonly pen: Pen.Pen },
+  { character, pen }: { readonly character: string; readonly pen: Sgr.Sgr },
 ): number {
   const { cells, pens } = line
   if (character === "\t") return tab(line, column, pen)
@@ -99,7 +99,7 @@ export function put(
 }
 
 /** A tab writes over nothing, and beyond the end of the line it goes no further than other moves. */
-function tab(line: Line, column: number, pen: Pen.Pen): number {
+function tab(line: Line, column: number, pen: Sgr.Sgr): number {
   const { cells, pens } = line
   const end = (Math.floor(column / tabStop) + 1) * tabStop
   if (column < cells.length) return end
@@ -135,16 +135,16 @@ export function truncate(line: Line, column: number): void {
 }
 
 /** The line as text where one pen is in use, and the one that is after it. */
-export function toText(line: Line, start: Pen.Pen): readonly [string, Pen.Pen] {
+export function toText(line: Line, start: Sgr.Sgr): readonly [string, Sgr.Sgr] {
   const { cells, pens } = line
   const parts: Array<string> = []
   let pen = start
   let from = 0
   line.steps += cells.length
   for (let column = 0; column < cells.length; column++) {
-    const next = pens[column] ?? Pen.initial
+    const next = pens[column] ?? Sgr.initial
     if (next === pen || cells[column] === "") continue
-    parts.push(cells.slice(from, column).join(""), Pen.change(pen, next))
+    parts.push(cells.slice(from, column).join(""), Sgr.change(pen, next))
     from = column
     pen = next
   }
@@ -161,13 +161,13 @@ function pad(line: Line, column: number): void {
   if (line.blanks === length) line.blanks = column
   cells.length = pens.length = column
   cells.fill(" ", length)
-  pens.fill(Pen.initial, length)
+  pens.fill(Sgr.initial, length)
 }
 
 function blank(line: Line, column: number): void {
   line.length += 1 - (line.cells[column]?.length ?? 0)
   line.cells[column] = " "
-  line.pens[column] = Pen.initial
+  line.pens[column] = Sgr.initial
 }
 
 /** Makes sure that a character begins in a column: half of one is blank. */
@@ -178,7 +178,7 @@ function split(line: Line, column: number): void {
   let end = column
   while (cells[start] === "") start--
   while (cells[end] === "") end++
-  const pen = pens[start] ?? Pen.initial
+  const pen = pens[start] ?? Sgr.initial
   const before = cells[start] ?? ""
   for (let place = start; place < end; place++) {
     blank(line, place)

@@ -1,8 +1,8 @@
 /** What a terminal does with a text, on the last of its lines. */
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Schema } from "effect"
-import * as FoldedText from "../../src/kernel/folded_text.ts"
-import * as Screen from "../../src/kernel/screen.ts"
+import * as TerminalText from "../../../src/output/terminal/terminal_text.ts"
+import * as Screen from "../../../src/output/terminal/screen.ts"
 
 const many = { arbitrary: { runs: 3000, size: 30 } }
 
@@ -89,8 +89,8 @@ describe("write", () => {
   }, many)
 
   it.prop("leaves nothing to fold", [writes], ([texts]) => {
-    const folded = FoldedText.fold(texts.join(""))
-    assert.strictEqual(FoldedText.fold(folded), folded)
+    const folded = TerminalText.fold(texts.join(""))
+    assert.strictEqual(TerminalText.fold(folded), folded)
     assert.notMatch(folded, new RegExp("[\b]|\r(?!\n|$)|\x1b\\[\\d*[A-K]"))
   }, many)
 
@@ -128,21 +128,21 @@ describe("write", () => {
   ) {
     it(what, () => {
       const end = new RegExp("\x1b\\[0m$")
-      assert.strictEqual(FoldedText.fold(text).replace(end, ""), expected.replace(end, ""))
+      assert.strictEqual(TerminalText.fold(text).replace(end, ""), expected.replace(end, ""))
     })
   }
 
   it("puts a code together that came in parts", () => {
     const texts = [..."1\n2\x1b[A\x1b[31m3"]
-    const folded = texts.reduce(FoldedText.append, FoldedText.empty())
-    assert.strictEqual(FoldedText.toText(folded), FoldedText.fold(texts.join("")))
+    const folded = texts.reduce(TerminalText.append, TerminalText.empty())
+    assert.strictEqual(TerminalText.toText(folded), TerminalText.fold(texts.join("")))
     // Where it is due to be written in the middle of one, too.
     const filler = Array.from({ length: 2 ** 16 - 1 }, (_, index) => index % 16 === 0 ? "\r" : "x").join("")
     for (const [before, after] of [["\x1b", "[Ab"], ["\x1b[", "Ab"], ["\x1b[1", "Ab"]] as const) {
       const parts = [`top\n${filler}`, before, after]
       assert.strictEqual(
-        FoldedText.toText(parts.reduce(FoldedText.append, FoldedText.empty())),
-        FoldedText.fold(parts.join("")),
+        TerminalText.toText(parts.reduce(TerminalText.append, TerminalText.empty())),
+        TerminalText.fold(parts.join("")),
       )
     }
   })
@@ -151,7 +151,7 @@ describe("write", () => {
     const lines = Array.from({ length: 1000 }, (_, index) => `${index}\n`)
     const [all, last] = [`${lines.join("")}\x1b[1000A`, lines.slice(900 + 1).join("")]
     const expected = `${lines.slice(0, 901).join("")}X${last.slice(1)}`
-    assert.strictEqual(FoldedText.fold(`${all}X`), expected)
+    assert.strictEqual(TerminalText.fold(`${all}X`), expected)
     assert.strictEqual(write([...lines, "\x1b[1000AX"]), expected)
   })
 
@@ -161,14 +161,14 @@ describe("write", () => {
     for (const texts of [[`${lines.join("")}\x1b[100AX`], [...lines, "\x1b[100AX"]]) {
       assert.strictEqual(write(texts), expected)
       assert.strictEqual(
-        FoldedText.toText(texts.reduce(FoldedText.append, FoldedText.empty())),
+        TerminalText.toText(texts.reduce(TerminalText.append, TerminalText.empty())),
         expected,
       )
     }
   })
 
   it("goes nowhere far beyond the end of a line", () => {
-    assert.isBelow(FoldedText.fold("\x1b[999999999Cx\x1b[999999999Gy").length, 2100)
+    assert.isBelow(TerminalText.fold("\x1b[999999999Cx\x1b[999999999Gy").length, 2100)
   })
 
   it("keeps nested progress bars in their lines", () => {
@@ -179,6 +179,6 @@ describe("write", () => {
       for (let inner = 0; inner <= 100; inner += 10) text += `\n${bar("inner", inner)}\x1b[A`
       text += `\n\r${" ".repeat(24)}\r\x1b[A${bar("outer", outer)}`
     }
-    assert.strictEqual(FoldedText.fold(`${text}\n`).trim(), "outer: 100%|██████████|")
+    assert.strictEqual(TerminalText.fold(`${text}\n`).trim(), "outer: 100%|██████████|")
   })
 })

@@ -3,7 +3,7 @@ import { Effect, FileSystem, Option, Path, PlatformError, Schema } from "effect"
 import { Buffer } from "node:buffer"
 import { Image } from "../../src/execution.ts"
 import type { JsonObject } from "../../src/jupyter/message.ts"
-import * as Images from "../../src/kernel/images.ts"
+import * as Images from "../../src/output/images.ts"
 import * as Platform from "../../src/platform.ts"
 
 const png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -2,8 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Schema } from "effect"
 import process from "node:process"
 import { stripVTControlCharacters } from "node:util"
-import * as FoldedText from "../../src/kernel/folded_text.ts"
-import * as KeptText from "../../src/kernel/kept_text.ts"
+import * as TerminalText from "../../../src/output/terminal/terminal_text.ts"
+import * as TruncatedText from "../../../src/output/truncated_text.ts"
 
 const many = { arbitrary: { runs: 1000, size: 30 } }
 
@@ -43,8 +43,8 @@ const plain = Arbitrary.map(
 )
 const chunks = Arbitrary.array(terminal)
 
-const write = (texts: ReadonlyArray<string>, limit?: number): FoldedText.FoldedText =>
-  texts.reduce(FoldedText.append, FoldedText.empty(limit))
+const write = (texts: ReadonlyArray<string>, limit?: number): TerminalText.TerminalText =>
+  texts.reduce(TerminalText.append, TerminalText.empty(limit))
 
 /** Cuts text into characters and codes. */
 const parts = new RegExp("\x1b\\[(\\??\\d*)([A-Za-z])|[^]", "gu")
@@ -98,76 +98,76 @@ const colourless = (text: string): string => text.replaceAll("\x1b[31m", "")
 
 describe("fold", () => {
   it.prop("shows what a terminal shows", [terminal], ([text]) => {
-    assert.strictEqual(seen(screen(FoldedText.fold(text))), seen(screen(text)))
+    assert.strictEqual(seen(screen(TerminalText.fold(text))), seen(screen(text)))
   }, many)
 
   it.prop("leaves text alone of which nothing is written over", [plain], ([text]) => {
-    assert.strictEqual(FoldedText.fold(text), text)
-    assert.strictEqual(FoldedText.toText(write([text])), text)
+    assert.strictEqual(TerminalText.fold(text), text)
+    assert.strictEqual(TerminalText.toText(write([text])), text)
   }, many)
 
   it.prop("has nothing to do the second time", [terminal], ([text]) => {
-    const folded = FoldedText.fold(text)
-    assert.strictEqual(FoldedText.fold(folded), folded)
+    const folded = TerminalText.fold(text)
+    assert.strictEqual(TerminalText.fold(folded), folded)
   }, many)
 
   it("keeps the last state of a progress bar", () => {
     assert.strictEqual(
-      FoldedText.fold("  0%|     |\r 50%|██   |\r100%|█████|\ndone\n"),
+      TerminalText.fold("  0%|     |\r 50%|██   |\r100%|█████|\ndone\n"),
       "100%|█████|\ndone\n",
     )
-    assert.strictEqual(FoldedText.fold("working...\rok        \nnext"), "ok\nnext")
-    assert.strictEqual(FoldedText.fold("|\b/\b-\b\\\b"), "\\")
+    assert.strictEqual(TerminalText.fold("working...\rok        \nnext"), "ok\nnext")
+    assert.strictEqual(TerminalText.fold("|\b/\b-\b\\\b"), "\\")
   })
 
   it("writes over no more than it has characters for", () => {
-    assert.strictEqual(FoldedText.fold("abcdef\rxy"), "xycdef")
-    assert.strictEqual(FoldedText.fold("abc\b\bX"), "aXc")
-    assert.strictEqual(FoldedText.fold("😀é\rx"), "x é")
+    assert.strictEqual(TerminalText.fold("abcdef\rxy"), "xycdef")
+    assert.strictEqual(TerminalText.fold("abc\b\bX"), "aXc")
+    assert.strictEqual(TerminalText.fold("😀é\rx"), "x é")
   })
 
   it("takes line ends for line ends", () => {
     for (const text of ["a\r\nb\r\n", "a\r", "\r\n\r\n", "a \r\n b \r"]) {
-      assert.strictEqual(FoldedText.fold(text), text)
+      assert.strictEqual(TerminalText.fold(text), text)
     }
-    assert.strictEqual(FoldedText.fold("1\r2\r\n3"), "2\r\n3")
+    assert.strictEqual(TerminalText.fold("1\r2\r\n3"), "2\r\n3")
   })
 })
 
 describe("append", () => {
   it.prop("does not depend on how the text came", [chunks], ([texts]) => {
     const whole = texts.join("")
-    const expected = FoldedText.fold(whole)
-    assert.strictEqual(FoldedText.toText(write(texts)), expected)
-    assert.strictEqual(FoldedText.toText(write([...whole])), expected)
+    const expected = TerminalText.fold(whole)
+    assert.strictEqual(TerminalText.toText(write(texts)), expected)
+    assert.strictEqual(TerminalText.toText(write([...whole])), expected)
   }, many)
 
   const Limit = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 60 }))
   it.prop("keeps both ends of what is left", [Limit, chunks], ([limit, texts]) => {
-    const folded = FoldedText.fold(texts.join(""))
-    const expected = KeptText.toText(KeptText.append(KeptText.empty(limit), folded))
-    assert.strictEqual(FoldedText.toText(write(texts, limit)), expected)
+    const folded = TerminalText.fold(texts.join(""))
+    const expected = TruncatedText.toText(TruncatedText.append(TruncatedText.empty(limit), folded))
+    assert.strictEqual(TerminalText.toText(write(texts, limit)), expected)
   }, many)
 
   it.prop("can be read before the end without an effect on the end", [chunks, terminal], ([texts, more]) => {
     const folded = write(texts)
-    const first = FoldedText.toText(folded)
-    FoldedText.append(folded, more)
-    assert.strictEqual(FoldedText.toText(folded), first)
+    const first = TerminalText.toText(folded)
+    TerminalText.append(folded, more)
+    assert.strictEqual(TerminalText.toText(folded), first)
     assert.strictEqual(
-      FoldedText.toText(FoldedText.append(folded, more)),
-      FoldedText.fold(texts.join("") + more),
+      TerminalText.toText(TerminalText.append(folded, more)),
+      TerminalText.fold(texts.join("") + more),
     )
   }, many)
 
   it.prop("writes over nothing that was shown", [chunks, plain, terminal], (all) => {
     // A colour goes on behind what is shown, as on a terminal.
     const [texts, shown, more] = [all[0].map(colourless), all[1], colourless(all[2])]
-    const folded = FoldedText.append(FoldedText.show(write(texts), shown), more)
-    const before = FoldedText.fold(texts.join("")).replace(/\r$/, "")
+    const folded = TerminalText.append(TerminalText.show(write(texts), shown), more)
+    const before = TerminalText.fold(texts.join("")).replace(/\r$/, "")
     const isEnded = stripVTControlCharacters(before.slice(before.lastIndexOf("\n") + 1)) === ""
     const line = isEnded ? before : `${before}\n`
-    assert.strictEqual(FoldedText.toText(folded), line + shown + FoldedText.fold(more))
+    assert.strictEqual(TerminalText.toText(folded), line + shown + TerminalText.fold(more))
   }, many)
 
   it("begins a new line after a million characters, wherever the chunks end", () => {
@@ -175,14 +175,14 @@ describe("append", () => {
     for (const last of ["😀", "\u0301"]) {
       const whole = `${line}${last}c\rX`
       for (const texts of [[whole], [line, `${last}c\rX`], [`${line}${last}`, "c", "\r", "X"]]) {
-        assert.strictEqual(FoldedText.toText(write(texts)), FoldedText.fold(whole))
+        assert.strictEqual(TerminalText.toText(write(texts)), TerminalText.fold(whole))
       }
     }
-    assert.strictEqual(FoldedText.fold(`${line}bc\rX`), `${line}Xc`)
-    assert.strictEqual(FoldedText.fold(`${"a".repeat(2 ** 20 - 1)}\r😀`), `😀${"a".repeat(2 ** 20 - 3)}`)
+    assert.strictEqual(TerminalText.fold(`${line}bc\rX`), `${line}Xc`)
+    assert.strictEqual(TerminalText.fold(`${"a".repeat(2 ** 20 - 1)}\r😀`), `😀${"a".repeat(2 ** 20 - 3)}`)
     // A character is in one line or the other.
     const pair = `${"a".repeat(2 ** 20 - 1)}😀`
-    assert.strictEqual(FoldedText.fold(`${pair}b\rX`), `${pair}X`)
+    assert.strictEqual(TerminalText.fold(`${pair}b\rX`), `${pair}X`)
   })
 })
 
@@ -200,8 +200,8 @@ describe("time", () => {
     const small = texts(20_000)
     const large = texts(160_000)
     write(small)
-    const some = Math.min(...[1, 2, 3].map(() => timeOf(() => FoldedText.toText(write(small)))))
-    const all = Math.min(...[1, 2, 3].map(() => timeOf(() => FoldedText.toText(write(large)))))
+    const some = Math.min(...[1, 2, 3].map(() => timeOf(() => TerminalText.toText(write(small)))))
+    const all = Math.min(...[1, 2, 3].map(() => timeOf(() => TerminalText.toText(write(large)))))
     return all / Math.max(some, 5)
   }
   const long = "x".repeat(100_000)
@@ -239,8 +239,8 @@ describe("time", () => {
   it("text with nothing to fold takes little longer than keeping it", () => {
     const chunk = `${"0123456789".repeat(8)}\n`.repeat(100)
     const texts = Array<string>(20_000).fill(chunk)
-    const keep = () => KeptText.toText(texts.reduce(KeptText.append, KeptText.empty()))
-    const fold = () => FoldedText.toText(write(texts))
+    const keep = () => TruncatedText.toText(texts.reduce(TruncatedText.append, TruncatedText.empty()))
+    const fold = () => TerminalText.toText(write(texts))
     keep()
     fold()
     const kept = Math.min(...[1, 2, 3].map(() => timeOf(keep)))

@@ -16,11 +16,11 @@ import {
   type Payload,
   type TextChunk,
 } from "../execution.ts"
-import * as FoldedText from "./folded_text.ts"
+import * as TerminalText from "./terminal/terminal_text.ts"
 import * as Weight from "./weight.ts"
 
 /** A display, whose content is that of all displays with its id. */
-interface Shown {
+interface DisplayEntry {
   readonly displayId: string | undefined
   readonly executionCount: number | undefined
   /** What it shows if it has no id. */
@@ -53,11 +53,11 @@ interface ShownImage {
  */
 export interface Transcript {
   /** Whether there was any text at all, be it empty. */
-  readonly spoken: boolean
-  readonly text: FoldedText.FoldedText
+  readonly hasText: boolean
+  readonly text: TerminalText.TerminalText
   /** What the last text was written to or is part of: what comes from elsewhere begins a line. */
   readonly source: TextChunk["name"] | "display" | undefined
-  readonly displays: List.Chunk<Shown>
+  readonly displays: List.Chunk<DisplayEntry>
   /** What is shown under an id. */
   readonly contents: HashMap.HashMap<string, DisplayChunk>
   /** The displays that areas have been cleared of but which are still among `displays`. */
@@ -85,8 +85,8 @@ const mostAreas = 10_000
 /** The transcript of an execution that has put out nothing; `outputLimit` are the bytes to keep of all of it. */
 export function empty(outputLimit?: number): Transcript {
   return {
-    spoken: false,
-    text: FoldedText.empty(outputLimit),
+    hasText: false,
+    text: TerminalText.empty(outputLimit),
     source: undefined,
     displays: List.empty(),
     contents: HashMap.empty(),
@@ -118,13 +118,13 @@ export function append(transcript: Transcript, chunk: Chunk, widget?: string): T
       : withArea(transcript, area, { ...areaOf(transcript, area), clearing: true })
   }
   if (chunk._tag === "TextChunk") {
-    const cleared = write(interject(transcript, area), chunk.name, chunk.text)
-    return cleared.spoken ? cleared : { ...cleared, spoken: true }
+    const cleared = write(applyPendingClear(transcript, area), chunk.name, chunk.text)
+    return cleared.hasText ? cleared : { ...cleared, hasText: true }
   }
   // An update is no output: it does not trigger a clearing that waits.
   if (chunk.update) return updateImage(replace(transcript, chunk), chunk)
   // A display under an id that is known changes the ones that are there, too.
-  const cleared = show(interject(transcript, area), chunk.text)
+  const cleared = show(applyPendingClear(transcript, area), chunk.text)
   const { displayId, image } = chunk
   const shownImage = image === undefined ? cleared : appendImage(cleared, image, displayId)
   const before = displayId === undefined
@@ -176,15 +176,15 @@ function write(transcript: Transcript, source: TextChunk["name"], text: string):
   if (text === "") return transcript
   const { source: last } = transcript
   const isContinued = last === undefined || last === source || (last !== "display" && /^[\r\n]/.test(text))
-  const before = isContinued ? transcript.text : FoldedText.breakLine(transcript.text)
-  return { ...transcript, source, text: FoldedText.append(before, text) }
+  const before = isContinued ? transcript.text : TerminalText.breakLine(transcript.text)
+  return { ...transcript, source, text: TerminalText.append(before, text) }
 }
 
 /** The transcript with the text of a display, which has lines of its own. */
 function show(transcript: Transcript, text: string | undefined): Transcript {
   if (text === undefined) return transcript
-  const shown: Transcript = { ...transcript, spoken: true }
-  return text === "" ? shown : { ...shown, source: "display", text: FoldedText.show(shown.text, text) }
+  const shown: Transcript = { ...transcript, hasText: true }
+  return text === "" ? shown : { ...shown, source: "display", text: TerminalText.show(shown.text, text) }
 }
 
 function areaOf(transcript: Transcript, area: string | undefined): Area {
@@ -231,7 +231,7 @@ function tidy(transcript: Transcript): Transcript {
   return { ...transcript, displays, contents, gone: 0, displayBytes }
 }
 
-function isThere(transcript: Transcript, { age, area }: Shown): boolean {
+function isThere(transcript: Transcript, { age, area }: DisplayEntry): boolean {
   return area === undefined || areaOf(transcript, area).age === age
 }
 
@@ -282,7 +282,7 @@ function updateImage(transcript: Transcript, { displayId, image }: DisplayChunk)
 }
 
 /** The transcript with a new output to come, be it one that is no chunk, as is what the code raised. */
-export function interject(transcript: Transcript, area?: string): Transcript {
+export function applyPendingClear(transcript: Transcript, area?: string): Transcript {
   return areaOf(transcript, area).clearing ? clear(transcript, area) : transcript
 }
 
@@ -301,8 +301,8 @@ export function toResult(
   })
 }
 
-function textOf({ left, spoken, text }: Transcript): string | undefined {
-  const shown = spoken ? FoldedText.toText(text).replace(/^[\r\n]+/, "").trimEnd() : undefined
+function textOf({ left, hasText, text }: Transcript): string | undefined {
+  const shown = hasText ? TerminalText.toText(text).replace(/^[\r\n]+/, "").trimEnd() : undefined
   if (left === 0) return shown
   const note = `[effect-jupyter] ${left} display${
     left === 1 ? "" : "s"
