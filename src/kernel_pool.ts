@@ -19,17 +19,18 @@ import * as Start from "./kernel/start.ts"
 import { type ClientOptions, type Kernel, KernelClient } from "./kernel_client.ts"
 import { KernelGateway } from "./kernel_gateway.ts"
 import * as Platform from "./platform.ts"
-import * as Keeper from "./pool/keeper.ts"
+
 import * as Plan from "./pool/plan.ts"
+import * as PoolState from "./pool/pool_state.ts"
 import type { Source } from "./pool/source.ts"
 
-/** What a pool has at the moment. */
+/** The current numbers of a pool. */
 export interface State {
   /** Kernels that are ready. */
   readonly warm: number
   /** Kernels that are being started. */
   readonly starting: number
-  /** Kernels that somebody has. */
+  /** Kernels that are in use. */
   readonly busy: number
   /** Kernels that are being deleted. */
   readonly stopping: number
@@ -152,11 +153,11 @@ export function make<E, R>(
   }).pipe(Span.withSpan("KernelPool.make"))
 }
 
-/** About what a first small execution takes, which a start beside it would double. */
-const headStart: Duration.Input = "30 millis"
+/** About the duration of a first small execution, which a start at the same time would double. */
+const replacementDelay: Duration.Input = "30 millis"
 
-/** How long a spare may take to show that it lives. */
-const checkBound: Duration.Input = "2 seconds"
+/** Maximum time for a spare to answer the check that it is alive. */
+const checkTimeout: Duration.Input = "2 seconds"
 
 const annotate = ({ id }: Connection.Connection) => Effect.annotateCurrentSpan({ "kernel.id": id })
 
@@ -191,24 +192,24 @@ const makeOver = Effect.fnUntraced(
         })),
     ).pipe(Effect.provideContext(platform))
 
-    const keeper = yield* Keeper.make({
+    const poolState = yield* PoolState.make({
       limits: Plan.limits(options),
       sources,
       // A server may take seconds to notice that a kernel died, and a frozen kernel it does not notice at all.
       isAlive: ({ channel, ended }) =>
         ended() !== undefined || channel.cutBy() !== undefined
           ? Effect.succeed(false)
-          : Effect.isSuccess(Effect.timeout(channel.fence, checkBound)),
+          : Effect.isSuccess(Effect.timeout(channel.fence, checkTimeout)),
       idleTimeToLive: options.idleTimeToLive ?? "5 minutes",
       acquireTimeout: options.acquireTimeout ?? "1 minute",
       maxWaiting: options.maxWaiting ?? 1000,
-      headStart,
+      replacementDelay,
     })
     return KernelPool.of({
       get: Effect.suspend(() => {
         let isReset = false
         const start = Effect.tap(
-          Effect.suspend(() => keeper.take({ isReset })),
+          Effect.suspend(() => poolState.acquire({ isReset })),
           () =>
             Effect.sync(() => {
               isReset = true
@@ -218,7 +219,7 @@ const makeOver = Effect.fnUntraced(
         return Kernels.make({ start, imagesDir, images, untrusted, platform })
       }).pipe(Span.withSpan("KernelPool.get")),
       state: Effect.sync(() => {
-        const { sources, ...counts } = keeper.inventory()
+        const { sources, ...counts } = poolState.inventory()
         return { ...counts, gateways: sources.map(({ name, ...source }) => ({ url: name, ...source })) }
       }),
     })

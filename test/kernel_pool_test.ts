@@ -1,4 +1,4 @@
-/** Pools of real kernels; every order of events is played through in `pool/keeper_test.ts`. */
+/** Pools of real kernels; `pool/pool_state_test.ts` tests every order of events. */
 import { assert, it, layer } from "@effect/vitest"
 import {
   Context,

@@ -1,27 +1,27 @@
 /**
- * The pool's arithmetic, pure: how many kernels to start or to let go, and where.
+ * Pure functions that decide how many kernels a pool starts or deletes, and on which gateway.
  *
  * @module
  */
 import * as Duration from "effect/Duration"
 
-/** How many kernels a pool may and shall have. */
+/** The bounds of a pool. */
 export interface Limits {
-  /** Kernels, in use or ready, that are there even if nobody asks. */
+  /** Kernels, in use or ready, that exist even without requests. */
   readonly min: number
-  /** Kernels at one time, those that are being started or deleted included. */
+  /** The maximum number of kernels, including those that start or stop. */
   readonly max: number
-  /** Kernels kept ready beside those in use. */
+  /** Spare kernels beside those in use. */
   readonly warm: number
-  /** Kernels being started at one time. */
+  /** The maximum number of kernels that start at the same time. */
   readonly startConcurrency: number
 }
 
-/** What a pool has now. */
+/** The current numbers of a pool. */
 export interface Counts {
   readonly warm: number
   readonly starting: number
-  /** Those of them on gateways that failed: nobody counts on them. */
+  /** Those of `starting` on gateways that failed before: they do not count as expected. */
   readonly probing: number
   readonly busy: number
   readonly stopping: number
@@ -30,7 +30,7 @@ export interface Counts {
 
 const whole = (value: number, least: number): number => Math.max(least, Math.floor(value) || 0)
 
-/** Makes sense of the options: each has a default, and none asks for more than `max`. */
+/** Returns the bounds that options stand for: with defaults, and none above `max`. */
 export function limits(
   options: { readonly size?: number | undefined } & { readonly [K in keyof Limits]?: number | undefined },
 ): Limits {
@@ -45,15 +45,15 @@ export function limits(
   }
 }
 
-/** Whether somebody asked for a kernel lately: otherwise `min` is enough. */
+/** Whether there was a request within `idleTimeToLive`; otherwise `min` kernels are enough. */
 type IsActive = boolean
 
-/** How many kernels should be ready, or on their way: one for each who waits, and the spares. */
+/** Returns the desired number of kernels that are ready or start: one for each request that waits, and the spares. */
 function goal(limits: Limits, { busy, waiting }: Counts, isActive: IsActive): number {
   return waiting + Math.max(limits.min - busy - waiting, isActive ? limits.warm : 0, 0)
 }
 
-/** How many kernels to start now. */
+/** Returns how many kernels to start now. */
 export function toStart(limits: Limits, counts: Counts, isActive: IsActive): number {
   const { busy, probing, starting, stopping, warm } = counts
   const expected = starting - probing
@@ -62,43 +62,43 @@ export function toStart(limits: Limits, counts: Counts, isActive: IsActive): num
   return Math.max(0, Math.min(missing, room, limits.startConcurrency - expected))
 }
 
-/** How many spares to let go now: those that `min` does not ask for, when nobody asked for long. */
+/** Returns how many spares to delete now: none while active, otherwise those beyond `min`. */
 export function toRetire(limits: Limits, counts: Counts, isActive: IsActive): number {
   if (isActive) return 0
   const { probing, starting, warm } = counts
   return Math.max(0, Math.min(warm, warm + starting - probing - goal(limits, counts, isActive)))
 }
 
-/** What counts when a gateway is chosen. */
+/** The properties of a gateway that its choice depends on. */
 export interface Load {
   readonly kernels: number
   readonly isGone: boolean
-  /** Starts that failed, since the last one that did not. */
+  /** Starts that failed since the last one that succeeded. */
   readonly failures: number
-  /** It failed a moment ago. */
+  /** Whether the pause after a failure has not ended yet. */
   readonly isPaused: boolean
-  /** A start is under way that shows whether it works again. */
+  /** Whether a start is under way that shows if it works again. */
   readonly isProbed: boolean
 }
 
 /**
- * Which gateway gets the next kernel; none if none can. One that failed is tried again, by one start at a time, when
- * nobody waits or when there is no other; else it is the one with the fewest kernels, the first of several.
+ * Returns the gateway for the next kernel, or `undefined` if none is usable. A gateway that failed is tried again, by one
+ * start at a time, if no request waits or there is no other; otherwise the one with the fewest kernels is chosen.
  */
-export function place<G extends Load>(
+export function chooseGateway<G extends Load>(
   gateways: ReadonlyArray<G>,
   { waiting }: { readonly waiting: number },
 ): G | undefined {
   const usable = gateways.filter(({ isGone, isPaused, isProbed }) => !isGone && !isPaused && !isProbed)
-  const doubtful = usable.find(({ failures }) => failures > 0)
-  if (doubtful !== undefined && waiting === 0) return doubtful
+  const failing = usable.find(({ failures }) => failures > 0)
+  if (failing !== undefined && waiting === 0) return failing
   return usable.filter(({ failures }) => failures === 0).reduce<G | undefined>(
     (best, each) => best === undefined || each.kernels < best.kernels ? each : best,
     undefined,
-  ) ?? doubtful
+  ) ?? failing
 }
 
-/** How long to leave a gateway alone after so many failures in a row: from 100 ms to 10 seconds. */
-export function pause(failures: number): Duration.Duration {
+/** Returns the pause after so many consecutive failures: from 100 ms to 10 seconds. */
+export function retryDelay(failures: number): Duration.Duration {
   return Duration.min(Duration.millis(100 * 2 ** (failures - 1)), Duration.seconds(10))
 }

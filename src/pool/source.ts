@@ -1,5 +1,5 @@
 /**
- * Where the kernels of a pool come from, and what to think of it.
+ * The gateways that a pool starts kernels on, and the failures of these starts.
  *
  * @module
  */
@@ -12,36 +12,36 @@ import type * as Scope from "effect/Scope"
 import { KernelError, KernelStartFailed } from "../execution.ts"
 import type { Connection } from "../kernel/connection.ts"
 
-/** What the pool has to know of a kernel: whether it lives. */
-export type Life = Pick<Connection, "id" | "ended" | "end" | "onEnded">
+/** The part of a kernel's connection that a pool needs: its id, and its end. */
+export type KernelLifecycle = Pick<Connection, "id" | "ended" | "end" | "onEnded">
 
-/** Where kernels come from. */
+/** A gateway that starts kernels. */
 export interface Source<K> {
   readonly name: string
-  /** Starts a kernel that is ready to be handed out; with the scope it is deleted. */
+  /** Starts a kernel that is ready to be handed out; the scope deletes it. */
   readonly start: Effect.Effect<K, KernelError, Scope.Scope>
-  /** Says what happened when the source is gone for good; may never end. */
+  /** Waits until the gateway has ended for good, and returns why. */
   readonly gone: Effect.Effect<string>
 }
 
-/** Failures in a row after which a source counts as broken, and those who wait hear of it. */
-export const patience = 3
+/** Consecutive failures after which a gateway counts as broken; if all do, requests fail. */
+export const maxFailures = 3
 
-/** A source, and how it goes there. */
-export interface Place<K> {
+/** A gateway and the pool's record of it. */
+export interface GatewaySlot<K> {
   readonly source: Source<K>
   readonly gone: Deferred.Deferred<string>
-  /** Kernels there, the ones that are being started or deleted included. */
+  /** The number of the pool's kernels on it, including those that start or stop. */
   kernels: number
-  /** Failures in a row. */
+  /** Starts that failed since the last one that succeeded. */
   failures: number
   isPaused: boolean
   isProbed: boolean
   isGone: boolean
 }
 
-/** A source of which nothing is known. */
-export function placeOf<K>(source: Source<K>): Place<K> {
+/** Makes the record of a gateway without kernels. */
+export function makeSlot<K>(source: Source<K>): GatewaySlot<K> {
   return {
     source,
     gone: Deferred.makeUnsafe(),
@@ -53,16 +53,16 @@ export function placeOf<K>(source: Source<K>): Place<K> {
   }
 }
 
-/** Why there is no kernel. */
-export function failed(detail: string): KernelError {
+/** Makes the error of a request for which there is no kernel. */
+export function startFailed(detail: string): KernelError {
   return new KernelError({ reason: new KernelStartFailed({ kernelId: undefined, detail }) })
 }
 
-/** Why a start gave no kernel that can be used. */
-export function failureOf(exit: Exit.Exit<Life, KernelError>): KernelError {
+/** Returns the error of a start that gave no usable kernel. */
+export function failureOf(exit: Exit.Exit<KernelLifecycle, KernelError>): KernelError {
   if (Exit.isFailure(exit)) {
-    return Option.getOrElse(Cause.findErrorOption(exit.cause), () => failed(Cause.pretty(exit.cause)))
+    return Option.getOrElse(Cause.findErrorOption(exit.cause), () => startFailed(Cause.pretty(exit.cause)))
   }
   const reason = exit.value.ended()
-  return reason === undefined ? failed("It was not needed any more") : new KernelError({ reason })
+  return reason === undefined ? startFailed("It was not needed any more") : new KernelError({ reason })
 }

@@ -116,7 +116,7 @@ describe("plan", () => {
     [Loads, upTo(1)],
     ([loads, waiting]) => {
       const usable = loads.filter(({ isGone, isPaused, isProbed }) => !isGone && !isPaused && !isProbed)
-      const place = Plan.place(loads, { waiting })
+      const place = Plan.chooseGateway(loads, { waiting })
       if (usable.length === 0) return assert.isUndefined(place)
       assert.isDefined(place)
       const doubtful = usable.find(({ failures }) => failures > 0)
@@ -135,7 +135,7 @@ describe("plan", () => {
   )
 
   it("waits longer after each failure, and never longer than 10 seconds", () => {
-    const pauses = Array.from({ length: 2000 }, (_, index) => Duration.toMillis(Plan.pause(index + 1)))
+    const pauses = Array.from({ length: 2000 }, (_, index) => Duration.toMillis(Plan.retryDelay(index + 1)))
     assert.deepStrictEqual(pauses.slice(0, 4), [100, 200, 400, 800])
     assert.isTrue(pauses.every((pause, index) => pause >= (pauses[index - 1] ?? 0)))
     assert.strictEqual(pauses.at(-1), 10_000)

@@ -1,14 +1,14 @@
-/** The keeper with kernels that are objects and a clock that stands still: every order of events can be had. */
+/** The state of a pool with kernels that are objects and a test clock, so that every order of events can be tested. */
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Random, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Execution } from "../../src/mod.ts"
-import * as Keeper from "../../src/pool/keeper.ts"
+import * as PoolState from "../../src/pool/pool_state.ts"
 import * as Plan from "../../src/pool/plan.ts"
-import type { Life, Source } from "../../src/pool/source.ts"
+import type { KernelLifecycle, Source } from "../../src/pool/source.ts"
 
 /** A kernel without a process. */
-class Fake implements Life {
+class Fake implements KernelLifecycle {
   isFrozen = false
   readonly id: string
   private reason: Execution.KernelErrorReason | undefined
@@ -70,29 +70,29 @@ class FakeSource implements Source<Fake> {
 
 const make = Effect.fnUntraced(function* (
   sources: ReadonlyArray<FakeSource>,
-  { limits = {}, ...options }: Partial<Omit<Keeper.KeeperOptions<Fake>, "limits" | "sources">> & {
+  { limits = {}, ...options }: Partial<Omit<PoolState.PoolStateOptions<Fake>, "limits" | "sources">> & {
     readonly limits?: Parameters<typeof Plan.limits>[0]
   } = {},
 ) {
-  const keeper = yield* Keeper.make<Fake>({
+  const state = yield* PoolState.make<Fake>({
     limits: Plan.limits(limits),
     sources,
     isAlive: (fake) => fake.isFrozen ? Effect.as(Effect.sleep(2000), false) : Effect.succeed(true),
     idleTimeToLive: "5 minutes",
     acquireTimeout: "1 minute",
     maxWaiting: 100,
-    headStart: 0,
+    replacementDelay: 0,
     ...options,
   })
   // At the end of the test the clock goes on: kernels take time to be deleted.
   yield* Effect.addFinalizer(() => Effect.forkDetach(Effect.replicateEffect(pass(500), 10)))
-  return keeper
+  return state
 })
 
 /** A borrower: a scope of its own and the fiber that asks for a kernel. */
-const borrow = Effect.fnUntraced(function* (keeper: Keeper.Keeper<Fake>, isReset = false) {
+const borrow = Effect.fnUntraced(function* (state: PoolState.KernelPoolState<Fake>, isReset = false) {
   const scope = yield* Scope.make()
-  const fiber = yield* keeper.take({ isReset }).pipe(
+  const fiber = yield* state.acquire({ isReset }).pipe(
     Scope.provide(scope),
     Effect.forkChild({ startImmediately: true }),
   )
@@ -107,50 +107,50 @@ const borrow = Effect.fnUntraced(function* (keeper: Keeper.Keeper<Fake>, isReset
   }
 })
 const pass = (millis: number) => TestClock.adjust(millis)
-const counted = ({ inventory }: Keeper.Keeper<Fake>) => {
+const counted = ({ inventory }: PoolState.KernelPoolState<Fake>) => {
   const { sources: _, ...counts } = inventory()
   return counts
 }
 const none = { busy: 0, starting: 0, stopping: 0, waiting: 0, warm: 0 }
 
-describe("keeper", () => {
+describe("pool_state", () => {
   it.effect("starts two at a time, hands out at once what is warm, and replaces it", () =>
     Effect.gen(function* () {
       const source = new FakeSource()
-      const keeper = yield* make([source], { limits: { size: 5 } })
-      assert.deepStrictEqual(counted(keeper), { ...none, starting: 2 })
+      const state = yield* make([source], { limits: { size: 5 } })
+      assert.deepStrictEqual(counted(state), { ...none, starting: 2 })
       yield* pass(1000)
-      assert.deepStrictEqual(counted(keeper), { ...none, warm: 2, starting: 2 })
+      assert.deepStrictEqual(counted(state), { ...none, warm: 2, starting: 2 })
       yield* pass(2000)
-      assert.deepStrictEqual(counted(keeper), { ...none, warm: 5 })
+      assert.deepStrictEqual(counted(state), { ...none, warm: 5 })
       assert.strictEqual(source.mostStarting, 2)
 
-      const one = yield* borrow(keeper)
+      const one = yield* borrow(state)
       assert.strictEqual(one.id(), "gateway 1", "without time passing")
       yield* one.close
-      assert.deepStrictEqual(counted(keeper), { ...none, warm: 4, stopping: 1 })
+      assert.deepStrictEqual(counted(state), { ...none, warm: 4, stopping: 1 })
       yield* pass(500)
-      assert.deepStrictEqual(counted(keeper), { ...none, warm: 4, starting: 1 })
+      assert.deepStrictEqual(counted(state), { ...none, warm: 4, starting: 1 })
       yield* pass(1000)
-      assert.deepStrictEqual(counted(keeper), { ...none, warm: 5 })
+      assert.deepStrictEqual(counted(state), { ...none, warm: 5 })
       assert.strictEqual(source.mostAlive, 5)
     }))
 
   it.effect("begins with what nobody waits for when the borrower has had a head start", () =>
     Effect.gen(function* () {
       const source = new FakeSource()
-      const keeper = yield* make([source], { limits: { min: 0, warm: 1, max: 3 }, headStart: 30 })
+      const state = yield* make([source], { limits: { min: 0, warm: 1, max: 3 }, replacementDelay: 30 })
       yield* pass(0)
       assert.strictEqual(source.starts, 1, "nobody is there to be disturbed")
       yield* pass(1000)
-      yield* borrow(keeper)
+      yield* borrow(state)
       yield* pass(29)
       assert.strictEqual(source.starts, 1)
-      assert.deepStrictEqual(counted(keeper), { ...none, busy: 1, starting: 1 })
+      assert.deepStrictEqual(counted(state), { ...none, busy: 1, starting: 1 })
       yield* pass(1)
       assert.strictEqual(source.starts, 2)
-      yield* borrow(keeper)
-      yield* borrow(keeper)
+      yield* borrow(state)
+      yield* borrow(state)
       yield* pass(0)
       assert.strictEqual(source.starts, 3, "somebody waits")
     }))
@@ -158,13 +158,13 @@ describe("keeper", () => {
   it.effect("who asks within the head start of another does not wait for its end", () =>
     Effect.gen(function* () {
       const source = new FakeSource()
-      const keeper = yield* make([source], { limits: { min: 0, warm: 1, max: 3 }, headStart: 30 })
+      const state = yield* make([source], { limits: { min: 0, warm: 1, max: 3 }, replacementDelay: 30 })
       yield* pass(1000)
-      yield* borrow(keeper)
+      yield* borrow(state)
       yield* pass(10)
-      assert.deepStrictEqual(counted(keeper), { ...none, busy: 1, starting: 1 })
+      assert.deepStrictEqual(counted(state), { ...none, busy: 1, starting: 1 })
       assert.strictEqual(source.starts, 1)
-      const second = yield* borrow(keeper)
+      const second = yield* borrow(state)
       yield* pass(0)
       assert.strictEqual(source.starts, 3, "its own kernel, and the next spare")
       yield* pass(1000)
@@ -174,23 +174,23 @@ describe("keeper", () => {
   it.effect("keeps spares beside the kernels in use, as far as max allows", () =>
     Effect.gen(function* () {
       const source = new FakeSource()
-      const keeper = yield* make([source], { limits: { min: 0, warm: 1, max: 3 } })
+      const state = yield* make([source], { limits: { min: 0, warm: 1, max: 3 } })
       yield* pass(1000)
       const borrowers = []
       for (const [warm, busy] of [[1, 1], [1, 2], [0, 3]]) {
-        borrowers.push(yield* borrow(keeper))
+        borrowers.push(yield* borrow(state))
         yield* pass(1000)
-        assert.deepStrictEqual(counted(keeper), { ...none, warm, busy })
+        assert.deepStrictEqual(counted(state), { ...none, warm, busy })
       }
       for (const borrower of borrowers) yield* borrower.close
       yield* pass(1500)
-      assert.deepStrictEqual(counted(keeper), { ...none, warm: 1 })
+      assert.deepStrictEqual(counted(state), { ...none, warm: 1 })
     }))
 
   it.effect("serves who came first", () =>
     Effect.gen(function* () {
-      const keeper = yield* make([new FakeSource()], { limits: { size: 1 } })
-      const borrowers = yield* Effect.replicateEffect(borrow(keeper), 4)
+      const state = yield* make([new FakeSource()], { limits: { size: 1 } })
+      const borrowers = yield* Effect.replicateEffect(borrow(state), 4)
       const order = () => borrowers.map((borrower) => borrower.id())
       yield* pass(1000)
       assert.deepStrictEqual(order(), ["gateway 1", undefined, undefined, undefined])
@@ -204,11 +204,11 @@ describe("keeper", () => {
 
   it.effect("who replaces a kernel goes before who has none, and after who replaced before", () =>
     Effect.gen(function* () {
-      const keeper = yield* make([new FakeSource()], { limits: { size: 1 }, maxWaiting: 1 })
-      const holder = yield* borrow(keeper)
+      const state = yield* make([new FakeSource()], { limits: { size: 1 }, maxWaiting: 1 })
+      const holder = yield* borrow(state)
       yield* pass(1000)
-      const newcomer = yield* borrow(keeper)
-      const resets = [yield* borrow(keeper, true), yield* borrow(keeper, true)]
+      const newcomer = yield* borrow(state)
+      const resets = [yield* borrow(state, true), yield* borrow(state, true)]
       for (const borrower of [holder, ...resets]) {
         assert.isDefined(borrower.id())
         assert.isUndefined(newcomer.id())
@@ -220,46 +220,46 @@ describe("keeper", () => {
 
   it.effect("turns away who comes when too many wait, and who waits for too long", () =>
     Effect.gen(function* () {
-      const keeper = yield* make([new FakeSource()], { limits: { size: 1 }, maxWaiting: 2 })
+      const state = yield* make([new FakeSource()], { limits: { size: 1 }, maxWaiting: 2 })
       yield* pass(1000)
-      const [, second, , fourth] = yield* Effect.replicateEffect(borrow(keeper), 4)
+      const [, second, , fourth] = yield* Effect.replicateEffect(borrow(state), 4)
       assert.isDefined(fourth)
       assert.isDefined(second)
       if (fourth === undefined || second === undefined) return
       assert.match(yield* fourth.error, /2 requests wait .* "maxWaiting"/)
       yield* pass(60_000)
       assert.match(yield* second.error, /No kernel of the pool was free within 1m, 1 of at most 1 are in use/)
-      assert.deepStrictEqual(counted(keeper), { ...none, busy: 1 })
+      assert.deepStrictEqual(counted(state), { ...none, busy: 1 })
     }))
 
   it.effect("nobody waits where nobody may", () =>
     Effect.gen(function* () {
-      const keeper = yield* make([new FakeSource()], { limits: { size: 1 }, maxWaiting: 0 })
-      assert.match(yield* (yield* borrow(keeper)).error, /maxWaiting/)
+      const state = yield* make([new FakeSource()], { limits: { size: 1 }, maxWaiting: 0 })
+      assert.match(yield* (yield* borrow(state)).error, /maxWaiting/)
       yield* pass(1000)
-      assert.isDefined((yield* borrow(keeper)).id())
+      assert.isDefined((yield* borrow(state)).id())
     }))
 
   it.effect("notices a spare that ends, and replaces it", () =>
     Effect.gen(function* () {
       const source = new FakeSource()
-      const keeper = yield* make([source], { limits: { size: 2 } })
+      const state = yield* make([source], { limits: { size: 2 } })
       yield* pass(1000)
       source.alive.get("gateway 1")?.end(new Execution.KernelDied({ kernelId: "gateway 1" }))
-      assert.deepStrictEqual(counted(keeper), { ...none, warm: 1, stopping: 1 })
+      assert.deepStrictEqual(counted(state), { ...none, warm: 1, stopping: 1 })
       yield* pass(1500)
       assert.deepStrictEqual([...source.alive.keys()], ["gateway 2", "gateway 3"])
-      assert.strictEqual((yield* borrow(keeper)).id(), "gateway 2")
+      assert.strictEqual((yield* borrow(state)).id(), "gateway 2")
     }))
 
   it.effect("does not hand out a spare that stands still, and who got it keeps his place", () =>
     Effect.gen(function* () {
       const source = new FakeSource()
-      const keeper = yield* make([source], { limits: { size: 1 }, maxWaiting: 1 })
+      const state = yield* make([source], { limits: { size: 1 }, maxWaiting: 1 })
       yield* pass(1000)
       for (const fake of source.alive.values()) fake.isFrozen = true
-      const first = yield* borrow(keeper)
-      const second = yield* borrow(keeper)
+      const first = yield* borrow(state)
+      const second = yield* borrow(state)
       yield* pass(2000)
       yield* pass(1500)
       assert.deepStrictEqual([first.id(), second.id()], ["gateway 2", undefined])
@@ -270,8 +270,8 @@ describe("keeper", () => {
     Effect.gen(function* () {
       const source = new FakeSource()
       source.failure = "no"
-      const keeper = yield* make([source], { limits: { size: 1 } })
-      const borrower = yield* borrow(keeper)
+      const state = yield* make([source], { limits: { size: 1 } })
+      const borrower = yield* borrow(state)
       yield* pass(1000)
       source.failure = undefined
       yield* pass(500)
@@ -283,53 +283,53 @@ describe("keeper", () => {
     Effect.gen(function* () {
       const source = new FakeSource()
       source.failure = "no such kernel"
-      const keeper = yield* make([source], { limits: { size: 2 } })
-      const borrowers = yield* Effect.replicateEffect(borrow(keeper), 3)
+      const state = yield* make([source], { limits: { size: 2 } })
+      const borrowers = yield* Effect.replicateEffect(borrow(state), 3)
       yield* pass(10_000)
       for (const { error } of borrowers) {
         assert.strictEqual(yield* error, `The kernel "gateway 4" could not be started: no such kernel`)
       }
-      assert.match(yield* (yield* borrow(keeper)).error, /no such kernel/)
+      assert.match(yield* (yield* borrow(state)).error, /no such kernel/)
       const before = source.starts
       yield* pass(60_000)
       assert.isAtLeast(source.starts - before, 4, "it goes on to try")
       assert.isAtMost(source.starts - before, 20, "but not too often")
       source.failure = undefined
       yield* pass(15_000)
-      assert.isDefined((yield* borrow(keeper)).id())
+      assert.isDefined((yield* borrow(state)).id())
       assert.deepStrictEqual(source.alive.size, 2)
     }))
 
   it.effect("the spares that min does not need go when nobody asks, and come back when somebody does", () =>
     Effect.gen(function* () {
       const source = new FakeSource()
-      const keeper = yield* make([source], { limits: { min: 1, warm: 3, max: 8 } })
+      const state = yield* make([source], { limits: { min: 1, warm: 3, max: 8 } })
       yield* pass(2000)
-      assert.deepStrictEqual(counted(keeper), { ...none, warm: 3 })
+      assert.deepStrictEqual(counted(state), { ...none, warm: 3 })
       yield* pass(290_000)
-      const borrower = yield* borrow(keeper)
+      const borrower = yield* borrow(state)
       yield* pass(290_000)
-      assert.deepStrictEqual(counted(keeper), { ...none, warm: 3, busy: 1 }, "somebody asked")
+      assert.deepStrictEqual(counted(state), { ...none, warm: 3, busy: 1 }, "somebody asked")
       yield* pass(10_000)
       yield* pass(500)
-      assert.deepStrictEqual(counted(keeper), { ...none, busy: 1 })
+      assert.deepStrictEqual(counted(state), { ...none, busy: 1 })
       yield* borrower.close
       yield* pass(1500)
-      assert.deepStrictEqual(counted(keeper), { ...none, warm: 1 })
-      const next = yield* borrow(keeper)
+      assert.deepStrictEqual(counted(state), { ...none, warm: 1 })
+      const next = yield* borrow(state)
       assert.isDefined(next.id())
       yield* pass(3000)
-      assert.deepStrictEqual(counted(keeper), { ...none, warm: 3, busy: 1 })
+      assert.deepStrictEqual(counted(state), { ...none, warm: 3, busy: 1 })
     }))
 
   it.effect("spreads kernels over gateways, and lives on with those that are left", () =>
     Effect.gen(function* () {
       const sources = [new FakeSource("a"), new FakeSource("b"), new FakeSource("c")]
       const [a, b, c] = sources
-      const keeper = yield* make(sources, { limits: { size: 6, startConcurrency: 3 } })
+      const state = yield* make(sources, { limits: { size: 6, startConcurrency: 3 } })
       yield* pass(2000)
       assert.deepStrictEqual(sources.map(({ alive }) => alive.size), [2, 2, 2])
-      const borrowers = yield* Effect.replicateEffect(borrow(keeper), 2)
+      const borrowers = yield* Effect.replicateEffect(borrow(state), 2)
       if (a === undefined || b === undefined || c === undefined) return
       yield* Deferred.succeed(a.ended, "a fell over")
       yield* pass(500)
@@ -349,17 +349,17 @@ describe("keeper", () => {
       yield* pass(500)
       yield* pass(1000)
       assert.deepStrictEqual(sources.map(({ alive }) => alive.size), [0, 3, 3])
-      assert.deepStrictEqual(keeper.inventory().sources, [
+      assert.deepStrictEqual(state.inventory().sources, [
         { name: "a", kernels: 0, isGone: true },
         { name: "b", kernels: 3, isGone: false },
         { name: "c", kernels: 3, isGone: false },
       ])
 
-      const busy = yield* Effect.replicateEffect(borrow(keeper), 7)
+      const busy = yield* Effect.replicateEffect(borrow(state), 7)
       yield* Deferred.succeed(b.ended, "b fell over")
       yield* Deferred.succeed(c.ended, "c fell over")
       assert.match(yield* busy[6]?.error ?? Effect.succeed(""), /No gateway .* is left: .*c fell over/)
-      assert.match(yield* (yield* borrow(keeper)).error, /No gateway of the pool is left/)
+      assert.match(yield* (yield* borrow(state)).error, /No gateway of the pool is left/)
     }))
 
   it.effect("a gateway that fails is left alone for a while: another one serves", () =>
@@ -368,8 +368,8 @@ describe("keeper", () => {
       const [a, b] = sources
       if (a === undefined || b === undefined) return
       a.failure = "out of memory"
-      const keeper = yield* make(sources, { limits: { size: 4, startConcurrency: 4 } })
-      const borrowers = yield* Effect.replicateEffect(borrow(keeper), 4)
+      const state = yield* make(sources, { limits: { size: 4, startConcurrency: 4 } })
+      const borrowers = yield* Effect.replicateEffect(borrow(state), 4)
       for (let second = 0; second < 5; second++) yield* pass(1000)
       assert.isTrue(borrowers.every((borrower) => borrower.id()?.startsWith("b")))
       assert.strictEqual(a.alive.size, 0)
@@ -382,13 +382,13 @@ describe("keeper", () => {
       if (a === undefined || b === undefined) return
       a.failure = "no answer"
       a.startTime = 30_000
-      const keeper = yield* make(sources, { limits: { min: 0, max: 8, warm: 1, startConcurrency: 2 } })
+      const state = yield* make(sources, { limits: { min: 0, max: 8, warm: 1, startConcurrency: 2 } })
       // The first ones find out.
-      yield* borrow(keeper)
-      yield* borrow(keeper)
+      yield* borrow(state)
+      yield* borrow(state)
       yield* pass(31_000)
       for (let turn = 0; turn < 20; turn++) {
-        const borrower = yield* borrow(keeper)
+        const borrower = yield* borrow(state)
         yield* pass(2000)
         assert.match(borrower.id() ?? "nothing", /^b/)
         yield* borrower.close
@@ -397,7 +397,7 @@ describe("keeper", () => {
       a.failure = undefined
       a.startTime = 1000
       yield* pass(60_000)
-      const [one, two] = [yield* borrow(keeper), yield* borrow(keeper)]
+      const [one, two] = [yield* borrow(state), yield* borrow(state)]
       yield* pass(2000)
       assert.include([one.id()?.[0], two.id()?.[0]], "a")
     }))
@@ -406,9 +406,9 @@ describe("keeper", () => {
     Effect.gen(function* () {
       const source = new FakeSource()
       const scope = yield* Scope.make()
-      const keeper = yield* Scope.provide(make([source], { limits: { size: 3 } }), scope)
+      const state = yield* Scope.provide(make([source], { limits: { size: 3 } }), scope)
       yield* pass(1000)
-      const borrowers = yield* Effect.replicateEffect(borrow(keeper), 4)
+      const borrowers = yield* Effect.replicateEffect(borrow(state), 4)
       assert.strictEqual(source.starting, 1)
       const kernel = yield* Effect.fromNullishOr(source.alive.get(borrowers[0]?.id() ?? ""))
       const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
@@ -417,7 +417,7 @@ describe("keeper", () => {
       assert.strictEqual(source.alive.size, 0, "within the time of one deletion")
       assert.deepInclude(kernel.ended(), { _tag: "ExecutionAborted" })
       assert.match(yield* borrowers[3]?.error ?? Effect.succeed(""), /The pool is closed/)
-      assert.match(yield* (yield* borrow(keeper)).error, /The pool is closed/)
+      assert.match(yield* (yield* borrow(state)).error, /The pool is closed/)
       for (const borrower of borrowers) yield* borrower.close
     }))
 
@@ -428,7 +428,7 @@ describe("keeper", () => {
       Effect.gen(function* () {
         const source = new FakeSource()
         const scope = yield* Scope.make()
-        const keeper = yield* Scope.provide(make([source], { limits: { min: 0, warm: 1, max } }), scope)
+        const state = yield* Scope.provide(make([source], { limits: { min: 0, warm: 1, max } }), scope)
         const borrowers: Array<Effect.Success<ReturnType<typeof borrow>>> = []
         const pick = Effect.map(Random.nextBetween(0, borrowers.length || 1), (index) =>
           borrowers[Math.floor(index)])
@@ -437,7 +437,7 @@ describe("keeper", () => {
           switch (Math.abs(seed) % 6) {
             case 0:
             case 1:
-              borrowers.push(yield* borrow(keeper, seed < 0))
+              borrowers.push(yield* borrow(state, seed < 0))
               break
             case 2:
               if (borrower !== undefined) {
@@ -460,7 +460,7 @@ describe("keeper", () => {
             default:
               yield* pass(Math.abs(seed) % 1300)
           }
-          const { busy, starting, stopping, warm } = keeper.inventory()
+          const { busy, starting, stopping, warm } = state.inventory()
           assert.isAtMost(busy + starting + stopping + warm, max)
           assert.isAtMost(source.mostAlive, max)
           assert.isAtMost(source.mostStarting, 2)
@@ -475,12 +475,12 @@ describe("keeper", () => {
         for (let second = 0; second < 6; second++) {
           yield* pass(1000)
         }
-        const { warm, ...rest } = counted(keeper)
+        const { warm, ...rest } = counted(state)
         assert.deepStrictEqual({ ...rest, warm: 0 }, none)
         assert.isAtLeast(warm, 1)
         assert.strictEqual(source.alive.size, warm)
         yield* pass(300_000)
-        assert.deepStrictEqual({ ...counted(keeper), stopping: 0 }, none)
+        assert.deepStrictEqual({ ...counted(state), stopping: 0 }, none)
         const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
         yield* pass(2000)
         yield* Fiber.join(closing)
