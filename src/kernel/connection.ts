@@ -64,6 +64,8 @@ export interface Link {
   readonly end: (reason: KernelErrorReason) => void
   /** Calls the listener when the kernel ends, at once if it has; gives what cancels that. */
   readonly onEnded: (listener: (reason: KernelErrorReason) => void) => () => void
+  /** Says who is told that the kernel's process was found stopped, three times in a row, from now on. */
+  readonly onStopped: (listener: () => void) => void
   /** Takes output whose request is not listened to, or puts out nothing itself. */
   readonly unsolicited: (message: Message, bytes: number) => void
   /**
@@ -92,6 +94,9 @@ export const executionId = (): string => `${prefix}${randomUUID()}`
 
 /** Where our kernels say during which request an earlier one has put out something. */
 const during = "effect_jupyter_during"
+
+/** How many looks in a row find a kernel stopped before that is told. */
+const tolerated = 3
 
 const endedEarly = "It ended before it was ready"
 const advice = `${endedEarly}; check the option "env", the kernelspec and the packages of its interpreter`
@@ -126,10 +131,15 @@ export const make: (
     }
     const notFound = Effect.sync(() => end(new KernelNotFound({ kernelId }))).pipe(Effect.delay(confirmation))
 
+    let stops = 0
+    let onStopped = (): void => {}
     const look = gateway.rest.get(kernelId).pipe(
-      Effect.flatMap((model) =>
-        model.execution_state === "dead" ? Effect.sync(() => end(new KernelDied({ kernelId }))) : Effect.void
-      ),
+      Effect.map(({ execution_state: state, stopped }) => {
+        if (state === "dead") end(new KernelDied({ kernelId }))
+        // A debugger, or who freezes it for a moment, does not end what runs.
+        stops = stopped === true ? stops + 1 : 0
+        if (stops >= tolerated) onStopped()
+      }),
       Effect.catchIf((error) => error.kind === "NotFound", () => notFound),
       Effect.ignore,
     )
@@ -212,6 +222,9 @@ export const make: (
       ),
       ended: () => ended,
       end,
+      onStopped: (listener) => {
+        onStopped = listener
+      },
       onEnded: (listener) => {
         if (ended !== undefined) listener(ended)
         else listeners.add(listener)
