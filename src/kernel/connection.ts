@@ -92,6 +92,12 @@ const prefix = "execution-"
 /** A new id for an execution, by which its output is told from that of other requests. */
 export const executionId = (): string => `${prefix}${randomUUID()}`
 
+/** What the id of a request begins with that is answered beside the executions. */
+const besidePrefix = "beside-"
+
+/** A new id for a request on the control channel or to a subshell. */
+export const besideId = (): string => `${besidePrefix}${randomUUID()}`
+
 /** Where our kernels say during which request an earlier one has put out something. */
 const during = "effect_jupyter_during"
 
@@ -245,7 +251,8 @@ function makeRouter(): Pick<Link, "unsolicited" | "claim" | "onOutput"> {
       const parent = parentId(message)
       const executionId = parent?.startsWith(prefix) === true ? parent : undefined
       // The kernel takes the latest request for the source of what threads put out, be it one beside the executions.
-      const isOfRunning = executionId === undefined || message.parentHeader[during] === running?.id
+      const isOfRunning = parent?.startsWith(besidePrefix) === true ||
+        (executionId !== undefined && message.parentHeader[during] === running?.id)
       if (running !== undefined && isOfRunning && isOutput(message)) {
         running.take(message, bytes)
         if (executionId === undefined) return
