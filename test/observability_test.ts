@@ -233,6 +233,6 @@ layer(kernelLayer(), slow)("observability", (it) => {
       )
       const [line = ""] = lines.filter((each) => each.includes("Execution starts"))
       assert.include(line, `kernel=${kernel.id}`)
-      assert.match(line, /execution=[0-9a-f-]{36}/)
+      assert.match(line, /execution=execution-[0-9a-f-]{36}/)
     }))
 })

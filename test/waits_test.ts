@@ -1,6 +1,6 @@
 /** Nothing waits without a bound: kernels, gateways and servers that are slow, stopped, silent or gone. */
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, Exit, Fiber, Layer, Schema, Scope, Stream } from "effect"
+import { DateTime, Effect, Exit, Fiber, Layer, Schedule, Schema, Scope, Stream } from "effect"
 import { KernelClient, KernelGateway, KernelPool } from "../src/mod.ts"
 import type { Message } from "../src/jupyter/message.ts"
 import * as Fake from "./support/fake_server.ts"
@@ -357,3 +357,27 @@ while True:
     60_000,
   )
 })
+
+it.live(
+  "a kernel that is stopped while code runs, without a timeout: KernelUnresponsive, and usable when it goes on",
+  () =>
+    Effect.gen(function* () {
+      const { gateway } = yield* gatewayOfOurs
+      const kernel = yield* KernelClient.make({ pingInterval: "300 millis" }).pipe(
+        Effect.provideService(KernelGateway.KernelGateway, gateway),
+      )
+      const pid = Number((yield* kernel.execute("import os; os.getpid()")).text)
+      yield* Effect.addFinalizer(() => Effect.sync(() => resume(pid)))
+      const execution = yield* begun(kernel, endless)
+      process.kill(pid, "SIGSTOP")
+      const [exit, millis] = yield* timed(Fiber.join(execution))
+      assert.strictEqual(reasonOf(yield* Effect.flip(exit)), "KernelUnresponsive")
+      assert.isBelow(millis, 12_000)
+      resume(pid)
+      const next = kernel.execute("6 * 7").pipe(
+        Effect.retry({ times: 100, schedule: Schedule.spaced("50 millis") }),
+      )
+      assert.strictEqual((yield* next).text, "42")
+    }),
+  60_000,
+)

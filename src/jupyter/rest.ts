@@ -27,6 +27,8 @@ export const KernelModel = Schema.Struct({
   id: Schema.String,
   name: Schema.String,
   execution_state: Schema.optionalKey(Schema.String),
+  /** Whether its process is stopped, as by SIGSTOP; gateways of ours tell it. */
+  stopped: Schema.optionalKey(Schema.Boolean),
 })
 
 /** What a server tells about the kernels it can start: enough to know it from a web page. */

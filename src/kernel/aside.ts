@@ -21,7 +21,7 @@ import { ConnectionLost, KernelError } from "../execution.ts"
 import { IntrospectionFailed, KernelBusy } from "../introspection.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
 import { type ChannelName, type JsonObject, maxIdLength, type Message, request } from "../jupyter/message.ts"
-import { type Connection, isOutput } from "./connection.ts"
+import { besideId, type Connection, isOutput } from "./connection.ts"
 import * as Identity from "./identity.ts"
 import type { Session } from "./session.ts"
 
@@ -296,14 +296,14 @@ const converse = (
 ): Effect.Effect<JsonObject, KernelError | string> =>
   Effect.scoped(Effect.gen(function* () {
     const { channel: channels, id: kernelId, session } = connection
-    const id = newId()
+    /** It has the turn of an execution: what comes in its name belongs to none. */
+    const isAlone = channel === "shell" && subshell === undefined
+    const id = isAlone ? newId() : besideId()
     const answered = yield* Deferred.make<JsonObject, KernelError | string>()
     const scope = yield* Effect.scope
     const runFork = Effect.runForkWith(yield* Effect.context<never>())
     const done = (effect: Effect.Effect<JsonObject, KernelError | string>): void =>
       void Deferred.doneUnsafe(answered, effect)
-    /** It has the turn of an execution: what comes in its name belongs to none. */
-    const isAlone = channel === "shell" && subshell === undefined
     yield* Effect.acquireRelease(
       Effect.sync(() => {
         channels.listen(id, {

@@ -64,6 +64,8 @@ export interface Link {
   readonly end: (reason: KernelErrorReason) => void
   /** Calls the listener when the kernel ends, at once if it has; gives what cancels that. */
   readonly onEnded: (listener: (reason: KernelErrorReason) => void) => () => void
+  /** Says who is told that the kernel's process was found stopped, three times in a row, from now on. */
+  readonly onStopped: (listener: () => void) => void
   /** Takes output whose request is not listened to, or puts out nothing itself. */
   readonly unsolicited: (message: Message, bytes: number) => void
   /**
@@ -90,8 +92,17 @@ const prefix = "execution-"
 /** A new id for an execution, by which its output is told from that of other requests. */
 export const executionId = (): string => `${prefix}${randomUUID()}`
 
+/** What the id of a request begins with that is answered beside the executions. */
+const besidePrefix = "beside-"
+
+/** A new id for a request on the control channel or to a subshell. */
+export const besideId = (): string => `${besidePrefix}${randomUUID()}`
+
 /** Where our kernels say during which request an earlier one has put out something. */
 const during = "effect_jupyter_during"
+
+/** How many looks in a row find a kernel stopped before that is told. */
+const tolerated = 3
 
 const endedEarly = "It ended before it was ready"
 const advice = `${endedEarly}; check the option "env", the kernelspec and the packages of its interpreter`
@@ -126,10 +137,15 @@ export const make: (
     }
     const notFound = Effect.sync(() => end(new KernelNotFound({ kernelId }))).pipe(Effect.delay(confirmation))
 
+    let stops = 0
+    let onStopped = (): void => {}
     const look = gateway.rest.get(kernelId).pipe(
-      Effect.flatMap((model) =>
-        model.execution_state === "dead" ? Effect.sync(() => end(new KernelDied({ kernelId }))) : Effect.void
-      ),
+      Effect.map(({ execution_state: state, stopped }) => {
+        if (state === "dead") end(new KernelDied({ kernelId }))
+        // A debugger, or who freezes it for a moment, does not end what runs.
+        stops = stopped === true ? stops + 1 : 0
+        if (stops >= tolerated) onStopped()
+      }),
       Effect.catchIf((error) => error.kind === "NotFound", () => notFound),
       Effect.ignore,
     )
@@ -212,6 +228,9 @@ export const make: (
       ),
       ended: () => ended,
       end,
+      onStopped: (listener) => {
+        onStopped = listener
+      },
       onEnded: (listener) => {
         if (ended !== undefined) listener(ended)
         else listeners.add(listener)
@@ -232,7 +251,8 @@ function makeRouter(): Pick<Link, "unsolicited" | "claim" | "onOutput"> {
       const parent = parentId(message)
       const executionId = parent?.startsWith(prefix) === true ? parent : undefined
       // The kernel takes the latest request for the source of what threads put out, be it one beside the executions.
-      const isOfRunning = executionId === undefined || message.parentHeader[during] === running?.id
+      const isOfRunning = parent?.startsWith(besidePrefix) === true ||
+        (executionId !== undefined && message.parentHeader[during] === running?.id)
       if (running !== undefined && isOfRunning && isOutput(message)) {
         running.take(message, bytes)
         if (executionId === undefined) return

@@ -277,6 +277,8 @@ export const start: (
       decide(reason)
       fork(interruption.run)
     }
+    // One that is stopped says nothing by itself, and what is asked of it waits as it does.
+    connection.onStopped(() => stop(new KernelUnresponsive({ kernelId })))
     const violated = (detail: string): void => stop(new ProtocolViolation({ kernelId, detail }))
     const onInput = Input.make({ connection, onInput: options.onInput, fork, stop })
     yield* Effect.addFinalizer(() => {

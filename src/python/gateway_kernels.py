@@ -13,7 +13,7 @@ import gateway_relay
 from gateway_limits import Told, refusal
 from gateway_processes import MARK, kill_processes_of, mark
 from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager, SeedingMappingKernelManager
-from sandbox_processes import Watch, find_leader, snapshot
+from sandbox_processes import Watch, find_leader, is_stopped, snapshot
 from tornado.web import HTTPError
 from traitlets import default
 
@@ -104,6 +104,15 @@ class Kernels(gateway_relay.Activity, SeedingMappingKernelManager):
     zygote = None  # what kernels are forked from, if they are
     loading_bound = 10.0
     most_last_words = 100
+
+    def kernel_model(self, kernel_id):
+        """What is told of a kernel, and whether its process is stopped: it cannot say so itself."""
+        model = super().kernel_model(kernel_id)
+        pid = self._pid_of(kernel_id)
+        return {**model, "stopped": pid is not None and is_stopped(pid)}
+
+    def _pid_of(self, kernel_id):
+        return getattr(self._kernels[kernel_id].provisioner, "pid", None)
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -276,6 +285,10 @@ class SandboxedKernels(Kernels):
             await super().interrupt_kernel(kernel_id, *args, **kwargs)
         else:
             leader.interrupt()
+
+    def _pid_of(self, kernel_id):
+        leader = self._leaders.get(kernel_id)
+        return super()._pid_of(kernel_id) if leader is None else leader.pid
 
     def _watch(self, kernel_id, limits):
         if os.path.isdir("/proc/self") and not {"memory", "cpuTime", "processes"}.isdisjoint(limits):

@@ -318,13 +318,12 @@ def _tell_what_runs(parent_header):
 
     def get(self):
         header = parent_header.fget(self)
+        if threading.current_thread() is not threading.main_thread():
+            return header  # what is of no request stays so
         if not header:
             return self._parent_header_global  # of the event loop itself
         running = self._parent_header_global.get("msg_id")
-        # One that is of no request stays so.
-        if not header or running == header.get("msg_id") or threading.current_thread() is not threading.main_thread():
-            return header
-        return {**header, "effect_jupyter_during": running}
+        return header if running == header.get("msg_id") else {**header, "effect_jupyter_during": running}
 
     return property(get, parent_header.fset)
 

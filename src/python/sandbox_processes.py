@@ -50,14 +50,14 @@ class Leader:
     """The process of a kernel, seen from outside of its sandbox, and the group of those that it started."""
 
     def __init__(self, pid):
-        self._pid = pid
+        self.pid = pid
         self._birth = birth(pid)
 
     def interrupt(self):
         """Sends the signal that a message inside would only ask for: before whoever asks goes on."""
         # Another process may have the number by now.
-        if self._birth is not None and birth(self._pid) == self._birth:
-            os.killpg(self._pid, signal.SIGINT)
+        if self._birth is not None and birth(self.pid) == self._birth:
+            os.killpg(self.pid, signal.SIGINT)
 
 
 def birth(pid):
@@ -66,6 +66,15 @@ def birth(pid):
             return file.read().rpartition(b")")[2].split()[19]
     except OSError:
         return None
+
+
+def is_stopped(pid):
+    """Whether a signal or a debugger has stopped the process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (OSError, IndexError):
+        return False  # it ended, or the system does not tell
 
 
 def children(pid):

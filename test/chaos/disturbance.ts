@@ -1,9 +1,9 @@
-/** What is done from outside while an operation runs: links are cut, and the kernel's process is stopped or killed. */
+/** What is done from outside while an operation runs: links are cut, processes are stopped or killed. */
 import { Effect } from "effect"
 import type { Cut } from "../support/tcp_proxy.ts"
 import type { Dice } from "./dice.ts"
 import type { Mode } from "./kind.ts"
-import { signal, type World } from "./world.ts"
+import { type Part, pidOf, signal, type World } from "./world.ts"
 
 /** What is done, and when. */
 export type Disturbance =
@@ -13,6 +13,7 @@ export type Disturbance =
     | { readonly _tag: "FreezeLink" }
     | { readonly _tag: "Refuse"; readonly forMs: number }
     | { readonly _tag: "Stop"; readonly forMs: number }
+    | { readonly _tag: "StopPart"; readonly part: Part; readonly forMs: number }
     | { readonly _tag: "Kill" }
   )
 
@@ -30,6 +31,10 @@ export function draw(dice: Dice, mode: Mode): Disturbance | undefined {
     if (chance < 0.23) return { _tag: "FreezeLink", afterMs }
     if (chance < 0.26) return { _tag: "Refuse", forMs: dice.int(50, 2000), afterMs }
   }
+  if (mode !== "proxy" && chance < 0.03) {
+    const part = dice.pick<Part>(["gateway", "zygote", "supervisor"])
+    return { _tag: "StopPart", part, forMs: dice.pick([50, 300, 1500]), afterMs }
+  }
   if (mode === "sandboxed") return undefined
   if (chance > 0.97) return { _tag: "Kill", afterMs }
   if (chance > 0.92) return { _tag: "Stop", forMs: dice.pick([50, 300, 1500]), afterMs }
@@ -46,6 +51,7 @@ export function tolerated(disturbance: Disturbance | undefined): ReadonlySet<str
     case "Kill":
       return new Set(["KernelDied"])
     case "Stop":
+    case "StopPart":
     case undefined:
       return new Set()
   }
@@ -74,6 +80,12 @@ export const disturb = Effect.fnUntraced(function* (world: World, disturbance: D
       yield* signal(pid, "SIGSTOP")
       yield* Effect.sleep(disturbance.forMs)
       return yield* signal(pid, "SIGCONT")
+    case "StopPart": {
+      const part = pidOf(disturbance.part)
+      yield* signal(part, "SIGSTOP")
+      yield* Effect.sleep(disturbance.forMs)
+      return yield* signal(part, "SIGCONT")
+    }
     case "Kill":
       yield* signal(pid, "SIGKILL")
       model.life = "dead"
@@ -83,7 +95,6 @@ export const disturb = Effect.fnUntraced(function* (world: World, disturbance: D
 
 /** What is known of the kernel after it: the next execution may find a link that is gone. */
 export function afterwards({ model }: World, disturbance: Disturbance | undefined): void {
-  if (disturbance === undefined) return
-  if (disturbance._tag === "Kill") model.life = "dead"
-  else if (disturbance._tag !== "Stop" && model.life === "alive") model.life = "unsure"
+  if (disturbance?._tag === "Kill") model.life = "dead"
+  else if (tolerated(disturbance).has("ConnectionLost") && model.life === "alive") model.life = "unsure"
 }

@@ -115,7 +115,7 @@ export const checkPartial = Effect.fnUntraced(
     }
     yield* model.see(count)
     const expected = textOf(cell, count)
-    if (mayLose ? isSubsequence(text, expected) : expected.startsWith(text.trimEnd())) return
+    if (mayLose ? isSubsequence(text.trimEnd(), expected) : expected.startsWith(text.trimEnd())) return
     return yield* violation(difference(expected, text))
   },
 )

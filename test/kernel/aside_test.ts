@@ -81,6 +81,7 @@ const makeFake = (
       ended = reason
       for (const end of [...ends]) end(reason)
     },
+    onStopped: () => {},
     onEnded: (listener) => {
       if (ended === undefined) ends.add(listener)
       else listener(ended)

@@ -34,6 +34,7 @@ it.effect("a kernel that ends while a request gets ready is a typed error, and n
       interrupt: Effect.void,
       ended: () => ended,
       end: () => {},
+      onStopped: () => {},
       onEnded: (listener) => {
         if (ended !== undefined) listener(ended)
         return () => {}

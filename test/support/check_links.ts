@@ -63,6 +63,15 @@ function problemOf(document: string, target: string): string | undefined {
   return anchorsOf(file).has(anchor) ? undefined : `leads to a heading that "${file}" does not have`
 }
 
+/** A newcomer reads all of it. */
+const maxReadmeBytes = 12_000
+const { size } = statSync("README.md")
+if (size > maxReadmeBytes) {
+  problems.push(
+    `README.md has ${size} bytes, more than ${maxReadmeBytes}; move details to examples/README.md`,
+  )
+}
+
 for (const document of documents) {
   const { prose, spans } = parse(readFileSync(document, "utf8"))
   const inline = [...prose.matchAll(/\]\(([^)\s]+)(?: "[^"]*")?\)/g)]
