@@ -79,7 +79,7 @@ export const packageDir = (name: string, from: string): Effect.Effect<string, Ca
  *
  * export const program = Effect.gen(function*() {
  *   const fs = yield* FileSystem.FileSystem
- *   return yield* fs.readFileString(yield* Assets.find("python/gateway.py"))
+ *   return yield* fs.readFileString(yield* Assets.find("python/effect_jupyter/gateway/main.py"))
  * })
  * ```
  */
@@ -120,7 +120,7 @@ const sources = new Map<string, string>()
  * import { Effect } from "effect"
  * import * as Assets from "effect-jupyter/assets"
  *
- * export const program = Effect.map(Assets.read("python/gateway.py"), (source) => source.length)
+ * export const program = Effect.map(Assets.read("python/effect_jupyter/gateway/main.py"), (source) => source.length)
  * ```
  */
 export const read: (name: string) => Effect.Effect<string, AssetsMissing, FileSystem.FileSystem> = Effect

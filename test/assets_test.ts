@@ -19,21 +19,23 @@ const named = (folder: string) =>
       }),
   )
 
+const main = "python/effect_jupyter/gateway/main.py"
+
 layer(Platform.layer, slow)("Assets", (it) => {
   it.effect("find looks in the folder of EFFECT_JUPYTER_ASSETS first, then next to the module", () =>
     Effect.gen(function* () {
       const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
-      const own = yield* Assets.find("python/gateway.py")
+      const own = yield* Assets.find(main)
       assert.isTrue(yield* fs.exists(own))
       const folder = yield* temporary
-      yield* fs.makeDirectory(path.join(folder, "python"))
-      yield* fs.writeFileString(path.join(folder, "python", "gateway.py"), "copied")
+      yield* fs.makeDirectory(path.join(folder, path.dirname(main)), { recursive: true })
+      yield* fs.writeFileString(path.join(folder, main), "copied")
       yield* named(folder)
-      assert.strictEqual(yield* Assets.find("python/gateway.py"), path.join(folder, "python", "gateway.py"))
-      assert.strictEqual(yield* Assets.read("python/gateway.py"), "copied")
+      assert.strictEqual(yield* Assets.find(main), path.join(folder, main))
+      assert.strictEqual(yield* Assets.read(main), "copied")
       assert.strictEqual(
-        yield* Assets.find("python/supervisor.py"),
+        yield* Assets.find("python/effect_jupyter/gateway/supervisor.py"),
         path.join(path.dirname(own), "supervisor.py"),
       )
       assert.include(yield* Assets.find("sandbox/helper.js", "sandbox/helper.ts"), "helper")

@@ -258,7 +258,7 @@ it.live("a Jupyter that starts processes in another way is left as it is", () =>
     const code = `
 import sys, types
 sys.path.append(sys.argv[1])
-import gateway_forks
+from effect_jupyter.gateway import forks
 from jupyter_client.provisioning import local_provisioner
 
 class Zygote:
@@ -276,9 +276,9 @@ class OtherProvisioner:
 for changed in ({"launch_kernel": launch_kernel}, {"LocalProvisioner": OtherProvisioner}, {"launch_kernel": None}):
     other = types.SimpleNamespace(**{**vars(local_provisioner), **changed})
     before, zygote = other.launch_kernel, Zygote()
-    print(gateway_forks.install(zygote, "kernel.py", other), other.launch_kernel is before, zygote.failure is not None)
+    print(forks.install(zygote, "kernel.py", other), other.launch_kernel is before, zygote.failure is not None)
 known = types.SimpleNamespace(**vars(local_provisioner))
-print(gateway_forks.install(Zygote(), "kernel.py", known), known.launch_kernel is local_provisioner.launch_kernel)`
+print(forks.install(Zygote(), "kernel.py", known), known.launch_kernel is local_provisioner.launch_kernel)`
     const folder = fileURLToPath(new URL("../src/python", import.meta.url))
     const output = execFileSync(python, ["-c", code, folder], { encoding: "utf8" })
     assert.strictEqual(output, `${"False True True\n".repeat(3)}True False\n`)

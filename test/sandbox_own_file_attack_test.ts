@@ -78,10 +78,8 @@ attempt("grandparent", lambda: os.rename(${py(`${folder}/tools`)}, ${py(`${folde
         parent: "EBUSY",
         grandparent: "EBUSY",
       })
-      const own = readdirSync(`${repository}/src/python`).flatMap((name) =>
-        name.endsWith(".py") ? [name.slice(0, -3)] : []
-      )
-      assert.include(own, "sandbox_check")
+      const own = readdirSync(`${repository}/src/python`)
+      assert.include(own, "effect_jupyter")
       // What Python runs at every start, what a library of the gateway imports if it is there, and our own modules.
       yield* Effect.provideService(
         Effect.flatMap(attacker(), (kernel) =>

@@ -160,7 +160,7 @@ layer(kernelLayer(), slow)("values at the edge", (it) => {
       yield* kernel.evaluate("1", Schema.Int)
       yield* kernel.execute(`
 import sys
-ours = sys.modules["effect_jupyter_values"]
+ours = sys.modules["effect_jupyter.values.requests"]
 keep = ours.keep
 def slowly(first):
     time.sleep(0.7)

@@ -253,7 +253,7 @@ layer(kernelLayer(), slow)("hostile values", (it) => {
       yield* kernel.evaluate("1", Schema.Int)
       yield* kernel.execute(`
 import sys
-ours = sys.modules["effect_jupyter_values"]
+ours = sys.modules["effect_jupyter.values.requests"]
 kernel = get_ipython().kernel
 decode, get_parent, keep = ours.decode, kernel.get_parent, ours.keep
 
@@ -266,7 +266,7 @@ def corrupt(change):
 
 def strip():
     def stripped(*args):
-        if sys._getframe(1).f_globals["__name__"] != "effect_jupyter_values":
+        if sys._getframe(1).f_globals["__name__"] != "effect_jupyter.values.requests":
             return get_parent(*args)
         del kernel.get_parent
         return {**get_parent(*args), "buffers": []}

@@ -280,7 +280,7 @@ class EndlessLater:
       const kernel = yield* prepared
       yield* kernel.execute(`
 import sys
-ours = sys.modules["effect_jupyter_values"]
+ours = sys.modules["effect_jupyter.values.requests"]
 send, sizes, batches = ours.answer, [], []
 def answer(content, text=b"", buffers=()):
     sizes.append(len(text) + sum(map(len, buffers)))

@@ -92,7 +92,7 @@ layer(kernelLayer(), slow)("iterate", (it) => {
         assert.strictEqual(yield* count("yielded"), seen.at(-1)?.[1])
         assert.strictEqual(
           yield* kernel.evaluate(
-            "len(__import__('sys').modules['effect_jupyter_values'].iterators)",
+            "len(__import__('sys').modules['effect_jupyter.values.requests'].iterators)",
             Schema.Int,
           ),
           0,
@@ -192,7 +192,7 @@ layer(kernelLayer(), slow)("iterate", (it) => {
           assert.isBelow(time, 10_000, `${expression} after ${delay} ms`)
         }
       }
-      const left = "len(__import__('sys').modules['effect_jupyter_values'].iterators)"
+      const left = "len(__import__('sys').modules['effect_jupyter.values.requests'].iterators)"
       assert.strictEqual(yield* kernel.evaluate(left, Schema.Int), 0)
     }))
 

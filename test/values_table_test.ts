@@ -148,7 +148,7 @@ import sys
 import pyarrow as pa
 wide = pd.DataFrame({"n": range(100), "s": ["x" * 1_000_000] * 100})
 table = pa.Table.from_pandas(wide)
-ours = sys.modules["effect_jupyter_values"]
+ours = sys.modules["effect_jupyter.values.requests"]
 send, sizes = ours.answer, []
 def answer(content, text=b"", buffers=()):
     sizes.append(len(text) + sum(map(len, buffers)))

@@ -87,9 +87,9 @@ it.live("zygote.py survives messages that mean nothing", () =>
     const code = `
 import os, socket, sys, time
 sys.path.append(sys.argv[1])
-import gateway_zygote
-env = {**os.environ, gateway_zygote.MARK: "x" * gateway_zygote.MARK_LENGTH}
-zygote = gateway_zygote.Zygote([], env=env, cwd="/")
+from effect_jupyter.gateway import zygote_client
+env = {**os.environ, zygote_client.MARK: "x" * zygote_client.MARK_LENGTH}
+zygote = zygote_client.Zygote([], env=env, cwd="/")
 zygote.wait_until_ready()
 process = zygote._process
 process._socket.setblocking(True)

@@ -73,7 +73,10 @@ export const get: (options: ManagedOptions) => Effect.Effect<
 const provision = Effect.fnUntraced(
   function* (python: string, directory: string, requirements: ReadonlyArray<string>) {
     const tail = Tail.make()
-    const script = yield* Effect.mapError(Assets.find("python/provision.py"), gatewayError)
+    const script = yield* Effect.mapError(
+      Assets.find("python/effect_jupyter/gateway/provision.py"),
+      gatewayError,
+    )
     const handle = yield* ChildProcess.make(python, ["-I", script, directory, ...requirements], {
       extendEnv: true,
       env: { PIP_PROGRESS_BAR: "off" },

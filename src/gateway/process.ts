@@ -63,9 +63,10 @@ export interface GatewayProcess {
   readonly tooLate: Effect.Effect<never, GatewayError>
 }
 
-const script = (name: string) => Effect.mapError(Assets.find(`python/${name}`), gatewayError)
+const script = (name: string) =>
+  Effect.mapError(Assets.find(`python/effect_jupyter/gateway/${name}`), gatewayError)
 
-/** What `gateway.py` prints. */
+/** What `gateway/main.py` prints. */
 const Line = Schema.Union([
   Schema.Struct({ port: Schema.Int }),
   Schema.Struct({ refused: SandboxErrorReason }),
@@ -73,7 +74,7 @@ const Line = Schema.Union([
 ])
 const decodeLine = Schema.decodeEffect(Schema.fromJsonString(Line))
 
-/** The status with which `gateway.py` ends if the port is taken. */
+/** The status with which `gateway/main.py` ends if the port is taken. */
 const portTaken = 98
 
 /** Starts a gateway and waits until it listens. */
@@ -81,7 +82,7 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   const path = yield* Path.Path
   const tail = Tail.make()
   const supervisor = yield* script("supervisor.py")
-  const gateway = yield* script("gateway.py")
+  const gateway = yield* script("main.py")
   /** Kernels write there too, and what they write must not reach a terminal with our errors. */
   const output = () => tail.lines().map(plain)
   const runtimeDir = yield* RuntimeDir.make
@@ -194,7 +195,7 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   return process
 })
 
-/** What `gateway.py` is to know, as JSON. */
+/** What `gateway/main.py` is to know, as JSON. */
 function settingsOf(
   options: ProcessOptions,
   { kernelEnv, runtimeDir }: Pick<GatewayProcess, "kernelEnv"> & { readonly runtimeDir: string },

@@ -118,7 +118,11 @@ const patient = { timeout: "30 seconds" } as const
 export const make: (session: Session) => Effect.Effect<Introspection, never, FileSystem.FileSystem> = Effect
   .fnUntraced(function* (session) {
     const fs = yield* FileSystem.FileSystem
-    const source = Effect.provideService(Assets.read("python/kernel_variables.py"), FileSystem.FileSystem, fs)
+    const source = Effect.provideService(
+      Assets.read("python/effect_jupyter/kernel/variables.py"),
+      FileSystem.FileSystem,
+      fs,
+    )
     // Early, while there are descriptors.
     yield* Effect.ignore(source)
 

@@ -16,7 +16,7 @@ import type { Connection, Link } from "./connection.ts"
 import * as Identity from "./identity.ts"
 import * as Reducer from "./reducer.ts"
 
-/** What `kernel_setup.py` is to know. */
+/** What `kernel/setup.py` is to know. */
 export interface SetupOptions {
   /** An absolute path. */
   readonly workingDir: string | undefined
@@ -40,7 +40,11 @@ export const load: (
   FileSystem.FileSystem
 > = Effect.fnUntraced(function* ({ workingDir }: SetupOptions) {
   const fs = yield* FileSystem.FileSystem
-  const source = Effect.provideService(Assets.read("python/kernel_setup.py"), FileSystem.FileSystem, fs)
+  const source = Effect.provideService(
+    Assets.read("python/effect_jupyter/kernel/setup.py"),
+    FileSystem.FileSystem,
+    fs,
+  )
   // Early, while there are descriptors.
   yield* Effect.ignore(source)
   // A working directory that was there once, and that code deleted, is made again for the next kernel.

@@ -1,6 +1,6 @@
 /**
  * The sandbox helper: a process of its own, one for each gateway, that turns commands into sandboxed commands
- * and filters the network traffic of what runs in them. `sandbox_host.py` starts it and speaks with it in
+ * and filters the network traffic of what runs in them. `sandbox/host.py` starts it and speaks with it in
  * lines of JSON over standard input and output.
  *
  * No Effect in here: its start is part of the gateway's, and it has nothing to share with the program.
@@ -106,7 +106,7 @@ function end(kernel: string): void {
   if (commandId === undefined) return
   commandIds.delete(kernel)
   kernels.delete(commandId)
-  // Not `cleanupAfterCommand`: another gateway may have a kernel in the same workspace, see `sandbox_placeholders.py`.
+  // Not `cleanupAfterCommand`: another gateway may have a kernel in the same workspace, see `sandbox/placeholders.py`.
   SandboxManager.unregisterCommandNetworkLists(commandId)
 }
 

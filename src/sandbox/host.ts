@@ -1,6 +1,6 @@
 /**
  * What the gateway's process has to know in order to sandbox its kernels on this platform. What differs between
- * platforms is in here, and on Python's side in `sandbox_macos.py`.
+ * platforms is in here, and on Python's side in `sandbox/macos.py`.
  *
  * @module
  */
@@ -23,7 +23,7 @@ import { invalid } from "./permissions.ts"
 import * as Protected from "./protected.ts"
 import { isUnder, type Rules } from "./rules.ts"
 
-/** The argument of `sandbox_host.py`. */
+/** The argument of `sandbox/host.py`. */
 export interface HostSettings {
   readonly rules: Rules
   readonly user: { readonly uid: number; readonly gid: number } | null
@@ -85,10 +85,10 @@ export const settings: (
       return yield* sandboxError(new ToolMissing(reason))
     }
     const helper = yield* asset("sandbox/helper.js", "sandbox/helper.ts")
-    const launcher = yield* asset("python/sandbox_launcher.py")
+    const pythonPackage = yield* asset("python/effect_jupyter")
     const preset = yield* asset("../sandbox/default.json")
     // Python's files are in the same folder, unless they were copied next to a bundle.
-    const own = [dirname(dirname(helper)), dirname(launcher)]
+    const own = [dirname(dirname(helper)), dirname(pythonPackage)]
     const runtime = yield* runtimeDir(helper)
     const home = Platform.variable("HOME")
     const virtualEnv = Platform.variable("VIRTUAL_ENV")

@@ -1,5 +1,5 @@
 /**
- * What runs outside of a sandbox without anybody asking for it, and so is written by no kernel. `sandbox_git.py` has
+ * What runs outside of a sandbox without anybody asking for it, and so is written by no kernel. `sandbox/git.py` has
  * the rule for git.
  *
  * @module

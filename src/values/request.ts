@@ -61,7 +61,7 @@ export interface Requests {
 }
 
 const mime = "application/vnd.effect-jupyter.value+json"
-const modules = ["_errors", "_libraries", "_codec", "_decoder", "_iterators", ""]
+const modules = ["errors", "libraries", "codec", "decoder", "iterators", "requests"]
 const code = "await __effect_jupyter_values__.run()"
 const keep = (isFirst: boolean) => `__effect_jupyter_values__.keep(${isFirst ? "True" : "False"})`
 
@@ -72,8 +72,8 @@ const keep = (isFirst: boolean) => `__effect_jupyter_values__.keep(${isFirst ? "
 const loader = `
 import builtins, sys, types
 own = dict(vars(builtins))
-for suffix, source in modules:
-    name = f"effect_jupyter_values{suffix}"
+for name, source in modules:
+    name = f"effect_jupyter.values.{name}"
     module = types.ModuleType(name)
     module.__builtins__ = own
     sys.modules[name] = module
@@ -99,7 +99,8 @@ export const make: (
     const platform = yield* Effect.context<FileSystem.FileSystem | Path.Path>()
     const sources = Effect.forEach(
       modules,
-      (suffix) => Effect.map(Assets.read(`python/kernel_values${suffix}.py`), (source) => [suffix, source]),
+      (name) =>
+        Effect.map(Assets.read(`python/effect_jupyter/values/${name}.py`), (source) => [name, source]),
     ).pipe(Effect.provideContext(platform))
     // Early, while there are descriptors.
     yield* Effect.ignore(sources)

@@ -15,6 +15,6 @@ function pss(pid: number): number {
 /** The memory of all below a process, in MB; the gateway itself, below its supervisor, does not count. */
 export function memoryBelow(pid: number): number {
   return descendants(pid)
-    .filter(({ command }) => !command.some((argument) => argument.endsWith("/gateway.py")))
+    .filter(({ command }) => !command.some((argument) => argument.endsWith("/gateway/main.py")))
     .reduce((sum, process) => sum + pss(process.pid), 0)
 }

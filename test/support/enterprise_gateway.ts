@@ -6,7 +6,7 @@ import * as Cache from "../../src/gateway/cache.ts"
 import type * as Platform from "../../src/platform.ts"
 
 const requirements = ["jupyter_enterprise_gateway==3.3.0", "ipykernel>=6,<6.20"]
-const script = fileURLToPath(new URL("../../src/python/provision.py", import.meta.url))
+const script = fileURLToPath(new URL("../../src/python/effect_jupyter/gateway/provision.py", import.meta.url))
 
 /** The interpreter, in the user's cache; `undefined` where it cannot be installed, as on Pythons after 3.11. */
 export const provision: Effect.Effect<

@@ -12,21 +12,21 @@ from unittest import mock
 
 sys.path.append(sys.argv[1])
 
-import gateway_app  # noqa: E402
-import gateway_relay  # noqa: E402
-import zmq  # noqa: E402
-from effect_jupyter_kernel import KernelApp, PythonKernel  # noqa: E402
-from ipykernel.iostream import IOPubThread, OutStream  # noqa: E402
-from ipykernel.ipkernel import IPythonKernel  # noqa: E402
-from jupyter_client.session import DELIM, Session  # noqa: E402
-from jupyter_server.services.kernels.connection import base  # noqa: E402
-from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection  # noqa: E402
-from jupyter_server.services.kernels.handlers import MainKernelHandler  # noqa: E402
-from jupyter_server.services.kernels.kernelmanager import MappingKernelManager  # noqa: E402
-from kernel_gateway.gatewayapp import KernelGatewayApp  # noqa: E402
-from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager  # noqa: E402
-from tornado.websocket import WebSocketProtocol13  # noqa: E402
-from zmq.eventloop.zmqstream import ZMQStream  # noqa: E402
+import zmq
+from effect_jupyter.gateway import app as gateway_app
+from effect_jupyter.gateway import relay as gateway_relay
+from effect_jupyter.kernel.application import KernelApp, PythonKernel
+from ipykernel.iostream import IOPubThread, OutStream
+from ipykernel.ipkernel import IPythonKernel
+from jupyter_client.session import DELIM, Session
+from jupyter_server.services.kernels.connection import base
+from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
+from jupyter_server.services.kernels.handlers import MainKernelHandler
+from jupyter_server.services.kernels.kernelmanager import MappingKernelManager
+from kernel_gateway.gatewayapp import KernelGatewayApp
+from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager
+from tornado.websocket import WebSocketProtocol13
+from zmq.eventloop.zmqstream import ZMQStream
 
 
 def anything(*everything, **named):
@@ -72,7 +72,7 @@ def kernels_are_left_as_they_are_where_they_do_not_fit():
     for part, owner in (("flush", OutStream), ("_flush", OutStream), ("schedule", IOPubThread)):
         with mock.patch.object(owner, part, anything):
             assert KernelApp().outstream_class == "ipykernel.iostream.OutStream", part
-    assert KernelApp().outstream_class == "effect_jupyter_streams.Stream"
+    assert KernelApp().outstream_class == "effect_jupyter.kernel.streams.Stream"
     with mock.patch.object(IPythonKernel, "post_handler_hook", anything):
         assert KernelApp().kernel_class is IPythonKernel
     with mock.patch.object(IPythonKernel, "_execute_sleep", 0.5):

@@ -40,7 +40,14 @@ export const asOrdinaryUser = Effect.fnUntraced(function* (
     gid: 65534,
     paths: [repository, folder, environment, base, process.execPath],
   })
-  const become = [python, "-I", "-S", `${repository}/src/python/sandbox_user.py`, identity, ...command]
+  const become = [
+    python,
+    "-I",
+    "-S",
+    `${repository}/src/python/effect_jupyter/sandbox/user.py`,
+    identity,
+    ...command,
+  ]
   const script = `mount -t tmpfs -o mode=1777 none /tmp && (${prepare}) && exec "$@"`
   const [name = "", ...words] = isRoot ? ["unshare", "--mount", "sh", "-c", script, "sh", ...become] : command
   const { stdout } = yield* Effect.promise(() =>

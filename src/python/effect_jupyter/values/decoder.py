@@ -9,9 +9,9 @@ import decimal
 import json
 import sys
 
-from effect_jupyter_values_codec import with_stack
-from effect_jupyter_values_errors import Unsupported
-from effect_jupyter_values_libraries import class_of
+from effect_jupyter.values.codec import with_stack
+from effect_jupyter.values.errors import Unsupported
+from effect_jupyter.values.libraries import class_of
 
 
 def decode(text, buffers):

@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 
-from effect_jupyter_pipes import CAPACITY, Lines, Pipe, count_waits, echo, has_children, prepare_c_streams
+from effect_jupyter.kernel.pipes import CAPACITY, Lines, Pipe, count_waits, echo, has_children, prepare_c_streams
 from ipykernel.iostream import OutStream
 
 

@@ -1,24 +1,26 @@
 """Starts a kernel in its sandbox. Runs outside of it, as the gateway's user, and becomes the sandbox.
 
-Usage: sandbox_launcher.py CONNECTION_FILE, with JSON from standard input: {"command": bubblewrap, "options": its options,
+Usage: launcher.py CONNECTION_FILE, with JSON from standard input: {"command": bubblewrap, "options": its options,
 "inner": the words of what runs in it, "ownDir": the kernel's folder, "user": {"uid", "gid"} or null, "paths": what that
 user has to see, "placeholders": [path, whether it is a directory] of what has to be there, "inside": see
-`sandboxed_kernel.py`, "pidFile" and "environment": see `sandbox_macos.py`}. Standard library only; started with
+`sandboxed_kernel.py`, "pidFile" and "environment": see `macos.py`}. Standard library only; started with
 `python -I -S` while its orders are still being made.
 """
+
+import os
+import sys
+
+# The folder that has nothing but our package, in place of the one of this file.
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path[: not getattr(sys.flags, "safe_path", sys.flags.isolated)] = [ROOT]
+sys.dont_write_bytecode = True
 
 import _socket  # `socket` takes as long as all the rest
 import array
 import json
-import os
-import sys
 
-sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-sys.dont_write_bytecode = True
-
-import sandbox_macos  # noqa: E402
-import sandbox_placeholders  # noqa: E402
-from sandbox_user import become  # noqa: E402
+from effect_jupyter.sandbox import macos, placeholders
+from effect_jupyter.sandbox.user import become
 
 
 CHANNELS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
@@ -63,8 +65,8 @@ def main():
         environment["HOME"] = os.path.join(launch["ownDir"], "home")
     # Not among the words of a command either.
     environment["EFFECT_JUPYTER_INSIDE"] = json.dumps(launch["inside"])
-    if sandbox_macos.IS_HERE:
-        sandbox_macos.run(launch, connection, environment, lambda: become(user, []))
+    if macos.IS_HERE:
+        macos.run(launch, connection, environment, lambda: become(user, []))
     os.umask(0o077)
     there = give(listen(connection), connection)
     os.umask(0o022)
@@ -75,7 +77,7 @@ def main():
     if user is not None:
         become(user, launch["paths"])
     for path, is_directory in launch["placeholders"]:
-        sandbox_placeholders.make(path, is_directory)
+        placeholders.make(path, is_directory)
     # All that is open here closes on exec, but for the three standard streams and the options.
     command = with_options(launch)
     os.execve(command[0], command, environment)

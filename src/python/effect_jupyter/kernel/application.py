@@ -12,30 +12,30 @@ import threading
 has_debugger = "debugpy" in sys.modules
 sys.modules.setdefault("debugpy", None)
 
-import zmq  # noqa: E402
-from effect_jupyter_streams import output  # noqa: E402
-from ipykernel.iostream import BackgroundSocket, IOPubThread, OutStream  # noqa: E402
-from ipykernel.ipkernel import IPythonKernel  # noqa: E402
-from ipykernel.kernelapp import IPKernelApp  # noqa: E402
-from ipykernel.kernelbase import Kernel  # noqa: E402
-from IPython.core.events import EventManager  # noqa: E402
-from IPython.core.interactiveshell import InteractiveShell  # noqa: E402
-from IPython.core.ultratb import AutoFormattedTB  # noqa: E402
-from tornado.ioloop import IOLoop  # noqa: E402
-from traitlets import Float, default  # noqa: E402
+import zmq
+from effect_jupyter.kernel.streams import output
+from ipykernel.iostream import BackgroundSocket, IOPubThread, OutStream
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.kernelapp import IPKernelApp
+from ipykernel.kernelbase import Kernel
+from IPython.core.events import EventManager
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.ultratb import AutoFormattedTB
+from tornado.ioloop import IOLoop
+from traitlets import Float, default
 
-from effect_jupyter_imports import formatted_always, hold_while_importing, hold_while_showing  # noqa: E402
-from effect_jupyter_interrupts import (  # noqa: E402
+from effect_jupyter.kernel.imports import formatted_always, hold_while_importing, hold_while_showing
+from effect_jupyter.kernel.interrupts import (
     Interrupt,
     interruptible_code,
     interruptible_hooks,
     is_main_thread,
     keep_running,
 )
-from effect_jupyter_tracebacks import is_amid, show_members  # noqa: E402
+from effect_jupyter.kernel.tracebacks import is_amid, show_members
 
 try:
-    import ipykernel.debugger  # noqa: E402, F401
+    import ipykernel.debugger  # noqa: F401
 except ImportError:
     pass  # it has none
 if not has_debugger:
@@ -173,7 +173,7 @@ class KernelApp(IPKernelApp):
             and uses(IOPubThread.schedule, "_events", "_event_pipe")
             and uses(BackgroundSocket.send_multipart, "io_thread", "send_multipart")
         )
-        return "effect_jupyter_streams.Stream" if fits else "ipykernel.iostream.OutStream"
+        return "effect_jupyter.kernel.streams.Stream" if fits else "ipykernel.iostream.OutStream"
 
     def init_iopub(self, context):
         # ZeroMQ drops what a subscriber is too slow for, past 1000 messages and without a word.

@@ -7,8 +7,8 @@ import itertools
 import sys
 import traceback
 
-from effect_jupyter_interrupts import Interrupt
-from effect_jupyter_streams import output
+from effect_jupyter.kernel.interrupts import Interrupt
+from effect_jupyter.kernel.streams import output
 
 GROUP = getattr(builtins, "BaseExceptionGroup", ())
 # Members of one group, groups within one another, and lines of all of it.

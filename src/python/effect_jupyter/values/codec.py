@@ -17,8 +17,8 @@ import re
 import sys
 import uuid
 
-from effect_jupyter_values_errors import Unsupported, step_to, unsupported
-from effect_jupyter_values_libraries import INEXACT, arrow, of_library
+from effect_jupyter.values.errors import Unsupported, step_to, unsupported
+from effect_jupyter.values.libraries import INEXACT, arrow, of_library
 
 # Beyond it not every integer is a number of JavaScript.
 SAFE = 2**53 - 1

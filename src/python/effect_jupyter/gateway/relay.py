@@ -11,7 +11,7 @@ import struct
 from types import SimpleNamespace
 
 import zmq
-from gateway_guard import takes, uses
+from effect_jupyter.compatibility import takes, uses
 from jupyter_client.session import DELIM, Session
 from jupyter_server._tz import utcnow
 from jupyter_server.services.kernels.connection import base

@@ -10,9 +10,9 @@ import threading
 import time
 import types
 
-from effect_jupyter_values_codec import Encoder
-from effect_jupyter_values_errors import Unsupported
-from effect_jupyter_values_libraries import class_of
+from effect_jupyter.values.codec import Encoder
+from effect_jupyter.values.errors import Unsupported
+from effect_jupyter.values.libraries import class_of
 
 # How long the elements of a batch may be gathered, in seconds: a slow iterable is not to look like a stuck one.
 PATIENCE = 0.05

@@ -7,7 +7,7 @@ modules that the code of the user has imported, and imported by nothing here tha
 import datetime
 import sys
 
-from effect_jupyter_values_errors import Unsupported, quote, step_to, unsupported
+from effect_jupyter.values.errors import Unsupported, quote, step_to, unsupported
 
 INEXACT = "It is finer than microseconds, or out of the range of datetime and timedelta"
 

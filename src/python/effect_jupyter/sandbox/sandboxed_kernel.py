@@ -1,4 +1,4 @@
-"""Starts an IPython kernel inside a sandbox, where `sandbox_launcher.py` has put it.
+"""Starts an IPython kernel inside a sandbox, where `launcher.py` has put it.
 
 Usage: sandboxed_kernel.py OWN_DIR LIMITS [COMMAND ...], where LIMITS is a JSON object of limits by their name in the
 module `resource`. With a COMMAND, which is this one again in an environment that may have Python run other code first,
@@ -11,15 +11,23 @@ Standard output is a socket that holds one message: the content of the connectio
 the kernel's channels. The sandbox lets nobody create such sockets.
 """
 
+import os
+import sys
+
+# The folder that has nothing but our package, in place of the one of this file.
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path[: not getattr(sys.flags, "safe_path", sys.flags.isolated)] = [ROOT]
+sys.dont_write_bytecode = True
+
 import array
 import ctypes
 import errno
 import json
-import os
 import resource
 import socket
 import struct
-import sys
+
+from effect_jupyter.kernel import load_application
 
 PR_SET_NO_NEW_PRIVS = 38
 PR_SET_SECCOMP = 22
@@ -249,7 +257,7 @@ def main():
         connection, listeners = receive()
         connection_file = keep(connection, own_dir, is_bounded)
     else:
-        # See `sandbox_macos.py`, whose other half this is.
+        # See `macos.py`, whose other half this is.
         connection_file, listeners = os.path.join(own_dir, "connection.json"), {}
     use_own_dir(own_dir)
     keep_secret(own_dir)
@@ -257,16 +265,8 @@ def main():
     # In the sandbox's own count of processes.
     os.environ["JPY_PARENT_PID"] = str(os.getppid())
     sys.argv[1:] = [connection_file]
-    # Only what is installed is imported, nothing from this folder but the kernel.
-    folder = sys.path.pop(0)
     adopt(listeners)
-    sys.path.append(folder)
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    from effect_jupyter_kernel import KernelApp
-
-    sys.path.remove(folder)
-    sys.dont_write_bytecode = writes
-    KernelApp.launch_instance(connection_file=connection_file)
+    load_application().launch_instance(connection_file=connection_file)
 
 
 main()

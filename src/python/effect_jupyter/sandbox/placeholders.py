@@ -8,6 +8,7 @@ there holds a shared lock of that file; whoever gets an exclusive one is the las
 import fcntl
 import json
 import os
+import re
 import stat
 import threading
 
@@ -143,3 +144,23 @@ def in_folder(path, action):
             os.close(folder)
     except (OSError, ValueError):
         pass
+
+
+def registries(folder):
+    """The directories in which gateways of this user keep theirs."""
+    try:
+        return [entry.path for entry in os.scandir(folder) if is_registry(entry)]
+    except OSError:
+        return []
+
+
+def is_registry(entry):
+    """Whether the directory is one that gateways of this user share; others may have made what looks like one."""
+    try:
+        return (
+            re.fullmatch(r"effect-jupyter-[0-9a-f]{12}", entry.name) is not None
+            and entry.is_dir(follow_symlinks=False)
+            and entry.stat(follow_symlinks=False).st_uid == os.getuid()
+        )
+    except OSError:
+        return False

@@ -1,6 +1,6 @@
 """Becoming another user who still sees what sandboxed kernels are made of. Standard library only.
 
-As a program: sandbox_user.py IDENTITY COMMAND ..., where IDENTITY is a JSON object {"uid", "gid", "paths"}, becomes
+As a program: user.py IDENTITY COMMAND ..., where IDENTITY is a JSON object {"uid", "gid", "paths"}, becomes
 COMMAND as that user.
 """
 

@@ -2,7 +2,7 @@
 
 Usage: zygote.py DESCRIPTOR MODULE ...
 
-DESCRIPTOR is a socket to the gateway, which keeps messages apart. Each is a JSON object; `gateway_zygote.py` has the
+DESCRIPTOR is a socket to the gateway, which keeps messages apart. Each is a JSON object; `zygote_client.py` has the
 other side. {"ready": true} goes out once the MODULEs are imported, {"failed": why} if there can be no kernels of this
 process, {"refused": why} if it is for a MODULE that cannot be imported. {"request": number, "argv", "env", "cwd",
 "stderr", "until"} comes in for a kernel, with a descriptor that is to be its standard error if "stderr" is true;
@@ -11,20 +11,27 @@ is a kernel, or {"unforked": why, "request"} if it is none. The number of a proc
 {"reap": pid} comes in. Nothing that goes wrong with a request ends this process, whose end is that of all its kernels.
 """
 
+import os
+import sys
+
+# The folder that has nothing but our package, in place of the one of this file.
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path[: not getattr(sys.flags, "safe_path", sys.flags.isolated)] = [ROOT]
+sys.dont_write_bytecode = True
+
 import ctypes
 import errno
 import gc
 import importlib
 import json
-import os
 import signal
 import socket
-import sys
 import tempfile
 import threading
 import time
 
-from kernel import die_with, load
+from effect_jupyter.kernel import load_application
+from effect_jupyter.processes import die_with
 
 LARGEST = 1024 * 1024
 LOADED_BY_ALL = (
@@ -230,9 +237,7 @@ def main():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = Control(int(descriptor))
     place = place_of_mark()
-    app = load()
-    # The user may have a module of this name.
-    del sys.modules["kernel"]
+    app = load_application()
     before = dict(os.environ)
     try:
         preload(modules)

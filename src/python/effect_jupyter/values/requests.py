@@ -10,10 +10,10 @@ import importlib
 import inspect
 import linecache
 
-from effect_jupyter_values_codec import Encoder
-from effect_jupyter_values_decoder import decode
-from effect_jupyter_values_errors import Unsupported, shown
-from effect_jupyter_values_iterators import interruptible, is_awaitable, rows_or_elements
+from effect_jupyter.values.codec import Encoder
+from effect_jupyter.values.decoder import decode
+from effect_jupyter.values.errors import Unsupported, shown
+from effect_jupyter.values.iterators import interruptible, is_awaitable, rows_or_elements
 from IPython import get_ipython
 
 MIME = "application/vnd.effect-jupyter.value+json"

@@ -10,49 +10,41 @@ another process that waits for that kills what these had started. Standard libra
 nothing else does.
 """
 
-import ctypes
-import fcntl
 import os
+import sys
+
+# The folder that has nothing but our package, in place of the one of this file.
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path[: not getattr(sys.flags, "safe_path", sys.flags.isolated)] = [ROOT]
+sys.dont_write_bytecode = True
+
+import fcntl
 import re
 import runpy
 import select
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
-# It is not ours to write to.
-sys.dont_write_bytecode = True
+from effect_jupyter.gateway.processes import kill_processes_of
+from effect_jupyter.processes import PR_SET_CHILD_SUBREAPER, die_with, prctl
+from effect_jupyter.sandbox.placeholders import registries, remove_all
 
-import sandbox_placeholders  # noqa: E402
-from gateway_processes import kill_processes_of  # noqa: E402
-
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
 # After so many seconds a directory without a lock is nobody's.
 CLAIM_BOUND = 60
 LINUX = sys.platform.startswith("linux")
 
 
-def prctl(option, value):
-    if LINUX:
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
-
-
 def become_gateway(script, arguments, supervisor):
     """The child's side of the fork: the gateway, in this very interpreter."""
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != supervisor:  # it died before the line above
-        os._exit(1)
+    die_with(supervisor)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     os.close(signal.set_wakeup_fd(-1))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    # Only what is installed is imported, nothing from this folder.
-    sys.path.pop(0)
     sys.argv = [script, *arguments]
     runpy.run_path(script, run_name="__main__")
 
@@ -186,7 +178,7 @@ def remove(runtime_dir):
     for command in (["/bin/rm", "-rf"], ["/bin/chmod", "-R", "u+rwX"], ["/bin/rm", "-rf"]):
         if os.path.lexists(runtime_dir):
             subprocess.run([*command, "--", runtime_dir], stderr=subprocess.DEVNULL)
-    sandbox_placeholders.remove_all(registry)
+    remove_all(registry)
     try:
         os.rmdir(registry)
     except OSError:
@@ -203,26 +195,6 @@ def remove_abandoned(runtime_dir):
             os.rmdir(registry)
         except OSError:
             pass  # in use, or gone
-
-
-def registries(folder):
-    """The directories in which gateways of this user keep theirs."""
-    try:
-        return [entry.path for entry in os.scandir(folder) if is_registry(entry)]
-    except OSError:
-        return []
-
-
-def is_registry(entry):
-    """Whether the directory is one that gateways of this user share; others may have made what looks like one."""
-    try:
-        return (
-            re.fullmatch(r"effect-jupyter-[0-9a-f]{12}", entry.name) is not None
-            and entry.is_dir(follow_symlinks=False)
-            and entry.stat(follow_symlinks=False).st_uid == os.getuid()
-        )
-    except OSError:
-        return False
 
 
 def remove_if_abandoned(runtime_dir):

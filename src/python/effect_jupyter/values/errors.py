@@ -10,12 +10,12 @@ import sys
 import traceback
 
 # Modules of ours have names that begin with it.
-OURS = "effect_jupyter_values"
+OURS = "effect_jupyter.values."
 # What is shown of a key, in characters.
 STEP = 80
 
 # Kernels of our gateways have it.
-interrupts = sys.modules.get("effect_jupyter_interrupts")
+interrupts = sys.modules.get("effect_jupyter.kernel.interrupts")
 
 group = getattr(builtins, "BaseExceptionGroup", ())
 quote = json.encoder.encode_basestring_ascii

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 
-from effect_jupyter_interrupts import Interrupt, is_main_thread
+from effect_jupyter.kernel.interrupts import Interrupt, is_main_thread
 
 # Seconds for which an interrupt is held back; a second one passes at once.
 LONGEST = 1.0

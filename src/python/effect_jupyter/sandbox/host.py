@@ -17,14 +17,13 @@ import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import sandbox_command
-import sandbox_git
-import sandbox_macos
-import sandbox_placeholders
-from sandbox_command import is_under
-from supervisor import registries
+from effect_jupyter.sandbox import bubblewrap, git, macos
+from effect_jupyter.sandbox.bubblewrap import is_under
+from effect_jupyter.sandbox.placeholders import Placeholders, registries
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+# The folder that has our package and nothing else.
+ROOT = os.path.dirname(os.path.dirname(HERE))
 # What Python reads besides its own files, and what a program that it starts needs to run at all.
 SYSTEM = (
     "/usr /bin /sbin /lib /lib32 /lib64 /opt /etc/alternatives /etc/ca-certificates /etc/fonts /etc/group"
@@ -38,7 +37,7 @@ def python_files():
     """Where the interpreter and its packages are, those that it shares with another environment among them."""
     packages = [folder for folder in sys.path if os.path.basename(folder) in ("site-packages", "dist-packages")]
     places = (sys.prefix, sys.base_prefix, sys.executable, *filter(os.path.isdir, packages))
-    return sorted({*map(os.path.realpath, places), sys.prefix, HERE})
+    return sorted({*map(os.path.realpath, places), sys.prefix, ROOT})
 
 
 def keep_from_importing(writable):
@@ -85,7 +84,7 @@ class Identity:
         if self.user is None:
             return command
         identity = json.dumps({**self.user, "paths": self.paths})
-        return [sys.executable, "-I", "-S", os.path.join(HERE, "sandbox_user.py"), identity, *command]
+        return [sys.executable, "-I", "-S", os.path.join(HERE, "user.py"), identity, *command]
 
 
 class Helper:
@@ -186,8 +185,8 @@ class Sandbox:
         self._cleaner = ThreadPoolExecutor(1)
         self._remover = ThreadPoolExecutor(1)
         self._registry = os.path.dirname(runtime_dir)
-        self._placeholders = sandbox_placeholders.Placeholders(self._registry)
-        self._repositories = sandbox_git.Repositories()
+        self._placeholders = Placeholders(self._registry)
+        self._repositories = git.Repositories()
         self._holding = {}
         self._user = settings["user"]
         self._workspace = workspace
@@ -270,13 +269,13 @@ class Sandbox:
         self._placeholders.hold(writable)
         self._holding[kernel_id] = writable
         completed = self.complete(rules, own_dir)
-        if sandbox_macos.IS_HERE:
-            completed["unixSockets"] = sandbox_macos.sockets(self._runtime_dir, kernel_id)
+        if macos.IS_HERE:
+            completed["unixSockets"] = macos.sockets(self._runtime_dir, kernel_id)
             completed["allowWrite"] += completed["unixSockets"]
         return self._helper.wrap(kernel_id, command, completed).result(20)
 
     def orders(self, kernel_id, command, rules, env):
-        """What `sandbox_launcher.py` is to do, in its own terms."""
+        """What `launcher.py` is to do, in its own terms."""
         writable = [*rules["allowWrite"], self.own_dir(kernel_id)]
         orders = {
             "ownDir": self.own_dir(kernel_id),
@@ -285,12 +284,12 @@ class Sandbox:
             "pidFile": self._pid_file(kernel_id),
             "inside": {"variables": env, "writable": writable},
         }
-        if sandbox_macos.IS_HERE:
-            variables, words = sandbox_macos.split(command)
+        if macos.IS_HERE:
+            variables, words = macos.split(command)
             return json.dumps({**orders, "command": words, "environment": variables}).encode()
-        bwrap, options, words = sandbox_command.split(command)
-        options = sandbox_command.bounded(options, memory=rules["limits"].get("memory"), writable=writable)
-        missing = dict(point for point in sandbox_command.mount_points(options) if not os.path.lexists(point[0]))
+        bwrap, options, words = bubblewrap.split(command)
+        options = bubblewrap.bounded(options, memory=rules["limits"].get("memory"), writable=writable)
+        missing = dict(point for point in bubblewrap.mount_points(options) if not os.path.lexists(point[0]))
         made = self._placeholders.note(self._holding.get(kernel_id, ()), missing)
         orders["placeholders"] = [(path, missing[path]) for path in made]
         return json.dumps({**orders, "command": [bwrap], "options": options, "inner": words}).encode()
@@ -300,8 +299,8 @@ class Sandbox:
         return self._cleaner.submit(self._end, kernel_id)
 
     def _end(self, kernel_id):
-        if sandbox_macos.IS_HERE:
-            sandbox_macos.end(self._pid_file(kernel_id))
+        if macos.IS_HERE:
+            macos.end(self._pid_file(kernel_id))
         trash = f"{self.own_dir(kernel_id)}.trash"
         try:
             os.rename(self.own_dir(kernel_id), trash)

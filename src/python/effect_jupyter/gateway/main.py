@@ -2,7 +2,7 @@
 
 The environment variable EFFECT_JUPYTER_SETTINGS is a JSON object: {"host", "port", "workingDir", "runtimeDir",
 "logLevel", "kernelEnv": the environment of kernels before requests add to it, "fork": whether kernels may be forked,
-"preload": modules that they have then, "sandbox": see `sandbox_host.py`, or null, "secret": what a request has to know
+"preload": modules that they have then, "sandbox": see `host.py`, or null, "secret": what a request has to know
 that says what its kernel may do}. The token comes in KG_AUTH_TOKEN.
 
 Standard output has lines of JSON: {"port": ...} once the server listens, {"refused": {...}} if there can be no
@@ -18,25 +18,20 @@ import sys
 import tempfile
 import threading
 
-FOLDER = os.path.dirname(os.path.abspath(__file__))
-sys.path.append(FOLDER)
-# It is not ours to write to.
+# The folder that has nothing but our package, in place of the one of this file.
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path[: not getattr(sys.flags, "safe_path", sys.flags.isolated)] = [ROOT]
 sys.dont_write_bytecode = True
 
-import gateway_environment  # noqa: E402
-import gateway_imports  # noqa: E402
-import gateway_zygote  # noqa: E402
-import sandbox_check  # noqa: E402
-import sandbox_host  # noqa: E402
+from effect_jupyter.gateway import imports, zygote_client
+from effect_jupyter.gateway.environment import Environment
+from effect_jupyter.sandbox import check, host
 
 if sys.flags.no_site:
     # A project that is installed in place can be one that a kernel writes to: no code of it runs at every start, and
     # what is above is not looked for there.
     sys.modules["sitecustomize"] = sys.modules["usercustomize"] = None
-    sys.path.remove(FOLDER)
     site.main()
-    # What is installed comes first: nothing in this folder is to be taken for it.
-    sys.path.append(FOLDER)
 
 printing = threading.Lock()
 
@@ -49,18 +44,18 @@ def tell(message):
 
 def make_sandbox(settings, runtime_dir, workspace, secret):
     """Checks the machine, makes the sandbox and starts its helper, which gets ready meanwhile."""
-    sandbox_host.keep_from_importing(settings["rules"]["allowWrite"])
-    sandbox = sandbox_host.Sandbox(settings, runtime_dir, workspace, secret)
+    host.keep_from_importing(settings["rules"]["allowWrite"])
+    sandbox = host.Sandbox(settings, runtime_dir, workspace, secret)
     sandbox.start_helper(
         on_violation=lambda kernel, line: tell({"violation": line, "kernel": kernel}),
         # Without the helper nobody filters the network any more, and no kernel can start.
         on_end=lambda: os.kill(os.getpid(), signal.SIGKILL),
     )
-    readable = [*settings["needed"], *sandbox_host.python_files()]
+    readable = [*settings["needed"], *host.python_files()]
     bwrap = settings["tools"].get("bwrap")
-    if sys.platform == "linux" and not sandbox_check.has_landlock():
-        print(sandbox_check.NO_LANDLOCK, file=sys.stderr, flush=True)
-    sandbox_check.try_out(bwrap, readable=readable, workspace=workspace, identity=sandbox.identity)
+    if sys.platform == "linux" and not check.has_landlock():
+        print(check.NO_LANDLOCK, file=sys.stderr, flush=True)
+    check.try_out(bwrap, readable=readable, workspace=workspace, identity=sandbox.identity)
     return sandbox
 
 
@@ -76,22 +71,22 @@ def main():
     sandbox = zygote = None
     # What is in that folder is hidden from a sandbox, which has caches of its own.
     is_sandboxed = settings["sandbox"] is not None
-    environment = gateway_environment.Environment(None if is_sandboxed else settings["runtimeDir"])
+    environment = Environment(None if is_sandboxed else settings["runtimeDir"])
     try:
         # Kernels in a sandbox share nothing, and other systems than Linux do not like processes that are copies.
         if settings["fork"] and settings["sandbox"] is None and sys.platform == "linux":
             env = environment.of_kernel(settings["kernelEnv"], sys.executable)
-            zygote = gateway_zygote.Zygote(settings["preload"], env=env, cwd=settings["workingDir"])
+            zygote = zygote_client.Zygote(settings["preload"], env=env, cwd=settings["workingDir"])
         if settings["sandbox"] is not None:
             sandbox = make_sandbox(
                 settings["sandbox"], settings["runtimeDir"], settings["workingDir"], settings["secret"]
             )
-        gateway_imports.defer()
-        import gateway_app
+        imports.defer()
+        from effect_jupyter.gateway import app
 
         if sandbox is not None:
             sandbox.wait_for_helper()
-    except sandbox_check.Refused as refused:
+    except check.Refused as refused:
         refuse(refused.reason)
     except Exception as error:
         if settings["sandbox"] is None or isinstance(error, ImportError):
@@ -101,7 +96,7 @@ def main():
         zygote.wait_until_ready()
         if zygote.refusal is not None:
             sys.exit(zygote.refusal)
-    gateway_app.run(settings, environment, sandbox, zygote, tell)
+    app.run(settings, environment, sandbox, zygote, tell)
 
 
 main()

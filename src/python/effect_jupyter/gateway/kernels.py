@@ -9,11 +9,11 @@ import socket
 import time
 from contextvars import ContextVar
 
-import gateway_relay
-from gateway_limits import Told, refusal
-from gateway_processes import MARK, kill_processes_of, mark
+from effect_jupyter.gateway import relay
+from effect_jupyter.gateway.limits import Told, refusal
+from effect_jupyter.gateway.processes import MARK, kill_processes_of, mark
 from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager, SeedingMappingKernelManager
-from sandbox_processes import Watch, find_leader, is_stopped, snapshot
+from effect_jupyter.sandbox.processes import Watch, find_leader, is_stopped, snapshot
 from tornado.web import HTTPError
 from traitlets import default
 
@@ -98,7 +98,7 @@ def end_of(exit_code, words):
     return f"{words}\nIt was ended by {name}".strip()
 
 
-class Kernels(gateway_relay.Activity, SeedingMappingKernelManager):
+class Kernels(relay.Activity, SeedingMappingKernelManager):
     """Marks every process of a kernel, so that none outlives it: not one that left the process group either."""
 
     zygote = None  # what kernels are forked from, if they are

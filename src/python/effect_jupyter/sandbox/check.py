@@ -7,8 +7,8 @@ import re
 import subprocess
 import sys
 
-import sandbox_macos
-from sandbox_command import ISOLATED
+from effect_jupyter.sandbox import macos
+from effect_jupyter.sandbox.bubblewrap import ISOLATED
 
 # What bubblewrap says, and what to do about it.
 FAILURES = (
@@ -56,8 +56,8 @@ def try_out(bwrap, *, readable, workspace, identity):
     """Runs Python in the smallest sandbox."""
     command = [bwrap, *ISOLATED, "--new-session", "--die-with-parent", "--unshare-net", "--ro-bind", "/", "/", "--dev", "/dev"]
     command += ["--unshare-pid", "--unshare-user", "--cap-drop", "ALL", "--proc", "/proc", "--"]
-    if sandbox_macos.IS_HERE:
-        command = sandbox_macos.smallest_sandbox()
+    if macos.IS_HERE:
+        command = macos.smallest_sandbox()
     command += [sys.executable, "-I", "-S", "-c", TRY_TO_READ, *readable]
     try:
         tried = subprocess.run(

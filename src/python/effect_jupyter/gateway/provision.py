@@ -8,19 +8,25 @@ complete. A build that was cut short is never looked at again and is removed by 
 if DIRECTORY cannot be written to. Standard library only.
 """
 
-import ctypes
+import os
+import sys
+
+# The folder that has nothing but our package, in place of the one of this file.
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path[: not getattr(sys.flags, "safe_path", sys.flags.isolated)] = [ROOT]
+sys.dont_write_bytecode = True
+
 import fcntl
 import importlib.util
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 
-PR_SET_PDEATHSIG = 1
+from effect_jupyter.processes import PR_SET_PDEATHSIG, prctl
+
 UNWRITABLE = 73
 
 # Settings of the user that lead packages elsewhere; the last of the options takes back what a file of settings says.
@@ -40,8 +46,7 @@ for requirement in sys.argv[1:]:
 
 def die_with_parent():
     """Programs started here must not go on writing when this process is killed."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def end_when_input_closes():

@@ -1,4 +1,4 @@
-"""Jupyter Kernel Gateway, set up for one program on this machine; `gateway.py` starts it."""
+"""Jupyter Kernel Gateway, set up for one program on this machine; `gateway/main.py` starts it."""
 
 import asyncio
 import errno
@@ -7,12 +7,10 @@ import json
 import os
 import sys
 
-import gateway_forks
-import gateway_limits
-import gateway_relay
 import zmq
-from gateway_guard import fits, takes, uses
-from gateway_kernels import OWN_KERNEL, Kernels, Manager, SandboxedKernels, requested_env
+from effect_jupyter.compatibility import fits, takes, uses
+from effect_jupyter.gateway import forks, limits, relay
+from effect_jupyter.gateway.kernels import OWN_KERNEL, Kernels, Manager, SandboxedKernels, requested_env
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.handlers import MainKernelHandler as JupyterMainKernelHandler
 from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
@@ -25,13 +23,13 @@ from tornado.web import HTTPError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 from traitlets.config import Config
 
-FOLDER = os.path.dirname(os.path.abspath(__file__))
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PORT_TAKEN = 98
 # Code and its buffers arrive in one frame; tornado's default of 10 MB closes the connection.
 MAX_FRAME = 1024 * 1024 * 1024
 
 
-class Connection(gateway_relay.Relay):
+class Connection(relay.Relay):
     """Sends each message at once: Nagle's algorithm and delayed acknowledgements cost 40 ms a message."""
 
     # Whether Jupyter Server's own ways to do these two are what is replaced here.
@@ -215,7 +213,7 @@ def patch():
     Connection.nudges = fits("connections that open at once", fits_connections)
     Connection.replaces = fits("connections that replace others at once", fits_sessions)
     Gateway.listens = fits("large requests", fits_server)
-    Connection.relays = Kernels.relays = fits("the relay of messages", gateway_relay.fits_jupyter)
+    Connection.relays = Kernels.relays = fits("the relay of messages", relay.fits_jupyter)
     if fits("an environment for each kernel", fits_environments):
         give_each_kernel_its_environment()
 
@@ -250,7 +248,7 @@ def configuration(settings, kernels):
     config.KernelGatewayApp.ws_ping_interval = 0
     config.KernelGatewayApp.kernel_manager_class = kernels
     if fits("kernels whose end is noticed soon", fits_managers):
-        config.SeedingMappingKernelManager.kernel_manager_class = "gateway_kernels.Manager"
+        config.SeedingMappingKernelManager.kernel_manager_class = "effect_jupyter.gateway.kernels.Manager"
     config.SeedingMappingKernelManager.root_dir = settings["workingDir"]
     # A kernel that does not end by itself is killed; whoever deleted it is not interested in it any more.
     config.KernelManager.shutdown_wait_time = 1.0
@@ -266,18 +264,18 @@ def run(settings, environment, sandbox, zygote, tell):
     """Serves until the process ends; `sandbox` has a place for every kernel, `zygote` forks them; either can be None."""
     patch()
     Manager.environment = environment
-    Manager.room = gateway_limits.Room()
+    Manager.room = limits.Room()
     kernels = Kernels
-    script = os.path.join(FOLDER, "kernel.py")
+    script = os.path.join(PACKAGE, "kernel", "main.py")
     launcher = [script]
     if zygote is not None:
         kernels.zygote = zygote
-        gateway_forks.install(zygote, script)
+        forks.install(zygote, script)
     if sandbox is not None:
         kernels = SandboxedKernels
         kernels.sandbox = sandbox
         kernels.tell = staticmethod(tell)
-        launcher = ["-I", "-S", os.path.join(FOLDER, "sandbox_launcher.py")]
+        launcher = ["-I", "-S", os.path.join(PACKAGE, "sandbox", "launcher.py")]
     write_kernelspec(settings["runtimeDir"], launcher, sandbox is not None)
     app = Gateway.instance()
     app.update_config(configuration(settings, kernels))

@@ -1,0 +1,1 @@
+"""The gateway: its supervisor, Jupyter Kernel Gateway with patches, and the process that kernels are forked from."""

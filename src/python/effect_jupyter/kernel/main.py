@@ -1,0 +1,15 @@
+"""Starts an IPython kernel that does not outlive its gateway. Takes the path of a connection file."""
+
+import os
+import sys
+
+# The folder that has nothing but our package, in place of the one of this file.
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path[: not getattr(sys.flags, "safe_path", sys.flags.isolated)] = [ROOT]
+sys.dont_write_bytecode = True
+
+from effect_jupyter.kernel import load_application
+from effect_jupyter.processes import die_with
+
+die_with(int(os.environ["JPY_PARENT_PID"]))
+load_application().launch_instance(connection_file=sys.argv[1])
