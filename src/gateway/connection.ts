@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import type * as HttpClient from "effect/http/HttpClient"
 import type * as PubSub from "effect/PubSub"
 import * as Redacted from "effect/Redacted"
-import * as Hurry from "../jupyter/hurry.ts"
+import * as DelayedAck from "../jupyter/delayed_ack.ts"
 import * as Rest from "../jupyter/rest.ts"
 import * as Address from "./address.ts"
 import type { GatewayError } from "./error.ts"
@@ -19,8 +19,8 @@ export interface Connection {
   readonly url: string
   /** The headers of every request and of the WebSocket's handshake. */
   readonly headers: Readonly<Record<string, string>>
-  /** How to get the next message early; `undefined` if the server does not keep it back. */
-  readonly hurry: Hurry.Hurry | undefined
+  /** Decides when to acknowledge at once; `undefined` if the server does not wait for acknowledgements. */
+  readonly ackPolicy: DelayedAck.AckPolicy | undefined
   readonly rest: Rest.Rest
   /** Succeeds with what is to be said of it when the server ended, if that can be known. */
   readonly ended: Effect.Effect<string>
@@ -68,14 +68,14 @@ export const make: (
       // Kernel Gateway knows the scheme `token` only, and a URL with the token would end up in logs.
       ...(token === undefined ? {} : { authorization: `token ${Redacted.value(token)}` }),
     }
-    // Ours takes more, and more would start no sooner, on few cores.
-    const rest = yield* Rest.make({ url, headers: all, startsAtOnce: isOwn ? 4 : 1 })
-    const hurry = isOwn ? undefined : Hurry.make()
+    // Gateways of this library support concurrent starts; more than 4 are not faster on few cores.
+    const rest = yield* Rest.make({ url, headers: all, maxConcurrentStarts: isOwn ? 4 : 1 })
+    const ackPolicy = isOwn ? undefined : DelayedAck.make()
     const ended = Effect.match(join, {
       onFailure: ({ message }) => message,
       onSuccess: () => "The gateway was closed",
     })
-    return { url, headers: all, rest, ended, isOwn, hurry, kernelEnv, sandbox }
+    return { url, headers: all, rest, ended, isOwn, ackPolicy, kernelEnv, sandbox }
   },
 )
 

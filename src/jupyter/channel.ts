@@ -178,7 +178,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
         Effect.flatMap((frames) => {
           for (const frame of frames) receive(frame)
           if (held) return gate.await
-          // Nobody hurries who waits for nothing more.
+          // Without a listener, no message is awaited.
           return listeners.size > 0 ? acknowledge(frames) : Effect.void
         }),
         Effect.forever({ disableYield: true }),

@@ -1,19 +1,19 @@
 /**
- * Text of a kernel or a server that becomes part of a message, a log or a description of ours: without what moves
- * the cursor of a terminal, changes its colors or its title, or has it answer. Marks of the direction of writing stay.
+ * Removes control codes from texts of kernels and servers that become part of errors and logs: those that move the
+ * cursor of a terminal, change its colors or title, or request an answer. Marks of the writing direction stay.
  *
  * @module
  */
 
-/** The controls of C0 and C1, but for tabs and line feeds. */
+/** The controls of C0 and C1, except tabs and line feeds. */
 const control = new RegExp("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 const escape = 0x1b
 const bell = 0x07
 
 /**
- * Returns the text without escape sequences and control characters other than tabs and line feeds. Looks at each
- * character a few times at most.
+ * Returns the text without escape sequences and control characters other than tabs and line feeds. The time is
+ * linear in the length of the text.
  *
  * @example
  * ```ts
@@ -39,7 +39,7 @@ export function plain(text: string): string {
   return parts.join("")
 }
 
-/** The first `length` characters of a text that has more, as {@link plain} gives them, for a message. */
+/** Returns the first `length` characters of a text without control codes, for an error message. */
 export function excerpt(text: string, length = 200): string {
   return text.length <= length ? plain(text) : `${plain(text.slice(0, length))}…`
 }
@@ -48,12 +48,12 @@ function isControl(code: number): boolean {
   return code < 0x20 ? code !== 0x09 && code !== 0x0a : code >= 0x7f && code <= 0x9f
 }
 
-/** Where the control character or the escape sequence at an index ends. One without an end is its first character. */
+/** Returns the end of the control character or escape sequence at an index; of an unterminated one, its first character. */
 function endOf(text: string, index: number): number {
   const code = text.charCodeAt(index)
   const isEscape = code === escape
   const next = index + (isEscape ? 2 : 1)
-  // The controls of C1 are short for an escape and a character.
+  // A control of C1 is equivalent to an escape and a character.
   switch (isEscape ? text.charCodeAt(index + 1) : code - 0x40) {
     case 0x5b: // CSI
       return endOfCode(text, next) ?? index + 1
@@ -68,7 +68,7 @@ function endOf(text: string, index: number): number {
   }
 }
 
-/** Where the parameters and the final character of a code end. */
+/** Returns the end of the parameters and the final character of a code. */
 function endOfCode(text: string, start: number): number | undefined {
   let index = start
   while (isWithin(text, index, 0x30, 0x3f)) index++
@@ -76,7 +76,7 @@ function endOfCode(text: string, start: number): number | undefined {
   return isWithin(text, index, 0x40, 0x7e) ? index + 1 : undefined
 }
 
-/** Where a string with its terminator ends. No control is part of one: nothing is looked at for two of them. */
+/** Returns the end of a string with its terminator. It has no control characters, so that the scan stays linear. */
 function endOfString(text: string, start: number): number | undefined {
   let index = start
   while (index < text.length && !isControl(text.charCodeAt(index)) && text[index] !== "\n") index++
@@ -85,7 +85,7 @@ function endOfString(text: string, start: number): number | undefined {
   return code === escape && text[index + 1] === "\\" ? index + 2 : undefined
 }
 
-/** Where another escape sequence ends; an escape that begins none stands alone. */
+/** Returns the end of another escape sequence; an escape that begins none is a single character. */
 function endOfEscape(text: string, start: number): number {
   let index = start
   while (isWithin(text, index, 0x20, 0x2f)) index++

@@ -1,5 +1,5 @@
 /**
- * JSON of a kernel, whose depth and number of values are known to be small before anything is made of it.
+ * Parses JSON of a kernel after a check of its depth and its number of values.
  *
  * @module
  */
@@ -7,17 +7,17 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { plain } from "./control_codes.ts"
 
-/** How deep the contents of messages may be nested: walks over them are recursive. */
+/** Maximum depth of message contents, which recursive functions process. */
 export const maxDepth = 256
 
-/** How many values JSON may have: the smallest of them takes a hundred times its two bytes. */
+/** Maximum number of values in JSON: a value of two bytes takes a hundred times as much memory. */
 export const maxValues = 10_000_000
 
-/** JSON that is none, or that is nested deeper or has more values than it may. */
+/** A text is not JSON, or is past the limit of its depth or its number of values. */
 export class JsonError
   extends Schema.TaggedError<JsonError>("effect-jupyter/jupyter/JsonError")("JsonError", {
     detail: Schema.String,
-    /** It may well be JSON, but is past a bound. */
+    /** Whether it is past a limit, and may be JSON. */
     isTooLarge: Schema.Boolean,
   }) {
   override get message(): string {
@@ -26,7 +26,7 @@ export class JsonError
 }
 
 /**
- * Parses JSON unless it is past a bound.
+ * Parses JSON. Fails if it is not valid or past a limit.
  *
  * @example
  * ```ts
@@ -45,7 +45,7 @@ export function parse(text: string, depth: number = maxDepth): Result.Result<unk
   })
 }
 
-/** Tells whether a parsed value is made of more values than a number. */
+/** Tells whether a parsed value consists of more than `bound` values. */
 export function hasMoreValues(value: unknown, bound: number): boolean {
   const rest = [value]
   let count = 0
@@ -60,7 +60,7 @@ export function hasMoreValues(value: unknown, bound: number): boolean {
   return false
 }
 
-/** A parsed value whose texts are {@link plain}. */
+/** Returns a parsed value whose texts have no control codes, as {@link plain} returns them. */
 export function plainTexts(value: unknown): unknown {
   if (typeof value === "string") return plain(value)
   if (typeof value !== "object" || value === null) return value
@@ -72,15 +72,15 @@ const quote = 0x22
 const comma = 0x2c
 const backslash = 0x5c
 
-/** The bound that a text is past, if it is past one. */
+/** Returns a description of the limit that a text is past; `undefined` if it is within all. */
 function excessOf(text: string, bound: number): string | undefined {
-  // As almost always: native searches are far faster than a look at every character.
-  if (text.length < maxValues && !hasMore(text, bound)) return undefined
+  // The usual case: native searches are far faster than a scan of every character.
+  if (text.length < maxValues && !hasMoreBrackets(text, bound)) return undefined
   let depth = 0
   let values = 1
   for (let index = 0; index < text.length; index++) {
     const code = text.charCodeAt(index)
-    if (code === quote) index = closing(text, index)
+    if (code === quote) index = closingQuote(text, index)
     else if (code === comma) values++
     else if ((code | 0x20) === 0x7b) {
       depth++
@@ -93,8 +93,8 @@ function excessOf(text: string, bound: number): string | undefined {
   return undefined
 }
 
-/** Whether a text has more opening brackets than a number. */
-function hasMore(text: string, bound: number): boolean {
+/** Tells whether a text has more than `bound` opening brackets. */
+function hasMoreBrackets(text: string, bound: number): boolean {
   let count = 0
   for (const bracket of ["[", "{"]) {
     for (let at = text.indexOf(bracket); at >= 0; at = text.indexOf(bracket, at + 1)) {
@@ -104,8 +104,8 @@ function hasMore(text: string, bound: number): boolean {
   return false
 }
 
-/** The index of the quote that closes the string which begins at `start`. */
-function closing(text: string, start: number): number {
+/** Returns the index of the quote that closes the string which begins at `start`. */
+function closingQuote(text: string, start: number): number {
   let end = text.indexOf('"', start + 1)
   while (end >= 0) {
     let before = end

@@ -1,6 +1,6 @@
 /**
- * One WebSocket to the channels of a kernel: it speaks the format that the server agrees to, and notices when
- * the peer is gone. The channel restores it when it is cut.
+ * One WebSocket to the channels of a kernel: it uses the wire format that the server agrees to, and detects
+ * when the peer is gone. The channel restores it when it is cut.
  *
  * @module
  */
@@ -15,21 +15,21 @@ import * as Socket from "./socket.ts"
 import * as WireLegacy from "./wire_legacy.ts"
 import * as WireV1 from "./wire_v1.ts"
 
-/** Where and how to connect. */
+/** The server and the kernel to connect to, and the limits of the connection. */
 export interface LinkOptions {
   /** Base URL of the server, `http:` or `https:`. */
   readonly url: string
   readonly headers: Readonly<Record<string, string>>
   readonly kernelId: string
-  /** Identifies the client to the server; the server keeps what a client of this id missed. */
+  /** Identifies the client to the server; the server keeps messages that a client with this id missed. */
   readonly session: string
-  /** A peer that does not answer a ping before the next one is due, and within a second and a half, counts as lost. */
+  /** Time between pings. A peer counts as lost if no pong comes within this time, or 1.5 seconds if that is longer. */
   readonly pingInterval: Duration.Input
-  /** Bytes of a message that comes in, past which the connection is cut; 512 MiB by default. */
+  /** Maximum bytes of an incoming message, past which the connection is cut; 512 MiB by default. */
   readonly maxMessageSize?: number | undefined
-  /** Whether to answer what arrived with a pong, which carries its acknowledgement; never by default. */
-  readonly hurries?: Effect.Effect<boolean> | undefined
-  /** Bound of the handshake, which servers put off until the kernel answers; 30 seconds by default. */
+  /** Tells whether to send a pong now, which carries the acknowledgement of received frames; never by default. */
+  readonly shouldAckNow?: Effect.Effect<boolean> | undefined
+  /** Maximum time of the handshake, which servers delay until the kernel answers; 30 seconds by default. */
   readonly openTimeout?: Duration.Input | undefined
   /** Subprotocols to offer; v1 by default, none for the legacy format. */
   readonly protocols?: ReadonlyArray<string> | undefined
@@ -39,120 +39,125 @@ export interface LinkOptions {
 export interface Link {
   /** The format that the server agreed to. */
   readonly protocol: "v1" | "legacy"
-  /** The next frames; fails when the connection is gone. */
+  /** Waits for the next frames. Fails when the connection is gone. */
   readonly pull: Effect.Effect<ReadonlyArray<Socket.Frame>, Socket.ChannelError>
-  /** Has the server told at once that frames arrived, if that makes it send the next ones sooner. */
+  /** Acknowledges frames at once if that makes the server send the next ones sooner. */
   readonly acknowledge: (frames: ReadonlyArray<Socket.Frame>) => Effect.Effect<void>
   readonly decode: (frame: Socket.Frame) => Result.Result<Message, WireError>
-  /** Whether messages can go out: a WebSocket that is closing swallows them. */
+  /** Tells whether messages can be sent: a WebSocket that is closing drops them. */
   readonly isOpen: () => boolean
   readonly transmit: (message: Message) => Effect.Effect<void, Socket.ChannelError>
 }
 
-/** Bytes that come in at once after which the operating system acknowledges at once, wherever the server is. */
-const largeArrival = 128 * 1024
+/** Bytes received at once that the operating system acknowledges without delay, on any network. */
+const autoAckBytes = 128 * 1024
 
-/** Bytes that come in at once after which more is likely to follow: once in a while is often enough. */
-const flood = 8 * 1024
+/** Bytes received at once after which more are likely to follow, so that one acknowledgement per millisecond is enough. */
+const burstBytes = 8 * 1024
 
-/** Goes on after the next look of the event loop at its sockets: the second task, scheduled by the first, follows it. */
-const lookOnce = Effect.andThen(Effect.yieldNow, Effect.yieldNow)
+/** Continues after the event loop has polled its sockets once: the second task, scheduled by the first, follows the poll. */
+const afterNextPoll = Effect.andThen(Effect.yieldNow, Effect.yieldNow)
 
-/** A server that is only busy must not lose its connection, and the output on it, however often it is asked. */
-const patience = Duration.millis(1500)
+/** Minimum time to wait for a pong, so that a busy server keeps its connection even with a short ping interval. */
+const minPongTimeout = Duration.millis(1500)
 
-/** Opens a WebSocket, which closes with the scope. `takeHeld` tells whether reading was put off since it was asked last. */
+/** Opens a WebSocket, which closes with the scope. `wasPaused` tells whether reading was paused since its last call. */
 export const open: (
   options: LinkOptions,
-  takeHeld: () => boolean,
-) => Effect.Effect<Link, Socket.ChannelError, Scope.Scope> = Effect.fnUntraced(function* (options, takeHeld) {
-  const server = options.url.replace(/^http/, "ws").replace(/\/+$/, "")
-  const address = `${server}/api/kernels/${encodeURIComponent(options.kernelId)}/channels?session_id=${
-    encodeURIComponent(options.session)
-  }`
-  const dial = (protocols: ReadonlyArray<string>) =>
-    Socket.open(address, {
-      headers: options.headers,
-      protocols,
-      maxMessageSize: options.maxMessageSize,
-      openTimeout: options.openTimeout ?? "30 seconds",
+  wasPaused: () => boolean,
+) => Effect.Effect<Link, Socket.ChannelError, Scope.Scope> = Effect.fnUntraced(
+  function* (options, wasPaused) {
+    const server = options.url.replace(/^http/, "ws").replace(/\/+$/, "")
+    const address = `${server}/api/kernels/${encodeURIComponent(options.kernelId)}/channels?session_id=${
+      encodeURIComponent(options.session)
+    }`
+    const connect = (protocols: ReadonlyArray<string>) =>
+      Socket.open(address, {
+        headers: options.headers,
+        protocols,
+        maxMessageSize: options.maxMessageSize,
+        openTimeout: options.openTimeout ?? "30 seconds",
+      })
+    const { bytesRead, hasMore, pull, websocket } = yield* connect(options.protocols ?? [WireV1.subprotocol])
+      .pipe(
+        // A server without subprotocols accepts the connection, but `ws` refuses its answer.
+        Effect.catchIf((error) => error.detail.includes("Server sent no subprotocol"), () => connect([])),
+      )
+    let isSilent = false
+    yield* Effect.forkScoped(Defect.log(keepAlive(websocket, {
+      interval: options.pingInterval,
+      bytesRead,
+      wasPaused,
+      onSilence: () => {
+        isSilent = true
+      },
+    })))
+    const { shouldAckNow = Effect.succeed(false) } = options
+    const scope = yield* Effect.scope
+    let isAckScheduled = false
+    const pong = Effect.sync(() => {
+      isAckScheduled = false
+      if (!hasMore() && websocket.readyState === websocket.OPEN) websocket.pong()
     })
-  const { bytesRead, hasMore, pull, websocket } = yield* dial(options.protocols ?? [WireV1.subprotocol]).pipe(
-    // A server that knows no subprotocol accepts the connection, but `ws` does not.
-    Effect.catchIf((error) => error.detail.includes("Server sent no subprotocol"), () => dial([])),
-  )
-  let isSilent = false
-  yield* Effect.forkScoped(Defect.log(keepAlive(websocket, {
-    interval: options.pingInterval,
-    bytesRead,
-    takeHeld,
-    onSilence: () => {
-      isSilent = true
-    },
-  })))
-  const { hurries = Effect.succeed(false) } = options
-  const scope = yield* Effect.scope
-  let isDue = false
-  const pong = Effect.sync(() => {
-    isDue = false
-    if (!hasMore() && websocket.readyState === websocket.OPEN) websocket.pong()
-  })
-  const acknowledge = (frames: ReadonlyArray<Socket.Frame>): Effect.Effect<void> => {
-    const bytes = frames.reduce((sum, { length }) => sum + length, 0)
-    if (isDue || bytes >= largeArrival) return Effect.void
-    return Effect.flatMap(hurries, (hurry) => {
-      if (!hurry) return Effect.void
-      // Most often the next frames are there by then, and acknowledging those is enough.
-      if (bytes < flood) return Effect.andThen(lookOnce, pong)
-      isDue = true
-      return Effect.asVoid(Effect.forkIn(Effect.delay(pong, "1 millis"), scope))
-    })
-  }
-  const decodeV1 = WireV1.makeDecoder()
-  const protocol = websocket.protocol === WireV1.subprotocol ? "v1" : "legacy"
-  const bound = Duration.format(Duration.max(Duration.fromInputUnsafe(options.pingInterval), patience))
-  return {
-    protocol,
-    pull: Effect.mapError(
-      pull,
-      (error) =>
-        isSilent
-          ? new Socket.ChannelError({ detail: `The server did not answer a ping within ${bound}` })
-          : error,
-    ),
-    acknowledge,
-    decode: (frame) =>
-      protocol === "v1" && typeof frame !== "string" ? decodeV1(frame) : WireLegacy.decode(frame),
-    isOpen: () => websocket.readyState === websocket.OPEN,
-    transmit: (message) =>
-      Effect.try({
-        try: () => websocket.send(protocol === "v1" ? WireV1.encode(message) : WireLegacy.encode(message)),
-        catch: (cause) =>
-          new Socket.ChannelError({ detail: cause instanceof Error ? cause.message : String(cause) }),
-      }),
-  }
-})
+    const acknowledge = (frames: ReadonlyArray<Socket.Frame>): Effect.Effect<void> => {
+      const bytes = frames.reduce((sum, { length }) => sum + length, 0)
+      if (isAckScheduled || bytes >= autoAckBytes) return Effect.void
+      return Effect.flatMap(shouldAckNow, (ackNow) => {
+        if (!ackNow) return Effect.void
+        // Usually the next frames have arrived by then, and acknowledging those is enough.
+        if (bytes < burstBytes) return Effect.andThen(afterNextPoll, pong)
+        isAckScheduled = true
+        return Effect.asVoid(Effect.forkIn(Effect.delay(pong, "1 millis"), scope))
+      })
+    }
+    const decodeV1 = WireV1.makeDecoder()
+    const protocol = websocket.protocol === WireV1.subprotocol ? "v1" : "legacy"
+    const pongTimeout = Duration.format(
+      Duration.max(Duration.fromInputUnsafe(options.pingInterval), minPongTimeout),
+    )
+    return {
+      protocol,
+      pull: Effect.mapError(
+        pull,
+        (error) =>
+          isSilent
+            ? new Socket.ChannelError({ detail: `The server did not answer a ping within ${pongTimeout}` })
+            : error,
+      ),
+      acknowledge,
+      decode: (frame) =>
+        protocol === "v1" && typeof frame !== "string" ? decodeV1(frame) : WireLegacy.decode(frame),
+      isOpen: () => websocket.readyState === websocket.OPEN,
+      transmit: (message) =>
+        Effect.try({
+          try: () => websocket.send(protocol === "v1" ? WireV1.encode(message) : WireLegacy.encode(message)),
+          catch: (cause) =>
+            new Socket.ChannelError({ detail: cause instanceof Error ? cause.message : String(cause) }),
+        }),
+    }
+  },
+)
 
 /**
- * Pings, and cuts the connection when the pong to the last ping is still missing at the next, or at as many as take
- * a second and a half, unless something else came: the pong waits behind all output that the server has ready.
+ * Sends pings, and cuts the connection when the pong is still missing after the interval and {@link minPongTimeout},
+ * unless other bytes were received: the pong is queued behind all output that the server has ready.
  */
 const keepAlive = (
   websocket: WebSocket,
-  { bytesRead, interval, onSilence, takeHeld }: {
+  { bytesRead, interval, onSilence, wasPaused }: {
     readonly onSilence: () => void
     readonly interval: Duration.Input
     readonly bytesRead: () => number
-    readonly takeHeld: () => boolean
+    readonly wasPaused: () => boolean
   },
 ) => {
-  const tolerated = Math.max(
+  const maxMissed = Math.max(
     1,
-    Math.ceil(Duration.toMillis(patience) / Duration.toMillis(Duration.fromInputUnsafe(interval))),
+    Math.ceil(Duration.toMillis(minPongTimeout) / Duration.toMillis(Duration.fromInputUnsafe(interval))),
   )
   let answered = true
   let missed = 0
-  let before = 0
+  let bytesBefore = 0
   const onPong = () => {
     answered = true
   }
@@ -162,17 +167,17 @@ const keepAlive = (
       Effect.sync(() => {
         if (websocket.readyState !== websocket.OPEN) return
         const now = bytesRead()
-        // While nothing is read no pong is seen.
-        missed = [answered, now > before, takeHeld()].includes(true) ? 0 : missed + 1
-        if (missed >= tolerated) {
+        // While reading is paused no pong is received.
+        missed = [answered, now > bytesBefore, wasPaused()].includes(true) ? 0 : missed + 1
+        if (missed >= maxMissed) {
           onSilence()
           return websocket.terminate()
         }
         answered = false
-        before = now
+        bytesBefore = now
         websocket.ping()
       }).pipe(
-        // What came in while this process was busy is read first.
+        // What was received while this process was busy is read first.
         Effect.delay(0),
         Effect.delay(interval),
         Effect.forever,

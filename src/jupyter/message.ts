@@ -16,43 +16,43 @@ import * as Json from "./json.ts"
 /** The version of the messaging protocol that outgoing messages declare. */
 export const protocolVersion = "5.3"
 
-/** Who sends, as outgoing messages say. */
+/** The username in the header of outgoing messages. */
 export const username = "effect-jupyter"
 
-/** A JSON object whose keys nobody here knows beforehand. */
+/** A JSON object with any keys. */
 export type JsonObject = { readonly [key: string]: unknown }
 
-/** The four channels of a kernel that a client sees. */
+/** The four channels of a kernel that a client uses. */
 export type ChannelName = "shell" | "iopub" | "stdin" | "control"
 
 /** A message header. Foreign headers may carry more keys; all of them survive a round trip. */
 export interface Header extends JsonObject {
   /** Unique id of the message. */
   readonly msg_id: string
-  /** What kind of message it is, for instance `"execute_request"`. */
+  /** The type of the message, for instance `"execute_request"`. */
   readonly msg_type: string
 }
 
 /** One message of the protocol, as it travels on a WebSocket. */
 export interface Message {
-  /** The channel it came from or goes to, usually a {@link ChannelName}. */
+  /** The channel on which it was received or is sent, usually a {@link ChannelName}. */
   readonly channel: string
   readonly header: Header
   /** The header of the request that caused the message; `{}` where there was none. */
   readonly parentHeader: JsonObject
   readonly metadata: JsonObject
-  /** Whatever the message type prescribes, not yet validated. */
+  /** The content that the message type prescribes, not yet validated. */
   readonly content: JsonObject
   /** Binary attachments. */
   readonly buffers: ReadonlyArray<Uint8Array>
 }
 
-/** A frame that is no Jupyter message, or one past a bound. */
+/** A frame that is not a Jupyter message, or one past a limit. */
 export class WireError
   extends Schema.TaggedError<WireError>("effect-jupyter/jupyter/WireError")("WireError", {
-    /** What is wrong with the frame. */
+    /** The defect of the frame. */
     detail: Schema.String,
-    /** Whether it is past a bound, and may be a message all the same. */
+    /** Whether it is past a limit, and may be a message. */
     isTooLarge: Schema.Boolean.pipe(Schema.withConstructorDefault(Effect.succeed(false))),
     /** The `msg_id` of the request that caused it, if that is known. */
     parentId: Schema.optionalKey(Schema.String),
@@ -62,28 +62,28 @@ export class WireError
   }
 }
 
-/** How many parts a frame may have: each becomes an object of its own. */
+/** Maximum number of parts of a frame, each of which becomes an object. */
 export const maxParts = 65_536
 
-/** How many bytes each of the headers of a message may have. */
+/** Maximum bytes of each header of a message. */
 export const maxHeaderBytes = 65_536
 
-/** How many characters ids and types may have: some of them are remembered. */
+/** Maximum characters of ids and types, some of which are kept in memory. */
 export const maxIdLength = 1024
 
-/** The `msg_id` of the request that caused a message, if there was one. */
+/** Returns the `msg_id` of the request that caused a message, if there was one. */
 export function parentId(message: Message): string | undefined {
   return parentIdOf(message.parentHeader)
 }
 
-/** The same for a parent header, whatever it is. */
+/** Returns the `msg_id` in a parent header that may be malformed. */
 export function parentIdOf(parentHeader: unknown): string | undefined {
   const id = isJsonObject(parentHeader) ? parentHeader.msg_id : undefined
   return typeof id === "string" && id.length <= maxIdLength ? id : undefined
 }
 
 /**
- * A request that starts a conversation.
+ * Makes a request message.
  *
  * @example
  * ```ts
@@ -122,24 +122,24 @@ export function request(
   }
 }
 
-/** The content of an `execute_request`. */
+/** Returns the content of an `execute_request`. */
 export function executeContent(
   code: string,
   options: {
     readonly silent: boolean
     readonly allowStdin: boolean
-    /** Whether it counts and is remembered as a cell; true by default unless it is silent. */
+    /** Whether it is counted and stored as a cell; true by default unless it is silent. */
     readonly storeHistory?: boolean | undefined
   },
 ): JsonObject {
   return {
-    // Code that was cut within a surrogate pair would be no text in the kernel.
+    // A lone surrogate would not be valid text in the kernel.
     code: code.toWellFormed(),
     silent: options.silent,
     store_history: options.storeHistory ?? !options.silent,
     user_expressions: {},
     allow_stdin: options.allowStdin,
-    // Executions are serialised here, so nothing may be aborted behind a failed one.
+    // Executions are serialized here, so a failed one aborts no later ones.
     stop_on_error: false,
   }
 }
@@ -153,7 +153,7 @@ export const Content = {
   display: Schema.Struct({
     data: Mime,
     metadata: Schema.optionalKey(Schema.NullOr(Mime)),
-    // Whatever it is, it is no reason to lose the display.
+    // A malformed value must not invalidate the display.
     transient: Schema.optionalKey(Schema.Unknown),
     execution_count: Schema.optionalKey(Schema.NullOr(Schema.Finite)),
   }),
@@ -170,12 +170,12 @@ export const Content = {
     ename: Text,
     evalue: Text,
     traceback: Schema.optionalKey(Schema.Array(Schema.String)),
-    // Whatever it is, it is no reason to lose the reply.
+    // A malformed value must not invalidate the reply.
     payload: Schema.optionalKey(Schema.Unknown),
   }),
-  /** What an `execute_reply` asks the frontend for, say to show a text in a pager. */
+  /** A request of an `execute_reply` to the frontend, such as to show a text in a pager. */
   payload: Schema.StructWithRest(Schema.Struct({ source: Schema.String }), [Mime]),
-  /** A widget that takes over what an execution puts out, or does so no longer. */
+  /** A widget that starts or stops capturing the outputs of an execution. */
   capture: Schema.Struct({
     comm_id: Schema.String,
     data: Schema.Struct({ state: Schema.Struct({ msg_id: Schema.String }) }),
@@ -187,7 +187,7 @@ export const Content = {
   }),
 } as const
 
-// They run for every message; where no code may be made of strings, Schema interprets them as ever.
+// They run for every message. Where code generation is forbidden, Schema interprets them.
 for (const { ast } of Object.values(Content)) SchemaJITCompiler.enable(ast)
 
 type Decoder<S extends Schema.ConstraintDecoder<unknown>> = (
@@ -208,12 +208,12 @@ export const decode: { readonly [K in keyof typeof Content]: Decoder<(typeof Con
   kernelInfoReply: Schema.decodeUnknownExit(Content.kernelInfoReply),
 }
 
-/** The failure of a decoder. */
+/** Returns the failure of a decoder. */
 export function malformed(detail: string): Result.Result<never, WireError> {
   return Result.fail(new WireError({ detail }))
 }
 
-/** The failure of a decoder for a frame that is past a bound. */
+/** Returns the failure of a decoder for a frame that is past a limit. */
 export function tooLarge(detail: string, parentId?: string): Result.Result<never, WireError> {
   return Result.fail(
     new WireError({ detail, isTooLarge: true, ...(parentId === undefined ? {} : { parentId }) }),
@@ -238,7 +238,7 @@ function isHeader(value: unknown): value is Header {
   return isJsonObject(value) && typeof value.msg_id === "string" && typeof value.msg_type === "string"
 }
 
-/** A message made of parsed parts, or the reason why they make none. */
+/** Makes a message of parsed parts. Fails if they are not a message. */
 export function fromParts(parts: {
   readonly channel: unknown
   readonly header: unknown
@@ -257,7 +257,7 @@ export function fromParts(parts: {
   return Result.succeed({
     channel,
     header,
-    // Servers send null or nothing where there is no parent.
+    // Servers send null or omit it if there is no parent.
     parentHeader: isJsonObject(parts.parentHeader) ? parts.parentHeader : {},
     metadata: isJsonObject(parts.metadata) ? parts.metadata : {},
     content,

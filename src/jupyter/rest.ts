@@ -22,32 +22,32 @@ import * as Defect from "../defect.ts"
 import { plain } from "./control_codes.ts"
 import * as WaitBudget from "./wait_budget.ts"
 
-/** What a server tells about a kernel. */
+/** The kernel model of the REST API. */
 export const KernelModel = Schema.Struct({
   id: Schema.String,
   name: Schema.String,
   execution_state: Schema.optionalKey(Schema.String),
-  /** Whether its process is stopped, as by SIGSTOP; gateways of ours tell it. */
+  /** Tells whether its process is stopped, as by SIGSTOP; only gateways of this library have it. */
   stopped: Schema.optionalKey(Schema.Boolean),
 })
 
-/** What a server tells about the kernels it can start: enough to know it from a web page. */
+/** The kernelspecs of a server, as far as needed to tell the answer from a web page. */
 const Kernelspecs = Schema.Struct({
   default: Schema.optionalKey(Schema.String),
   kernelspecs: Schema.Record(Schema.String, Schema.Unknown),
 })
 
-/** A request to a Jupyter server that did not do what it was for. */
+/** A request to a Jupyter server that failed. */
 export class RestError
   extends Schema.TaggedError<RestError>("effect-jupyter/jupyter/RestError")("RestError", {
     /** Method and path, for instance `"POST /api/kernels"`. */
     request: Schema.String,
     kind: Schema.Literals(["Unreachable", "Timeout", "Unauthorized", "NotFound", "Refused", "Malformed"]),
-    /** The HTTP status, where there was an answer. */
+    /** The HTTP status, if there was an answer. */
     status: Schema.optionalKey(Schema.Int),
-    /** The server's own words, or what the network said. */
+    /** The server's error text, or that of the network. */
     detail: Schema.String,
-    /** When the server wants to be asked again, if it said so. */
+    /** The delay after which the server wants the next request, from its header `retry-after`. */
     retryAfter: Schema.optionalKey(Schema.Duration),
   }) {
   override get message(): string {
@@ -56,34 +56,34 @@ export class RestError
   }
 }
 
-/** How to reach a server. */
+/** The address of a server and the limits of its requests. */
 export interface RestOptions {
-  /** Base URL, with the path under which the server lives, if any. */
+  /** Base URL, with the path prefix of the server, if any. */
   readonly url: string
   /** Sent with every request, the authorization among them. */
   readonly headers: Readonly<Record<string, string>>
-  /** Bound of a request that does not start a kernel; 10 seconds by default. */
+  /** Maximum time of a request that does not start a kernel; 10 seconds by default. */
   readonly timeout?: Duration.Input | undefined
-  /** How many kernels may be asked for at once; 1 by default, because Kernel Gateway mixes up their environments. */
-  readonly startsAtOnce?: number | undefined
+  /** Maximum number of concurrent starts; 1 by default, because Kernel Gateway mixes up their environments. */
+  readonly maxConcurrentStarts?: number | undefined
 }
 
 /** The kernels of one server. */
 export interface Rest {
   /** Succeeds if the server answers and accepts the credentials. */
   readonly check: Effect.Effect<void, RestError>
-  /** The kernels that the server can start, by name, and which one it starts if none is named. */
+  /** Returns the kernelspecs of the server by name, and the name of its default. */
   readonly kernelspecs: Effect.Effect<typeof Kernelspecs.Type, RestError>
   /**
-   * Starts a kernel, which is deleted when the scope closes. A server that is slow to delete kernels, however many,
-   * is waited for during 4 seconds at most, and one that fails to is asked again in the background until the kernel
-   * is gone, for half a minute at most.
+   * Starts a kernel, which is deleted when the scope closes. All deletions together wait for a slow server for
+   * 4 seconds at most. A deletion that fails is repeated in the background until the kernel is gone, for 30 seconds
+   * at most.
    */
   readonly start: (options: {
     /** The kernelspec; the server's default if absent. */
     readonly name?: string | undefined
     readonly env: Readonly<Record<string, string>>
-    /** Bound of the request. */
+    /** Maximum time of the request. */
     readonly timeout: Duration.Input
   }) => Effect.Effect<typeof KernelModel.Type, RestError, Scope.Scope>
   readonly get: (id: string) => Effect.Effect<typeof KernelModel.Type, RestError>
@@ -91,7 +91,7 @@ export interface Rest {
 }
 
 /**
- * The REST client of one server.
+ * Makes the REST client of one server.
  *
  * @example
  * ```ts
@@ -110,10 +110,10 @@ export interface Rest {
  */
 export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClient.HttpClient> = Effect
   .fnUntraced(
-    function* ({ headers, startsAtOnce = 1, timeout = "10 seconds", url }: RestOptions) {
+    function* ({ headers, maxConcurrentStarts = 1, timeout = "10 seconds", url }: RestOptions) {
       const base = url.replace(/\/+$/, "")
       const http = yield* HttpClient.HttpClient
-      const starts = yield* Semaphore.make(startsAtOnce)
+      const starts = yield* Semaphore.make(maxConcurrentStarts)
       const awaitDeletion = WaitBudget.make(deletionWait)
 
       const send = sender(http, base, headers)
@@ -127,7 +127,7 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
           // The span would be one of an error, and after the end of the one that it belongs to.
           Effect.withTracerEnabled(false),
         )
-      // Kernels are looked at again and again, long after whatever started them: no trace has a place for that.
+      // Kernels are polled long after the span that started them has ended: the requests belong to no trace.
       const get = (id: string) =>
         send(HttpClientRequest.get(kernel(id)), timeout).pipe(
           Effect.flatMap(model),
@@ -137,7 +137,7 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
       const deleteLater = (id: string) =>
         Effect.andThen(Effect.ignore(requestDeletion(id)), Effect.flip(get(id))).pipe(
           Effect.filterOrFail(({ kind }) => kind === "NotFound"),
-          Effect.retry(Schedule.spaced("1 second").pipe(Schedule.upTo({ duration: deletionBound }))),
+          Effect.retry(Schedule.spaced("1 second").pipe(Schedule.upTo({ duration: maxDeletionTime }))),
           Effect.delay("500 millis"),
           Effect.mapError(() => `The server did not delete the kernel "${id}"`),
           Effect.ignore({ log: "Warn" }),
@@ -146,7 +146,7 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
       const remove = (id: string) =>
         requestDeletion(id).pipe(
           Effect.catchIf(
-            // Where there is no server any more, there is nobody to ask again.
+            // An unreachable server has ended, and its kernels with it.
             ({ kind }) => kind === "Refused" || kind === "Timeout",
             () => Effect.asVoid(deleteLater(id)),
           ),
@@ -159,34 +159,39 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
       )
 
       return {
-        // Every server has kernelspecs and none gives them away without credentials.
+        // Every server has kernelspecs, and requires credentials for them.
         check: Effect.asVoid(kernelspecs),
         kernelspecs,
         start: ({ env, name, timeout }) =>
-          // Once it is under way it goes on: a kernel whose id never arrived could not be deleted.
+          // A started request is not interrupted: a kernel whose id was not received could not be deleted.
           Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
             yield* restore(Semaphore.take(starts, 1))
             const post = HttpClientRequest.post(`${base}/api/kernels`).pipe(
-              // Always with an environment: without one Kernel Gateway hands its own to the kernel.
+              // Always with an environment: without one Kernel Gateway gives its own to the kernel.
               HttpClientRequest.bodyJsonUnsafe({ name, env }),
             )
-            const isOver = yield* Deferred.make<void>()
-            yield* Effect.forkDetach(Effect.andThen(Deferred.await(isOver), Semaphore.release(starts, 1)))
-            const starting = yield* send(post, Duration.max(Duration.fromInputUnsafe(timeout), postBound))
+            const isAnswered = yield* Deferred.make<void>()
+            yield* Effect.forkDetach(Effect.andThen(Deferred.await(isAnswered), Semaphore.release(starts, 1)))
+            const starting = yield* send(
+              post,
+              Duration.max(Duration.fromInputUnsafe(timeout), minStartTimeout),
+            )
               .pipe(
                 Effect.flatMap(model),
-                Effect.ensuring(Deferred.succeed(isOver, undefined)),
+                Effect.ensuring(Deferred.succeed(isAnswered, undefined)),
                 Effect.forkDetach({ startImmediately: true }),
               )
-            // A start that may never be answered does not hold up those after it.
-            const passOn = Effect.forkDetach(Effect.delay(Deferred.succeed(isOver, undefined), abandonedHold))
-            // Too late for the caller, but it has to be deleted all the same.
-            const discard = Effect.andThen(passOn, Fiber.join(starting)).pipe(
+            // A start that may never be answered does not block later ones.
+            const releaseLater = Effect.forkDetach(
+              Effect.delay(Deferred.succeed(isAnswered, undefined), abandonedHold),
+            )
+            // The caller no longer waits for the kernel, which still has to be deleted.
+            const discard = Effect.andThen(releaseLater, Fiber.join(starting)).pipe(
               Effect.flatMap(({ id }) => remove(id)),
               Effect.ignore,
               Defect.log,
               Effect.forkDetach({ startImmediately: true }),
-              // A server that is quick does it before a program that was interrupted ends.
+              // A fast server deletes it before an interrupted program ends.
               Effect.flatMap((removing) => Effect.timeoutOption(Fiber.await(removing), discardGrace)),
             )
             const kernel = yield* restore(Effect.timeoutOption(Fiber.join(starting), timeout)).pipe(
@@ -194,42 +199,42 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
             )
             if (Option.isNone(kernel)) {
               yield* discard
-              return yield* late("POST /api/kernels", timeout)
+              return yield* timedOut("POST /api/kernels", timeout)
             }
             yield* Effect.addFinalizer(() => awaitDeletion(remove(kernel.value.id)))
             return kernel.value
           })),
         get,
         interrupt: (id) =>
-          Effect.asVoid(send(HttpClientRequest.post(`${kernel(id)}/interrupt`), interruptBound)),
+          Effect.asVoid(send(HttpClientRequest.post(`${kernel(id)}/interrupt`), interruptTimeout)),
       }
     },
   )
 
-/** Gives what sends requests to a server, each within a bound; they fail unless the server does what it is asked. */
+/** Makes a function that sends requests to a server with a timeout. Fails unless the status is a success. */
 const sender = (
   http: HttpClient.HttpClient,
   base: string,
   headers: Readonly<Record<string, string>>,
 ) => {
   const secret = Object.keys(headers).map((name) => name.toLowerCase())
-  return (request: HttpClientRequest.HttpClientRequest, bound: Duration.Input) => {
+  return (request: HttpClientRequest.HttpClientRequest, requestTimeout: Duration.Input) => {
     const name = `${request.method} ${request.url.slice(base.length)}`
-    const failed = (
+    const restError = (
       kind: RestError["kind"],
       detail: string,
       answer?: { readonly status: number; readonly retryAfter?: Duration.Duration },
     ) => new RestError({ request: name, kind, detail, ...answer })
     return http.execute(HttpClientRequest.setHeaders(request, headers)).pipe(
-      // Any of them may be a secret of the user's, which spans would show.
+      // Any header may be a secret of the user, which spans would show.
       Effect.updateService(Headers.CurrentRedactedNames, (names) => [...names, ...secret]),
       Effect.flatMap((response) =>
         Effect.map(response.text, (text) => ({ status: response.status, text, response }))
       ),
-      Effect.mapError((error) => failed("Unreachable", describe(error))),
+      Effect.mapError((error) => restError("Unreachable", describe(error))),
       Effect.timeoutOrElse({
-        duration: bound,
-        orElse: () => late(name, bound),
+        duration: requestTimeout,
+        orElse: () => timedOut(name, requestTimeout),
       }),
       Effect.flatMap(({ response, status, text }) => {
         if (status >= 200 && status < 300) return Effect.succeed({ name, response, text })
@@ -239,10 +244,10 @@ const sender = (
           ? "NotFound"
           : "Refused"
         const { location } = response.headers
-        const detail = location === undefined ? said(text) : `It redirects to "${excerpt(location)}"`
+        const detail = location === undefined ? errorText(text) : `It redirects to "${bodyExcerpt(location)}"`
         const seconds = Number.parseInt(response.headers["retry-after"] ?? "", 10)
         const retryAfter = seconds >= 0 ? { retryAfter: Duration.seconds(seconds) } : {}
-        return Effect.fail(failed(kind, detail, { status, ...retryAfter }))
+        return Effect.fail(restError(kind, detail, { status, ...retryAfter }))
       }),
     )
   }
@@ -250,40 +255,40 @@ const sender = (
 
 type Answer = Effect.Success<ReturnType<ReturnType<typeof sender>>>
 
-/** Makes something of an answer, or complains that it is no `what`. */
+/** Decodes an answer. Fails with an error that says which kind of answer was expected. */
 const read =
-  <A>(what: string, decode: (text: string) => Effect.Effect<A, Schema.SchemaError>) =>
+  <A>(expected: string, decode: (text: string) => Effect.Effect<A, Schema.SchemaError>) =>
   ({ name, response: { status }, text }: Answer) =>
     Effect.mapError(decode(text), () => {
-      const detail = `Not ${what} but "${excerpt(text)}"`
+      const detail = `Not ${expected} but "${bodyExcerpt(text)}"`
       return new RestError({ request: name, kind: "Malformed", status, detail })
     })
 
-/** How long an interrupted start waits for the deletion of its kernel. */
+/** Maximum time that an interrupted start waits for the deletion of its kernel. */
 export const discardGrace: Duration.Input = "250 millis"
 
-/** How long closings of kernels wait for a server together, whether it is slow or silent. */
+/** Maximum time that all deletions together wait for the server. */
 const deletionWait: Duration.Input = "4 seconds"
 
-/** A server that answers late interrupts late: longer than for others it has to be known whether it did. */
-const interruptBound: Duration.Input = "1 minute"
+/** Maximum time of an interrupt request. It is long because a late answer still means that the kernel was interrupted. */
+const interruptTimeout: Duration.Input = "1 minute"
 
-/** How long others wait for a start that was given up: Kernel Gateway could mix up their environments. */
+/** Time that later starts wait for an abandoned one: Kernel Gateway could mix up their environments. */
 const abandonedHold: Duration.Input = "3 seconds"
 
-/** How long to remember a kernel whose start takes longer than the caller waits, in order to delete it. */
-const postBound = Duration.minutes(2)
+/** Minimum timeout of a start request, which outlasts the caller's so that a late kernel is deleted. */
+const minStartTimeout = Duration.minutes(2)
 
-/** How long to try to delete a kernel: longer than servers take to restart one. */
-const deletionBound = Duration.seconds(30)
+/** Maximum time of attempts to delete a kernel: longer than servers take to restart one. */
+const maxDeletionTime = Duration.seconds(30)
 
-function late(request: string, bound: Duration.Input): RestError {
-  const detail = `No answer within ${Duration.format(Duration.fromInputUnsafe(bound))}`
+function timedOut(request: string, timeout: Duration.Input): RestError {
+  const detail = `No answer within ${Duration.format(Duration.fromInputUnsafe(timeout))}`
   return new RestError({ request, kind: "Timeout", detail })
 }
 
-/** What Jupyter's servers answer with if they refuse something. */
-const decodeRefusal = Schema.decodeUnknownExit(
+/** The body of an error response of Jupyter's servers. */
+const decodeErrorBody = Schema.decodeUnknownExit(
   Schema.fromJsonString(
     Schema.Struct({
       message: Schema.NonEmptyString,
@@ -292,32 +297,29 @@ const decodeRefusal = Schema.decodeUnknownExit(
   ),
 )
 
-/** A server's own words without what they are wrapped in. */
-function said(text: string): string {
-  const refusal = decodeRefusal(text)
-  if (Exit.isFailure(refusal)) return excerpt(text)
-  const { message, traceback } = refusal.value
-  // Of an exception that a server did not expect the last line says which.
-  return plain(shortened(traceback?.trim().split("\n").at(-1) || message.trim(), 8192))
+/** Returns the error text of a response body. */
+function errorText(text: string): string {
+  const body = decodeErrorBody(text)
+  if (Exit.isFailure(body)) return bodyExcerpt(text)
+  const { message, traceback } = body.value
+  // The last line of a traceback names the exception.
+  return plain(truncateMiddle(traceback?.trim().split("\n").at(-1) || message.trim(), 8192))
 }
 
 const decodeKernelspecs = Schema.decodeUnknownEffect(Schema.fromJsonString(Kernelspecs))
 const decodeModel = Schema.decodeUnknownEffect(Schema.fromJsonString(KernelModel))
 
-/** Characters of each end of a body that are looked at. */
-const longestExcerpt = 10_000
+/** Characters of each end of a body that are searched for text. */
+const maxExcerptInput = 10_000
 
-/**
- * The first and the last words of a body: enough to recognise a proxy's login page and to see where a traceback
- * leads, not enough to flood a log.
- */
-function excerpt(text: string): string {
-  const line = plain(shortened(text, 2 * longestExcerpt)).replace(/\s+/g, " ")
-  return shortened(line.trim(), 400)
+/** Returns the beginning and the end of a body on one line: enough to recognize a login page or the end of a traceback. */
+function bodyExcerpt(text: string): string {
+  const line = plain(truncateMiddle(text, 2 * maxExcerptInput)).replace(/\s+/g, " ")
+  return truncateMiddle(line.trim(), 400)
 }
 
-function shortened(text: string, most: number): string {
-  return text.length > most ? `${text.slice(0, most / 2)} … ${text.slice(-most / 2)}` : text
+function truncateMiddle(text: string, maxLength: number): string {
+  return text.length > maxLength ? `${text.slice(0, maxLength / 2)} … ${text.slice(-maxLength / 2)}` : text
 }
 
 function describe(

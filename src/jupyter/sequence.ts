@@ -1,7 +1,7 @@
 /**
- * Finds out whether messages of a kernel were lost. ipykernel numbers what it sends, on all channels together:
- * a message id is `SESSION_PID_NUMBER`. Only the replies to other clients stay invisible, and each of those
- * shows by the `idle` that follows it.
+ * Detects lost messages of a kernel. ipykernel numbers the messages that it sends, on all channels together: a message
+ * id is `SESSION_PID_NUMBER`. Only the replies to other clients are not received, and each of those is counted by the
+ * `idle` that follows it.
  *
  * Follows `Session.msg_id` of {@link https://github.com/jupyter/jupyter_client jupyter_client}.
  *
@@ -9,37 +9,37 @@
  */
 import { type Message, username } from "./message.ts"
 
-/** What is known of the numbers of one kernel since a certain message. */
+/** The count of received message numbers of one kernel since a certain message. */
 export interface Sequence {
-  /** `SESSION_PID`, once a message was seen. */
+  /** `SESSION_PID`, once a message was received. */
   readonly origin: string | undefined
-  /** The highest number before the count began. */
+  /** The highest number before counting began. */
   readonly base: number
-  /** The highest number on the channel `iopub`, where all that was sent before arrives before. */
+  /** The highest number on the channel `iopub`, where messages arrive in the order of their numbers. */
   readonly highest: number
-  /** How many messages with numbers from `base` to `highest` arrived. */
+  /** The number of received messages with numbers from `base` to `highest`. */
   readonly count: number
-  /** Numbers above `highest`: replies overtake what `iopub` still carries. */
+  /** Numbers above `highest`: replies may arrive before earlier messages of `iopub`. */
   readonly ahead: ReadonlyArray<number>
-  /** How many replies went to other clients. */
+  /** The number of replies to other clients. */
   readonly foreign: number
 }
 
-/** Nothing is known yet. */
+/** The state before the first message. */
 export const unknown: Sequence = { origin: undefined, base: 0, highest: 0, count: 0, ahead: [], foreign: 0 }
 
-/** Begins the count anew: what was lost before is no longer of interest. */
+/** Returns a state that counts from the current message on. */
 export function begin(sequence: Sequence): Sequence {
   return { ...sequence, base: sequence.highest, count: 0, foreign: 0 }
 }
 
-/** How many numbers can be ahead: a kernel sends few replies before the output that came before them. */
-const mostAhead = 1000
+/** Maximum number of remembered numbers above `highest`: a kernel sends few replies before earlier output. */
+const maxAhead = 1000
 
-/** Longer numbers are no longer exact. */
+/** Maximum digits of a number that JavaScript represents exactly. */
 const maxDigits = 15
 
-/** The number in a message id, if it is one of the kernel's; no two ids have the same. */
+/** Returns the number in a message id of the kernel, which is unique; `undefined` for other ids. */
 export function numberOf(sequence: Sequence, id: string): number | undefined {
   const origin = sequence.origin ?? originOf(id)
   const start = origin.length + 1
@@ -61,8 +61,8 @@ function originOf(id: string): string {
 }
 
 /**
- * Takes a message into account that was not seen before; `number` is what {@link numberOf} says of it, `session` is
- * the client's own.
+ * Counts a message that was not received before. `number` is the result of {@link numberOf}, `session` the client's
+ * own session.
  */
 export function observe(
   sequence: Sequence,
@@ -75,7 +75,7 @@ export function observe(
   }
   if (number <= sequence.base) return sequence
   if (message.channel !== "iopub" && number > sequence.highest) {
-    return { ...sequence, ahead: [...sequence.ahead, number].slice(-mostAhead) }
+    return { ...sequence, ahead: [...sequence.ahead, number].slice(-maxAhead) }
   }
   const isForeignIdle = message.header.msg_type === "status" && message.content.execution_state === "idle" &&
     !isOwn(message.parentHeader, session)
@@ -94,16 +94,15 @@ export function observe(
 }
 
 /**
- * Tells whether the client asked. The session alone does not tell: a server that opens a connection asks the
- * kernel in the name of its session, and keeps the reply.
+ * Tells whether a request is the client's own. The session alone does not identify it: a server that opens a connection
+ * sends a request under the session of the client, and keeps the reply.
  */
 function isOwn(parentHeader: Message["parentHeader"], session: string): boolean {
   return parentHeader.session === session && parentHeader.username === username
 }
 
 /**
- * How many messages are certainly missing. `undefined` for a kernel that does not number its messages: nobody
- * can tell.
+ * Returns the number of messages that are certainly missing; `undefined` for a kernel that does not number its messages.
  */
 export function missing(sequence: Sequence): number | undefined {
   if (sequence.origin === undefined) return undefined

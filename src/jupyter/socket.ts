@@ -1,5 +1,5 @@
 /**
- * One WebSocket, whose frames are pulled in batches: all that came in at once is handled at once.
+ * One WebSocket, whose frames are pulled in batches: frames received together are handled together.
  *
  * @module
  */
@@ -12,14 +12,14 @@ import type { Buffer } from "node:buffer"
 import { WebSocket } from "ws"
 import { excerpt } from "./control_codes.ts"
 
-/** The WebSocket could not be opened, or is no more. */
+/** The WebSocket could not be opened, or was closed. */
 export class ChannelError extends Schema.TaggedError<ChannelError>("effect-jupyter/jupyter/ChannelError")(
   "ChannelError",
   {
     /** The close code, or the status with which the server refused the handshake. */
     code: Schema.optionalKey(Schema.Int),
     detail: Schema.String,
-    /** A message that came in was larger than it may be. */
+    /** Whether an incoming message was larger than the limit. */
     isTooLarge: Schema.optionalKey(Schema.Boolean),
   },
 ) {
@@ -28,24 +28,24 @@ export class ChannelError extends Schema.TaggedError<ChannelError>("effect-jupyt
   }
 }
 
-/** What a WebSocket carries: text, or bytes. */
+/** The payload of a WebSocket message: text, or bytes. */
 export type Frame = string | Uint8Array
 
 /** An open WebSocket. */
 export interface Socket {
   readonly websocket: WebSocket
-  /** The frames that came in since the last time, as soon as there are any; fails when no more will come. */
+  /** Waits for the frames received since the last call. Fails when the connection has ended. */
   readonly pull: Effect.Effect<Arr.NonEmptyReadonlyArray<Frame>, ChannelError>
-  /** Whether there are frames to pull. */
+  /** Tells whether there are frames to pull. */
   readonly hasMore: () => boolean
-  /** How many bytes came in so far. */
+  /** Returns the number of bytes received so far. */
   readonly bytesRead: () => number
 }
 
-/** The largest message unless it is said otherwise: larger ones cannot become a JavaScript string. */
+/** The default maximum size of a message: larger ones cannot become a JavaScript string. */
 export const defaultMaxMessageSize = 512 * 1024 * 1024
 
-/** Bytes that wait to be pulled before the operating system, and then the server, has to keep them. */
+/** Bytes waiting to be pulled at which reading pauses, so that the operating system and the server buffer the rest. */
 const highWaterMark = 64 * 1024
 
 /** Opens a WebSocket, which closes with the scope. */
@@ -54,9 +54,9 @@ export const open: (
   options: {
     readonly headers: Readonly<Record<string, string>>
     readonly protocols: ReadonlyArray<string>
-    /** Bound of the handshake, which servers put off until the kernel answers. */
+    /** Maximum time of the handshake, which servers delay until the kernel answers. */
     readonly openTimeout: Duration.Input
-    /** Bytes of a message, past which the connection is closed with code 1009; {@link defaultMaxMessageSize} by default. */
+    /** Maximum bytes of a message, past which the connection is closed with code 1009; {@link defaultMaxMessageSize} by default. */
     readonly maxMessageSize?: number | undefined
   },
 ) => Effect.Effect<Socket, ChannelError, Scope.Scope> = Effect.fnUntraced(function* (address, options) {
@@ -71,7 +71,7 @@ export const open: (
       websocket.once("upgrade", ({ socket }) => {
         bytesRead = () => socket.bytesRead
       })
-      // At once: an error that nobody listens for ends the process.
+      // Immediately: an error event without a listener ends the process.
       return { websocket, ...receive(websocket), bytesRead: () => bytesRead() }
     }),
     // No closing handshake: a peer that does not answer must not keep the socket open.
@@ -79,26 +79,26 @@ export const open: (
   )
   yield* Effect.callback<void, ChannelError>((resume) => {
     websocket.once("open", () => resume(Effect.void))
-    // Why is what there is to pull.
+    // The error is what `pull` fails with.
     websocket.once("close", () => resume(Effect.asVoid(pull)))
   }).pipe(
     Effect.timeoutOrElse({
       duration: options.openTimeout,
       orElse: () => {
-        const bound = Duration.format(Duration.fromInputUnsafe(options.openTimeout))
-        return new ChannelError({ detail: `It was not opened within ${bound}` })
+        const timeout = Duration.format(Duration.fromInputUnsafe(options.openTimeout))
+        return new ChannelError({ detail: `It was not opened within ${timeout}` })
       },
     }),
   )
   return { websocket, pull, hasMore, bytesRead }
 })
 
-/** Collects what comes in from now on. */
+/** Collects the frames received from now on. */
 function receive(websocket: WebSocket): Pick<Socket, "pull" | "hasMore"> {
   let frames: Array<Frame> = []
   let bytes = 0
   let end: ChannelError | undefined
-  let waiter: ((next: Socket["pull"]) => void) | undefined
+  let resumePull: ((next: Socket["pull"]) => void) | undefined
 
   const next = (): Socket["pull"] | undefined => {
     const batch = frames
@@ -109,20 +109,20 @@ function receive(websocket: WebSocket): Pick<Socket, "pull" | "hasMore"> {
     return Effect.succeed(batch)
   }
   const wake = (): void => {
-    const resume = waiter
-    const awaited = resume === undefined ? undefined : next()
-    if (resume === undefined || awaited === undefined) return
-    waiter = undefined
-    resume(awaited)
+    const resume = resumePull
+    const available = resume === undefined ? undefined : next()
+    if (resume === undefined || available === undefined) return
+    resumePull = undefined
+    resume(available)
   }
   const finish = (error: ChannelError): void => {
     end ??= error
     wake()
   }
   websocket.on("message", (data: Buffer, isBinary: boolean) => {
-    // After everything that the same read of the socket brings.
+    // Runs after all frames of the same read of the socket.
     if (frames.length === 0) queueMicrotask(wake)
-    // Not as a Buffer, whose `slice` is no copy.
+    // A Uint8Array, because `slice` of a Buffer does not copy.
     frames.push(isBinary ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : data.toString())
     bytes += data.byteLength
     if (bytes >= highWaterMark) websocket.pause()
@@ -140,18 +140,18 @@ function receive(websocket: WebSocket): Pick<Socket, "pull" | "hasMore"> {
     )
   })
   websocket.on("close", (code, reason) => {
-    const said = reason.length === 0 ? "" : `: ${excerpt(reason.toString())}`
+    const reasonText = reason.length === 0 ? "" : `: ${excerpt(reason.toString())}`
     const hint = code === 1009 ? ", a message was too large" : ""
-    finish(new ChannelError({ code, detail: `It was closed with code ${code}${said}${hint}` }))
+    finish(new ChannelError({ code, detail: `It was closed with code ${code}${reasonText}${hint}` }))
   })
   return {
     hasMore: () => frames.length > 0,
     pull: Effect.callback((resume) => {
-      const awaited = next()
-      if (awaited !== undefined) return resume(awaited)
-      waiter = resume
+      const available = next()
+      if (available !== undefined) return resume(available)
+      resumePull = resume
       return Effect.sync(() => {
-        waiter = undefined
+        resumePull = undefined
       })
     }),
   }

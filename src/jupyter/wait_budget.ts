@@ -1,5 +1,5 @@
 /**
- * A bound of what several waits take together, one after the other or at once.
+ * A time limit for several waits together, sequential or concurrent.
  *
  * @module
  */
@@ -9,11 +9,11 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Defect from "../defect.ts"
 
-/** Waits for the end of an effect for as long as the budget lasts; the effect goes on after that. */
+/** Waits for the end of an effect for the rest of the budget; the effect continues after that. */
 export type WaitBudget = (effect: Effect.Effect<void>) => Effect.Effect<void>
 
 /**
- * Makes a budget of waiting. What was spent comes back as time passes in which nothing waits.
+ * Makes a budget of waiting. It regenerates while nothing waits, at the rate at which it is spent.
  *
  * @example
  * ```ts
@@ -27,13 +27,13 @@ export type WaitBudget = (effect: Effect.Effect<void>) => Effect.Effect<void>
  * ```
  */
 export function make(limit: Duration.Input): WaitBudget {
-  const most = Duration.toMillis(Duration.fromInputUnsafe(limit))
+  const limitMillis = Duration.toMillis(Duration.fromInputUnsafe(limit))
   let spent = 0
-  let at = 0
+  let updatedAt = 0
   let waiting = 0
   const advance = (now: number): void => {
-    spent = waiting > 0 ? spent + now - at : Math.max(0, spent - (now - at))
-    at = now
+    spent = waiting > 0 ? spent + now - updatedAt : Math.max(0, spent - (now - updatedAt))
+    updatedAt = now
   }
   return Effect.fnUntraced(function* (effect: Effect.Effect<void>) {
     const fiber = yield* Effect.forkDetach(Defect.log(effect), { startImmediately: true })
@@ -41,7 +41,7 @@ export function make(limit: Duration.Input): WaitBudget {
     const clock = yield* Clock.Clock
     advance(clock.currentTimeMillisUnsafe())
     waiting++
-    yield* Effect.timeoutOption(Fiber.await(fiber), Math.max(0, most - spent)).pipe(
+    yield* Effect.timeoutOption(Fiber.await(fiber), Math.max(0, limitMillis - spent)).pipe(
       Effect.ensuring(Effect.sync(() => {
         advance(clock.currentTimeMillisUnsafe())
         waiting--

@@ -1,6 +1,6 @@
 /**
- * The WebSocket format of servers without a subprotocol: a JSON text frame a message, or a binary frame
- * with an offset table where a message has buffers.
+ * The WebSocket format of servers without a subprotocol: a JSON text frame for each message, or a binary
+ * frame with an offset table if a message has buffers.
  *
  * Follows {@link https://jupyter-server.readthedocs.io/en/latest/developers/websocket-protocols.html Jupyter Server's WebSocket protocols}.
  *
@@ -24,7 +24,7 @@ const encoder = new TextEncoder()
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 
 /**
- * The frame of a message: text, or binary if it has buffers.
+ * Encodes a message as a frame: text, or binary if it has buffers.
  *
  * @example
  * ```ts
@@ -44,7 +44,7 @@ export function encode(message: Message): string | Uint8Array<ArrayBuffer> {
     parent_header: message.parentHeader,
     metadata: message.metadata,
     content: message.content,
-    // The server takes the buffers of a text frame from here.
+    // The server requires this key in a text frame.
     buffers: [],
   })
   if (message.buffers.length === 0) return json
@@ -62,7 +62,7 @@ export function encode(message: Message): string | Uint8Array<ArrayBuffer> {
   return frame
 }
 
-/** The message in a frame. Its buffers are views of the frame, not copies. */
+/** Decodes the message in a frame. Its buffers are views of the frame, not copies. */
 export function decode(frame: string | Uint8Array): Result.Result<Message, WireError> {
   const parts = typeof frame === "string" ? Result.succeed({ json: frame, buffers: [] }) : split(frame)
   return Result.flatMap(parts, ({ buffers, json }) => {

@@ -1,6 +1,6 @@
 /**
  * The binary subprotocol `v1.kernel.websocket.jupyter.org`: every message is one binary frame of an
- * offset table and the parts it points to, so that a server relays messages without parsing them.
+ * offset table and the parts that it refers to, so that a server relays messages without parsing them.
  *
  * Follows {@link https://jupyter-server.readthedocs.io/en/latest/developers/websocket-protocols.html Jupyter Server's WebSocket protocols}.
  *
@@ -20,7 +20,7 @@ import {
   WireError,
 } from "./message.ts"
 
-/** The name to offer and to look for in the WebSocket handshake. */
+/** The name of the subprotocol in the WebSocket handshake. */
 export const subprotocol = "v1.kernel.websocket.jupyter.org"
 
 const wordBytes = 8
@@ -30,7 +30,7 @@ const fixedParts = 5
 const encoder = new TextEncoder()
 
 /**
- * The frame of a message.
+ * Encodes a message as a frame.
  *
  * @example
  * ```ts
@@ -79,26 +79,26 @@ function writeWord(view: DataView, index: number, value: number): void {
   view.setUint32(wordBytes * index + 4, Math.floor(value / 2 ** 32), true)
 }
 
-/** What makes messages of frames. Their buffers are views of the frame, not copies. */
+/** Decodes the message in a frame. Its buffers are views of the frame, not copies. */
 export type Decoder = (frame: Uint8Array) => Result.Result<Message, WireError>
 
-/** The header of a request and the metadata of a message that answers it, as bytes and as what they say. */
+/** The parent header and the metadata of the last message, as bytes and parsed. */
 interface Context {
   readonly bytes: Buffer
-  /** How many of the bytes are the header. */
+  /** The number of bytes of the header. */
   readonly headerBytes: number
   readonly parentHeader: unknown
   readonly metadata: unknown
 }
 
 /**
- * A decoder for the frames of one connection. Almost all that come in a row answer the same request and have no
+ * Makes a decoder for the frames of one connection. Most consecutive messages have the same parent header and no
  * metadata: both are parsed once.
  */
 export function makeDecoder(): Decoder {
   let context: Context | undefined
   const parse = (frame: Uint8Array, offsets: ReadonlyArray<number>): Result.Result<Message, WireError> => {
-    // A buffer makes strings of its parts, byte order marks included, faster than a `TextDecoder`.
+    // A buffer decodes strings faster than a `TextDecoder`, and keeps byte order marks.
     const bytes = Buffer.isBuffer(frame)
       ? frame
       : Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength)
@@ -122,7 +122,7 @@ export function makeDecoder(): Decoder {
       const metadata = parsePart(part(3))
       if (Result.isFailure(metadata)) return Result.fail(metadata.failure)
       context = {
-        // A copy: the frame is a piece of memory that holds many.
+        // A copy: the memory of the frame holds other frames as well.
         bytes: Buffer.from(bytes.subarray(start, contentStart)),
         headerBytes: end - start,
         parentHeader: parentHeader.success,
@@ -149,7 +149,7 @@ export function makeDecoder(): Decoder {
   return (frame) => {
     const offsets = readOffsets(frame)
     if (Result.isFailure(offsets)) return Result.fail(offsets.failure)
-    // Bytes may be more than a string can hold.
+    // A part may be longer than the longest string.
     const parsed = Result.try({
       try: () => parse(frame, offsets.success),
       catch: (cause) => new WireError({ detail: String(cause), isTooLarge: true }),
@@ -163,7 +163,7 @@ const usual = new RegExp(
   `^\\{"msg_id": ?${text}, ?"msg_type": ?${text}, ?"username": ?${text}, ?"session": ?${text}, ?"date": ?${text}, ?"version": ?${text}\\}$`,
 )
 
-/** Takes apart what ipykernel writes; parses the headers of others. */
+/** Parses a header; those of ipykernel by an expression, which is faster. */
 function parseHeader(json: string): Result.Result<unknown, WireError> {
   const found = usual.exec(json)
   if (found === null) return parsePart(json)
@@ -171,7 +171,7 @@ function parseHeader(json: string): Result.Result<unknown, WireError> {
   return Result.succeed({ msg_id, msg_type, username, session, date, version })
 }
 
-/** The message in a frame that stands alone. */
+/** Decodes one frame without state of earlier ones. */
 export function decode(frame: Uint8Array): Result.Result<Message, WireError> {
   return makeDecoder()(frame)
 }
@@ -194,14 +194,14 @@ function readOffsets(frame: Uint8Array): Result.Result<ReadonlyArray<number>, Wi
     offsets.push(offset)
     previous = offset
   }
-  // A frame cut short ends before its last offset and was refused above; one with a tail is no frame either.
+  // A truncated frame ends before its last offset and was refused above; extra bytes are not allowed either.
   if (previous !== frame.byteLength) {
     return malformed(`It ends at ${previous} but has ${frame.byteLength} bytes`)
   }
   return Result.succeed(offsets)
 }
 
-/** The number in a word of the table; one that no number can hold exactly lies outside of every frame. */
+/** Reads a word of the table. One past the safe integers is outside of every frame. */
 function readWord(view: DataView, index: number): number {
   return view.getUint32(wordBytes * index + 4, true) * 2 ** 32 + view.getUint32(wordBytes * index, true)
 }

@@ -161,7 +161,7 @@ export const make: (
         }),
         failed,
       )
-    const hurries = gateway.hurry === undefined ? {} : { hurries: yield* gateway.hurry.join }
+    const ack = gateway.ackPolicy === undefined ? {} : { shouldAckNow: yield* gateway.ackPolicy.register }
     const connecting = Channel.make({
       url: gateway.url,
       headers: gateway.headers,
@@ -170,7 +170,7 @@ export const make: (
       pingInterval: options.pingInterval,
       openTimeout: options.startTimeout,
       maxMessageSize: options.maxMessageSize,
-      ...hurries,
+      ...ack,
       onUnclaimed: (message, bytes) => {
         if (isDeath(message)) end(new KernelDied({ kernelId }))
         else if (isOwnOutput(message, session)) router.unsolicited(message, bytes)

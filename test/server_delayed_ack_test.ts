@@ -1,10 +1,10 @@
-/** Servers that keep small messages back until what they sent before is acknowledged. */
+/** Servers that delay small messages until earlier ones are acknowledged. */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as Fake from "./support/fake_server.ts"
 import { eventually } from "./support/processes.ts"
 
-it.live("what arrives is acknowledged by a pong, and large output is not", () =>
+it.live("Link.acknowledge sends a pong for small messages and none for large ones", () =>
   Effect.gen(function* () {
     const { kernel, server } = yield* Fake.client()
     yield* kernel.execute("small")
@@ -12,6 +12,6 @@ it.live("what arrives is acknowledged by a pong, and large output is not", () =>
     const large = "x".repeat(200_000)
     const before = server.pongs()
     for (let count = 0; count < 10; count++) yield* kernel.execute(large)
-    // Of five messages a cell, each may come alone; two have the code in them. Five are still on their way.
+    // Of the five messages of a cell two contain the code; the other three may arrive alone, and five are in transit.
     assert.isAtMost(server.pongs() - before, 10 * 3 + 5)
   }).pipe(Effect.scoped))
