@@ -108,7 +108,7 @@ def fork(cwd):
 print(any(fork("/") for _ in range(len(nonsense) + 1)), fork("/no/such/folder"), fork("/"))
 kernel = zygote.fork(["kernel.py", "/no/such/file"], env, "/")
 process._request += 1
-process._hear_of(kernel.pid, process._request - 1, False)
+process._on_forked(kernel.pid, process._request - 1, False)
 print("A kernel that is told to be forked late lives:", process._unwanted == [])
 print(zygote.failure, process.failure, process._process.poll(), zygote._process is process)
 `

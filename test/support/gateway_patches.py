@@ -18,7 +18,7 @@ from effect_jupyter.gateway import relay as gateway_relay
 from effect_jupyter.kernel.application import KernelApp, PythonKernel
 from ipykernel.iostream import IOPubThread, OutStream
 from ipykernel.ipkernel import IPythonKernel
-from jupyter_client.session import DELIM, Session
+from jupyter_client.session import Session
 from jupyter_server.services.kernels.connection import base
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.handlers import MainKernelHandler
@@ -36,33 +36,37 @@ def anything(*everything, **named):
 def checks():
     """Each check of a patch, and the parts that it must notice to be others."""
     connection = ZMQChannelsWebsocketConnection
-    yield gateway_app.fits_connections, ((connection, "nudge"), (connection, "connect"), (connection, "disconnect"))
-    yield gateway_app.fits_sessions, ((connection, "_register_session"), (WebSocketProtocol13, "_abort"))
-    yield gateway_app.fits_environments, ((MainKernelHandler, "post"),)
-    yield gateway_app.fits_server, ((KernelGatewayApp, "init_http_server"),)
+    yield gateway_app.check_connections, ((connection, "nudge"), (connection, "connect"), (connection, "disconnect"))
+    yield gateway_app.check_sessions, ((connection, "_register_session"), (WebSocketProtocol13, "_abort"))
+    yield gateway_app.check_environments, ((MainKernelHandler, "post"),)
+    yield gateway_app.check_server, ((KernelGatewayApp, "init_http_server"),)
     manager = KernelGatewayIOLoopKernelManager
-    yield gateway_app.fits_managers, ((manager, "_async_wait"), (manager, "_async_launch_kernel"))
+    yield gateway_app.check_managers, ((manager, "_async_wait"), (manager, "_async_launch_kernel"))
     relay = [(connection, name) for name in ("handle_outgoing_message", "handle_incoming_message", "create_stream")]
     relay += [(MappingKernelManager, "start_watching_activity"), (WebSocketProtocol13, "_write_frame")]
     relay += [(base, "serialize_msg_to_ws_v1"), (base, "deserialize_msg_from_ws_v1"), (Session, "send_raw")]
     relay += [(ZMQStream, "_run_callback")]
-    yield gateway_relay.fits_jupyter, relay
+    yield gateway_relay.check_jupyter, relay
 
 
 def patches_are_left_out_where_they_do_not_fit():
     for check, parts in checks():
-        assert gateway_app.fits(check.__name__, check), check
+        assert gateway_app.is_compatible(check.__name__, check), check
         for owner, name in parts:
             with mock.patch.object(owner, name, anything):
-                assert not gateway_app.fits(check.__name__, check), (check, name)
+                assert not gateway_app.is_compatible(check.__name__, check), (check, name)
 
 
 def all_or_nothing_is_put_in_its_place():
     post = gateway_app.MainKernelHandler.post
-    with mock.patch.object(gateway_app, "fits", lambda *_: False):
+    with mock.patch.object(gateway_app, "is_compatible", lambda *_: False):
         gateway_app.patch()
     connection, kernels = gateway_app.Connection, gateway_app.Kernels
-    flags = lambda: (connection.nudges, connection.replaces, connection.relays, kernels.relays, gateway_app.Gateway.listens)  # noqa: E731
+
+    def flags():
+        own = (connection.nudges, connection.replaces, connection.relays)
+        return (*own, kernels.relays, gateway_app.Gateway.listens)
+
     assert flags() == (False,) * 5 and gateway_app.MainKernelHandler.post is post
     gateway_app.patch()
     assert flags() == (True,) * 5 and gateway_app.MainKernelHandler.post is not post

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import time
 
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.kernelbase import Kernel

@@ -4,7 +4,7 @@ import inspect
 import sys
 
 
-def fits(patch, check):
+def is_compatible(patch, check):
     """Whether the check holds; a line of the log says so if it does not."""
     try:
         reason = None if check() else "its private parts are others"
@@ -15,12 +15,12 @@ def fits(patch, check):
     return reason is None
 
 
-def takes(function, *names):
+def has_parameters(function, *names):
     """Whether the function has these parameters and no others."""
     return list(inspect.signature(function).parameters) == list(names)
 
 
-def uses(function, *names):
+def references(function, *names):
     """Whether the code of the function, or of functions within it, mentions all of these names."""
     found, todo = set(), [inspect.unwrap(function).__code__]
     while todo:

@@ -8,9 +8,6 @@ import os
 import sys
 
 import zmq
-from effect_jupyter.compatibility import fits, takes, uses
-from effect_jupyter.gateway import forks, limits, relay
-from effect_jupyter.gateway.kernels import OWN_KERNEL, Kernels, Manager, SandboxedKernels, requested_env
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.handlers import MainKernelHandler as JupyterMainKernelHandler
 from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
@@ -22,6 +19,10 @@ from tornado.netutil import bind_sockets
 from tornado.web import HTTPError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 from traitlets.config import Config
+
+from effect_jupyter.compatibility import has_parameters, is_compatible, references
+from effect_jupyter.gateway import forks, limits, relay
+from effect_jupyter.gateway.kernels import OWN_KERNEL, Kernels, Manager, SandboxedKernels, requested_env
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PORT_TAKEN = 98
@@ -68,14 +69,14 @@ class Connection(relay.Relay):
         # A busy kernel has output enough, and would answer late.
         if not self.is_new or self.kernel_manager.execution_state == "busy":
             return
-        heard = asyncio.Event()
+        received = asyncio.Event()
 
-        def hear(_):
+        def receive(_):
             self._stop_listening()
-            heard.set()
+            received.set()
 
         self._listening = self.channels["iopub"]
-        self._listening.on_recv(hear)
+        self._listening.on_recv(receive)
         asked = [self.kernel_manager.connect_control()]
         if self.kernel_manager.kernel_name != OWN_KERNEL:
             # Many kernels answer it there alone, or put out nothing about what comes on the control channel.
@@ -85,7 +86,7 @@ class Connection(relay.Relay):
                 for channel in asked:
                     self.session.send(channel, "kernel_info_request")
                 try:
-                    return await asyncio.wait_for(heard.wait(), pause)
+                    return await asyncio.wait_for(received.wait(), pause)
                 except asyncio.TimeoutError:
                     if self._listening is None or self.kernel_id not in self.multi_kernel_manager:
                         return
@@ -158,63 +159,63 @@ def give_each_kernel_its_environment():
     MainKernelHandler.post = post
 
 
-def fits_connections():
+def check_connections():
     stock = ZMQChannelsWebsocketConnection
     return (
-        takes(stock.nudge, "self")
-        and uses(stock.connect, "nudge", "add_done_callback", "create_stream", "channels")
-        and uses(stock.nudge, "kernel_info_timeout", "channels", "kernel_manager", "multi_kernel_manager")
-        and uses(stock.disconnect, "channels", "start_buffering")
+        has_parameters(stock.nudge, "self")
+        and references(stock.connect, "nudge", "add_done_callback", "create_stream", "channels")
+        and references(stock.nudge, "kernel_info_timeout", "channels", "kernel_manager", "multi_kernel_manager")
+        and references(stock.disconnect, "channels", "start_buffering")
     )
 
 
-def fits_sessions():
+def check_sessions():
     stock = ZMQChannelsWebsocketConnection
     return (
         asyncio.iscoroutinefunction(stock._register_session)
-        and takes(stock._register_session, "self")
-        and uses(stock._register_session, "_open_sessions", "session_key", "kernel_id", "session")
-        and uses(WebSocketHandler.on_connection_close, "on_close")
-        and uses(KernelWebsocketHandler.on_close, "connection", "disconnect")
-        and takes(WebSocketProtocol13._abort, "self")
+        and has_parameters(stock._register_session, "self")
+        and references(stock._register_session, "_open_sessions", "session_key", "kernel_id", "session")
+        and references(WebSocketHandler.on_connection_close, "on_close")
+        and references(KernelWebsocketHandler.on_close, "connection", "disconnect")
+        and has_parameters(WebSocketProtocol13._abort, "self")
     )
 
 
-def fits_environments():
+def check_environments():
     return (
         asyncio.iscoroutinefunction(inspect.unwrap(JupyterMainKernelHandler.post))
-        and takes(JupyterMainKernelHandler.post, "self")
-        and uses(JupyterMainKernelHandler.post, "get_json_body", "start_kernel")
-        and uses(MainKernelHandler.post, "get_json_body", "start_kernel")
+        and has_parameters(JupyterMainKernelHandler.post, "self")
+        and references(JupyterMainKernelHandler.post, "get_json_body", "start_kernel")
+        and references(MainKernelHandler.post, "get_json_body", "start_kernel")
     )
 
 
-def fits_server():
-    return takes(KernelGatewayApp.init_http_server, "self") and uses(
+def check_server():
+    return has_parameters(KernelGatewayApp.init_http_server, "self") and references(
         KernelGatewayApp.init_http_server, "http_server", "web_app", "ip", "port"
     )
 
 
-def fits_managers():
+def check_managers():
     wait = KernelGatewayIOLoopKernelManager._async_wait
     launch = KernelGatewayIOLoopKernelManager._async_launch_kernel
     return (
         asyncio.iscoroutinefunction(wait)
-        and takes(wait, "self", "pollinterval")
-        and uses(wait, "sleep")
+        and has_parameters(wait, "self", "pollinterval")
+        and references(wait, "sleep")
         and asyncio.iscoroutinefunction(launch)
-        and takes(launch, "self", "kernel_cmd", "kw")
+        and has_parameters(launch, "self", "kernel_cmd", "kw")
         and hasattr(KernelGatewayIOLoopKernelManager, "provisioner")
     )
 
 
 def patch():
     """Puts our ways in the places of Jupyter's where these are what ours were made for."""
-    Connection.nudges = fits("connections that open at once", fits_connections)
-    Connection.replaces = fits("connections that replace others at once", fits_sessions)
-    Gateway.listens = fits("large requests", fits_server)
-    Connection.relays = Kernels.relays = fits("the relay of messages", relay.fits_jupyter)
-    if fits("an environment for each kernel", fits_environments):
+    Connection.nudges = is_compatible("connections that open at once", check_connections)
+    Connection.replaces = is_compatible("connections that replace others at once", check_sessions)
+    Gateway.listens = is_compatible("large requests", check_server)
+    Connection.relays = Kernels.relays = is_compatible("the relay of messages", relay.check_jupyter)
+    if is_compatible("an environment for each kernel", check_environments):
         give_each_kernel_its_environment()
 
 
@@ -247,7 +248,7 @@ def configuration(settings, kernels):
     # The client pings; a ping that a busy loop answers late would close the connection.
     config.KernelGatewayApp.ws_ping_interval = 0
     config.KernelGatewayApp.kernel_manager_class = kernels
-    if fits("kernels whose end is noticed soon", fits_managers):
+    if is_compatible("kernels whose end is noticed soon", check_managers):
         config.SeedingMappingKernelManager.kernel_manager_class = "effect_jupyter.gateway.kernels.Manager"
     config.SeedingMappingKernelManager.root_dir = settings["workingDir"]
     # A kernel that does not end by itself is killed; whoever deleted it is not interested in it any more.
@@ -260,7 +261,7 @@ def configuration(settings, kernels):
     return config
 
 
-def run(settings, environment, sandbox, zygote, tell):
+def run(settings, environment, sandbox, zygote, send):
     """Serves until the process ends; `sandbox` has a place for every kernel, `zygote` forks them; either can be None."""
     patch()
     Manager.environment = environment
@@ -274,7 +275,7 @@ def run(settings, environment, sandbox, zygote, tell):
     if sandbox is not None:
         kernels = SandboxedKernels
         kernels.sandbox = sandbox
-        kernels.tell = staticmethod(tell)
+        kernels.send = staticmethod(send)
         launcher = ["-I", "-S", os.path.join(PACKAGE, "sandbox", "launcher.py")]
     write_kernelspec(settings["runtimeDir"], launcher, sandbox is not None)
     app = Gateway.instance()
@@ -292,5 +293,5 @@ def run(settings, environment, sandbox, zygote, tell):
     context.setsockopt(zmq.RCVHWM, 0)
     # A kernel that just starts does not listen yet; ZeroMQ would look again after 100 ms.
     context.setsockopt(zmq.RECONNECT_IVL, 10)
-    tell({"port": app.port})
+    send({"port": app.port})
     app.start()

@@ -9,13 +9,14 @@ import socket
 import time
 from contextvars import ContextVar
 
+from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager, SeedingMappingKernelManager
+from tornado.web import HTTPError
+from traitlets import default
+
 from effect_jupyter.gateway import relay
 from effect_jupyter.gateway.limits import Told, refusal
 from effect_jupyter.gateway.processes import MARK, kill_processes_of, mark
-from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager, SeedingMappingKernelManager
 from effect_jupyter.sandbox.processes import Watch, find_leader, is_stopped, snapshot
-from tornado.web import HTTPError
-from traitlets import default
 
 # What the request in progress wants to be the environment of its kernel.
 requested_env = ContextVar("requested_env", default=None)
@@ -184,7 +185,7 @@ class SandboxedKernels(Kernels):
     """Puts every kernel into a sandbox of its own."""
 
     sandbox = None  # set before the first kernel, as what tells the program of a violation
-    tell = None
+    send = None
     start_bound = 20.0
 
     def __init__(self, **kwargs):
@@ -230,7 +231,7 @@ class SandboxedKernels(Kernels):
                 if kernel_id in self:
                     await self.shutdown_kernel(kernel_id, now=True)
             finally:
-                await self._soon(self.sandbox.end(kernel_id), "Its folder was not removed")
+                await self._with_timeout(self.sandbox.end(kernel_id), "Its folder was not removed")
             if isinstance(error, RuntimeError):
                 raise HTTPError(500, f"The sandbox of the kernel could not be started: {error}") from None
             raise
@@ -243,7 +244,7 @@ class SandboxedKernels(Kernels):
 
     async def _order(self, kernel_id, preparing, rules, inside, launcher):
         """Tells the launcher what to do, once that is known."""
-        command = await self._soon(preparing, "The rules were not ready")
+        command = await self._with_timeout(preparing, "The rules were not ready")
         orders = self.sandbox.orders(kernel_id, command, rules, inside)
         launcher.setblocking(False)
         try:
@@ -254,7 +255,7 @@ class SandboxedKernels(Kernels):
             pass  # it ended, and standard error says why
         launcher.close()
 
-    async def _soon(self, future, complaint):
+    async def _with_timeout(self, future, complaint):
         """The value of a future of another thread, which goes on whoever loses interest in it."""
         try:
             return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), self.start_bound)
@@ -294,9 +295,9 @@ class SandboxedKernels(Kernels):
         if os.path.isdir("/proc/self") and not {"memory", "cpuTime", "processes"}.isdisjoint(limits):
             self._watches[kernel_id] = Watch(limits)
         if self._watches and self._watching is None:
-            self._watching = asyncio.create_task(self._look_again_and_again())
+            self._watching = asyncio.create_task(self._watch_limits())
 
-    async def _look_again_and_again(self):
+    async def _watch_limits(self):
         while self._watches:
             children = snapshot()
             for kernel_id, watch in list(self._watches.items()):
@@ -316,7 +317,7 @@ class SandboxedKernels(Kernels):
         exceeded = None if provisioner is None else watch.exceeded(children, provisioner.pid)
         if exceeded is not None:
             del self._watches[kernel_id]
-            self.tell({"violation": f"deny {exceeded}", "kernel": kernel_id})
+            self.send({"violation": f"deny {exceeded}", "kernel": kernel_id})
             await provisioner.kill()
 
     async def restart_kernel(self, kernel_id, *args, **kwargs):
@@ -335,7 +336,7 @@ class SandboxedKernels(Kernels):
         # Whoever deletes a kernel may look at the workspace afterwards.
         ending = self._ending.get(kernel_id)
         if ending is not None:
-            await self._soon(ending, "The folder of the kernel was not removed")
+            await self._with_timeout(ending, "The folder of the kernel was not removed")
 
 
 class Errors:

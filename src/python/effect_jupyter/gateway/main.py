@@ -36,7 +36,7 @@ if sys.flags.no_site:
 printing = threading.Lock()
 
 
-def tell(message):
+def send(message):
     """One line for the program; threads may speak at once."""
     with printing:
         print(json.dumps(message), flush=True)
@@ -47,7 +47,7 @@ def make_sandbox(settings, runtime_dir, workspace, secret):
     host.keep_from_importing(settings["rules"]["allowWrite"])
     sandbox = host.Sandbox(settings, runtime_dir, workspace, secret)
     sandbox.start_helper(
-        on_violation=lambda kernel, line: tell({"violation": line, "kernel": kernel}),
+        on_violation=lambda kernel, line: send({"violation": line, "kernel": kernel}),
         # Without the helper nobody filters the network any more, and no kernel can start.
         on_end=lambda: os.kill(os.getpid(), signal.SIGKILL),
     )
@@ -60,7 +60,7 @@ def make_sandbox(settings, runtime_dir, workspace, secret):
 
 
 def refuse(reason):
-    tell({"refused": reason})
+    send({"refused": reason})
     sys.exit(1)
 
 
@@ -96,7 +96,7 @@ def main():
         zygote.wait_until_ready()
         if zygote.refusal is not None:
             sys.exit(zygote.refusal)
-    app.run(settings, environment, sandbox, zygote, tell)
+    app.run(settings, environment, sandbox, zygote, send)
 
 
 main()

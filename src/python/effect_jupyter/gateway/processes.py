@@ -9,6 +9,8 @@ import os
 import resource
 import signal
 
+from effect_jupyter.system import process_ids
+
 MARK = "EFFECT_JUPYTER_KERNEL"
 # A process that starts others without end ends them as often; who was told to end starts none.
 MOST_ROUNDS = 100
@@ -47,11 +49,10 @@ def kill_processes_of(*kernel_ids):
 def processes_of(kernel_ids):
     variables = {f"{MARK}={kernel_id}".encode() for kernel_id in kernel_ids}
     limits = {str(limit_of(kernel_id)).encode() for kernel_id in kernel_ids}
-    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
-        if name.isdigit() and not (
-            limits.isdisjoint(read(name, "limits").split()) and variables.isdisjoint(read(name, "environ").split(b"\0"))
-        ):
-            yield int(name)
+    for pid in process_ids():
+        has_limit = not limits.isdisjoint(read(pid, "limits").split())
+        if has_limit or not variables.isdisjoint(read(pid, "environ").split(b"\0")):
+            yield pid
 
 
 def read(pid, file):

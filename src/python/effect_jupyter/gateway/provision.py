@@ -25,7 +25,7 @@ import subprocess
 import tempfile
 import threading
 
-from effect_jupyter.processes import PR_SET_PDEATHSIG, prctl
+from effect_jupyter.system import PR_SET_PDEATHSIG, prctl, remove_tree
 
 UNWRITABLE = 73
 
@@ -99,7 +99,7 @@ def build(environment, requirements):
         options = ["--disable-pip-version-check", "--no-input", *INTO_THE_ENVIRONMENT]
         run(python, "-I", "-m", "pip", "install", *options, *requirements, temporary=temporary)
     run(python, "-I", "-c", CHECK, *requirements, temporary=temporary)
-    shutil.rmtree(temporary, ignore_errors=True)
+    remove_tree(temporary)
     return python
 
 
@@ -121,14 +121,14 @@ def provision(directory, requirements):
             return python
         for name in os.listdir(directory):
             if name.startswith("build-"):
-                shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+                remove_tree(os.path.join(directory, name))
         environment = tempfile.mkdtemp(prefix="build-", dir=directory)
         # Sandboxed kernels of root run as somebody else.
         os.chmod(environment, 0o755)
         try:
             python = build(environment, requirements)
         except BaseException:
-            shutil.rmtree(environment, ignore_errors=True)
+            remove_tree(environment)
             raise
         draft = os.path.join(environment, "current")
         with open(draft, "w") as file:

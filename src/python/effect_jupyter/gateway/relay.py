@@ -11,7 +11,6 @@ import struct
 from types import SimpleNamespace
 
 import zmq
-from effect_jupyter.compatibility import takes, uses
 from jupyter_client.session import DELIM, Session
 from jupyter_server._tz import utcnow
 from jupyter_server.services.kernels.connection import base
@@ -20,6 +19,8 @@ from jupyter_server.services.kernels.kernelmanager import MappingKernelManager
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 from zmq.eventloop.zmqstream import ZMQStream
+
+from effect_jupyter.compatibility import has_parameters, references
 
 V1 = "v1.kernel.websocket.jupyter.org"
 # Not as enumerations, whose operators take longer than a message.
@@ -54,7 +55,7 @@ def decoded(message):
         raise ValueError(f"{count} is no number of offsets for {len(message)} bytes")
     offsets = struct.unpack_from(f"<{count}Q", message, 8)
     channel = message[offsets[0] : offsets[1]].decode()
-    return channel, [message[start:end] for start, end in zip(offsets[1:], offsets[2:], strict=False)]
+    return channel, [message[start:end] for start, end in zip(offsets[1:], offsets[2:])]
 
 
 class Channel(ZMQStream):
@@ -217,23 +218,25 @@ class Activity(MappingKernelManager):
                 kernel.execution_state = "idle"
 
 
-def fits_jupyter():
+def check_jupyter():
     """Whether all that is replaced here is what it was, tried out on a message."""
     connection = ZMQChannelsWebsocketConnection
     return (
-        takes(connection.handle_outgoing_message, "self", "stream", "outgoing_msg")
-        and uses(connection.handle_outgoing_message, "feed_identities", "_on_error", "_limit_rate", "_on_zmq_reply")
-        and takes(connection.handle_incoming_message, "self", "incoming_msg")
-        and uses(connection.handle_incoming_message, "send_raw", "allowed_message_types", "channels")
-        and takes(connection.create_stream, "self")
-        and uses(connection.create_stream, "channels", "channel")
-        and uses(connection.connect, "create_stream", "on_recv_stream", "handle_outgoing_message")
-        and uses(WebSocketHandler.write_message, "ws_connection", "is_closing")
-        and takes(connection.disconnect, "self")
-        and uses(connection.disconnect, "start_buffering")
-        and uses(MappingKernelManager.start_buffering, "_kernel_buffers")
-        and takes(MappingKernelManager.start_watching_activity, "self", "kernel_id")
-        and uses(MappingKernelManager.start_watching_activity, "_activity_stream", "track_message_type")
+        has_parameters(connection.handle_outgoing_message, "self", "stream", "outgoing_msg")
+        and references(
+            connection.handle_outgoing_message, "feed_identities", "_on_error", "_limit_rate", "_on_zmq_reply"
+        )
+        and has_parameters(connection.handle_incoming_message, "self", "incoming_msg")
+        and references(connection.handle_incoming_message, "send_raw", "allowed_message_types", "channels")
+        and has_parameters(connection.create_stream, "self")
+        and references(connection.create_stream, "channels", "channel")
+        and references(connection.connect, "create_stream", "on_recv_stream", "handle_outgoing_message")
+        and references(WebSocketHandler.write_message, "ws_connection", "is_closing")
+        and has_parameters(connection.disconnect, "self")
+        and references(connection.disconnect, "start_buffering")
+        and references(MappingKernelManager.start_buffering, "_kernel_buffers")
+        and has_parameters(MappingKernelManager.start_watching_activity, "self", "kernel_id")
+        and references(MappingKernelManager.start_watching_activity, "_activity_stream", "track_message_type")
         and encodes_as_jupyter()
         and sends_as_jupyter()
         and drains_as_zeromq()
@@ -265,13 +268,16 @@ def sends_as_jupyter():
 def drains_as_zeromq():
     heard, later = [], []
     loop = SimpleNamespace(
-        add_handler=lambda *_: None, remove_handler=lambda *_: None, READ=1, add_callback=lambda *call: later.append(call)
+        add_handler=lambda *_: None,
+        remove_handler=lambda *_: None,
+        READ=1,
+        add_callback=lambda *call: later.append(call),
     )
     context = zmq.Context()
     ours, theirs = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
     try:
-        theirs.bind("inproc://fits")
-        ours.connect("inproc://fits")
+        theirs.bind("inproc://check")
+        ours.connect("inproc://check")
         channel = Channel(ours, loop)
         for number in range(3):
             theirs.send_multipart([b"%d" % number, b""])

@@ -22,14 +22,13 @@ import fcntl
 import re
 import runpy
 import select
-import shutil
 import signal
 import subprocess
 import time
 
 from effect_jupyter.gateway.processes import kill_processes_of
-from effect_jupyter.processes import PR_SET_CHILD_SUBREAPER, die_with, prctl
 from effect_jupyter.sandbox.placeholders import registries, remove_all
+from effect_jupyter.system import PR_SET_CHILD_SUBREAPER, die_with, prctl, process_ids, remove_tree, stat_fields
 
 # After so many seconds a directory without a lock is nobody's.
 CLAIM_BOUND = 60
@@ -84,15 +83,11 @@ def parents():
     """The parent of every process, by pid."""
     if LINUX:
         found = {}
-        for name in os.listdir("/proc"):
-            if name.isdigit():
-                try:
-                    with open(f"/proc/{name}/stat", "rb") as file:
-                        # The name of a command may hold blanks and parentheses.
-                        fields = file.read().rpartition(b")")[2].split()
-                    found[int(name)] = int(fields[1])
-                except OSError:
-                    pass
+        for pid in process_ids():
+            try:
+                found[pid] = int(stat_fields(pid)[1])
+            except OSError:
+                pass  # it ended
         return found
     with subprocess.Popen(["/bin/ps", "-axo", "pid=,ppid="], stdout=subprocess.PIPE, text=True) as ps:
         found = {int(pid): int(parent) for pid, parent in (line.split() for line in ps.stdout)}
@@ -168,16 +163,13 @@ def claim(runtime_dir):
         if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(lock)):
             return lock
         os.close(lock)
-        shutil.rmtree(runtime_dir, ignore_errors=True)
+        remove_tree(runtime_dir)
 
 
 def remove(runtime_dir):
     """Removes the directory, what sandboxes left in a workspace, and the directory that gateways share if it is empty."""
     registry = os.path.dirname(runtime_dir)
-    # Not by Python's own functions: folders in folders in folders exceed its stack.
-    for command in (["/bin/rm", "-rf"], ["/bin/chmod", "-R", "u+rwX"], ["/bin/rm", "-rf"]):
-        if os.path.lexists(runtime_dir):
-            subprocess.run([*command, "--", runtime_dir], stderr=subprocess.DEVNULL)
+    remove_tree(runtime_dir)
     remove_all(registry)
     try:
         os.rmdir(registry)

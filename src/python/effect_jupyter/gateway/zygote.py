@@ -31,7 +31,7 @@ import threading
 import time
 
 from effect_jupyter.kernel import load_application
-from effect_jupyter.processes import die_with
+from effect_jupyter.system import die_with
 
 LARGEST = 1024 * 1024
 LOADED_BY_ALL = (
@@ -127,7 +127,7 @@ class Control:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.set_inheritable(False)
 
-    def tell(self, **message):
+    def send(self, **message):
         while True:
             try:
                 self._socket.send(json.dumps(message).encode())
@@ -135,7 +135,7 @@ class Control:
             except OSError as error:
                 self._wait_after(error)
 
-    def hear(self):
+    def receive(self):
         """The next message and the files that came with it."""
         while True:
             try:
@@ -160,7 +160,7 @@ class Control:
 def serve(control):
     """Forks a kernel for each request; returns in the kernel only, with what it is to be and its files."""
     while True:
-        message, files = control.hear()
+        message, files = control.receive()
         request = None
         try:
             request = answer(control, message, files)
@@ -186,7 +186,7 @@ def answer(control, message, files):
     pid = os.fork()
     if pid == 0:
         return request
-    control.tell(forked=pid, request=request["request"])
+    control.send(forked=pid, request=request["request"])
     return None
 
 
@@ -197,7 +197,7 @@ def refuse(control, message, error):
     except Exception:
         number = None
     try:
-        control.tell(unforked=f"{type(error).__name__}: {error}"[:1000], request=number)
+        control.send(unforked=f"{type(error).__name__}: {error}"[:1000], request=number)
     except Exception:
         pass  # without memory; the gateway does not wait for long
 
@@ -209,7 +209,7 @@ def place_of_mark():
     return getenv(MARK)
 
 
-def become(kernel, files, zygote, place):
+def become_kernel(kernel, files, zygote, place):
     """From here on this process is as if it had just been started for the kernel."""
     die_with(zygote)
     for file in files:
@@ -244,20 +244,20 @@ def main():
         warm_up()
         check_for_threads()
     except Refused as error:
-        control.tell(refused=str(error))
+        control.send(refused=str(error))
         sys.exit(1)
     except RuntimeError as error:
-        control.tell(failed=str(error))
+        control.send(failed=str(error))
         sys.exit(1)
     gc.collect()
     # Looking for garbage among what is here would only copy the pages that it lies on.
     gc.freeze()
-    control.tell(ready=True)
+    control.send(ready=True)
     changed = {name: value for name, value in os.environ.items() if before.get(name) != value}
     zygote = os.getpid()
     kernel, files = serve(control)
     try:
-        become(kernel, files, zygote, place)
+        become_kernel(kernel, files, zygote, place)
         for name, value in changed.items():
             # As if the module were loaded now.
             if kernel["env"].get(name) == before.get(name):
@@ -266,9 +266,9 @@ def main():
             # Another one was started in its place, and has its sockets.
             os._exit(1)
     except BaseException as error:
-        control.tell(unforked=f"{type(error).__name__}: {error}"[:1000], request=kernel["request"])
+        control.send(unforked=f"{type(error).__name__}: {error}"[:1000], request=kernel["request"])
         os._exit(1)
-    control.tell(pid=os.getpid(), request=kernel["request"])
+    control.send(pid=os.getpid(), request=kernel["request"])
     control.close()
     app.launch_instance(connection_file=sys.argv[1])
 

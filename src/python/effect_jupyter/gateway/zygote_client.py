@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 
+from effect_jupyter.system import stat_fields
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Something has read these while the zygote was loading; only a new process would look again.
 READ_EARLY = re.compile(
@@ -128,7 +130,7 @@ class Process:
         self._request = 0
         # The process that the last request made, and whether it is a kernel by now.
         self._answer = None
-        self._is_born = False
+        self._is_confirmed = False
         # Why the last request made none.
         self._unforked = None
         # Since when it has said nothing although it was asked.
@@ -143,7 +145,7 @@ class Process:
     def wait_until_ready(self):
         self._socket.setblocking(True)
         while not self.is_ready and self.failure is None:
-            self._hear()
+            self._receive()
         if self.failure is None:
             self._socket.setblocking(False)
 
@@ -153,11 +155,11 @@ class Process:
 
     def fork(self, argv, env, cwd, stderr):
         self.listen()
-        if self.failure is not None or not self.is_ready or self._stalled_at is not None or not self._takes(env):
+        if self.failure is not None or not self.is_ready or self._stalled_at is not None or not self._is_suitable(env):
             return None
         self._request += 1
         self._answer = self._unforked = None
-        self._is_born = False
+        self._is_confirmed = False
         until = time.monotonic() + PATIENCE
         request = {"request": self._request, "argv": argv, "env": env, "cwd": cwd, "until": until}
         files = [] if stderr is None else [stderr]
@@ -165,17 +167,17 @@ class Process:
             socket.send_fds(self._socket, [json.dumps({**request, "stderr": stderr is not None}).encode()], files)
         except OSError as error:
             # Nothing is wrong with the next one if this one was too large.
-            return self._plainly(error)
-        while not self._is_born and self._unforked is None and self.failure is None:
+            return self._start_without_fork(error)
+        while not self._is_confirmed and self._unforked is None and self.failure is None:
             if self._answer is not None and self._answer.look() is not None:
-                return self._plainly("it ended at once")
+                return self._start_without_fork("it ended at once")
             left = until + MARGIN - time.monotonic()
             if left <= 0 and not self._has_more():
                 self._stalled_at = time.monotonic() if self._answer is None else None
-                return self._plainly(f"nothing was forked within {PATIENCE:g} s")
+                return self._start_without_fork(f"nothing was forked within {PATIENCE:g} s")
             self._wait(max(0.001, min(left, GLANCE)))
-        if self._answer is None or not self._is_born:
-            return self._plainly(self._unforked or self.failure)
+        if self._answer is None or not self._is_confirmed:
+            return self._start_without_fork(self._unforked or self.failure)
         # That it was forked may still be told afterwards.
         self._answer.is_kernel = True
         return self._answer
@@ -192,17 +194,17 @@ class Process:
         """Until something has come; its number may be too high for `select`."""
         self._socket.settimeout(seconds)
         try:
-            self._hear()
+            self._receive()
         except TimeoutError:
             pass
         finally:
             if self.failure is None:
                 self._socket.setblocking(False)
 
-    def _plainly(self, why):
+    def _start_without_fork(self, why):
         """What comes of this request after all is not wanted any more."""
         self._request += 1
-        if self._answer is not None and not self._is_born:
+        if self._answer is not None and not self._is_confirmed:
             self._end(self._answer)
         print(f"A kernel is started plainly: {why}", file=sys.stderr)
 
@@ -210,7 +212,7 @@ class Process:
         """Takes what has come."""
         try:
             while self.failure is None:
-                self._hear()
+                self._receive()
         except BlockingIOError:
             for process in self._unwanted:
                 process.look()
@@ -219,13 +221,13 @@ class Process:
         if self._stalled_at is not None and time.monotonic() - self._stalled_at > SILENCE:
             self._on_trouble(self)
 
-    def _takes(self, env):
+    def _is_suitable(self, env):
         """Whether a copy can be a kernel with this environment."""
         if len(env.get(MARK, "").encode()) != MARK_LENGTH:
             return False
         for name in {*env, *self._env}:
             if self._counts.fullmatch(name) and not ADDED.fullmatch(name) and env.get(name) != self._env.get(name):
-                self._plainly(f'"{name}" is another than when modules were loaded')
+                self._start_without_fork(f'"{name}" is another than when modules were loaded')
                 return False
         return True
 
@@ -237,7 +239,7 @@ class Process:
         except OSError:
             pass  # it does not listen now
 
-    def _hear(self):
+    def _receive(self):
         try:
             data = self._socket.recv(LARGEST)
         except (BlockingIOError, TimeoutError):
@@ -254,16 +256,16 @@ class Process:
         elif "ready" in message:
             self.is_ready = True
         elif "forked" in message or "pid" in message:
-            self._hear_of(message.get("forked", message.get("pid")), message["request"], "pid" in message)
+            self._on_forked(message.get("forked", message.get("pid")), message["request"], "pid" in message)
         elif "unforked" in message and message["request"] in (None, self._request):
             self._unforked = message["unforked"]
 
-    def _hear_of(self, pid, request, is_born):
+    def _on_forked(self, pid, request, is_confirmed):
         process = self._forked.get(pid)
-        if process is None and not is_born or request == self._request:
+        if process is None and not is_confirmed or request == self._request:
             process = self._forked.setdefault(pid, ForkedProcess(pid, self))
         if request == self._request:
-            self._answer, self._is_born = process, self._is_born or is_born
+            self._answer, self._is_confirmed = process, self._is_confirmed or is_confirmed
         elif process is not None and not process.is_kernel:
             self._end(process)
 
@@ -308,9 +310,7 @@ def end_of(pid):
     Read from the system: the process that it is a child of may be stopped.
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name of a command may hold blanks and parentheses.
-            fields = file.read().rpartition(b")")[2].split()
+        fields = stat_fields(pid)
     except (FileNotFoundError, ProcessLookupError):
         return -signal.SIGKILL
     except OSError:

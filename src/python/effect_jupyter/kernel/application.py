@@ -1,7 +1,6 @@
 """IPython's kernel, made fit for programs: output comes early, in lines and all of it, interrupts hit the code alone."""
 
 import contextlib
-import functools
 import inspect
 import os
 import signal
@@ -13,7 +12,6 @@ has_debugger = "debugpy" in sys.modules
 sys.modules.setdefault("debugpy", None)
 
 import zmq
-from effect_jupyter.kernel.streams import output
 from ipykernel.iostream import BackgroundSocket, IOPubThread, OutStream
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
@@ -24,6 +22,7 @@ from IPython.core.ultratb import AutoFormattedTB
 from tornado.ioloop import IOLoop
 from traitlets import Float, default
 
+from effect_jupyter.compatibility import references
 from effect_jupyter.kernel.imports import formatted_always, hold_while_importing, hold_while_showing
 from effect_jupyter.kernel.interrupts import (
     Interrupt,
@@ -32,6 +31,7 @@ from effect_jupyter.kernel.interrupts import (
     is_main_thread,
     keep_running,
 )
+from effect_jupyter.kernel.streams import output
 from effect_jupyter.kernel.tracebacks import is_amid, show_members
 
 try:
@@ -80,7 +80,6 @@ class PythonKernel(IPythonKernel):
         is_look = parent["header"]["msg_type"] in ("complete_request", "inspect_request")
         self.shell.set_thread_parent({**parent, "header": {}} if is_look else parent)
 
-
     async def do_execute(self, *args, **kwargs):
         process = os.getpid()
         try:
@@ -117,13 +116,6 @@ def after_output(thread):
     return send_multipart
 
 
-def uses(function, *names):
-    """Whether the code of the function, or of functions within it, mentions all of these names."""
-    code = function.__code__
-    inner = [constant.co_names for constant in code.co_consts if inspect.iscode(constant)]
-    return set(names) <= set().union(code.co_names, *inner)
-
-
 class KernelApp(IPKernelApp):
     def parse_command_line(self, argv=None):
         """There is nothing to parse, and Jupyter takes long to find that out."""
@@ -149,13 +141,13 @@ class KernelApp(IPKernelApp):
     @default("kernel_class")
     def _default_kernel_class(self):
         # These are private parts of ipykernel and IPython: where they are others, their own way will do.
-        restores = uses(IPythonKernel.post_handler_hook, "saved_sigint_handler")
+        restores = references(IPythonKernel.post_handler_hook, "saved_sigint_handler")
         sleeps = isinstance(getattr(IPythonKernel, "_execute_sleep", None), Float)
         if not (restores and sleeps and inspect.iscoroutinefunction(getattr(InteractiveShell, "run_code", None))):
             return IPythonKernel
         InteractiveShell.run_code = interruptible_code(InteractiveShell.run_code)
         EventManager.trigger = interruptible_hooks(EventManager.trigger)
-        if uses(InteractiveShell.showtraceback, "_get_exc_info", "InteractiveTB", "_showtraceback"):
+        if references(InteractiveShell.showtraceback, "_get_exc_info", "InteractiveTB", "_showtraceback"):
             shown = show_members(InteractiveShell.showtraceback)
             InteractiveShell.showtraceback = hold_while_showing(shown, is_amid)
             AutoFormattedTB.structured_traceback = formatted_always(AutoFormattedTB.structured_traceback)
@@ -165,15 +157,15 @@ class KernelApp(IPKernelApp):
     @default("outstream_class")
     def _default_outstream_class(self):
         # These are private parts of ipykernel: where they are others, its own class will do.
-        fits = (
-            uses(OutStream.__init__, "_io_loop", "_parent_header_global", "_setup_stream_redirects", "_local")
-            and uses(OutStream.parent_header.fget, "_parent_header_global")
-            and uses(OutStream.flush, "pub_thread", "schedule", "_flush")
-            and uses(OutStream._flush, "session", "msg", "_hooks", "send", "topic")
-            and uses(IOPubThread.schedule, "_events", "_event_pipe")
-            and uses(BackgroundSocket.send_multipart, "io_thread", "send_multipart")
+        is_known = (
+            references(OutStream.__init__, "_io_loop", "_parent_header_global", "_setup_stream_redirects", "_local")
+            and references(OutStream.parent_header.fget, "_parent_header_global")
+            and references(OutStream.flush, "pub_thread", "schedule", "_flush")
+            and references(OutStream._flush, "session", "msg", "_hooks", "send", "topic")
+            and references(IOPubThread.schedule, "_events", "_event_pipe")
+            and references(BackgroundSocket.send_multipart, "io_thread", "send_multipart")
         )
-        return "effect_jupyter.kernel.streams.Stream" if fits else "ipykernel.iostream.OutStream"
+        return "effect_jupyter.kernel.streams.Stream" if is_known else "ipykernel.iostream.OutStream"
 
     def init_iopub(self, context):
         # ZeroMQ drops what a subscriber is too slow for, past 1000 messages and without a word.

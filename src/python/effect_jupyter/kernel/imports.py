@@ -60,7 +60,7 @@ class Imports:
     is_of_code = False
 
     @classmethod
-    def fits(cls):
+    def is_compatible(cls):
         return inspect.isfunction(cls.load) and list(inspect.signature(cls.load).parameters) == ["name", "import_"]
 
     @classmethod
@@ -89,7 +89,7 @@ def find_and_load(name, import_):
 
 def hold_while_importing():
     """Replaces Python's way to load modules, where it is the one that is known here."""
-    if Imports.fits():
+    if Imports.is_compatible():
         # Python takes away the frames of this file from tracebacks.
         code = find_and_load.__code__.replace(co_filename=Imports.load.__code__.co_filename)
         find_and_load.__code__ = code

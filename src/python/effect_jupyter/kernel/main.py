@@ -9,7 +9,7 @@ sys.path[: not getattr(sys.flags, "safe_path", sys.flags.isolated)] = [ROOT]
 sys.dont_write_bytecode = True
 
 from effect_jupyter.kernel import load_application
-from effect_jupyter.processes import die_with
+from effect_jupyter.system import die_with
 
 die_with(int(os.environ["JPY_PARENT_PID"]))
 load_application().launch_instance(connection_file=sys.argv[1])

@@ -50,7 +50,7 @@ def _speed_up(kernel):
 _variables = {}
 
 
-def _tell_variables(comm, message):
+def _send_variables(comm, message):
     """Runs beside the code of the user, which executions of ours would not: they have hooks."""
     if "look" not in _variables:
         exec(message["content"]["data"]["source"], _variables)
@@ -266,7 +266,7 @@ if _shell is not None:
     _keep_no_output()
     _end_well(_kernel)
     if hasattr(_kernel, "comm_manager"):
-        _kernel.comm_manager.register_target("effect_jupyter_variables", _tell_variables)
+        _kernel.comm_manager.register_target("effect_jupyter_variables", _send_variables)
 
 if options["workingDir"] is not None:  # noqa: F821
     if options["makeWorkingDir"]:  # noqa: F821

@@ -13,8 +13,9 @@ import threading
 import time
 import warnings
 
-from effect_jupyter.kernel.pipes import CAPACITY, Lines, Pipe, count_waits, echo, has_children, prepare_c_streams
 from ipykernel.iostream import OutStream
+
+from effect_jupyter.kernel.pipes import CAPACITY, Lines, Pipe, count_waits, echo, has_children, prepare_c_streams
 
 
 class Piece:

@@ -48,7 +48,13 @@ def bounded(options, *, memory, writable):
         result += [option, *arguments]
         if (option, *arguments) == ("--dev", "/dev"):
             # What is in there counts too: whoever fills it is told so before the limit of memory ends the kernel.
-            result += [*([] if memory is None else ["--size", str(max(memory // 2, 4096))]), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+            result += [
+                *([] if memory is None else ["--size", str(max(memory // 2, 4096))]),
+                "--tmpfs",
+                "/dev/shm",
+                "--remount-ro",
+                "/dev",
+            ]
     return result
 
 

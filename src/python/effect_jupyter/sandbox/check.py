@@ -54,7 +54,18 @@ class Refused(Exception):
 
 def try_out(bwrap, *, readable, workspace, identity):
     """Runs Python in the smallest sandbox."""
-    command = [bwrap, *ISOLATED, "--new-session", "--die-with-parent", "--unshare-net", "--ro-bind", "/", "/", "--dev", "/dev"]
+    command = [
+        bwrap,
+        *ISOLATED,
+        "--new-session",
+        "--die-with-parent",
+        "--unshare-net",
+        "--ro-bind",
+        "/",
+        "/",
+        "--dev",
+        "/dev",
+    ]
     command += ["--unshare-pid", "--unshare-user", "--cap-drop", "ALL", "--proc", "/proc", "--"]
     if macos.IS_HERE:
         command = macos.smallest_sandbox()

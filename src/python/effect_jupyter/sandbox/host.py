@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from effect_jupyter.sandbox import bubblewrap, git, macos
 from effect_jupyter.sandbox.bubblewrap import is_under
 from effect_jupyter.sandbox.placeholders import Placeholders, registries
+from effect_jupyter.system import remove_tree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # The folder that has our package and nothing else.
@@ -63,13 +64,6 @@ def limits(given):
     return {names[name]: value for name, value in given.items()}
 
 
-def remove(folder):
-    """Not by Python's own functions: folders in folders in folders exceed its stack."""
-    for command in (["/bin/rm", "-rf"], ["/bin/chmod", "-R", "u+rwX"], ["/bin/rm", "-rf"]):
-        if os.path.lexists(folder):
-            subprocess.run([*command, "--", folder], stderr=subprocess.DEVNULL)
-
-
 class Identity:
     """Whom everything sandboxed runs as, and what it has to see."""
 
@@ -111,7 +105,7 @@ class Helper:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def initialize(self, settings):
-        self._say(settings)
+        self._send(settings)
 
     def wait_until_ready(self):
         """Raises an exception if the helper cannot wrap commands."""
@@ -133,10 +127,10 @@ class Helper:
             self._count += 1
             number = self._count
             self._pending[number] = answer
-        self._say({"number": number, **question})
+        self._send({"number": number, **question})
         return answer
 
-    def _say(self, message):
+    def _send(self, message):
         # Another one than for the answers: a helper that cannot speak does not listen either.
         with self._writing:
             try:
@@ -148,7 +142,7 @@ class Helper:
     def _listen(self):
         try:
             for line in self._process.stdout:
-                self._hear(json.loads(line))
+                self._receive(json.loads(line))
         finally:
             was_ready = self._ready.done() and self._ready.exception() is None
             with self._lock:
@@ -159,7 +153,7 @@ class Helper:
             if was_ready:
                 self._on_end()
 
-    def _hear(self, message):
+    def _receive(self, message):
         if "violation" in message:
             self._on_violation(message["kernel"], message["violation"])
             return
@@ -307,7 +301,7 @@ class Sandbox:
         except FileNotFoundError:
             pass
         # What a kernel left may be much; nobody waits for that.
-        self._remover.submit(remove, trash)
+        self._remover.submit(remove_tree, trash)
         # A start that was given up may still be on its way.
         self._planner.submit(self._release, kernel_id).result(20)
         self._helper.ended(kernel_id).result(20)

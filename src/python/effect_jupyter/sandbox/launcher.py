@@ -20,8 +20,7 @@ import array
 import json
 
 from effect_jupyter.sandbox import macos, placeholders
-from effect_jupyter.sandbox.user import become
-
+from effect_jupyter.sandbox.user import drop_privileges
 
 CHANNELS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
@@ -66,7 +65,7 @@ def main():
     # Not among the words of a command either.
     environment["EFFECT_JUPYTER_INSIDE"] = json.dumps(launch["inside"])
     if macos.IS_HERE:
-        macos.run(launch, connection, environment, lambda: become(user, []))
+        macos.run(launch, connection, environment, lambda: drop_privileges(user, []))
     os.umask(0o077)
     there = give(listen(connection), connection)
     os.umask(0o022)
@@ -75,7 +74,7 @@ def main():
     # Not standard input: with a socket there, bash takes itself for a remote shell and reads ~/.bashrc.
     os.dup2(there.fileno(), 1)
     if user is not None:
-        become(user, launch["paths"])
+        drop_privileges(user, launch["paths"])
     for path, is_directory in launch["placeholders"]:
         placeholders.make(path, is_directory)
     # All that is open here closes on exec, but for the three standard streams and the options.

@@ -37,7 +37,7 @@ def split(command):
     return variables, words
 
 
-def run(launch, connection, environment, become):
+def run(launch, connection, environment, drop_privileges):
     """Runs the sandboxed command as long as the gateway lives, and ends with its status."""
     import subprocess
 
@@ -55,7 +55,7 @@ def run(launch, connection, environment, become):
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=become if launch["user"] is not None else None,
+        preexec_fn=drop_privileges if launch["user"] is not None else None,
     )
     with open(launch["pidFile"], "w") as file:
         file.write(str(kernel.pid))

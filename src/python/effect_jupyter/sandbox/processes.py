@@ -5,6 +5,8 @@ one to interrupt. Standard library only.
 import os
 import signal
 
+from effect_jupyter.system import process_ids, stat_fields
+
 TICKS = os.sysconf("SC_CLK_TCK")
 # How many looks in a row a kernel may have all the processes that it may have: what forks without end does.
 PATIENCE = 8
@@ -18,9 +20,7 @@ def read(pid):
     """(parent, (bytes of memory, of which shared), threads, seconds of CPU time with dead children's, depth of
     namespaces)."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name of a command may hold blanks and parentheses.
-            fields = file.read().rpartition(b")")[2].split()
+        fields = stat_fields(pid)
         memory, shared, depth = 0, 0, 1
         with open(f"/proc/{pid}/status", "rb") as file:
             for line in file:
@@ -38,11 +38,10 @@ def read(pid):
 def snapshot():
     """All processes by parent, as (pid, memory, threads, seconds, depth)."""
     children = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            found = read(name)
-            if found is not None:
-                children.setdefault(found[0], []).append((int(name), *found[1:]))
+    for pid in process_ids():
+        found = read(pid)
+        if found is not None:
+            children.setdefault(found[0], []).append((pid, *found[1:]))
     return children
 
 
@@ -62,8 +61,7 @@ class Leader:
 
 def birth(pid):
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19]
+        return stat_fields(pid)[19]
     except OSError:
         return None
 
@@ -71,8 +69,7 @@ def birth(pid):
 def is_stopped(pid):
     """Whether a signal or a debugger has stopped the process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+        return stat_fields(pid)[0] in (b"T", b"t")
     except (OSError, IndexError):
         return False  # it ended, or the system does not tell
 

@@ -28,9 +28,8 @@ import socket
 import struct
 
 from effect_jupyter.kernel import load_application
+from effect_jupyter.system import PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, prctl
 
-PR_SET_NO_NEW_PRIVS = 38
-PR_SET_SECCOMP = 22
 SECCOMP_MODE_FILTER = 2
 # Lines of a filter: (operation, lines to skip if so, lines to skip if not, value).
 LOAD, EQUALS, MASK, GIVE = 0x20, 0x15, 0x54, 0x06
@@ -121,7 +120,7 @@ def restrict_writing(writable):
     if libc.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION) < 2:
         return
     handled = struct.pack("Q", WRITE_FILE | REFER)
-    rules = checked(libc, libc.syscall(LANDLOCK_CREATE_RULESET, handled, ctypes.c_size_t(len(handled)), 0))
+    rules = checked(libc.syscall(LANDLOCK_CREATE_RULESET, handled, ctypes.c_size_t(len(handled)), 0))
     for path in writable:
         try:
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -129,14 +128,14 @@ def restrict_writing(writable):
             continue  # what is not there is not written
         access = WRITE_FILE | REFER if os.path.isdir(path) else WRITE_FILE
         rule = struct.pack("=Qi", access, place)
-        checked(libc, libc.syscall(LANDLOCK_ADD_RULE, rules, LANDLOCK_RULE_PATH_BENEATH, rule, 0))
+        checked(libc.syscall(LANDLOCK_ADD_RULE, rules, LANDLOCK_RULE_PATH_BENEATH, rule, 0))
         os.close(place)
-    checked(libc, libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-    checked(libc, libc.syscall(LANDLOCK_RESTRICT_SELF, rules, 0))
+    checked(prctl(PR_SET_NO_NEW_PRIVS, 1))
+    checked(libc.syscall(LANDLOCK_RESTRICT_SELF, rules, 0))
     os.close(rules)
 
 
-def checked(libc, result):
+def checked(result):
     if result < 0:
         sys.exit(f"Landlock was refused: {os.strerror(ctypes.get_errno())}")
     return result
@@ -146,9 +145,8 @@ def install(program):
     """Makes a filter of system calls the law, beside those that are there."""
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
     pointer = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, pointer, 0, 0) != 0:
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    if prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, pointer) != 0:
         sys.exit(f"The system call filter was refused: {os.strerror(ctypes.get_errno())}")
 
 

@@ -14,14 +14,14 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 
 
-def become(user, paths):
+def drop_privileges(user, paths):
     """Gives up root for good. Each of `paths` can be reached afterwards, where it was.
 
     Interpreters and packages of root are often in a home that nobody else may enter. In a mount namespace of
     this process such a home is replaced by an empty folder with only these paths in it.
     """
     if sys.platform.startswith("linux"):
-        reveal(user, paths)
+        expose_paths(user, paths)
     uid, gid = user["uid"], user["gid"]
     os.setgroups([])
     os.setresgid(gid, gid, gid)
@@ -31,7 +31,7 @@ def become(user, paths):
         raise PermissionError(f"The process did not become the user {uid}")
 
 
-def reveal(user, paths):
+def expose_paths(user, paths):
     hidden = {}
     for path in outermost(set(paths)):
         # Somebody who may write on the way could lead elsewhere.
@@ -109,5 +109,5 @@ if __name__ == "__main__":
 
     identity, *command = sys.argv[1:]
     identity = json.loads(identity)
-    become(identity, identity["paths"])
+    drop_privileges(identity, identity["paths"])
     os.execvp(command[0], command)

@@ -59,7 +59,18 @@ def array_from(value, buffers):
         return numpy.frombuffer(data, f"<{kind}{size}").reshape(value["shape"]).copy()
     if len(value["shape"]) != 1:
         raise Unsupported("NdArray", "It has several dimensions, for which NumPy has to be imported in the kernel")
-    codes = {"f4": "f", "f8": "d", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
+    codes = {
+        "f4": "f",
+        "f8": "d",
+        "i1": "b",
+        "i2": "h",
+        "i4": "i",
+        "i8": "q",
+        "u1": "B",
+        "u2": "H",
+        "u4": "I",
+        "u8": "Q",
+    }
     return array.array(codes[value["dtype"]], bytes(data))
 
 

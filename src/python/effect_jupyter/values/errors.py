@@ -100,7 +100,7 @@ def shown(error, shell):
     kind = type(name, (Shown,), {})
     lines = (
         attempt(lambda: by_itself(error))
-        or said is not None and attempt(lambda: lines_of(error, type(error), shell))
+        or (said is not None and attempt(lambda: lines_of(error, type(error), shell)))
         # Without the exceptions that led to it, and with the text that it has for us.
         or attempt(lambda: sent(shell.InteractiveTB.structured_traceback(kind, kind(text, []), frames_of(error), 0)))
         or [*traceback.format_tb(frames_of(error)), f"{name}: {text}"]

@@ -96,7 +96,9 @@ def times(array):
     # What does not fit wraps, and what is finer is cut.
     exact = gone | (micros.astype(array.dtype) == array)
     if kind == "M":
-        first, last = (numpy.datetime64(end.isoformat(), "us") for end in (datetime.datetime.min, datetime.datetime.max))
+        first, last = (
+            numpy.datetime64(end.isoformat(), "us") for end in (datetime.datetime.min, datetime.datetime.max)
+        )
         exact &= gone | ((micros >= first) & (micros <= last))
     for index in numpy.argwhere(~numpy.ma.filled(exact, True))[:1].tolist():
         error = Unsupported(f"numpy.{'datetime64' if kind == 'M' else 'timedelta64'}", INEXACT)

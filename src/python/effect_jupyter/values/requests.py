@@ -10,11 +10,12 @@ import importlib
 import inspect
 import linecache
 
+from IPython import get_ipython
+
 from effect_jupyter.values.codec import Encoder
 from effect_jupyter.values.decoder import decode
 from effect_jupyter.values.errors import Unsupported, shown
 from effect_jupyter.values.iterators import interruptible, is_awaitable, rows_or_elements
-from IPython import get_ipython
 
 MIME = "application/vnd.effect-jupyter.value+json"
 # Larger messages do not get through to the client.
