@@ -56,14 +56,6 @@ function here(): string {
 
 /**
  * The folder of a package, as it is found from a module. Fails if it is not installed there.
- *
- * @example
- * ```ts
- * import { Effect } from "effect"
- * import * as Assets from "effect-jupyter/assets"
- *
- * export const program = Effect.option(Assets.packageDir("effect", import.meta.url))
- * ```
  */
 export const packageDir = (name: string, from: string): Effect.Effect<string, Cause.UnknownError> =>
   Effect.try(() => dirname(createRequire(from).resolve(`${name}/package.json`)))
@@ -71,17 +63,6 @@ export const packageDir = (name: string, from: string): Effect.Effect<string, Ca
 /**
  * Finds the first of some files of this package: in the folder that `EFFECT_JUPYTER_ASSETS` names, next to the running
  * module, or where the package is installed. Fails with {@link AssetsMissing}.
- *
- * @example
- * ```ts
- * import { Effect, FileSystem } from "effect"
- * import * as Assets from "effect-jupyter/assets"
- *
- * export const program = Effect.gen(function*() {
- *   const fs = yield* FileSystem.FileSystem
- *   return yield* fs.readFileString(yield* Assets.find("python/effect_jupyter/gateway/main.py"))
- * })
- * ```
  */
 export const find: (
   ...names: readonly [string, ...ReadonlyArray<string>]
@@ -114,14 +95,6 @@ const sources = new Map<string, string>()
 /**
  * Reads a file of this package as text, see {@link find}; once for all who need it. Fails with {@link AssetsMissing},
  * and may succeed when it is tried again.
- *
- * @example
- * ```ts
- * import { Effect } from "effect"
- * import * as Assets from "effect-jupyter/assets"
- *
- * export const program = Effect.map(Assets.read("python/effect_jupyter/gateway/main.py"), (source) => source.length)
- * ```
  */
 export const read: (name: string) => Effect.Effect<string, AssetsMissing, FileSystem.FileSystem> = Effect
   .fnUntraced(function* (name: string) {

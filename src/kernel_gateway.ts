@@ -33,7 +33,21 @@ import * as Permissions from "./sandbox/permissions.ts"
 import * as Rules from "./sandbox/rules.ts"
 import { type Violation, violationOf } from "./sandbox/violation.ts"
 
-export * from "./gateway/error.ts"
+export { AssetsMissing } from "./assets.ts"
+export {
+  Exited,
+  GatewayError,
+  GatewayErrorReason,
+  isGatewayError,
+  PortInUse,
+  ProvisioningFailed,
+  PythonNotFound,
+  StartFailed,
+  StartTimeout,
+  Unauthorized,
+  Unreachable,
+} from "./gateway/error.ts"
+export { InvalidOption } from "./options/check.ts"
 
 /**
  * A running Jupyter server.

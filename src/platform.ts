@@ -74,17 +74,6 @@ const shortages: Readonly<Record<string, string>> = {
 
 /**
  * What failed, in the words of the system, and what to do where it had no room.
- *
- * @example
- * ```ts
- * import { Effect, FileSystem } from "effect"
- * import * as Platform from "effect-jupyter/platform"
- *
- * export const program = Effect.gen(function*() {
- *   const fs = yield* FileSystem.FileSystem
- *   return yield* Effect.mapError(fs.readFileString("data.csv"), Platform.inWords)
- * })
- * ```
  */
 export function inWords({ message, reason: { cause } }: PlatformError.PlatformError): string {
   if (!isErrno(cause)) return message
@@ -94,17 +83,6 @@ export function inWords({ message, reason: { cause } }: PlatformError.PlatformEr
 
 /**
  * Provides the services of the platform.
- *
- * @example
- * ```ts
- * import { Effect, FileSystem } from "effect"
- * import * as Platform from "effect-jupyter/platform"
- *
- * export const program = Effect.gen(function*() {
- *   const fs = yield* FileSystem.FileSystem
- *   return yield* fs.exists("images")
- * }).pipe(Effect.provide(Platform.layer))
- * ```
  */
 export const layer: Layer.Layer<Platform> = Layer.mergeAll(
   // Not all of `NodeServices`: its terminal listens to stdin, and each kernel would add a listener.
@@ -117,13 +95,6 @@ export const layer: Layer.Layer<Platform> = Layer.mergeAll(
 /**
  * A variable of our own process; `undefined` if it is not set or empty. Not read through Config: what children
  * inherit is a fact of the process, whatever an application uses for its configuration.
- *
- * @example
- * ```ts
- * import * as Platform from "effect-jupyter/platform"
- *
- * console.log(Platform.variable("HOME"))
- * ```
  */
 export function variable(name: string): string | undefined {
   // @effect-diagnostics-next-line processEnv:off
@@ -132,13 +103,6 @@ export function variable(name: string): string | undefined {
 
 /**
  * Has a process go on that was stopped, as by SIGSTOP; does nothing to one that ended.
- *
- * @example
- * ```ts
- * import * as Platform from "effect-jupyter/platform"
- *
- * Platform.resume(4711)
- * ```
  */
 export function resume(pid: number): void {
   try {
@@ -150,14 +114,6 @@ export function resume(pid: number): void {
 
 /**
  * The home of the user, by HOME or by the system's list of users; `undefined` if there is none.
- *
- * @example
- * ```ts
- * import { Effect } from "effect"
- * import * as Platform from "effect-jupyter/platform"
- *
- * export const program = Effect.flatMap(Platform.home, (home = "/") => Effect.log(home))
- * ```
  */
 export const home: Effect.Effect<string | undefined> = Effect.orElseSucceed(
   Effect.try(() => homedir() || undefined),

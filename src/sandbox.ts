@@ -9,9 +9,19 @@ import * as Connection from "./gateway/connection.ts"
 import { KernelGateway } from "./kernel_gateway.ts"
 import type { Violation } from "./sandbox/violation.ts"
 
-export * from "./sandbox/error.ts"
+export {
+  InvalidSettings,
+  isSandboxError,
+  NamespacesDisabled,
+  RunningAsRoot,
+  SandboxError,
+  SandboxErrorReason,
+  StartFailed,
+  ToolMissing,
+  UnsupportedPlatform,
+} from "./sandbox/error.ts"
 export type { Input, Limits, Permissions, SettingsFile, User } from "./sandbox/permissions.ts"
-export * from "./sandbox/violation.ts"
+export { Violation } from "./sandbox/violation.ts"
 
 /**
  * What the sandboxes of a gateway deny from now on, at least every host. Without a sandbox the stream is empty.

@@ -13,6 +13,6 @@
  *
  * @module
  */
-export * from "./values/error.ts"
-export * from "./values/nd_array.ts"
+export { InvalidName, UnsupportedValue, type ValueFailure } from "./values/error.ts"
+export { NdArray, type NumberArray } from "./values/nd_array.ts"
 export type { CallOptions, FeedOptions, IterateOptions, SetOptions, ValueOptions } from "./values/options.ts"

@@ -50,6 +50,6 @@ layer(Platform.layer, slow)("Assets", (it) => {
       for (const part of ["python/none.py", folder, "EFFECT_JUPYTER_ASSETS", "external"]) {
         assert.include(missing.message, part)
       }
-      assert.include(KernelGateway.gatewayError(missing).message, "python/none.py")
+      assert.include(new KernelGateway.GatewayError({ reason: missing }).message, "python/none.py")
     }))
 })

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Equal, Schema } from "effect"
 import { Buffer } from "node:buffer"
 import * as Execution from "../src/execution.ts"
-import * as Gateway from "../src/gateway/error.ts"
+import * as Gateway from "../src/kernel_gateway.ts"
 
 const image = new Execution.Image({ path: "images/1.png", mimeType: "image/png" })
 const display = new Execution.DisplayChunk({
@@ -114,7 +114,7 @@ describe("messages", () => {
 
   for (const [reason, named] of gatewayReasons) {
     it(`of gateways are readable: ${reason._tag}`, () => {
-      const error = Gateway.gatewayError(reason)
+      const error = new Gateway.GatewayError({ reason })
       assert.strictEqual(error.message, reason.message)
       assert.strictEqual(error.cause, reason)
       assertReadable(error.message)
@@ -235,7 +235,9 @@ describe("JSON", () => {
       new Execution.ExecutionTimeout({ timeout: Duration.infinity, partial }),
     )
     for (const [reason] of kernelReasons) survives(Execution.KernelError, kernelError(reason))
-    for (const [reason] of gatewayReasons) survives(Gateway.GatewayError, Gateway.gatewayError(reason))
+    for (const [reason] of gatewayReasons) {
+      survives(Gateway.GatewayError, new Gateway.GatewayError({ reason }))
+    }
   })
 
   it("is what the encoded sides are, without what is undefined and with each image once", () => {
@@ -308,13 +310,13 @@ describe("guards", () => {
 
   it("tell kernel errors", () => {
     assert.isTrue(Execution.isKernelError(kernelError(gone)))
-    for (const other of [...others, Gateway.gatewayError(taken)]) {
+    for (const other of [...others, new Gateway.GatewayError({ reason: taken })]) {
       assert.isFalse(Execution.isKernelError(other))
     }
   })
 
   it("tell gateway errors", () => {
-    assert.isTrue(Gateway.isGatewayError(Gateway.gatewayError(taken)))
+    assert.isTrue(Gateway.isGatewayError(new Gateway.GatewayError({ reason: taken })))
     for (const other of [...others, kernelError(gone)]) assert.isFalse(Gateway.isGatewayError(other))
   })
 
@@ -366,7 +368,7 @@ describe("catchReason", () => {
     Effect.gen(function* () {
       const taken = new Gateway.PortInUse({ host: "127.0.0.1", port: 8888 })
       const caught = yield* Effect.catchReason(
-        Effect.fail(Gateway.gatewayError(taken)),
+        Effect.fail(new Gateway.GatewayError({ reason: taken })),
         "GatewayError",
         "PortInUse",
         ({ port }) => Effect.succeed(port),

@@ -8,10 +8,7 @@ import * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import { orAbsent } from "../execution/json.ts"
-
 import { InvalidOption } from "../options/check.ts"
-
-export { AssetsMissing, InvalidOption }
 
 const identifier = <const Tag extends string>(tag: Tag) => `effect-jupyter/KernelGateway/${tag}` as const
 const Lines = Schema.Array(Schema.String)
@@ -292,17 +289,7 @@ export function isGatewayError(value: unknown): value is GatewayError {
   return Predicate.hasProperty(value, GatewayErrorTypeId)
 }
 
-/**
- * The failure for a reason.
- *
- * @example
- * ```ts
- * import { KernelGateway } from "effect-jupyter"
- *
- * const { gatewayError, PortInUse } = KernelGateway
- * console.log(gatewayError(new PortInUse({ host: "127.0.0.1", port: 80 })).message)
- * ```
- */
+/** The failure for a reason. */
 export function gatewayError(reason: GatewayErrorReason): GatewayError {
   return new GatewayError({ reason })
 }

@@ -12,13 +12,6 @@ export function headline(lines: ReadonlyArray<string>): string | undefined {
 
 /**
  * Puts the reason in front, then what to do, then all that was said.
- *
- * @example
- * ```ts
- * import { explain } from "effect-jupyter/gateway/last_words"
- *
- * explain(["Traceback (most recent call last):", "ImportError: no zmq"], "It ended; install what is missing")
- * ```
  */
 export function explain(lines: ReadonlyArray<string>, advice: string): string {
   const reason = headline(lines)

@@ -232,16 +232,7 @@ export function isSandboxError(value: unknown): value is SandboxError {
   return Predicate.hasProperty(value, SandboxErrorTypeId)
 }
 
-/**
- * The failure for a reason.
- *
- * @example
- * ```ts
- * import { Sandbox } from "effect-jupyter"
- *
- * console.log(Sandbox.sandboxError(new Sandbox.RunningAsRoot()).message)
- * ```
- */
+/** The failure for a reason. */
 export function sandboxError(reason: SandboxErrorReason): SandboxError {
   return new SandboxError({ reason })
 }

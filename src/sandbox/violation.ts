@@ -12,10 +12,10 @@ import { excerpt } from "../jupyter/control_codes.ts"
  *
  * @example
  * ```ts
- * import { Sandbox } from "effect-jupyter"
+ * import type { Sandbox } from "effect-jupyter"
  *
- * const line = "deny network-outbound example.com:443 (not in the allow list)"
- * console.log(Sandbox.violationOf("a-kernel", line).host) // => "example.com:443"
+ * export const hosts = (violations: ReadonlyArray<Sandbox.Violation>) =>
+ *   new Set(violations.flatMap(({ host }) => host ?? [])) // Set { "example.com:443" }
  * ```
  */
 export class Violation
@@ -28,16 +28,7 @@ export class Violation
     detail: Schema.String,
   }) {}
 
-/**
- * Reads a line of the sandbox.
- *
- * @example
- * ```ts
- * import { Sandbox } from "effect-jupyter"
- *
- * console.log(Sandbox.violationOf(undefined, "deny something else").host) // => undefined
- * ```
- */
+/** Reads a line of the sandbox. */
 export function violationOf(kernelId: string | undefined, detail: string): Violation {
   const said = excerpt(detail, 10_000)
   const host = /^deny network-outbound (\S+)/.exec(said)?.[1]

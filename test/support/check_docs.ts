@@ -1,14 +1,16 @@
 /**
- * Checks the documentation: every export has a JSDoc, every export of a public module has an example, and
- * all examples, those of the documents included, type-check.
+ * Checks the documentation: every export has a JSDoc, every export of a public module has an example, public modules
+ * name what they export of others, and all examples, those of the documents included, type-check.
  */
 import { spawnSync } from "node:child_process"
 import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { dirname, join, normalize } from "node:path"
 import process from "node:process"
 import { documents } from "./documents.ts"
 
 const folder = ".docs/examples"
 const fence = /^```ts\n(.*?)^```/gms
+const reexport = /^export (?:type )?\{([^}]*)\} from "([^"]+)"/gm
 const problems: Array<string> = []
 
 /** Unpacks the text of a JSDoc comment. */
@@ -16,19 +18,39 @@ function uncomment(text: string): string {
   return text.replace(/^\s*\* ?/gm, "")
 }
 
+/** What the public modules export, by the file that has it; all of a file that is public itself. */
+const publicNames = new Map<string, ReadonlySet<string> | "all">()
+const subpaths: Record<string, unknown> = JSON.parse(readFileSync("package.json", "utf8")).exports
+for (const subpath of Object.keys(subpaths).filter((path) => path !== "./package.json")) {
+  for (const file of globSync(`src/${subpath === "." ? "mod" : subpath.slice("./".length)}.ts`)) {
+    publicNames.set(file, "all")
+    for (const [, names = "", from = ""] of readFileSync(file, "utf8").matchAll(reexport)) {
+      const named = names.split(",").map((name) => name.trim().replace(/^type /, "")).filter((name) =>
+        name !== ""
+      )
+      const target = normalize(join(dirname(file), from))
+      const known = publicNames.get(target)
+      if (known !== "all") publicNames.set(target, new Set([...known ?? [], ...named]))
+    }
+  }
+}
+
 function checkExports(file: string, text: string): void {
-  // What modules of the package export again.
-  const isPublic = !/^src\/[^/]+\//.test(file) ||
-    /((gateway|values)\/error|values\/nd_array|execution\/(output|reason))\.ts$/.test(file)
+  const names = publicNames.get(file)
+  if (names !== undefined && /^export \* from/m.test(text)) {
+    problems.push(`${file}: exports everything of another module; name what is public`)
+  }
   const exported = /(\/\*\*(?:(?!\*\/).)*\*\/\n)?^export (?:declare )?(\w+) (\w+)/gms
   const documented = new Set<string>()
   for (const [, doc, kind, name = ""] of text.matchAll(exported)) {
     // The type of a class or a schema, and further signatures of a function.
     if (/^(type|function)$/.test(kind ?? "") && documented.has(name)) continue
+    const isPublic = names === "all" || names?.has(name) === true
     if (doc === undefined) problems.push(`${file}: "${name}" has no JSDoc`)
-    else if (isPublic && /^(const|function|class)$/.test(kind ?? "") && !doc.includes("@example")) {
-      problems.push(`${file}: "${name}" has no example`)
-    }
+    else if (
+      isPublic && !file.startsWith("src/jupyter/") && /^(const|function|class)$/.test(kind ?? "") &&
+      !doc.includes("@example")
+    ) problems.push(`${file}: "${name}" has no example`)
     documented.add(name)
   }
 }
