@@ -46,61 +46,9 @@ const chunks = Arbitrary.array(terminal)
 const write = (texts: ReadonlyArray<string>, limit?: number): TerminalText.TerminalText =>
   texts.reduce(TerminalText.append, TerminalText.empty(limit))
 
-/** Cuts text into characters and codes. */
-const parts = new RegExp("\x1b\\[(\\??\\d*)([A-Za-z])|[^]", "gu")
-
-/** A terminal of its own making: a grid of characters that a cursor moves in; colours do not show. */
-function screen(text: string): string {
-  const rows: Array<Array<string>> = [[]]
-  let row = 0
-  let column = 0
-  /** Half of a wide character is no character. */
-  const halve = (cells: Array<string>, at: number) => {
-    if (cells[at] === "") cells[at] = cells[at - 1] = " "
-  }
-  for (const [whole, parameter, code] of text.matchAll(parts)) {
-    const cells = rows[row] ?? []
-    const count = Math.max(1, Number(parameter) || 0)
-    if (whole === "\r") column = 0
-    else if (whole === "\b") column = Math.max(0, column - 1)
-    else if (whole === "\t") column += 8 - column % 8
-    else if (code === "A") row = Math.max(0, row - count)
-    else if (code === "C") column += count
-    else if (code === "D") column = Math.max(0, column - count)
-    else if (code === "K") {
-      halve(cells, column)
-      cells.length = parameter === "2" ? 0 : Math.min(cells.length, column)
-    } else if (code !== undefined) continue
-    else if (whole === "\n") {
-      row++
-      column = 0
-      rows[row] ??= []
-    } else {
-      while (cells.length < column) cells.push(" ")
-      if (whole === "\u0301" && column > 0) {
-        cells[column - (cells[column - 1] === "" ? 2 : 1)] += whole
-        continue
-      }
-      const wide = whole === "😀"
-      halve(cells, column)
-      halve(cells, column + (wide ? 2 : 1))
-      cells[column++] = whole
-      if (wide) cells[column++] = ""
-    }
-  }
-  return rows.map((cells) => cells.join("")).join("\n")
-}
-const colours = new RegExp("\x1b\\[[?\\d;]*[a-z]", "g")
-/** What an eye sees of a text: neither colours nor blanks at the end. */
-const seen = (text: string): string => text.replaceAll(colours, "").replace(/[ \r\t]+(?=\n|$)/g, "").trimEnd()
-
 const colourless = (text: string): string => text.replaceAll("\x1b[31m", "")
 
 describe("fold", () => {
-  it.prop("shows what a terminal shows", [terminal], ([text]) => {
-    assert.strictEqual(seen(screen(TerminalText.fold(text))), seen(screen(text)))
-  }, many)
-
   it.prop("leaves text alone of which nothing is written over", [plain], ([text]) => {
     assert.strictEqual(TerminalText.fold(text), text)
     assert.strictEqual(TerminalText.toText(write([text])), text)
