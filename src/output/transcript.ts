@@ -1,5 +1,5 @@
 /**
- * What an execution has put out, gathered chunk by chunk into what a notebook would show at the end.
+ * Collects the chunks of an execution into what a notebook would show in the end. All functions are pure.
  *
  * @module
  */
@@ -19,70 +19,70 @@ import {
 import * as TerminalText from "./terminal/terminal_text.ts"
 import * as Weight from "./weight.ts"
 
-/** A display, whose content is that of all displays with its id. */
+/** A display. All displays with the same id have the same content, which is in `contents`. */
 interface DisplayEntry {
   readonly displayId: string | undefined
   readonly executionCount: number | undefined
-  /** What it shows if it has no id. */
+  /** Its content if it has no id. */
   readonly chunk: DisplayChunk | undefined
-  readonly area: string | undefined
-  /** How often its area had been cleared. */
-  readonly age: number
+  readonly outputWidget: string | undefined
+  /** The generation of its output widget when it was added. */
+  readonly generation: number
 }
 
-/** A widget that shows outputs. */
-interface Area {
-  /** How often it was cleared. */
-  readonly age: number
-  /** How many displays it has. */
+/** The state of an output widget. */
+interface WidgetState {
+  /** How often it was cleared: displays of earlier generations are stale. */
+  readonly generation: number
+  /** The number of displays of the current generation. */
   readonly count: number
-  /** A clearing that waits for the next output. */
-  readonly clearing: boolean
+  /** Whether it is cleared before the next output. */
+  readonly pendingClear: boolean
 }
 
-/** An image and when it was shown. */
-interface ShownImage {
+/** An image; `sequence` orders images and their updates. */
+interface ImageEntry {
   readonly image: Image
   readonly displayId: string | undefined
-  readonly at: number
+  readonly sequence: number
 }
 
 /**
- * Everything an execution has put out so far. One more chunk takes the same time however much there is, and what is
- * not shown any more is let go.
+ * The outputs of an execution so far. Appending a chunk takes constant time, and what was cleared or replaced is not
+ * kept.
  */
 export interface Transcript {
-  /** Whether there was any text at all, be it empty. */
+  /** Whether there was any text, even if it was empty. */
   readonly hasText: boolean
   readonly text: TerminalText.TerminalText
-  /** What the last text was written to or is part of: what comes from elsewhere begins a line. */
+  /** The source of the last text: text of another source begins a new line. */
   readonly source: TextChunk["name"] | "display" | undefined
   readonly displays: List.Chunk<DisplayEntry>
-  /** What is shown under an id. */
+  /** The contents of displays by id. */
   readonly contents: HashMap.HashMap<string, DisplayChunk>
-  /** The displays that areas have been cleared of but which are still among `displays`. */
-  readonly gone: number
-  readonly images: List.Chunk<ShownImage>
-  /** The ids among the images. */
+  /** The number of stale displays among `displays`. */
+  readonly staleCount: number
+  readonly images: List.Chunk<ImageEntry>
+  /** The display ids of `images`. */
   readonly imageIds: HashSet.HashSet<string>
-  /** The latest update of each of them, in the place of all images before it. */
-  readonly imageUpdates: HashMap.HashMap<string, ShownImage>
-  /** How many images there were. */
-  readonly at: number
-  /** A clearing that waits for the next output. */
-  readonly clearing: boolean
-  readonly areas: HashMap.HashMap<string, Area>
-  /** How many bytes the displays take, and how many the images. */
+  /** The latest update by display id; it replaces the images before it. */
+  readonly imageUpdates: HashMap.HashMap<string, ImageEntry>
+  /** The number of images and updates so far. */
+  readonly sequence: number
+  /** Whether it is cleared before the next output. */
+  readonly pendingClear: boolean
+  readonly widgets: HashMap.HashMap<string, WidgetState>
+  /** The bytes that displays and images take, see `weight.ts`. */
   readonly displayBytes: number
   readonly imageBytes: number
-  /** How many displays and updates would have taken more than there may be. */
-  readonly left: number
+  /** The number of displays and updates that were left out because of the limit. */
+  readonly omittedCount: number
 }
 
-/** How many widgets are told apart: what others show is not cleared with them. */
-const mostAreas = 10_000
+/** The maximum number of output widgets; displays in further widgets are not cleared with them. */
+const maxWidgets = 10_000
 
-/** The transcript of an execution that has put out nothing; `outputLimit` are the bytes to keep of all of it. */
+/** Returns the transcript of an execution without outputs; `outputLimit` is the number of bytes to keep. */
 export function empty(outputLimit?: number): Transcript {
   return {
     hasText: false,
@@ -90,89 +90,101 @@ export function empty(outputLimit?: number): Transcript {
     source: undefined,
     displays: List.empty(),
     contents: HashMap.empty(),
-    gone: 0,
+    staleCount: 0,
     images: List.empty(),
     imageIds: HashSet.empty(),
     imageUpdates: HashMap.empty(),
-    at: 0,
-    clearing: false,
-    areas: HashMap.empty(),
+    sequence: 0,
+    pendingClear: false,
+    widgets: HashMap.empty(),
     displayBytes: 0,
     imageBytes: 0,
-    left: 0,
+    omittedCount: 0,
   }
 }
 
 /**
- * The transcript with one more chunk, shown by the widget `area` if there is one. The rules are those of JupyterLab and
- * nbclient, for the outputs of one cell: an update does not reach displays of other executions. What an output widget
- * shows is among the displays, and cleared with it.
+ * Adds a chunk, which an output widget shows if `widget` is given. The rules are those of JupyterLab and nbclient for the
+ * outputs of one cell: an update does not affect displays of other executions. The displays of an output widget are
+ * part of the result, and cleared with the widget.
  */
 export function append(transcript: Transcript, chunk: Chunk, widget?: string): Transcript {
-  const area = widget === undefined || isKnown(transcript, widget) ? widget : undefined
+  const outputWidget = widget === undefined || isKnown(transcript, widget) ? widget : undefined
   if (chunk._tag === "ClearOutput") {
-    if (area !== widget) return transcript
-    if (!chunk.wait) return clear(transcript, area)
-    return area === undefined
-      ? { ...transcript, clearing: true }
-      : withArea(transcript, area, { ...areaOf(transcript, area), clearing: true })
+    if (outputWidget !== widget) return transcript
+    if (!chunk.wait) return clear(transcript, outputWidget)
+    return outputWidget === undefined
+      ? { ...transcript, pendingClear: true }
+      : withWidget(transcript, outputWidget, { ...widgetOf(transcript, outputWidget), pendingClear: true })
   }
   if (chunk._tag === "TextChunk") {
-    const cleared = write(applyPendingClear(transcript, area), chunk.name, chunk.text)
+    const cleared = appendText(applyPendingClear(transcript, outputWidget), chunk.name, chunk.text)
     return cleared.hasText ? cleared : { ...cleared, hasText: true }
   }
-  // An update is no output: it does not trigger a clearing that waits.
+  // An update is not an output: it does not trigger a pending clear.
   if (chunk.update) return updateImage(replace(transcript, chunk), chunk)
-  // A display under an id that is known changes the ones that are there, too.
-  const cleared = show(applyPendingClear(transcript, area), chunk.text)
+  // A display with a known id also changes the existing ones.
+  const cleared = appendDisplayText(applyPendingClear(transcript, outputWidget), chunk.text)
   const { displayId, image } = chunk
-  const shownImage = image === undefined ? cleared : appendImage(cleared, image, displayId)
+  const withImage = image === undefined ? cleared : appendImage(cleared, image, displayId)
   const before = displayId === undefined
     ? undefined
     : Option.getOrUndefined(HashMap.get(cleared.contents, displayId))
-  const room = makeRoom(
-    shownImage,
-    Weight.of(chunk) + (area?.length ?? 0) - (before === undefined ? 0 : Weight.of(before)),
+  const room = reserve(
+    withImage,
+    Weight.of(chunk) + (outputWidget?.length ?? 0) - (before === undefined ? 0 : Weight.of(before)),
   )
-  return room === undefined ? leaveOut(shownImage) : appendDisplay(room, chunk, area)
+  return room === undefined ? omit(withImage) : appendDisplay(room, chunk, outputWidget)
 }
 
-/** Adds a display for which there is room. */
-function appendDisplay(transcript: Transcript, chunk: DisplayChunk, area: string | undefined): Transcript {
+/** Adds a display whose bytes are reserved. */
+function appendDisplay(
+  transcript: Transcript,
+  chunk: DisplayChunk,
+  outputWidget: string | undefined,
+): Transcript {
   const { displayId, executionCount } = chunk
-  const { age, count } = areaOf(transcript, area)
-  const shown = { displayId, executionCount, area, age, chunk: displayId === undefined ? chunk : undefined }
+  const { generation, count } = widgetOf(transcript, outputWidget)
+  const shown = {
+    displayId,
+    executionCount,
+    outputWidget,
+    generation,
+    chunk: displayId === undefined ? chunk : undefined,
+  }
   const { contents, displays } = transcript
   const next: Transcript = {
     ...transcript,
     displays: List.append(displays, shown),
     contents: displayId === undefined ? contents : HashMap.set(contents, displayId, chunk),
   }
-  return area === undefined ? next : withArea(next, area, { age, count: count + 1, clearing: false })
+  return outputWidget === undefined
+    ? next
+    : withWidget(next, outputWidget, { generation, count: count + 1, pendingClear: false })
 }
 
-function isKnown({ areas }: Transcript, area: string): boolean {
-  return HashMap.size(areas) < mostAreas || HashMap.has(areas, area)
+function isKnown({ widgets }: Transcript, outputWidget: string): boolean {
+  return HashMap.size(widgets) < maxWidgets || HashMap.has(widgets, outputWidget)
 }
 
-/** The transcript with so many bytes more taken by displays, if there is room. */
-function makeRoom(transcript: Transcript, bytes: number): Transcript | undefined {
+/** Reserves bytes for displays; returns `undefined` if that exceeds the limit. */
+function reserve(transcript: Transcript, bytes: number): Transcript | undefined {
   const displayBytes = Math.max(0, transcript.displayBytes + bytes)
   if (hasRoom(transcript, displayBytes + transcript.imageBytes)) return { ...transcript, displayBytes }
-  return transcript.gone === 0 ? undefined : makeRoom(tidy(transcript), bytes)
+  return transcript.staleCount === 0 ? undefined : reserve(compact(transcript), bytes)
 }
 
-/** Whether displays and images may take so many bytes: as many as the text may. */
-function hasRoom({ at, displays, gone, text }: Transcript, bytes: number): boolean {
-  return bytes + Weight.ofCount(List.size(displays) - gone + at) <= text.kept.limit
+/** Tells whether displays and images may take so many bytes; their limit is that of the text. */
+function hasRoom({ sequence, displays, staleCount, text }: Transcript, bytes: number): boolean {
+  return bytes + Weight.ofCount(List.size(displays) - staleCount + sequence) <= text.kept.limit
 }
 
-function leaveOut(transcript: Transcript): Transcript {
-  return { ...transcript, left: transcript.left + 1 }
+function omit(transcript: Transcript): Transcript {
+  return { ...transcript, omittedCount: transcript.omittedCount + 1 }
 }
 
-/** The transcript with text of a stream, which begins a line behind other output unless it goes to one itself. */
-function write(transcript: Transcript, source: TextChunk["name"], text: string): Transcript {
+/** Appends text of a stream. It begins a new line after text of another source, unless it starts with a line end. */
+function appendText(transcript: Transcript, source: TextChunk["name"], text: string): Transcript {
   if (text === "") return transcript
   const { source: last } = transcript
   const isContinued = last === undefined || last === source || (last !== "display" && /^[\r\n]/.test(text))
@@ -180,69 +192,82 @@ function write(transcript: Transcript, source: TextChunk["name"], text: string):
   return { ...transcript, source, text: TerminalText.append(before, text) }
 }
 
-/** The transcript with the text of a display, which has lines of its own. */
-function show(transcript: Transcript, text: string | undefined): Transcript {
+/** Appends the text of a display, which has lines of its own. */
+function appendDisplayText(transcript: Transcript, text: string | undefined): Transcript {
   if (text === undefined) return transcript
   const shown: Transcript = { ...transcript, hasText: true }
-  return text === "" ? shown : { ...shown, source: "display", text: TerminalText.show(shown.text, text) }
+  return text === ""
+    ? shown
+    : { ...shown, source: "display", text: TerminalText.appendBlock(shown.text, text) }
 }
 
-function areaOf(transcript: Transcript, area: string | undefined): Area {
-  return area === undefined
-    ? { age: 0, count: 0, clearing: transcript.clearing }
-    : Option.getOrElse(HashMap.get(transcript.areas, area), () => ({ age: 0, count: 0, clearing: false }))
+function widgetOf(transcript: Transcript, outputWidget: string | undefined): WidgetState {
+  return outputWidget === undefined
+    ? { generation: 0, count: 0, pendingClear: transcript.pendingClear }
+    : Option.getOrElse(
+      HashMap.get(transcript.widgets, outputWidget),
+      () => ({ generation: 0, count: 0, pendingClear: false }),
+    )
 }
 
-function withArea(transcript: Transcript, area: string, value: Area): Transcript {
-  return { ...transcript, areas: HashMap.set(transcript.areas, area, value) }
+function withWidget(transcript: Transcript, outputWidget: string, value: WidgetState): Transcript {
+  return { ...transcript, widgets: HashMap.set(transcript.widgets, outputWidget, value) }
 }
 
-function clear(transcript: Transcript, area: string | undefined): Transcript {
-  // The widgets go with the rest.
-  if (area === undefined) {
+function clear(transcript: Transcript, outputWidget: string | undefined): Transcript {
+  // Output widgets are displays of the cell, and cleared with it.
+  if (outputWidget === undefined) {
     return {
       ...transcript,
       displays: List.empty(),
       contents: HashMap.empty(),
-      gone: 0,
-      clearing: false,
-      areas: HashMap.empty(),
+      staleCount: 0,
+      pendingClear: false,
+      widgets: HashMap.empty(),
       displayBytes: 0,
     }
   }
-  const { age, count } = areaOf(transcript, area)
-  const cleared = withArea(transcript, area, { age: age + 1, count: 0, clearing: false })
-  const gone = transcript.gone + count
-  // Now and then, or every clearing would take as long as there are displays.
-  return gone * 2 > List.size(transcript.displays) ? tidy({ ...cleared, gone }) : { ...cleared, gone }
+  const { generation, count } = widgetOf(transcript, outputWidget)
+  const cleared = withWidget(transcript, outputWidget, {
+    generation: generation + 1,
+    count: 0,
+    pendingClear: false,
+  })
+  const staleCount = transcript.staleCount + count
+  // Compacting only when half is stale keeps the time per clear constant on average.
+  return staleCount * 2 > List.size(transcript.displays)
+    ? compact({ ...cleared, staleCount })
+    : { ...cleared, staleCount }
 }
 
-/** The transcript without the displays that areas have been cleared of. */
-function tidy(transcript: Transcript): Transcript {
-  const displays = List.filter(transcript.displays, (shown) => isThere(transcript, shown))
+/** Removes stale displays. */
+function compact(transcript: Transcript): Transcript {
+  const displays = List.filter(transcript.displays, (shown) => isVisible(transcript, shown))
   const ids = new Set(List.toReadonlyArray(displays).map(({ displayId }) => displayId))
   const contents = HashMap.filter(transcript.contents, (_, id) => ids.has(id))
   const rest = List.reduce(
     displays,
     0,
-    (sum, { area = "", chunk }) => sum + (chunk === undefined ? 0 : Weight.of(chunk)) + area.length,
+    (sum, { outputWidget = "", chunk }) =>
+      sum + (chunk === undefined ? 0 : Weight.of(chunk)) + outputWidget.length,
   )
   const displayBytes = HashMap.reduce(contents, rest, (sum, chunk) => sum + Weight.of(chunk))
-  return { ...transcript, displays, contents, gone: 0, displayBytes }
+  return { ...transcript, displays, contents, staleCount: 0, displayBytes }
 }
 
-function isThere(transcript: Transcript, { age, area }: DisplayEntry): boolean {
-  return area === undefined || areaOf(transcript, area).age === age
+/** Tells whether a display was not cleared with its output widget. */
+function isVisible(transcript: Transcript, { generation, outputWidget }: DisplayEntry): boolean {
+  return outputWidget === undefined || widgetOf(transcript, outputWidget).generation === generation
 }
 
-/** The transcript with another content of the displays that have the id of this one. */
+/** Replaces the content of the displays that have the id of this one. */
 function replace(transcript: Transcript, chunk: DisplayChunk): Transcript {
   const { contents } = transcript
   const { displayId } = chunk
   const before = displayId === undefined ? undefined : Option.getOrUndefined(HashMap.get(contents, displayId))
   if (displayId === undefined || before === undefined) return transcript
-  const room = makeRoom(transcript, Weight.of(chunk) - Weight.of(before))
-  if (room === undefined) return leaveOut(transcript)
+  const room = reserve(transcript, Weight.of(chunk) - Weight.of(before))
+  if (room === undefined) return omit(transcript)
   return {
     ...room,
     contents: HashMap.set(room.contents, displayId, new DisplayChunk({ ...chunk, update: false })),
@@ -250,21 +275,21 @@ function replace(transcript: Transcript, chunk: DisplayChunk): Transcript {
 }
 
 function appendImage(transcript: Transcript, image: Image, displayId: string | undefined): Transcript {
-  const { at, displayBytes, imageIds, images } = transcript
+  const { sequence, displayBytes, imageIds, images } = transcript
   const imageBytes = transcript.imageBytes + Weight.ofImage(image)
   if (!hasRoom(transcript, displayBytes + imageBytes)) return transcript
   return {
     ...transcript,
     imageBytes,
-    at: at + 1,
-    images: List.append(images, { image, displayId, at }),
+    sequence: sequence + 1,
+    images: List.append(images, { image, displayId, sequence }),
     imageIds: displayId === undefined ? imageIds : HashSet.add(imageIds, displayId),
   }
 }
 
-/** The transcript with the image of an update in place of those that it updates. */
+/** Replaces the images with the id of this one by its image. */
 function updateImage(transcript: Transcript, { displayId, image }: DisplayChunk): Transcript {
-  const { at, displayBytes, imageIds, imageUpdates } = transcript
+  const { sequence, displayBytes, imageIds, imageUpdates } = transcript
   if (image === undefined) return transcript
   if (displayId === undefined || !HashSet.has(imageIds, displayId)) {
     return appendImage(transcript, image, displayId)
@@ -272,21 +297,21 @@ function updateImage(transcript: Transcript, { displayId, image }: DisplayChunk)
   const before = Option.getOrUndefined(HashMap.get(imageUpdates, displayId))
   const imageBytes = transcript.imageBytes + Weight.ofImage(image) -
     (before === undefined ? 0 : Weight.ofImage(before.image))
-  if (!hasRoom(transcript, displayBytes + imageBytes)) return leaveOut(transcript)
+  if (!hasRoom(transcript, displayBytes + imageBytes)) return omit(transcript)
   return {
     ...transcript,
     imageBytes,
-    at: at + 1,
-    imageUpdates: HashMap.set(imageUpdates, displayId, { image, displayId, at }),
+    sequence: sequence + 1,
+    imageUpdates: HashMap.set(imageUpdates, displayId, { image, displayId, sequence }),
   }
 }
 
-/** The transcript with a new output to come, be it one that is no chunk, as is what the code raised. */
-export function applyPendingClear(transcript: Transcript, area?: string): Transcript {
-  return areaOf(transcript, area).clearing ? clear(transcript, area) : transcript
+/** Clears what is to be cleared before the next output, which may also be an exception. */
+export function applyPendingClear(transcript: Transcript, outputWidget?: string): Transcript {
+  return widgetOf(transcript, outputWidget).pendingClear ? clear(transcript, outputWidget) : transcript
 }
 
-/** The result for a transcript. */
+/** Returns the result of an execution. */
 export function toResult(
   transcript: Transcript,
   executionCount: number | undefined,
@@ -301,11 +326,11 @@ export function toResult(
   })
 }
 
-function textOf({ left, hasText, text }: Transcript): string | undefined {
+function textOf({ omittedCount, hasText, text }: Transcript): string | undefined {
   const shown = hasText ? TerminalText.toText(text).replace(/^[\r\n]+/, "").trimEnd() : undefined
-  if (left === 0) return shown
-  const note = `[effect-jupyter] ${left} display${
-    left === 1 ? "" : "s"
+  if (omittedCount === 0) return shown
+  const note = `[effect-jupyter] ${omittedCount} display${
+    omittedCount === 1 ? "" : "s"
   } left out, past the option "outputLimit"`
   return shown === undefined || shown === "" ? note : `${shown}\n${note}`
 }
@@ -313,7 +338,7 @@ function textOf({ left, hasText, text }: Transcript): string | undefined {
 function displaysOf(transcript: Transcript): Array<DisplayChunk> {
   return List.toReadonlyArray(transcript.displays).flatMap((shown) => {
     const { chunk, displayId, executionCount } = shown
-    if (!isThere(transcript, shown)) return []
+    if (!isVisible(transcript, shown)) return []
     if (displayId === undefined) return chunk === undefined ? [] : [chunk]
     return Option.match(HashMap.get(transcript.contents, displayId), {
       onNone: () => [],
@@ -326,10 +351,10 @@ function displaysOf(transcript: Transcript): Array<DisplayChunk> {
 }
 
 function imagesOf({ imageUpdates, images }: Transcript): Array<Image> {
-  return List.toReadonlyArray(images).map(({ at, displayId, image }) => {
+  return List.toReadonlyArray(images).map(({ sequence, displayId, image }) => {
     const update = displayId === undefined
       ? undefined
       : Option.getOrUndefined(HashMap.get(imageUpdates, displayId))
-    return update === undefined || update.at < at ? image : update.image
+    return update === undefined || update.sequence < sequence ? image : update.image
   })
 }

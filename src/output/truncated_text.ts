@@ -1,44 +1,44 @@
 /**
- * Text with a limit: the beginning and the end are kept, and how much is missing between them is known.
+ * Text with a limit of bytes: of longer text the beginning and the end are kept, and the number of bytes between.
  *
  * @module
  */
 import { Buffer } from "node:buffer"
 import { plain } from "../jupyter/control_codes.ts"
 
-/** What is kept of a text. */
+/** A text, truncated in the middle if it exceeds its limit. */
 export interface TruncatedText {
-  /** How many bytes of UTF-8 may be kept. */
+  /** The maximum number of bytes of UTF-8 to keep. */
   readonly limit: number
   readonly head: string
   readonly headBytes: number
-  /** What came after the head; longer than it may be by as much as makes cutting it rare. */
+  /** The text after the head. It may exceed its share, so that it is rarely cut. */
   readonly tail: string
   readonly tailBytes: number
-  /** How many bytes between head and tail are gone. */
+  /** The number of bytes removed between head and tail. */
   readonly lost: number
-  /** The last characters: to look at the end of the head or the tail itself would take longer the longer it is. */
+  /** The last characters. Reading them from head or tail would flatten a long string. */
   readonly end: string
 }
 
-/** The limit if none is given: about the longest string that V8 can hold. */
+/** The default limit, about the maximum length of a string in V8. */
 export const defaultLimit = 500_000_000
 
-/** Characters at the end in which a line begins that shows nothing: colors alone. */
+/** The length of {@link TruncatedText.end}: a last line of color codes only is shorter. */
 const lastCharacters = 256
 
-/** No text yet. A limit beyond the default cannot be kept and counts as the default. */
+/** Returns an empty text. A limit above the default is reduced to it. */
 export function empty(limit: number = defaultLimit): TruncatedText {
   const whole = Math.max(0, Math.min(Math.floor(limit), defaultLimit))
   return { limit: whole, head: "", headBytes: 0, tail: "", tailBytes: 0, lost: 0, end: "" }
 }
 
-/** The text with more at its end. */
+/** Appends text. */
 export function append(before: TruncatedText, text: string): TruncatedText {
   const end = (text.length < lastCharacters ? before.end + text : text).slice(-lastCharacters)
   const kept = { ...before, end }
   if (kept.tailBytes > 0 || kept.lost > 0) return extendTail(kept, text)
-  // Up to the limit everything is head; beyond, half of it becomes tail.
+  // Up to the limit all of it is head; beyond, half of it becomes tail.
   const headBytes = kept.headBytes + Buffer.byteLength(text)
   if (headBytes <= kept.limit) return { ...kept, head: kept.head + text, headBytes }
   const half = Math.ceil(kept.limit / 2)
@@ -59,13 +59,13 @@ export function append(before: TruncatedText, text: string): TruncatedText {
   }, text)
 }
 
-/** The text, with a line in place of what is missing. */
+/** Returns the text with a note in place of what was removed. */
 export function toText(kept: TruncatedText): string {
   const { head, lost, tail } = cut(kept)
   return lost === 0 ? head + tail : `${head}\n[effect-jupyter] ${lost} bytes left out\n${tail}`
 }
 
-/** Whether nothing is shown in the last line. */
+/** Tells whether the last line has no visible characters. */
 export function isLineStart({ end, headBytes }: TruncatedText): boolean {
   const start = end.lastIndexOf("\n") + 1
   const isWhole = start > 0 || (end.length < lastCharacters && headBytes < lastCharacters * 3)
@@ -77,7 +77,7 @@ function extendTail(kept: TruncatedText, text: string): TruncatedText {
   if (kept.tailBytes + bytes <= kept.limit) {
     return { ...kept, tail: kept.tail + text, tailBytes: kept.tailBytes + bytes }
   }
-  // Cut before they are joined: both together may be longer than a string can be.
+  // The tail is cut first: together they may exceed the maximum length of a string.
   const { lost, tail, tailBytes } = cut(kept)
   return cut(
     bytes < kept.limit - kept.headBytes
@@ -86,7 +86,7 @@ function extendTail(kept: TruncatedText, text: string): TruncatedText {
   )
 }
 
-/** The text with a tail no longer than it may be. */
+/** Cuts the tail to its share. */
 function cut(kept: TruncatedText): TruncatedText {
   const allowed = kept.limit - kept.headBytes
   if (kept.tailBytes <= allowed) return kept
@@ -100,14 +100,14 @@ function cut(kept: TruncatedText): TruncatedText {
   }
 }
 
-/** The text in two, the first of them at most `bytes` long. */
+/** Splits a text after at most `bytes` bytes. */
 function split(text: string, bytes: number): readonly [string, string] {
   const whole = Buffer.from(text)
   const place = boundary(whole, bytes)
   return [whole.toString("utf8", 0, place), whole.toString("utf8", place)]
 }
 
-/** The nearest place before (or after) `index` that lies between two characters. */
+/** Returns the nearest index before or after `index` that is the start of a character. */
 function boundary(bytes: Uint8Array, index: number, direction: 1 | -1 = -1): number {
   let place = Math.max(0, index)
   while (place > 0 && place < bytes.byteLength && ((bytes[place] ?? 0) & 0xc0) === 0x80) place += direction

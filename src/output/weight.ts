@@ -1,30 +1,30 @@
 /**
- * About how many bytes the displays of an execution take.
+ * Estimates the memory that displays and images of an execution take.
  *
  * @module
  */
 import { Buffer } from "node:buffer"
 import type { DisplayChunk, Image } from "../execution.ts"
 
-/** What a display takes besides its content, and how many displays count by their content alone. */
+/** The bytes of a display besides its content, from the display with this number on. */
 const base = 256
 const free = 1000
 
-/** What an object or a list within a display takes besides what is in it, and what a number does. */
+/** The bytes of an object or array besides its members, and of a number. */
 const container = 64
 const primitive = 8
 
-/** The bytes of the content of a display. */
+/** Returns the bytes of the content of a display. */
 export function of({ data, displayId = "", metadata }: DisplayChunk): number {
   return ofBundle(data) + ofBundle(metadata) + displayId.length
 }
 
-/** The bytes of an image. */
+/** Returns the bytes of an image. */
 export function ofImage({ bytes, path }: Image): number {
   return path.length + (bytes?.byteLength ?? 0)
 }
 
-/** The bytes that so many displays and images take besides their content. */
+/** Returns the bytes of so many displays and images besides their content. */
 export function ofCount(count: number): number {
   return base * Math.max(0, count - free)
 }

@@ -1,30 +1,30 @@
 /**
- * A line of a terminal as its cells, which can be written over one by one.
+ * A line of a terminal as an array of cells, each of which can be overwritten.
  *
  * @module
  */
 import * as Sgr from "./sgr.ts"
 
-/** A line that is being written to. */
+/** A mutable line. */
 export interface Line {
-  /** What each column shows, with the marks on it; empty where the character before it reaches. */
+  /** The character of each column with its combining marks; empty in the second column of a wide one, or of a tab. */
   readonly cells: Array<string>
-  /** With what it was written. */
-  readonly pens: Array<Sgr.Sgr>
-  /** How long the cells are together. */
+  /** The attributes of each column. */
+  readonly sgrs: Array<Sgr.Sgr>
+  /** The length of all cells as text. */
   length: number
-  /** How many columns at the beginning are known to be blank: to blank them again costs nothing. */
+  /** The number of columns at the beginning that are known to be blank, and need not be erased again. */
   blanks: number
-  /** How many cells were touched. */
+  /** The number of cells processed so far. */
   steps: number
 }
 
 const tabStop = 8
 
-/** How far the cursor can be moved beyond the end of a line. */
+/** The maximum column of the cursor beyond the end of a line. */
 export const margin = 1000
 
-/** Parts of a text: codes for colours, other codes, single controls, and what is to be seen. */
+/** The parts of a text: CSI codes, OSC codes, other codes, control characters, and printable text. */
 export const part = new RegExp(
   [
     "\x1b\\[([0-?]{0,64})[ -/]{0,4}([@-~])",
@@ -36,35 +36,35 @@ export const part = new RegExp(
   "g",
 )
 
-/** The cells of a text of one line, in which nothing is written over. */
+/** Returns the cells of the text of a line. */
 export function parse(text: string, start: Sgr.Sgr): Line {
-  const line: Line = { cells: [], pens: [], length: 0, blanks: 0, steps: 0 }
-  let pen = start
+  const line: Line = { cells: [], sgrs: [], length: 0, blanks: 0, steps: 0 }
+  let sgr = start
   let column = 0
   for (const [whole, parameters, final] of text.matchAll(part)) {
-    if (final === "m") pen = Sgr.set(pen, parameters ?? "")
+    if (final === "m") sgr = Sgr.set(sgr, parameters ?? "")
     else if (whole >= " " || whole.startsWith("\t")) {
-      for (const character of whole) column = put(line, column, { character, pen })
+      for (const character of whole) column = put(line, column, { character, sgr })
     }
   }
   return line
 }
 
-/** Writes a character, unless it takes no place of its own; gives the column behind it. */
+/** Writes a character; returns the column behind it. A combining mark joins the character before it. */
 export function put(
   line: Line,
   column: number,
-  { character, pen }: { readonly character: string; readonly pen: Sgr.Sgr },
+  { character, sgr }: { readonly character: string; readonly sgr: Sgr.Sgr },
 ): number {
-  const { cells, pens } = line
-  if (character === "\t") return tab(line, column, pen)
+  const { cells, sgrs } = line
+  if (character === "\t") return tab(line, column, sgr)
   line.steps++
   if (cells.length < column) pad(line, column)
   line.blanks = Math.min(line.blanks, column)
   if (isMark(character)) {
     let base = column - 1
     while (cells[base] === "") base--
-    // A tab is blanks if something is on one of them.
+    // A mark joins a column of a tab, which becomes blanks.
     if (cells[column] === "" && cells[base]?.startsWith("\t")) {
       split(line, column)
       base = column - 1
@@ -78,10 +78,10 @@ export function put(
     }
   }
   const isNarrow = !isWide(character)
-  // As almost always.
+  // The hot path.
   if (isNarrow && column === cells.length) {
     cells.push(character)
-    pens.push(pen)
+    sgrs.push(sgr)
     line.length += character.length
     return column + 1
   }
@@ -91,28 +91,28 @@ export function put(
   for (let place = column; place < end; place++) {
     line.length -= cells[place]?.length ?? 0
     cells[place] = ""
-    pens[place] = pen
+    sgrs[place] = sgr
   }
   cells[column] = character
   line.length += character.length
   return end
 }
 
-/** A tab writes over nothing, and beyond the end of the line it goes no further than other moves. */
-function tab(line: Line, column: number, pen: Sgr.Sgr): number {
-  const { cells, pens } = line
+/** Moves to the next tab stop, overwriting nothing; a tab at the end of the line becomes part of it. */
+function tab(line: Line, column: number, sgr: Sgr.Sgr): number {
+  const { cells, sgrs } = line
   const end = (Math.floor(column / tabStop) + 1) * tabStop
   if (column < cells.length) return end
   if (column > cells.length) return Math.max(column, Math.min(end, margin))
   for (let place = column; place < end; place++) {
     cells[place] = place === column ? "\t" : ""
-    pens[place] = pen
+    sgrs[place] = sgr
   }
   line.length++
   return end
 }
 
-/** Blanks the columns before `end`, as far as there are any. */
+/** Blanks the existing columns before `end`. */
 export function erase(line: Line, end: number): void {
   const last = Math.min(end, line.cells.length)
   split(line, last)
@@ -123,7 +123,7 @@ export function erase(line: Line, end: number): void {
 
 /** Ends the line before a column. */
 export function truncate(line: Line, column: number): void {
-  const { cells, pens } = line
+  const { cells, sgrs } = line
   split(line, column)
   line.steps += Math.max(0, cells.length - Math.max(column, line.blanks))
   const from = Math.max(column, Math.min(line.blanks, cells.length))
@@ -131,60 +131,60 @@ export function truncate(line: Line, column: number): void {
   line.blanks = Math.min(line.blanks, column)
   for (let place = from; place < cells.length; place++) line.length -= cells[place]?.length ?? 0
   cells.length = Math.min(cells.length, column)
-  pens.length = cells.length
+  sgrs.length = cells.length
 }
 
-/** The line as text where one pen is in use, and the one that is after it. */
+/** Returns the line as text behind which `start` is set, and the attributes after it. */
 export function toText(line: Line, start: Sgr.Sgr): readonly [string, Sgr.Sgr] {
-  const { cells, pens } = line
+  const { cells, sgrs } = line
   const parts: Array<string> = []
-  let pen = start
+  let sgr = start
   let from = 0
   line.steps += cells.length
   for (let column = 0; column < cells.length; column++) {
-    const next = pens[column] ?? Sgr.initial
-    if (next === pen || cells[column] === "") continue
-    parts.push(cells.slice(from, column).join(""), Sgr.change(pen, next))
+    const next = sgrs[column] ?? Sgr.initial
+    if (next === sgr || cells[column] === "") continue
+    parts.push(cells.slice(from, column).join(""), Sgr.change(sgr, next))
     from = column
-    pen = next
+    sgr = next
   }
   parts.push(cells.slice(from).join(""))
-  return [parts.join(""), pen]
+  return [parts.join(""), sgr]
 }
 
-/** Makes a line as long as it has to be for something in a column. */
+/** Extends the line with blanks up to a column. */
 function pad(line: Line, column: number): void {
-  const { cells, pens } = line
+  const { cells, sgrs } = line
   const { length } = cells
   line.steps += column - length
   line.length += column - length
   if (line.blanks === length) line.blanks = column
-  cells.length = pens.length = column
+  cells.length = sgrs.length = column
   cells.fill(" ", length)
-  pens.fill(Sgr.initial, length)
+  sgrs.fill(Sgr.initial, length)
 }
 
 function blank(line: Line, column: number): void {
   line.length += 1 - (line.cells[column]?.length ?? 0)
   line.cells[column] = " "
-  line.pens[column] = Sgr.initial
+  line.sgrs[column] = Sgr.initial
 }
 
-/** Makes sure that a character begins in a column: half of one is blank. */
+/** Makes a column the start of a cell: what is left of a wide character or a tab becomes blanks. */
 function split(line: Line, column: number): void {
-  const { cells, pens } = line
+  const { cells, sgrs } = line
   if (cells[column] !== "") return
   let start = column
   let end = column
   while (cells[start] === "") start--
   while (cells[end] === "") end++
-  const pen = pens[start] ?? Sgr.initial
+  const sgr = sgrs[start] ?? Sgr.initial
   const before = cells[start] ?? ""
   for (let place = start; place < end; place++) {
     blank(line, place)
-    pens[place] = pen
+    sgrs[place] = sgr
   }
-  // The marks behind a tab are on the last of its blanks.
+  // Marks behind a tab join the last of its blanks.
   const marks = before.startsWith("\t") ? before.slice(1) : ""
   cells[end - 1] = ` ${marks}`
   line.length += marks.length
@@ -199,7 +199,7 @@ const wide = new RegExp(
   "u",
 )
 
-/** Tells whether a character takes no place of its own. */
+/** Tells whether a character is a combining mark, which has no width. */
 function isMark(character: string): boolean {
   return character >= "\u0300" && !isDrawing(character) && mark.test(character)
 }
@@ -209,7 +209,7 @@ function isWide(character: string): boolean {
   return character >= "\u1100" && !isDrawing(character) && wide.test(character)
 }
 
-/** What progress bars are made of. */
+/** Tells whether a character is a box drawing or block element, as progress bars have: they are narrow. */
 function isDrawing(character: string): boolean {
   return character >= "\u2500" && character < "\u25a0"
 }

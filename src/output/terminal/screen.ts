@@ -1,93 +1,97 @@
 /**
- * The last lines of a terminal, which can still be written over: by `\r`, `\b` and tabs, and by the codes that move
- * the cursor (up, down, forward, back, to a column) and erase (the line, or all from the cursor).
+ * The last lines of a terminal, which can still be overwritten after `\r`, `\b`, tabs, and codes that move the cursor
+ * (CUU, CUD, CUF, CUB, CNL, CPL, CHA) or erase (EL, ED below the cursor). Other codes have no effect; those in lines
+ * in which nothing is overwritten stay part of the text.
+ *
+ * It differs from a terminal in its size: the cursor moves to existing rows only, at most {@link height} above the last
+ * one, and lines are not wrapped at a right margin but after {@link width} characters. Erased cells have no color.
  *
  * @module
  */
 import * as Line from "./line.ts"
 import * as Sgr from "./sgr.ts"
 
-/** A line, the way it is kept between writes. */
+/** A line between writes. */
 export interface Row {
-  /** As it came, or as its cells if something was written over. */
+  /** The text as it arrived, or the text of its cells if it is folded. */
   readonly text: string
-  /** What its text is long without codes, once it is folded. */
+  /** The length of the text, without codes if it is folded. */
   readonly length: number
   readonly start: Sgr.Sgr
-  /** What its text leaves set. */
+  /** The attributes behind the text. */
   readonly end: Sgr.Sgr
-  /** Something was written over, or went back. */
+  /** Whether the cursor moved back in it. */
   readonly isFolded: boolean
   readonly ending: "\n" | "\r\n" | ""
 }
 
-/** The lines and where the next character goes. */
+/** The lines, and the position of the cursor. */
 export interface Screen {
   readonly rows: ReadonlyArray<Row>
   readonly row: number
   /** `undefined` at the end of the last row. */
   readonly column: number | undefined
-  readonly pen: Sgr.Sgr
-  /** A carriage return came last, which may be part of a line end. */
+  readonly sgr: Sgr.Sgr
+  /** Whether a carriage return came last, which may be part of a line end. */
   readonly isReturned: boolean
-  /** How many characters and cells were touched to get here: about as many as were written. */
+  /** The number of characters and cells processed so far, which tests bound. */
   readonly steps: number
 }
 
-/** How many lines can be written over. */
+/** The number of lines that can be overwritten. */
 export const height = 100
 
-/** Characters of a line after which it continues as another: a terminal's are far shorter. All others together. */
+/** Maximum number of characters of a line, and of all other lines together. */
 export const width = 1024 * 1024
 
-/** Characters that cannot be written over any more and are let go of together. */
+/** Characters of final text that are passed to `onDone` together. */
 const pieceLength = 1024 * 1024
 
-/** What makes more of a line than its characters one after the other. */
+/** Characters and codes that move the cursor back or erase. */
 const fold = new RegExp("[\r\b]|\x1b\\[(?:[\\d;]{0,64}[A-GK]|0?J)")
 
 /** The same, at the place where it is looked for. */
 const foldHere = new RegExp(fold.source, "y")
 
-/** How long it can be. */
-const longestFold = 67
+/** Maximum length of a match of {@link fold}. */
+const maxFoldLength = 67
 
-/** What is no text to be seen. */
+/** Control characters other than tab. */
 const control = new RegExp("[\x00-\x08\x0a-\x1f]")
 
-/** A screen with nothing on it. */
-export function empty(pen: Sgr.Sgr, steps: number = 0): Screen {
-  return { rows: [newRow(pen)], row: 0, column: undefined, pen, isReturned: false, steps }
+/** Returns an empty screen. */
+export function empty(sgr: Sgr.Sgr, steps: number = 0): Screen {
+  return { rows: [newRow(sgr)], row: 0, column: undefined, sgr, isReturned: false, steps }
 }
 
-/** Tells whether text leaves a screen without {@link isFolded} rows without them. */
+/** Tells whether nothing in a text moves the cursor back or erases. */
 export function isPlain(text: string): boolean {
   return !text.includes("\r") && !text.includes("\b") && !(text.includes("\x1b") && fold.test(text))
 }
 
-/** Tells whether there is more to a screen than its text. */
+/** Tells whether a screen has more state than its text. */
 export function isFolded({ column, isReturned, rows }: Screen): boolean {
   return column !== undefined || isReturned || rows.some((row) => row.isFolded)
 }
 
-/** How long the texts are together. */
+/** Returns the length of all lines. */
 export function lengthOf({ rows }: Screen): number {
   return rows.reduce((sum, { text }) => sum + text.length, 0)
 }
 
-/** All that is on the screen as text, up to a carriage return that may be half of a line end. */
-export function toText({ pen, rows }: Screen): string {
-  return rows.map((row, index) => finish(row, rows[index + 1]?.start ?? pen)).join("")
+/** Returns the text on the screen, without a carriage return that may be part of a line end. */
+export function toText({ sgr, rows }: Screen): string {
+  return rows.map((row, index) => finish(row, rows[index + 1]?.start ?? sgr)).join("")
 }
 
-/** What is behind the text. */
+/** Returns a carriage return behind the text, if there is one. */
 export function ending({ isReturned, row, rows }: Screen): "\r" | "" {
   return isReturned && row === rows.length - 1 ? "\r" : ""
 }
 
 /**
- * The screen after more was written, and before it what cannot be written over any more; `onDone` gets all but the
- * last of that in pieces, as it may be more than a string can hold.
+ * Writes text; returns the lines that cannot be overwritten any more, and the screen. If these lines are long,
+ * `onDone` gets them in pieces before, as they may not fit into one string.
  */
 export function write(
   screen: Screen,
@@ -107,31 +111,31 @@ function newRow(start: Sgr.Sgr): Row {
   return { text: "", length: 0, start, end: start, isFolded: false, ending: "" }
 }
 
-/** A row as text, for a place where another pen is expected. */
-function finish({ end, ending, isFolded, text }: Row, pen: Sgr.Sgr): string {
+/** Returns the text of a row, followed by the codes for the attributes behind it. */
+function finish({ end, ending, isFolded, text }: Row, sgr: Sgr.Sgr): string {
   let length = text.length
-  // What is at the end of a line that was written over has been blanked, which a terminal does not show.
+  // Blanks at the end of a folded line were erased, which a terminal does not show.
   while (isFolded && end === Sgr.initial && text[length - 1] === " ") length--
-  return text.slice(0, length) + Sgr.change(end, pen) + ending
+  return text.slice(0, length) + Sgr.change(end, sgr) + ending
 }
 
-/** A screen for the time of one write, so that each of its rows is taken apart no more than once. */
+/** A mutable screen during one write, so that each row is parsed at most once. */
 class Writer {
   readonly rows: Array<Row>
-  /** The rows that were taken apart. */
+  /** The cells of the rows that were parsed. */
   readonly lines: Array<Line.Line | undefined>
   done: Array<string> = []
   doneLength = 0
   steps: number
   readonly onDone: ((text: string) => void) | undefined
-  /** How long all rows are together but for the one of the cursor. */
+  /** The length of all rows but that of the cursor. */
   others: number
   row: number
   column: number | undefined
-  pen: Sgr.Sgr
+  sgr: Sgr.Sgr
   isReturned: boolean
 
-  constructor({ column, isReturned, pen, row, rows, steps }: Screen, onDone?: (text: string) => void) {
+  constructor({ column, isReturned, sgr, row, rows, steps }: Screen, onDone?: (text: string) => void) {
     this.onDone = onDone
     this.steps = steps
     this.rows = [...rows]
@@ -139,7 +143,7 @@ class Writer {
     this.others = rows.reduce((sum, { length }, index) => index === row ? sum : sum + length, 0)
     this.row = row
     this.column = column
-    this.pen = pen
+    this.sgr = sgr
     this.isReturned = isReturned
   }
 
@@ -148,18 +152,18 @@ class Writer {
   }
 
   rowAt(index: number): Row {
-    return this.rows[index] ?? newRow(this.pen)
+    return this.rows[index] ?? newRow(this.sgr)
   }
 
   lengthAt(index: number): number {
     return this.lines[index]?.length ?? this.rowAt(index).length
   }
 
-  /** The line of the cursor, taken apart. */
+  /** Returns the cells of the cursor's row. */
   open(): Line.Line {
     const { row } = this
     const line = this.lines[row] ??= this.parse(this.rowAt(row))
-    // What is not there cannot be far: to write there would take as many blanks, again and again.
+    // The bound of the distance beyond the end keeps the time per character constant.
     const farthest = Math.max(Line.margin, line.cells.length)
     this.column = Math.min(this.column ?? line.cells.length, farthest)
     return line
@@ -170,7 +174,7 @@ class Writer {
     return Line.parse(text, start)
   }
 
-  /** Puts a row together. */
+  /** Returns a row with the text of its cells. */
   shut(index: number): Row {
     const row = this.rowAt(index)
     const line = this.lines[index]
@@ -183,18 +187,18 @@ class Writer {
   }
 
   close(): readonly [string, Screen] {
-    const { isReturned, pen, row } = this
+    const { isReturned, sgr, row } = this
     const isAtEnd = row === this.last && this.lines[row]?.cells.length === this.column
     const rows = this.rows.map((_, index) => this.shut(index))
     const column = isAtEnd ? undefined : this.column
-    return [this.done.join(""), { rows, row, column, pen, isReturned, steps: this.steps }]
+    return [this.done.join(""), { rows, row, column, sgr, isReturned, steps: this.steps }]
   }
 
-  /** Lets go of the first rows. */
+  /** Removes the first rows, which cannot be overwritten any more. */
   retire(count: number): void {
     for (let index = 0; index < count; index++) {
       this.others -= this.lengthAt(index)
-      const text = finish(this.shut(index), this.rows[index + 1]?.start ?? this.pen)
+      const text = finish(this.shut(index), this.rows[index + 1]?.start ?? this.sgr)
       this.done.push(text)
       this.doneLength += text.length
     }
@@ -208,7 +212,7 @@ class Writer {
     this.row -= count
   }
 
-  /** A line feed. */
+  /** Processes a line feed. */
   feed(): void {
     const { last } = this
     if (this.row < last) return this.moveTo(this.row + 1, 0)
@@ -217,38 +221,38 @@ class Writer {
     while (this.rows.length > height || this.others > width) this.retire(1)
   }
 
-  /** Begins a row below all others. */
+  /** Adds a row at the end. */
   add(): void {
     this.others += this.lengthAt(this.last)
-    this.rows.push(newRow(this.pen))
+    this.rows.push(newRow(this.sgr))
     this.lines.push(undefined)
     this.row = this.last
     this.column = undefined
     this.isReturned = false
   }
 
-  /** Writes a part of a line. */
+  /** Writes text without line feeds. */
   write(text: string): void {
     let rest = text
     while (rest !== "") rest = this.canAppend(rest) ? this.append(rest) : this.apply(rest)
   }
 
-  /** Whether what comes next is just added to the last row. */
+  /** Tells whether text can be appended to the last row without parsing it. */
   canAppend(text: string): boolean {
     if (this.isReturned || this.column !== undefined) return false
     const { end, isFolded } = this.rowAt(this.last)
-    // Behind another pen's code, a mark would be on nothing.
-    if (isFolded) return end === this.pen && !control.test(this.within(text))
+    // A combining mark behind another code would lose its base character.
+    if (isFolded) return end === this.sgr && !control.test(this.within(text))
     foldHere.lastIndex = 0
     return !foldHere.test(text)
   }
 
-  /** As much of the text as the last row may take, and a code: to look further each time would take too long. */
+  /** Returns the text that fits into the last row, and a code: searching all of it each time would be quadratic. */
   within(text: string): string {
-    return text.slice(0, width - this.rowAt(this.last).length + longestFold)
+    return text.slice(0, width - this.rowAt(this.last).length + maxFoldLength)
   }
 
-  /** Adds text as it is up to what folds it or to the end of the row; gives the rest. */
+  /** Appends text up to the first {@link fold} or the end of the row; returns the rest. */
   append(text: string): string {
     const { last } = this
     const row = this.rowAt(last)
@@ -259,14 +263,14 @@ class Writer {
     const isFull = plain.length >= room
     const end = isFull ? room + ((plain.codePointAt(room - 1) ?? 0) > 0xffff ? 1 : 0) : plain.length
     const added = plain.slice(0, end)
-    if (!row.isFolded) this.pen = Sgr.after(this.pen, added)
+    if (!row.isFolded) this.sgr = Sgr.after(this.sgr, added)
     this.steps += added.length
-    this.rows[last] = { ...row, text: row.text + added, length: row.length + added.length, end: this.pen }
+    this.rows[last] = { ...row, text: row.text + added, length: row.length + added.length, end: this.sgr }
     if (isFull) this.wrap()
     return text.slice(end)
   }
 
-  /** Writes text and does what codes say up to the end of the row; gives the rest. */
+  /** Writes text and applies codes up to the end of the row; returns the rest. */
   apply(text: string): string {
     for (const { 0: whole, 1: parameters = "", 2: final, index } of text.matchAll(Line.part)) {
       if (whole === "\r") {
@@ -282,7 +286,7 @@ class Writer {
       else if (whole >= " " || whole.startsWith("\t")) {
         const written = this.put(whole)
         if (this.column === undefined) return text.slice(index + written)
-      } else if (final === "m") this.pen = Sgr.set(this.pen, parameters)
+      } else if (final === "m") this.sgr = Sgr.set(this.sgr, parameters)
       else if (final !== undefined && /^[\d;]*$/.test(parameters)) {
         const number = Number.parseInt(parameters, 10) || 0
         if (final === "K") this.eraseLine(line, number)
@@ -293,16 +297,16 @@ class Writer {
     return ""
   }
 
-  /** Writes characters until a new row begins; gives how much that was. */
+  /** Writes characters until a new row begins; returns the length written. */
   put(text: string): number {
     let written = 0
     for (const character of text) {
       const line = this.open()
-      const column = Line.put(line, this.column ?? 0, { character, pen: this.pen })
+      const column = Line.put(line, this.column ?? 0, { character, sgr: this.sgr })
       this.column = column
       written += character.length
       if (line.length < width || (column !== line.cells.length && line.length < 4 * width)) continue
-      // As at the right margin of a terminal.
+      // The line wraps, as at the right margin of a terminal.
       if (this.row < this.last) this.moveTo(this.row + 1, 0)
       else {
         this.wrap()
@@ -312,7 +316,7 @@ class Writer {
     return written
   }
 
-  /** Goes on in a new row, from which nothing leads back. */
+  /** Begins a new row; the rows before it become final. */
   wrap(): void {
     this.add()
     this.retire(this.last)

@@ -111,7 +111,7 @@ describe("append", () => {
   it.prop("writes over nothing that was shown", [chunks, plain, terminal], (all) => {
     // A colour goes on behind what is shown, as on a terminal.
     const [texts, shown, more] = [all[0].map(colourless), all[1], colourless(all[2])]
-    const folded = TerminalText.append(TerminalText.show(write(texts), shown), more)
+    const folded = TerminalText.append(TerminalText.appendBlock(write(texts), shown), more)
     const before = TerminalText.fold(texts.join("")).replace(/\r$/, "")
     const isEnded = stripVTControlCharacters(before.slice(before.lastIndexOf("\n") + 1)) === ""
     const line = isEnded ? before : `${before}\n`
