@@ -1,15 +1,14 @@
 /**
- * Typed values between Effect and Python: what `evaluate`, `set`, `call`, `iterate` and `feed` of a kernel carry,
- * and what can be wrong with it.
+ * Typed values between Effect and Python, which `evaluate`, `set`, `call`, `iterate` and `feed` of a kernel exchange,
+ * and their errors.
  *
- * A value keeps its type on the way. What comes from Python is decoded by a schema, which also chooses among the
- * forms that a value has in JavaScript: a `datetime` is a `Date` for `Schema.Date`, a `DateTime` for
- * `Schema.DateTimeUtc` and text for `Schema.String`. What goes to Python goes as what it is, or as its schema
- * encodes it. `examples/README.md` has the tables of all types, in the section "Typed values".
+ * A value keeps its type. Values from Python are decoded by a schema, which also selects among the forms that a value
+ * has in JavaScript: a `datetime` is a `Date` for `Schema.Date`, a `DateTime` for `Schema.DateTimeUtc` and text for
+ * `Schema.String`. Values for Python are encoded by a schema or by their type. The section "Typed values" of
+ * `examples/README.md` has the tables of all types.
  *
- * Nothing is dropped or altered in silence: what does not travel is an {@link UnsupportedValue} that says
- * what and where. No library is imported because of a value; JSON carries what is small, buffers of the
- * messages what is binary.
+ * No value is dropped or altered: one without an encoding is an {@link UnsupportedValue} with its type and path. No
+ * library is imported for a value. Small values are sent as JSON, binary ones as buffers of the messages.
  *
  * @module
  */

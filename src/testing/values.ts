@@ -22,7 +22,7 @@ import {
 import { UnsupportedValue } from "../values/error.ts"
 import { batched } from "../values/batches.ts"
 import * as Encode from "../values/encode.ts"
-import { express } from "../values/express.ts"
+import { encodeBySchema } from "../values/encode_by_schema.ts"
 import * as Names from "../values/names.ts"
 import {
   batchSizeOf,
@@ -95,7 +95,7 @@ export function make(source: Source): TypedValues {
       { schema, ...options }: SetOptions<S> = {},
     ) {
       const name = yield* Names.variable(given)
-      const encoded = schema === undefined ? value : yield* express(schema)(value)
+      const encoded = schema === undefined ? value : yield* encodeBySchema(schema)(value)
       yield* supported({ value: encoded })
       yield* valueOf(name, options, { args: [encoded] })
     },
@@ -119,7 +119,7 @@ export function make(source: Source): TypedValues {
     batched(stream, { batchBytes, batchSize }).pipe(
       Stream.mapEffect((batch) =>
         schema === undefined ? call(callable, [batch], options) : Effect.flatMap(
-          express(Schema.Array(schema))(batch),
+          encodeBySchema(Schema.Array(schema))(batch),
           (encoded) => call(callable, [encoded], options),
         )
       ),

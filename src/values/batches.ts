@@ -1,5 +1,5 @@
 /**
- * A stream for Python in batches, which are bounded by their number of elements and by their bytes.
+ * Groups the elements of a stream into batches, with limits for the number of elements and their bytes.
  *
  * @module
  */
@@ -14,7 +14,7 @@ import { batchBytesOf, batchSizeOf } from "./options.ts"
 
 type Batches<A> = Arr.NonEmptyReadonlyArray<Arr.NonEmptyReadonlyArray<A>>
 
-/** Puts elements into batches. One ends with the element that fills it; what comes before a failure is emitted. */
+/** Groups elements into batches. A batch ends with the element that fills it; elements before a failure are emitted. */
 export const batched = <A, E, R>(
   stream: Stream.Stream<A, E, R>,
   options: { readonly batchSize?: number | undefined; readonly batchBytes?: number | undefined },
@@ -23,7 +23,7 @@ export const batched = <A, E, R>(
     Effect.sync(() => {
       const size = batchSizeOf(options.batchSize)
       const limit = batchBytesOf(options.batchBytes)
-      let given: Iterator<A> = [][Symbol.iterator]()
+      let elements: Iterator<A> = [][Symbol.iterator]()
       let batch: Array<A> = []
       let bytes = 0
       let ending: Cause.Cause<E | Cause.Done> | undefined
@@ -31,10 +31,10 @@ export const batched = <A, E, R>(
 
       const pull: Pull.Pull<Batches<A>, E, void, R> = Effect.suspend(() => {
         while (!isFull()) {
-          const next = given.next()
+          const next = elements.next()
           if (next.done === true) break
           batch.push(next.value)
-          bytes += weigh(next.value, limit)
+          bytes += estimateBytes(next.value, limit)
         }
         if (Arr.isArrayNonEmpty(batch) && (isFull() || ending !== undefined)) {
           const full = batch
@@ -45,8 +45,8 @@ export const batched = <A, E, R>(
         return ending !== undefined ? Effect.failCause(ending) : next
       })
       const next = Effect.matchCauseEffect(upstream, {
-        onSuccess: (elements) => {
-          given = elements[Symbol.iterator]()
+        onSuccess: (chunk) => {
+          elements = chunk[Symbol.iterator]()
           return pull
         },
         onFailure: (cause) => {
@@ -57,8 +57,8 @@ export const batched = <A, E, R>(
       return pull
     }))
 
-/** About as many bytes as a value takes when it is encoded; no more than the limit is looked at. */
-function weigh(value: unknown, limit: number): number {
+/** Returns roughly the bytes of a value when it is encoded. Stops counting at the limit. */
+function estimateBytes(value: unknown, limit: number): number {
   let bytes = 0
   const rest = [value]
   const seen = new Set<object>()
@@ -72,12 +72,12 @@ function weigh(value: unknown, limit: number): number {
       bytes += item.byteLength
       continue
     }
-    // Values of Effect refer to themselves: a BigDecimal to what it is without zeros, a Chunk to the empty one.
+    // Values of Effect refer to themselves: a BigDecimal to its normalized form, a Chunk to the empty one.
     if (seen.has(item)) continue
     seen.add(item)
     if (Array.isArray(item) || item instanceof Set) item.forEach(add)
     else if (item instanceof Map) [...item].forEach(add)
-    // What a getter raises is for the encoder to say.
+    // The encoder reports the exceptions of getters.
     else Result.getOrElse(Result.try(() => Object.entries(item)), () => []).forEach(add)
   }
   return bytes

@@ -1,5 +1,5 @@
 /**
- * What schemas of declared types, such as `Schema.Duration` or `Schema.Result`, say about themselves.
+ * Reads the annotations of declared types, such as `Schema.Duration` or `Schema.Result`.
  *
  * @module
  */
@@ -7,20 +7,20 @@ import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as SchemaAST from "effect/SchemaAST"
 
-/** The name of a type that Effect declares, without the part that all have in common. */
+/** Returns the name of a type that Effect declares, without the common prefix. */
 export function nameOf({ annotations }: SchemaAST.Declaration): string | undefined {
   const representation = annotations?.representation
   if (!Predicate.hasProperty(representation, "id")) return undefined
   return /^effect\/schema\/(\w+)$/.exec(String(representation.id))?.[1]
 }
 
-/** Tells whether a value is of a type. */
+/** Makes a function that tells whether a value is of a type. */
 export function checker(ast: SchemaAST.AST): (value: unknown) => boolean {
   let check: ((value: unknown) => boolean) | undefined
   return (value) => (check ??= Schema.is(Schema.make<Schema.Constraint>(ast)))(value)
 }
 
-/** What Python has a type for: text is no bytes, and no date. */
+/** The declared types that Python has a type for. */
 const counterparts = new Set<unknown>([
   "BigDecimal",
   "Date",
@@ -30,7 +30,7 @@ const counterparts = new Set<unknown>([
   "Uint8Array",
 ])
 
-/** A type that Python has none for, as the schema of what it says it is made of; none if it does not say. */
+/** Returns the codec that a type without a counterpart in Python declares for JSON; `undefined` if there is none. */
 export function inParts(ast: SchemaAST.Declaration): Schema.Codec<unknown, unknown> | undefined {
   const getLink = ast.annotations?.toCodecJson ?? ast.annotations?.toCodec
   if (counterparts.has(nameOf(ast)) || !Predicate.isFunction(getLink)) return undefined

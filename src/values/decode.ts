@@ -1,5 +1,5 @@
 /**
- * Values of Python as they come in: from JSON with tags, and buffers, to {@link Neutral neutral} ones.
+ * Decodes values of Python from JSON with tags, and buffers, to {@link PythonValue}s.
  *
  * @module
  */
@@ -7,40 +7,40 @@ import * as Result from "effect/Result"
 import { excerpt } from "../jupyter/control_codes.ts"
 import * as Json from "../jupyter/json.ts"
 import { WireError } from "../jupyter/message.ts"
-import * as Neutral from "./neutral.ts"
+import * as PythonValue from "./python_value.ts"
 import { NdArray, type NumberArray } from "./nd_array.ts"
 
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 
 /**
- * Whether bytes are most of the message that they came in. Others are copied, so that they do not keep it; so
- * the memory of each value is its own, and no other value changes with it.
+ * Tells whether bytes are most of their message. Others are copied, so that they do not keep the message in memory. No
+ * two values share memory.
  */
 function isMost({ buffer, byteLength }: Uint8Array): boolean {
   return byteLength * 2 > buffer.byteLength
 }
 
-/** How deep values may be nested: somewhat deeper than our side of the kernel lets them. */
+/** Maximum depth of values: somewhat more than the encoder in the kernel allows. */
 const maxDepth = 256
 
-/** How deep their JSON may be: a tag takes up to four levels. */
+/** Maximum depth of their JSON: a tag takes up to four levels. */
 const maxJsonDepth = 4 * maxDepth
 
-/** How many hexadecimal digits an integer may have. */
+/** Maximum hexadecimal digits of an integer. */
 const maxDigits = 2 ** 20
 
-/** How many elements that take no bytes an answer may announce: empty arrays, and the rows of a table without columns. */
+/** Maximum number of elements without bytes that an answer declares: empty arrays, and rows of a table without columns. */
 const maxEmpty = 1_000_000
 
-/** How often all that the buffers hold may be referred to. */
-const mostUses = 4
+/** Maximum ratio of bytes that are used to bytes of the buffers. */
+const maxUses = 4
 
-/** What the tags of an answer refer to. */
+/** The buffers that the tags of an answer refer to, and the remaining limits. */
 interface Source {
   readonly buffers: ReadonlyArray<Uint8Array>
-  /** How many bytes may yet be made something of: a buffer that many tags refer to would become a large value. */
+  /** Remaining bytes to use: a buffer that many tags refer to would become a large value. */
   bytes: number
-  /** How many elements may yet be announced that take no bytes. */
+  /** Remaining number of elements without bytes. */
   empty: number
 }
 
@@ -60,13 +60,13 @@ export function decode([text, ...buffers]: ReadonlyArray<Uint8Array>): Result.Re
   const total = buffers.reduce((sum, { byteLength }) => sum + byteLength, 0)
   return Result.flatMap(parsed, (value) =>
     Result.try({
-      try: () => revive(value, { buffers, bytes: mostUses * total, empty: maxEmpty }, 0),
+      try: () => revive(value, { buffers, bytes: maxUses * total, empty: maxEmpty }, 0),
       catch: (cause) =>
         new WireError({ detail: excerpt(cause instanceof Error ? cause.message : String(cause)) }),
     }))
 }
 
-/** Puts values in the place of tags, in what `JSON.parse` has just made. */
+/** Replaces tags by values, in place. */
 function revive(value: unknown, source: Source, depth: number): unknown {
   if (typeof value !== "object" || value === null) return value
   if (depth > maxDepth) throw new Error(`The value is nested deeper than ${maxDepth} levels`)
@@ -98,25 +98,25 @@ function untag(tagged: object, source: Source, depth: number): unknown {
     case "float":
       return Number(word(v).replace("inf", "Infinity"))
     case "bytes":
-      return own(buffer(source, v))
+      return withOwnMemory(buffer(source, v))
     case "array":
       return array(word(field("dtype")), list(field("shape")), buffer(source, v), source)
     case "datetime": {
       const zone = field("zone")
-      return new Neutral.Moment(word(v), typeof zone === "string" ? word(zone) : undefined)
+      return new PythonValue.Moment(word(v), typeof zone === "string" ? word(zone) : undefined)
     }
     case "date":
-      return new Neutral.Day(word(v))
+      return new PythonValue.Day(word(v))
     case "timedelta":
-      return new Neutral.Span(BigInt(word(v)))
+      return new PythonValue.Span(BigInt(word(v)))
     case "decimal":
-      return new Neutral.Decimal(word(v, maxDigits))
+      return new PythonValue.Decimal(word(v, maxDigits))
     case "record":
       return Object.fromEntries(pairs(v, source, depth).map(([key, item]) => [String(key), item]))
     case "map":
-      return whole(new Map(pairs(v, source, depth)), v)
+      return withoutLoss(new Map(pairs(v, source, depth)), v)
     case "set":
-      return whole(new Set(list(revive(v, source, depth))), v)
+      return withoutLoss(new Set(list(revive(v, source, depth))), v)
     case "frame":
       return table(list(field("columns")).map((name) => word(name, maxDigits)), field("rows"), {
         columns: list(revive(v, source, depth)),
@@ -127,10 +127,10 @@ function untag(tagged: object, source: Source, depth: number): unknown {
   }
 }
 
-/** A text no longer than what it stands for can be. */
-function word(value: unknown, longest = 256): string {
-  if (typeof value === "string" && value.length <= longest) return value
-  throw new Error(`A tag is without a text of at most ${longest} characters`)
+/** Returns the text of a tag. Throws if it is longer than its type allows. */
+function word(value: unknown, maxLength = 256): string {
+  if (typeof value === "string" && value.length <= maxLength) return value
+  throw new Error(`A tag is without a text of at most ${maxLength} characters`)
 }
 
 function integer(hex: string): bigint {
@@ -142,8 +142,8 @@ function list(value: unknown): ReadonlyArray<unknown> {
   throw new Error("It has a tag without a list")
 }
 
-/** Nothing may collapse on the way. */
-function whole<A extends { readonly size: number }>(collection: A, given: unknown): A {
+/** Throws if elements or keys were equal in JavaScript. */
+function withoutLoss<A extends { readonly size: number }>(collection: A, given: unknown): A {
   if (collection.size === list(given).length) return collection
   throw new Error("Two of its elements or keys are the same in JavaScript")
 }
@@ -153,14 +153,14 @@ function pairs(
   source: Source,
   depth: number,
 ): ReadonlyArray<readonly [unknown, unknown]> {
-  // The lists of the pairs are no level of the value.
+  // The lists of the pairs are not a level of the value.
   return list(revive(value, source, depth - 1)).map((pair) => {
     const [key, item] = list(pair)
     return [key, item] as const
   })
 }
 
-/** Buffers are counted from 1. */
+/** Returns a buffer by its number, which starts at 1. */
 function buffer(source: Source, index: unknown): Uint8Array {
   const found = source.buffers[Number(index) - 1]
   if (found === undefined) throw new Error(`It lacks the buffer ${excerpt(String(index))}`)
@@ -169,17 +169,17 @@ function buffer(source: Source, index: unknown): Uint8Array {
   return found
 }
 
-function own(bytes: Uint8Array): Uint8Array {
+function withOwnMemory(bytes: Uint8Array): Uint8Array {
   return isMost(bytes) ? bytes : bytes.slice()
 }
 
-/** Counts elements that take no bytes. */
-function announce(source: Source, count: number): void {
+/** Counts elements without bytes. Throws if there are too many. */
+function countEmpty(source: Source, count: number): void {
   source.empty -= count
   if (source.empty < 0) throw new Error(`It announces more than ${maxEmpty} elements that it does not have`)
 }
 
-/** A number of elements. */
+/** Checks a number of elements. */
 function size(value: unknown): number {
   if (typeof value === "number" && Number.isSafeInteger(value) && value >= 0) return value
   throw new Error(`"${excerpt(String(value))}" is no number of elements`)
@@ -187,37 +187,37 @@ function size(value: unknown): number {
 
 function table(
   names: ReadonlyArray<string>,
-  announced: unknown,
+  declared: unknown,
   { columns, source }: { readonly columns: ReadonlyArray<unknown>; readonly source: Source },
-): Neutral.Table {
-  const rows = size(announced)
+): PythonValue.Table {
+  const rows = size(declared)
   if (names.length !== columns.length) {
     throw new Error(`It has ${names.length} names of columns but ${columns.length} columns`)
   }
-  if (columns.length === 0) announce(source, rows)
+  if (columns.length === 0) countEmpty(source, rows)
   for (const column of columns) {
     const length = lengthOf(column)
     if (length !== rows) throw new Error(`It announces ${rows} rows but has a column of ${length}`)
   }
-  return new Neutral.Table(names, rows, columns)
+  return new PythonValue.Table(names, rows, columns)
 }
 
 function lengthOf(column: unknown): number | undefined {
-  if (Array.isArray(column) || column instanceof Neutral.Table) return column.length
+  if (Array.isArray(column) || column instanceof PythonValue.Table) return column.length
   return column instanceof NdArray ? column.shape[0] : undefined
 }
 
 function array(
   dtype: string,
-  announced: ReadonlyArray<unknown>,
+  declared: ReadonlyArray<unknown>,
   bytes: Uint8Array,
   source: Source,
 ): unknown {
-  if (announced.length > maxDimensions) throw new Error(`It has more than ${maxDimensions} dimensions`)
-  const shape = announced.map(size)
+  if (declared.length > maxDimensions) throw new Error(`It has more than ${maxDimensions} dimensions`)
+  const shape = declared.map(size)
   const Type: NumberType | undefined = dtype === "b1" ? Uint8Array : types.get(dtype)
   if (Type === undefined) throw new Error(`Its numbers are of the unknown type "${excerpt(dtype)}"`)
-  // Lists of lists, of which there may be more than elements.
+  // There may be more nested lists than elements.
   let lists = 0
   let length = 1
   for (const count of shape) {
@@ -227,24 +227,24 @@ function array(
   if (length * Type.BYTES_PER_ELEMENT !== bytes.byteLength) {
     throw new Error(`It announces ${length} elements of "${dtype}" but has ${bytes.byteLength} bytes`)
   }
-  announce(source, Math.max(0, lists - usualLists * length - 1))
-  if (dtype === "b1") return Neutral.nested(Array.from(bytes, (byte) => byte !== 0), shape)
+  countEmpty(source, Math.max(0, lists - freeLists * length - 1))
+  if (dtype === "b1") return PythonValue.nested(Array.from(bytes, (byte) => byte !== 0), shape)
   return new NdArray(numbers(Type, bytes), shape)
 }
 
-/** How many lists an array may have for each of its elements. */
-const usualLists = 4
+/** Number of nested lists for each element that are not counted as empty. */
+const freeLists = 4
 
-/** What NumPy has at most. */
+/** Maximum number of dimensions in NumPy. */
 const maxDimensions = 64
 
-/** What makes an array of numbers of one type. */
+/** The constructor of an array of numbers. */
 interface NumberType {
   readonly BYTES_PER_ELEMENT: number
   new (buffer: ArrayBufferLike, byteOffset: number, length: number): NumberArray
 }
 
-/** The types of numbers by their names in NumPy. */
+/** Array types by the names of their elements in NumPy. */
 const types: ReadonlyMap<string, NumberType> = new Map<string, NumberType>([
   ["i1", Int8Array],
   ["i2", Int16Array],
@@ -259,7 +259,7 @@ const types: ReadonlyMap<string, NumberType> = new Map<string, NumberType>([
 ])
 
 function numbers(Type: NumberType, bytes: Uint8Array): NumberArray {
-  // Typed arrays begin at multiples of their size.
+  // Typed arrays start at multiples of their element size.
   const isAligned = bytes.byteOffset % Type.BYTES_PER_ELEMENT === 0
   const { buffer, byteLength, byteOffset } = isAligned && isMost(bytes) ? bytes : bytes.slice()
   return new Type(buffer, byteOffset, byteLength / Type.BYTES_PER_ELEMENT)

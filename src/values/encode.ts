@@ -1,5 +1,5 @@
 /**
- * Values of JavaScript on their way to Python: JSON with tags for what JSON does not have, and buffers.
+ * Encodes values of JavaScript for Python as JSON with tags for types that JSON does not have, and buffers.
  *
  * @module
  */
@@ -17,32 +17,33 @@ import { types } from "node:util"
 import { NdArray } from "./nd_array.ts"
 import * as Kind from "./kind.ts"
 
-/** A value as it travels: JSON, and what the JSON refers to. */
+/** An encoded value: JSON, and the buffers that the JSON refers to. */
 export interface Encoded {
   readonly text: string
   readonly buffers: ReadonlyArray<Uint8Array>
 }
 
-/** Why a value cannot travel, and where it is. */
-export class Refusal extends Schema.TaggedError<Refusal>("effect-jupyter/values/Refusal")("Refusal", {
-  valueType: Schema.String,
-  path: Schema.String,
-  detail: Schema.String,
-}) {}
+/** A value has no encoding. */
+export class EncodeError
+  extends Schema.TaggedError<EncodeError>("effect-jupyter/values/EncodeError")("EncodeError", {
+    valueType: Schema.String,
+    path: Schema.String,
+    detail: Schema.String,
+  }) {}
 
-/** How deep values may be nested; the same as in the kernel. */
+/** Maximum depth of values; the same as in the kernel. */
 export const maxDepth = 200
 
 /** Encodes a value. */
-export function encode(value: unknown): Result.Result<Encoded, Refusal> {
+export function encode(value: unknown): Result.Result<Encoded, EncodeError> {
   const encoder = new Encoder()
   return Result.try({
     try: () => ({ text: JSON.stringify(encoder.encode(value)), buffers: encoder.buffers }),
-    catch: (cause) => cause instanceof Refusal ? cause : encoder.failed(cause),
+    catch: (cause) => cause instanceof EncodeError ? cause : encoder.readError(cause),
   })
 }
 
-/** The key of a tag, and keys that JSON escapes: after a key with a backslash, V8 can take another for it. */
+/** Matches the key of a tag, and keys that JSON escapes: V8 can confuse a later key with one that has a backslash. */
 const unsafeKey = new RegExp('^\\$$|[\x00-\x1f"\\\\]')
 
 class Encoder {
@@ -66,13 +67,13 @@ class Encoder {
       case "object":
         return value === null ? null : this.#object(value)
       default:
-        throw this.#refuse(value, "It has no encoding")
+        throw this.#errorFor(value, "It has no encoding")
     }
   }
 
-  /** What a getter or a proxy throws is about the value that was being read. */
-  failed(cause: unknown): Refusal {
-    return new Refusal({
+  /** Returns the error for an exception of a getter or a proxy. */
+  readError(cause: unknown): EncodeError {
+    return new EncodeError({
       valueType: "unknown",
       path: this.#where(),
       detail: `It cannot be read: ${Kind.describe(cause)}`,
@@ -106,18 +107,18 @@ class Encoder {
     if (Chunk.isChunk(value)) return this.#nested(value, () => this.#items(Chunk.toReadonlyArray(value)))
     if (value instanceof URL) return value.href
     if (Redacted.isRedacted(value)) {
-      throw this.#refuse(
+      throw this.#errorFor(
         value,
         'A secret goes out by the option "schema", with "Schema.Redacted" in its place, or by "Redacted.value"',
       )
     }
-    throw this.#refuse(value, 'It is no plain value; encode it first, for instance by the option "schema"')
+    throw this.#errorFor(value, 'It is no plain value; encode it first, for instance by the option "schema"')
   }
 
   #nested(value: object, encode: () => unknown): unknown {
-    if (this.#within.has(value)) throw this.#refuse(value, "It contains itself")
+    if (this.#within.has(value)) throw this.#errorFor(value, "It contains itself")
     if (this.#within.size >= maxDepth) {
-      throw this.#refuse(value, `It is nested deeper than ${maxDepth} levels`)
+      throw this.#errorFor(value, `It is nested deeper than ${maxDepth} levels`)
     }
     this.#within.add(value)
     const encoded = encode()
@@ -148,7 +149,7 @@ class Encoder {
       Object.prototype.propertyIsEnumerable.call(record, key)
     )
     if (symbol !== undefined) {
-      throw this.#refuse(record, `Its key ${String(symbol)} has no encoding`)
+      throw this.#errorFor(record, `Its key ${String(symbol)} has no encoding`)
     }
     return encoded.some(([key]) => unsafeKey.test(key))
       ? { $: "record", v: encoded }
@@ -166,16 +167,16 @@ class Encoder {
     return encoded
   }
 
-  /** In Python 1, 1.0 and True are the same, and so are all of which JavaScript makes nothing. */
-  #distinct(collection: object, items: ReadonlyArray<unknown>, what: string): void {
+  /** Refuses collections with elements or keys that are equal in Python, as 1, 1.0 and True, or null and undefined. */
+  #distinct(collection: object, items: ReadonlyArray<unknown>, role: string): void {
     const [first] = items
-    // Those of one simple type are as distinct as JavaScript has them.
+    // Items of one primitive type are distinct in Python as in JavaScript.
     if (typeof first !== "object" && items.every((item) => typeof item === typeof first)) return
     const known = new Set<unknown>()
     for (const item of items) {
-      const same = Kind.sameInPython(item)
+      const same = Kind.pythonIdentity(item)
       if (same === undefined) continue
-      if (known.has(same)) throw this.#refuse(collection, `Two of its ${what} are the same in Python`)
+      if (known.has(same)) throw this.#errorFor(collection, `Two of its ${role} are the same in Python`)
       known.add(same)
     }
   }
@@ -183,11 +184,13 @@ class Encoder {
   #option(option: Option.Option<unknown>): unknown {
     if (Option.isNone(option)) return null
     const encoded = this.#nested(option, () => this.encode(option.value))
-    if (encoded === null) throw this.#refuse(option, "What is some, but of nothing, would be None in Python")
+    if (encoded === null) {
+      throw this.#errorFor(option, "What is some, but of nothing, would be None in Python")
+    }
     return encoded
   }
 
-  /** Refuses what Python takes for no element of a `set` and no key of a `dict`. */
+  /** Refuses values that cannot be an element of a `set` or a key of a `dict`. */
   #hashable(step: string | number, value: unknown): void {
     const inner = Array.isArray(value)
       ? value
@@ -198,7 +201,7 @@ class Encoder {
     if (inner !== undefined) inner.forEach((item, index) => this.#hashable(index, item))
     else if (Option.isOption(value) && Option.isSome(value)) this.#hashable(0, value.value)
     else if (Kind.isUnhashable(value)) {
-      throw this.#refuse(value, "Python has no hash for it: it can be in no set, and no key")
+      throw this.#errorFor(value, "Python has no hash for it: it can be in no set, and no key")
     }
     this.#path.pop()
   }
@@ -211,29 +214,29 @@ class Encoder {
   #array(value: object, data: ArrayBufferView, shape: ReadonlyArray<number> | undefined): unknown {
     this.#attached(value, data.buffer)
     const kind = Kind.arrayKind(data)
-    if (kind === undefined) throw this.#refuse(value, "It has no encoding")
+    if (kind === undefined) throw this.#errorFor(value, "It has no encoding")
     const { bytes, dtype, length } = kind
     const isShape = shape === undefined ||
       shape.every((size) => Number.isSafeInteger(size) && size >= 0) &&
         shape.reduce((product, size) => product * size, 1) === length
     if (!isShape) {
-      throw this.#refuse(value, `Its ${length} numbers do not have the shape [${shape.join(", ")}]`)
+      throw this.#errorFor(value, `Its ${length} numbers do not have the shape [${shape.join(", ")}]`)
     }
     return { $: "array", dtype, shape: shape ?? [length], v: this.buffers.push(bytes) }
   }
 
-  /** Memory that was transferred to another thread looks as if it were empty. */
+  /** Refuses memory that was transferred to another thread, which would be encoded as empty. */
   #attached(value: object, buffer: ArrayBufferLike): void {
     if ("detached" in buffer && buffer.detached) {
-      throw this.#refuse(value, "Its memory was transferred elsewhere")
+      throw this.#errorFor(value, "Its memory was transferred elsewhere")
     }
   }
 
   #date(value: object, moment: DateTime.DateTime | undefined): unknown {
-    if (moment === undefined) throw this.#refuse(value, "It is no valid date")
+    if (moment === undefined) throw this.#errorFor(value, "It is no valid date")
     const millis = moment.epochMilliseconds
     if (!(millis >= firstMillis && millis < endMillis)) {
-      throw this.#refuse(value, "It is out of the range of datetime, the years from 1 to 9999")
+      throw this.#errorFor(value, "It is out of the range of datetime, the years from 1 to 9999")
     }
     if (DateTime.isZoned(moment) && moment.zone._tag === "Offset") {
       return { $: "datetime", v: DateTime.formatIsoOffset(moment) }
@@ -246,17 +249,17 @@ class Encoder {
 
   #duration(value: Duration.Duration): unknown {
     const nanos = Duration.toNanos(value)
-    if (Option.isNone(nanos)) throw this.#refuse(value, "It is infinite")
-    if (nanos.value % 1000n !== 0n) throw this.#refuse(value, "It is no whole number of microseconds")
+    if (Option.isNone(nanos)) throw this.#errorFor(value, "It is infinite")
+    if (nanos.value % 1000n !== 0n) throw this.#errorFor(value, "It is no whole number of microseconds")
     const micros = nanos.value / 1000n
     if (micros > maxMicros || micros < -maxMicros) {
-      throw this.#refuse(value, "It is out of the range of timedelta")
+      throw this.#errorFor(value, "It is out of the range of timedelta")
     }
     return { $: "timedelta", v: `${micros}` }
   }
 
-  #refuse(value: unknown, detail: string): Refusal {
-    return new Refusal({ valueType: Kind.nameOf(value), path: this.#where(), detail })
+  #errorFor(value: unknown, detail: string): EncodeError {
+    return new EncodeError({ valueType: Kind.nameOf(value), path: this.#where(), detail })
   }
 
   #where(): string {
@@ -271,11 +274,11 @@ class Encoder {
   }
 }
 
-/** A day less at both ends: in its own time zone a moment may be in another year. */
+/** The range of `datetime`, less a day at both ends: in its own time zone a moment may be in another year. */
 const firstMillis = DateTime.makeUnsafe("0001-01-02T00:00:00Z").epochMilliseconds
 const endMillis = DateTime.makeUnsafe("9999-12-31T00:00:00Z").epochMilliseconds
 
-/** What a `timedelta` can hold: a billion days, less one second to be on the safe side. */
+/** Maximum of a `timedelta` in microseconds, rounded down to days. */
 const maxMicros = 999_999_999n * 86_400_000_000n
 
 function float(v: string): unknown {

@@ -1,5 +1,5 @@
 /**
- * The ways in which an exchange of values fails.
+ * Errors of typed values.
  *
  * @module
  */
@@ -7,8 +7,8 @@ import * as Schema from "effect/Schema"
 import { type ExecutionFailure, ExecutionResult } from "../execution.ts"
 
 /**
- * A value that cannot travel between Effect and Python: it has no encoding, contains itself, is nested too
- * deep, or would be another one on the other side. On its way to Python no code has run; on its way from
+ * A value cannot be exchanged between Effect and Python: it has no encoding, contains itself, is nested too deeply, or
+ * would be a different value on the other side. For values sent to Python no code has run; for values received from
  * Python it has.
  *
  * @example
@@ -28,11 +28,11 @@ export class UnsupportedValue
   extends Schema.TaggedError<UnsupportedValue>("effect-jupyter/Values/UnsupportedValue")("UnsupportedValue", {
     /** The name of its type, with the module if it is a type of Python that needs one. */
     valueType: Schema.String,
-    /** Where it is: `$` is the whole value. */
+    /** Its path in the whole value, which is `$`. */
     path: Schema.String,
-    /** What is the matter. */
+    /** The reason. */
     detail: Schema.String,
-    /** What was put out before, if code ran. */
+    /** The output of the code, if it ran. */
     partial: Schema.optionalKey(ExecutionResult),
   }) {
   override get message(): string {
@@ -42,7 +42,7 @@ export class UnsupportedValue
 }
 
 /**
- * A name that Python does not take for one: nothing was sent.
+ * A name is not valid in Python. Nothing was sent.
  *
  * @example
  * ```ts
@@ -57,9 +57,9 @@ export class UnsupportedValue
  */
 export class InvalidName
   extends Schema.TaggedError<InvalidName>("effect-jupyter/Values/InvalidName")("InvalidName", {
-    /** What was given as a name. */
+    /** The given name. */
     given: Schema.String,
-    /** What it should have been. */
+    /** The expected kind of name. */
     expected: Schema.String,
   }) {
   override get message(): string {
@@ -67,5 +67,5 @@ export class InvalidName
   }
 }
 
-/** All the ways in which an exchange of values can fail, but for what the schema refuses. */
+/** The errors of typed values other than a `SchemaError`. */
 export type ValueFailure = ExecutionFailure | UnsupportedValue

@@ -20,22 +20,22 @@ import * as Identity from "../kernel/identity.ts"
 import type { Session } from "../kernel/session.ts"
 import * as Span from "../kernel/span.ts"
 import type { ValueFailure } from "./error.ts"
-import { adapt } from "./adapt.ts"
-import * as Neutral from "./neutral.ts"
+import { toEncodedForm } from "./decode_for_schema.ts"
 import { batchBytesOf, batchSizeOf, type IterateOptions } from "./options.ts"
+import * as PythonValue from "./python_value.ts"
 import * as Request from "./request.ts"
 import type { TypedValues } from "./typed_values.ts"
 
-/** Bound of the `finally` blocks of a generator, once they have their turn. */
-const closing: Duration.Input = "10 seconds"
+/** Maximum time of the `finally` blocks of a generator, without the time in the queue. */
+const closeTimeout: Duration.Input = "10 seconds"
 
-/** How long the consumer waits for a generator to be closed, which waits behind other executions. */
-const patience: Duration.Input = "5 seconds"
+/** Maximum time that the consumer waits for a generator to be closed, with the time in the queue. */
+const closeWait: Duration.Input = "5 seconds"
 
-/** How often a kernel that was stuck is asked again. */
-const retrying: Duration.Input = "1 second"
+/** Time between attempts to close a generator in an unresponsive kernel. */
+const closeRetryDelay: Duration.Input = "1 second"
 
-/** Makes `iterate`; generators are closed at the latest with the scope. */
+/** Makes `iterate`. Generators are closed when the scope closes, at the latest. */
 export const make: (
   session: Pick<Session, "id" | "identity">,
   requests: Request.Requests,
@@ -52,69 +52,71 @@ export const make: (
         yield* Identity.requirePython(session.identity, "iterate")
         const key = SecureRandom.uuidV4Unsafe()
         const decode = decoderOf(schema)
-        let home: Connection | undefined
-        let isOver = false
-        /** What comes after the elements, if not more of them. */
+        let current: Connection | undefined
+        let isExhausted = false
+        /** The exit of the stream after the elements that were decoded; `undefined` if there are more. */
         let ending: Exit.Exit<never, ValueFailure | Schema.SchemaError> | undefined
 
-        /** An iterator lives in one kernel. */
-        const atHome = (connection: Connection) =>
+        /** Fails if the kernel is not the one of the iterator. */
+        const assertSameKernel = (connection: Connection) =>
           Effect.suspend(() => {
-            const isOther = home !== undefined && home !== connection
-            home ??= connection
+            const isOther = current !== undefined && current !== connection
+            current ??= connection
             const detail = "The kernel was reset, and its iterators are gone"
             return isOther
               ? new KernelError({ reason: new ExecutionAborted({ kernelId: session.id(), detail }) })
               : Effect.void
           })
 
-        const close = requests.ask({ operation: "close", key }, {
-          timeout: closing,
-          kernel: atHome,
-          // What its `finally` blocks put out is output, too.
+        const close = requests.send({ operation: "close", key }, {
+          timeout: closeTimeout,
+          check: assertSameKernel,
+          // Output of its `finally` blocks goes to the consumer as well.
           ...(options.onChunk === undefined ? {} : { onChunk: options.onChunk }),
         }).pipe(Effect.flatMap(({ exit }) => exit))
         const ignored = Effect.catch((error: ValueFailure) =>
           Effect.logDebug(`The iterator of "${expression}" did not close`, error.message)
         )
         const closed = close.pipe(
-          // What the kernel is stuck in may end one day, for which the consumer does not wait.
-          Effect.catchIf(isStuck, () =>
-            Effect.delay(close, retrying).pipe(
-              Effect.retry({ schedule: Schedule.spaced(retrying), while: isStuck }),
+          // An unresponsive kernel may recover later, for which the consumer does not wait.
+          Effect.catchIf(isUnresponsive, () =>
+            Effect.delay(close, closeRetryDelay).pipe(
+              Effect.retry({ schedule: Schedule.spaced(closeRetryDelay), while: isUnresponsive }),
               ignored,
               Effect.forkIn(outer),
             )),
           ignored,
         )
         yield* Effect.addFinalizer(() =>
-          isOver || home === undefined ? Effect.void : Effect.flatMap(
+          isExhausted || current === undefined ? Effect.void : Effect.flatMap(
             Effect.forkIn(closed, outer),
-            (fiber) => Effect.timeoutOption(Fiber.await(fiber), patience),
+            (fiber) => Effect.timeoutOption(Fiber.await(fiber), closeWait),
           )
         )
 
-        const ask = Effect.gen(function* () {
-          const asked = yield* requests.ask({
+        const pullBatch = Effect.gen(function* () {
+          const response = yield* requests.send({
             operation: "pull",
             key,
             size: batchSizeOf(batchSize),
             limit: batchBytesOf(batchBytes),
-            ...(home === undefined ? { expression } : {}),
-          }, { ...options, kernel: atHome })
-          const { answers, exit } = asked
+            ...(current === undefined ? { expression } : {}),
+          }, { ...options, check: assertSameKernel })
+          const { answers, exit } = response
           const partial = Exit.isSuccess(exit) ? exit.value : undefined
           const batches = answers.filter(({ kind }) => kind === "batch")
-          isOver = batches.some(({ isLast }) => isLast)
-          const values = yield* Effect.forEach(batches, (batch) => Request.read(asked, batch))
-          const elements = yield* decode(values.flatMap((value) => Neutral.toArray(value) ?? []))
-          const [complaint] = answers.flatMap((answer) => Request.refusal(asked, answer, partial) ?? [])
+          isExhausted = batches.some(({ isLast }) => isLast)
+          const values = yield* Effect.forEach(batches, (batch) => Request.read(response, batch))
+          const elements = yield* decode(values.flatMap((value) => PythonValue.toArray(value) ?? []))
+          const [error] = answers.flatMap((answer) =>
+            Request.unsupportedError(response, answer, partial) ?? []
+          )
           ending = elements.ending ?? (Exit.isFailure(exit)
             ? Exit.failCause(exit.cause)
-            : complaint !== undefined
-            ? Exit.fail(complaint)
+            : error !== undefined
+            ? Exit.fail(error)
             : batches.length === 0
-            ? Exit.fail(Request.failure(asked, "The kernel sent no batch"))
+            ? Exit.fail(Request.responseError(response, "The kernel sent no batch"))
             : undefined)
           return elements.decoded
         })
@@ -125,8 +127,8 @@ export const make: (
           S["DecodingServices"]
         > = Effect.suspend(() => {
           if (ending !== undefined) return ending
-          if (isOver) return Cause.done()
-          return Effect.filterOrElse(ask, Arr.isReadonlyArrayNonEmpty, () => pull)
+          if (isExhausted) return Cause.done()
+          return Effect.filterOrElse(pullBatch, Arr.isReadonlyArrayNonEmpty, () => pull)
         })
         return Stream.fromPull(Effect.succeed(pull))
       }).pipe(Stream.unwrap, Span.withStreamSpan("Kernel.iterate", session))
@@ -134,13 +136,13 @@ export const make: (
   },
 )
 
-function isStuck(error: ValueFailure): boolean {
+function isUnresponsive(error: ValueFailure): boolean {
   return error._tag === "KernelError" && error.reason._tag === "KernelUnresponsive"
 }
 
-/** Decodes elements up to the first that the schema refuses. */
+/** Makes a decoder of elements that stops at the first that the schema refuses. */
 function decoderOf<S extends Schema.Constraint>(schema: S) {
-  const fit = adapt(schema)
+  const convert = toEncodedForm(schema)
   const decodeAll = Schema.decodeUnknownEffect(Schema.Array(schema))
   const decodeOne = Schema.decodeUnknownEffect(schema)
   const oneByOne = Effect.fnUntraced(function* (elements: ReadonlyArray<unknown>) {
@@ -153,10 +155,10 @@ function decoderOf<S extends Schema.Constraint>(schema: S) {
     return { decoded, ending: undefined }
   })
   return (elements: ReadonlyArray<unknown>) => {
-    const fitted = elements.map(fit)
-    return Effect.matchEffect(decodeAll(fitted), {
+    const converted = elements.map(convert)
+    return Effect.matchEffect(decodeAll(converted), {
       onSuccess: (decoded: ReadonlyArray<S["Type"]>) => Effect.succeed({ decoded, ending: undefined }),
-      onFailure: () => oneByOne(fitted),
+      onFailure: () => oneByOne(converted),
     })
   }
 }

@@ -1,8 +1,8 @@
 /**
- * What a value of JavaScript is, and what Python would make of it.
+ * Classifies values of JavaScript, and tells how Python would treat them.
  *
- * Told by brands where there are some: what comes from another realm, as in workers and tests, is what it is,
- * and what only pretends to be something is not.
+ * Types with brands are recognized by these, so that values of other realms, as in workers and tests, are recognized
+ * and imitations are not.
  *
  * @module
  */
@@ -22,16 +22,16 @@ import * as Stream from "effect/Stream"
 import { types } from "node:util"
 import { NdArray } from "./nd_array.ts"
 
-/** Whether a value is an object of keys and values, and of no class. */
+/** Tells whether a value is an object that is not an instance of a class. */
 export function isPlain(value: object): value is { readonly [key: string]: unknown } {
   const prototype: unknown = Object.getPrototypeOf(value)
   if (prototype === Object.prototype || prototype === null) return true
-  // The root of another realm.
+  // `Object.prototype` of another realm.
   return typeof prototype === "object" && prototype !== null && Object.getPrototypeOf(prototype) === null &&
     Object.hasOwn(prototype, "isPrototypeOf")
 }
 
-/** The types of Effect that have no constructor to be named after; what is an Effect, too, comes before. */
+/** The types of Effect without a named constructor. Those that are also an Effect come before it. */
 const effectTypes: ReadonlyArray<readonly [name: string, is: (value: unknown) => boolean]> = [
   ["Option", Option.isOption],
   ["Result", Result.isResult],
@@ -47,7 +47,7 @@ const effectTypes: ReadonlyArray<readonly [name: string, is: (value: unknown) =>
   ["Stream", Stream.isStream],
 ]
 
-/** The name of a value's type. */
+/** Returns the name of a value's type. */
 export function nameOf(value: unknown): string {
   if (typeof value !== "object" || value === null) return value === null ? "null" : typeof value
   const [effectType] = effectTypes.find(([, is]) => is(value)) ?? []
@@ -60,12 +60,12 @@ export function nameOf(value: unknown): string {
   return name === "Object" && Effect.isEffect(value) ? "Effect" : name
 }
 
-/** What was thrown, whatever it is. */
+/** Returns a text for a thrown value. */
 export function describe(cause: unknown): string {
   return Result.getOrElse(Result.try(() => String(cause)), () => "Something that is no error was thrown")
 }
 
-/** The step of a path that leads to a key of a `Map`. */
+/** Returns the path segment for a key of a `Map`. */
 export function stepTo(key: unknown): string | number {
   if (typeof key === "number") return key
   return typeof key === "object" && key !== null || typeof key === "function"
@@ -73,22 +73,22 @@ export function stepTo(key: unknown): string | number {
     : String(key)
 }
 
-/** Whether Python has no hash for a value. */
+/** Tells whether a value cannot be hashed in Python. */
 export function isUnhashable(value: unknown): boolean {
   if (typeof value !== "object" || value === null) return false
   return isPlain(value) || types.isMap(value) || HashMap.isHashMap(value) || value instanceof NdArray ||
     (ArrayBuffer.isView(value) && !types.isUint8Array(value))
 }
 
-/** A value that is the same for all that are the same to Python, of those of JavaScript that are not. */
-export function sameInPython(value: unknown): unknown {
+/** Returns a value that is equal for distinct values of JavaScript that Python considers equal. */
+export function pythonIdentity(value: unknown): unknown {
   if (value === undefined || value === null || Option.isOption(value) && Option.isNone(value)) return null
   if (typeof value === "boolean") return Number(value)
   if (typeof value === "bigint") return BigInt(Number(value)) === value ? Number(value) : value
   return typeof value === "number" && !Number.isNaN(value) ? value : undefined
 }
 
-/** What holds the numbers of an array, and of which size and type they are. */
+/** The element type, the length and the memory of an array of numbers. */
 export interface ArrayKind {
   readonly dtype: string
   readonly length: number
@@ -111,10 +111,10 @@ const dtypes = new Map<unknown, string>([
 
 const typedArray: object = Object.getPrototypeOf(Uint8Array.prototype)
 
-/** What an array of numbers is made of; none for what is no such array. */
+/** Returns the parts of an array of numbers; `undefined` for other views. */
 export function arrayKind(view: ArrayBufferView): ArrayKind | undefined {
   const name: unknown = Reflect.get(typedArray, Symbol.toStringTag, view)
-  // Python has halves in NumPy alone.
+  // Only NumPy has half-precision numbers.
   if (name === "Float16Array" && isIterableOfNumbers(view)) return arrayKind(Float32Array.from(view))
   const dtype = dtypes.get(name)
   if (dtype === undefined) return undefined
@@ -125,7 +125,7 @@ function isIterableOfNumbers(view: object): view is Iterable<number> {
   return Symbol.iterator in view
 }
 
-/** The bytes below a view or a buffer, not copied. */
+/** Returns the bytes of a view or a buffer without a copy. */
 export function bytesOf(data: ArrayBufferView | ArrayBufferLike): Uint8Array {
   return ArrayBuffer.isView(data)
     ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength)

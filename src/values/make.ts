@@ -13,16 +13,16 @@ import type { ImageOptions } from "../output/images.ts"
 import * as Identity from "../kernel/identity.ts"
 import type { Session } from "../kernel/session.ts"
 import * as Span from "../kernel/span.ts"
-import { adapt } from "./adapt.ts"
 import { batched } from "./batches.ts"
-import { express } from "./express.ts"
+import { decodeForSchema } from "./decode_for_schema.ts"
+import { encodeBySchema } from "./encode_by_schema.ts"
 import * as Iterate from "./iterate.ts"
 import * as Names from "./names.ts"
 import type { CallOptions, FeedOptions, SetOptions, ValueOptions } from "./options.ts"
 import * as Request from "./request.ts"
 import type { TypedValues } from "./typed_values.ts"
 
-/** Makes the part of a kernel that exchanges values. */
+/** Makes the typed values of a kernel. */
 export const make: (
   session: Session,
   where: ImageOptions,
@@ -33,12 +33,12 @@ export const make: (
     const evaluate = Effect.fnUntraced(
       function* <S extends Schema.Constraint>(expression: string, schema: S, options: ValueOptions = {}) {
         yield* Identity.requirePython(session.identity, "evaluate")
-        const asked = yield* requests.ask(
+        const response = yield* requests.send(
           { operation: "evaluate", expression, discard: isVoid(schema) },
           options,
         )
-        const value = yield* Request.valueOf(asked)
-        return yield* Schema.decodeUnknownEffect(schema)(adapt(schema)(value))
+        const value = yield* Request.valueOf(response)
+        return yield* decodeForSchema(schema)(value)
       },
       Span.withSpan("Kernel.evaluate", session),
     )
@@ -51,9 +51,9 @@ export const make: (
       ) {
         yield* Identity.requirePython(session.identity, "set")
         const name = yield* Names.variable(given)
-        const encoded = schema === undefined ? value : yield* express(schema)(value)
-        const asked = yield* requests.ask({ operation: "set", name, value: encoded }, options)
-        yield* Request.valueOf(asked)
+        const encoded = schema === undefined ? value : yield* encodeBySchema(schema)(value)
+        const response = yield* requests.send({ operation: "set", name, value: encoded }, options)
+        yield* Request.valueOf(response)
       },
       Span.withSpan("Kernel.set", session),
     )
@@ -67,9 +67,9 @@ export const make: (
         yield* Identity.requirePython(session.identity, "call")
         const callable = yield* Names.callable(given)
         const request = { operation: "call", callable, args, kwargs, discard: isVoid(returns) }
-        const asked = yield* requests.ask(request, options)
-        const value = yield* Request.valueOf(asked)
-        return yield* Schema.decodeUnknownEffect(returns)(adapt(returns)(value))
+        const response = yield* requests.send(request, options)
+        const value = yield* Request.valueOf(response)
+        return yield* decodeForSchema(returns)(value)
       },
       Span.withSpan("Kernel.call", session),
     )
@@ -79,7 +79,7 @@ export const make: (
       stream: Stream.Stream<Element["Type"], E, R>,
       { batchBytes, batchSize, schema, ...options }: FeedOptions<S, Element>,
     ) => {
-      const encode = schema === undefined ? undefined : express(Schema.Array(schema))
+      const encode = schema === undefined ? undefined : encodeBySchema(Schema.Array(schema))
       return Stream.unwrap(
         Effect.as(
           Identity.requirePython(session.identity, "feed"),
@@ -99,7 +99,7 @@ export const make: (
   },
 )
 
-/** Whether nothing is to be fetched. */
+/** Tells whether the value is not fetched. */
 function isVoid({ ast }: Schema.Constraint): boolean {
   return ast._tag === "Void" && ast.encoding === undefined
 }

@@ -1,5 +1,5 @@
 /**
- * Names as Python takes them.
+ * Checks and normalizes names of Python.
  *
  * @module
  */
@@ -17,7 +17,7 @@ function isIdentifier(name: string): boolean {
   return identifier.test(name) && !keywords.has(name)
 }
 
-/** The name of a variable, as Python's parser would store it. */
+/** Returns the name of a variable as Python's parser normalizes it. */
 export function variable(given: string): Effect.Effect<string, InvalidName> {
   const name = given.normalize("NFKC")
   return isIdentifier(name)
@@ -25,9 +25,9 @@ export function variable(given: string): Effect.Effect<string, InvalidName> {
     : Effect.fail(new InvalidName({ given, expected: "Python identifier" }))
 }
 
-/** The name of something to call: `name`, `name.attribute`, `package.module:name.attribute`. */
+/** Returns the normalized name of a callable: `name`, `name.attribute`, `package.module:name.attribute`. */
 export function callable(given: string): Effect.Effect<string, InvalidName> {
-  // A part at a time: what only looks like a colon or a dot does not become one.
+  // Each part alone: a character that normalizes to a colon or a dot does not become a separator.
   const parts = given.split(":").map((part) => part.split(".").map((name) => name.normalize("NFKC")))
   return parts.length <= 2 && parts.every((part) => part.every(isIdentifier))
     ? Effect.succeed(parts.map((part) => part.join(".")).join(":"))

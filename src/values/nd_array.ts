@@ -4,7 +4,7 @@
  * @module
  */
 
-/** What holds the numbers of an array. */
+/** The typed arrays that hold the numbers of an array. */
 export type NumberArray =
   | Int8Array
   | Int16Array

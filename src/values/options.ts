@@ -1,5 +1,5 @@
 /**
- * How to exchange values.
+ * Options of typed values.
  *
  * @module
  */
@@ -8,59 +8,59 @@ import type * as Schema from "effect/Schema"
 import type { Chunk } from "../execution.ts"
 import type { ExecuteOptions } from "../kernel/options.ts"
 
-/** How to exchange a value. */
+/** Options of every operation with values. */
 export interface ValueOptions extends ExecuteOptions {
   /**
-   * Takes what the code puts out, as it arrives. Without it output is logged at Info when the code has ended, also
-   * if the schema then refuses the value: a `SchemaError` has no `partial`, as the errors of code that fails have.
+   * Receives the output of the code as it arrives. Without it output is logged at Info when the code has ended, also
+   * if the schema then refuses the value: unlike errors of the code, a `SchemaError` has no `partial`.
    */
   readonly onChunk?: ((chunk: Chunk) => Effect.Effect<void>) | undefined
   /**
-   * How tables travel: a DataFrame by its rows, or every table as the bytes of an Arrow IPC stream, for which the
-   * kernel has to have `pyarrow`. `"records"` by default.
+   * The encoding of tables: a DataFrame as its rows, or every table as the bytes of an Arrow IPC stream, which
+   * requires `pyarrow` in the kernel. `"records"` by default.
    */
   readonly tables?: "records" | "arrow" | undefined
 }
 
-/** Elements of a batch: a whole number, at least one, and 1,000 unless the options say otherwise. */
+/** Returns the number of elements of a batch as an integer of at least one; 1,000 by default. */
 export function batchSizeOf(given = 1000): number {
   return Math.max(1, Math.min(Math.trunc(given) || 1, Number.MAX_SAFE_INTEGER))
 }
 
-/** Bytes after which a batch is full: a whole number, at least one, and 4 MiB unless the options say otherwise. */
+/** Returns the bytes after which a batch is full as an integer of at least one; 4 MiB by default. */
 export function batchBytesOf(given = 4 * 1024 * 1024): number {
   return batchSizeOf(given)
 }
 
-/** How to set a variable. */
+/** Options of `set`. */
 export interface SetOptions<S extends Schema.Constraint> extends ValueOptions {
-  /** Encodes the value; without it the value is taken as it is. Classes, results and secrets need one. */
+  /** Encodes the value, which classes, results and secrets require. */
   readonly schema?: S | undefined
 }
 
-/** How to call something. */
+/** Options of `call`. */
 export interface CallOptions<S extends Schema.Constraint> extends ValueOptions {
-  /** Decodes what is returned. With `Schema.Void` nothing is fetched. */
+  /** Decodes the returned value. With `Schema.Void` it is not fetched. */
   readonly returns: S
   /** Arguments by name; none by default. */
   readonly kwargs?: { readonly [name: string]: unknown } | undefined
 }
 
-/** How to iterate. */
+/** Options of `iterate`. */
 export interface IterateOptions extends ValueOptions {
-  /** Elements that Python yields ahead of the consumer at most; 1,000 by default. */
+  /** Maximum number of elements that Python yields ahead of the consumer; 1,000 by default. */
   readonly batchSize?: number | undefined
   /** Bytes after which a batch is full; 4 MiB by default. */
   readonly batchBytes?: number | undefined
 }
 
-/** How to feed a stream. */
+/** Options of `feed`. */
 export interface FeedOptions<S extends Schema.Constraint, Element extends Schema.Constraint>
   extends CallOptions<S> {
-  /** Encodes an element; without it elements are taken as they are. */
+  /** Encodes an element. */
   readonly schema?: Element | undefined
-  /** Elements of a batch, at most; 1,000 by default. */
+  /** Maximum number of elements of a batch; 1,000 by default. */
   readonly batchSize?: number | undefined
-  /** Bytes after which a batch is full, as far as its values show before they are encoded; 4 MiB by default. */
+  /** Bytes after which a batch is full, as estimated before encoding; 4 MiB by default. */
   readonly batchBytes?: number | undefined
 }

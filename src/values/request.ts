@@ -1,5 +1,5 @@
 /**
- * Requests about values: executions in the queue of the kernel whose code is ours and whose arguments are buffers.
+ * Requests for values: queued executions whose code calls the library's Python module and whose arguments are buffers.
  *
  * @module
  */
@@ -30,9 +30,9 @@ import * as Decode from "./decode.ts"
 import * as Encode from "./encode.ts"
 import type { ValueOptions } from "./options.ts"
 
-/** An answer of the kernel's side. */
+/** An answer of the Python module in the kernel. */
 export interface Answer {
-  /** What it is: `"value"`, `"batch"`, `"done"`, `"unsupported"` or `"unreadable"`. */
+  /** The kind of answer: `"value"`, `"batch"`, `"done"`, `"unsupported"` or `"unreadable"`. */
   readonly kind: string
   /** Whether it is the last batch. */
   readonly isLast: boolean
@@ -42,32 +42,32 @@ export interface Answer {
   readonly buffers: ReadonlyArray<Uint8Array>
 }
 
-/** How a request ended, and what was answered before. */
-export interface Asked {
+/** The answers to a request, and the exit of its execution. */
+export interface Response {
   readonly answers: ReadonlyArray<Answer>
   readonly exit: Exit.Exit<ExecutionResult, ExecutionFailure>
   readonly kernelId: string | undefined
 }
 
-/** What asks a kernel. */
+/** Sends requests to the kernel of a session. */
 export interface Requests {
-  /** Asks, and takes all there is. `kernel` is called in the turn of the request and may refuse it. */
-  readonly ask: (
+  /** Sends a request and collects its answers. `check` runs before it is sent, and may refuse the kernel. */
+  readonly send: (
     request: { readonly operation: string; readonly [name: string]: unknown },
     options: ValueOptions & {
-      readonly kernel?: ((connection: Connection) => Effect.Effect<void, KernelError>) | undefined
+      readonly check?: ((connection: Connection) => Effect.Effect<void, KernelError>) | undefined
     },
-  ) => Effect.Effect<Asked, UnsupportedValue>
+  ) => Effect.Effect<Response, UnsupportedValue>
 }
 
 const mime = "application/vnd.effect-jupyter.value+json"
 const modules = ["errors", "libraries", "codec", "decoder", "iterators", "requests"]
 const code = "await __effect_jupyter_values__.run()"
-const keep = (isFirst: boolean) => `__effect_jupyter_values__.keep(${isFirst ? "True" : "False"})`
+const appendPart = (isFirst: boolean) => `__effect_jupyter_values__.keep(${isFirst ? "True" : "False"})`
 
 /**
- * Puts modules where `import` finds them, and the last of them where code finds it and the variables of the user do
- * not lead to it. They keep the built-ins as they are now, whatever becomes of these.
+ * Registers modules for `import`, and the last of them as a built-in, which is not among the variables of the user. They
+ * use a copy of the built-ins, which later changes do not affect.
  */
 const loader = `
 import builtins, sys, types
@@ -81,16 +81,16 @@ for name, source in modules:
 builtins.__effect_jupyter_values__ = module
 `
 
-/** Characters of what the kernel's side says of a value. */
-const longestText = 10_000
+/** Maximum characters of texts in an answer. */
+const maxTextLength = 10_000
 
-/** What goes in one message: many servers refuse more than 10 MB. */
+/** Maximum bytes of one message: many servers refuse more than 10 MB. */
 const partBytes = 8_000_000
 
-/** The kernels that have our modules. */
+/** The kernels that have the modules. */
 const installed = new WeakSet<Connection>()
 
-/** Makes what asks the kernel of a session. */
+/** Makes the {@link Requests} of a session. */
 export const make: (
   session: Session,
   where: ImageOptions,
@@ -102,7 +102,7 @@ export const make: (
       (name) =>
         Effect.map(Assets.read(`python/effect_jupyter/values/${name}.py`), (source) => [name, source]),
     ).pipe(Effect.provideContext(platform))
-    // Early, while there are descriptors.
+    // Reads the files before descriptors may run out.
     yield* Effect.ignore(sources)
 
     const install = Effect.fnUntraced(function* (connection: Connection, operation: string) {
@@ -110,7 +110,7 @@ export const make: (
       const loaded = yield* Effect.mapError(sources, ({ message }) => aborted(connection.id, message))
       const { raised, reply } = yield* silently(
         connection,
-        // A namespace of its own: none of its names reach the user. A JSON string is a Python string.
+        // Runs in its own namespace, so that the user gets none of its names. A JSON string is a Python string.
         `exec(${JSON.stringify(loader)}, {"modules": ${JSON.stringify(loaded)}})`,
       )
       if (reply !== "ok" && !Identity.isIPython(connection.identity)) {
@@ -132,7 +132,7 @@ export const make: (
       },
     ) {
       yield* install(connection, operation)
-      // Bytes are not copied: their owner may have transferred them to a worker while they waited.
+      // Bytes are not copied: the caller may have transferred them to a worker during the wait.
       if (buffers.some(({ byteLength }, index) => byteLength !== sizes[index])) {
         return yield* aborted(
           connection.id,
@@ -142,15 +142,15 @@ export const make: (
       if (sizes.reduce((sum, size) => sum + size, 0) <= partBytes) return { metadata: {}, buffers }
       const parts = buffers.flatMap(split)
       for (const [index, part] of parts.entries()) {
-        yield* silently(connection, keep(index === 0), [part])
+        yield* silently(connection, appendPart(index === 0), [part])
       }
       return { metadata: { sizes }, buffers: [] }
     })
 
     return {
-      ask: Effect.fnUntraced(function* (request, { kernel = () => Effect.void, ...options }) {
+      send: Effect.fnUntraced(function* (request, { check = () => Effect.void, ...options }) {
         const encoded = Encode.encode({ ...request, arrow: options.tables === "arrow" })
-        if (Result.isFailure(encoded)) return yield* unsupported(encoded.failure)
+        if (Result.isFailure(encoded)) return yield* encodeError(encoded.failure)
         const buffers = [new TextEncoder().encode(encoded.success.text), ...encoded.success.buffers]
         const sizes = buffers.map(({ byteLength }) => byteLength)
         const answers: Array<Answer> = []
@@ -161,7 +161,7 @@ export const make: (
           enquiry: {
             prepare: (connection) =>
               Effect.andThen(
-                kernel(connection),
+                check(connection),
                 prepare(connection, { buffers, sizes, operation: request.operation }),
               ),
             isAnswer: (message) => answerOf(message) !== undefined,
@@ -173,7 +173,7 @@ export const make: (
         }
         const execution = session.execute(code, run)
         const exit = yield* Effect.exit(
-          options.onChunk === undefined ? Effect.tap(execution, tell(session)) : execution,
+          options.onChunk === undefined ? Effect.tap(execution, logOutput(session)) : execution,
         )
         return { answers, exit, kernelId: session.id() }
       }, Effect.provideContext(platform)),
@@ -181,8 +181,8 @@ export const make: (
   },
 )
 
-/** Output that nobody asked for is not lost without a trace. */
-const tell = (session: Session) => ({ displays, images, text }: ExecutionResult): Effect.Effect<void> =>
+/** Logs the output of an execution without `onChunk`. */
+const logOutput = (session: Session) => ({ displays, images, text }: ExecutionResult): Effect.Effect<void> =>
   text === undefined && images.length === 0 && displays.length === 0 ? Effect.void : Effect.logInfo(
     plain(text ?? ""),
     ...images.map(({ path }) => path),
@@ -207,7 +207,7 @@ function answerOf({ buffers, content, header }: Message): Answer | undefined {
   if (header.msg_type !== "display_data" || !isJsonObject(content.data)) return undefined
   const answer = content.data[mime]
   if (!isJsonObject(answer)) return undefined
-  const text = (value: unknown): string => typeof value === "string" ? excerpt(value, longestText) : ""
+  const text = (value: unknown): string => typeof value === "string" ? excerpt(value, maxTextLength) : ""
   const { detail, done, kind, path, valueType } = answer
   return {
     buffers,
@@ -223,37 +223,39 @@ function aborted(kernelId: string | undefined, detail: string): KernelError {
   return new KernelError({ reason: new ExecutionAborted({ kernelId, detail }) })
 }
 
-/** The error for a value that does not travel; in a request it is below the arguments. */
-function unsupported({ detail, path, valueType }: Encode.Refusal): UnsupportedValue {
+/** Returns the error for a value without an encoding, with its path relative to the value instead of the request. */
+function encodeError({ detail, path, valueType }: Encode.EncodeError): UnsupportedValue {
   return new UnsupportedValue({ detail, path: path.replace(/^\$\.value/, "$"), valueType })
 }
 
-/** The value that was answered, still neutral. */
+/** Returns the Python value of a response, before a schema decodes it. */
 export const valueOf = Effect.fnUntraced(
-  function* (asked: Asked): Effect.fn.Return<unknown, ExecutionFailure | UnsupportedValue> {
-    const result = yield* asked.exit
-    const answer = asked.answers.at(-1)
-    // Servers leave out messages of kernels that send too many.
-    if (answer === undefined) return yield* failure(asked, "The kernel sent no value")
-    return yield* refusal(asked, answer, result) ?? read(asked, answer)
+  function* (response: Response): Effect.fn.Return<unknown, ExecutionFailure | UnsupportedValue> {
+    const result = yield* response.exit
+    const answer = response.answers.at(-1)
+    // Servers drop messages of kernels that send too many.
+    if (answer === undefined) return yield* responseError(response, "The kernel sent no value")
+    return yield* unsupportedError(response, answer, result) ?? read(response, answer)
   },
 )
 
-/** The error of a request that ran, but whose answer is not what it should be. */
-export function failure({ exit, kernelId }: Asked, detail: string): KernelError {
+/** Returns the error for a missing or malformed answer to a request that ran. */
+export function responseError({ exit, kernelId }: Response, detail: string): KernelError {
   return new KernelError({
     reason: new ExecutionAborted({ kernelId, detail }),
     ...(Exit.isSuccess(exit) ? { partial: exit.value } : {}),
   })
 }
 
-/** What the kernel's side has against a value or the request, if anything. */
-export function refusal(
-  asked: Asked,
+/** Returns the error that an answer reports for the value or the request, if there is one. */
+export function unsupportedError(
+  response: Response,
   { detail, kind, path, valueType }: Answer,
   partial: ExecutionResult | undefined,
 ): UnsupportedValue | KernelError | undefined {
-  if (kind === "unreadable") return failure(asked, `The kernel could not read the request: ${detail}`)
+  if (kind === "unreadable") {
+    return responseError(response, `The kernel could not read the request: ${detail}`)
+  }
   return kind !== "unsupported" ? undefined : new UnsupportedValue({
     valueType,
     path,
@@ -262,9 +264,9 @@ export function refusal(
   })
 }
 
-/** What is in an answer. */
+/** Decodes the value in an answer. */
 export function read(
-  { exit, kernelId }: Asked,
+  { exit, kernelId }: Response,
   { buffers, kind }: Answer,
 ): Effect.Effect<unknown, KernelError> {
   return kind === "done" ? Effect.undefined : Effect.mapError(

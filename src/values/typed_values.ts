@@ -1,5 +1,5 @@
 /**
- * What a kernel does with values rather than text.
+ * The interface of typed values.
  *
  * @module
  */
@@ -10,12 +10,13 @@ import type { InvalidName, ValueFailure } from "./error.ts"
 import type { CallOptions, FeedOptions, IterateOptions, SetOptions, ValueOptions } from "./options.ts"
 
 /**
- * Values go in and come out by schemas. All of it takes its turn among the executions of the kernel and ends as
- * these do: by timeouts, interrupts, resets and deaths. It leaves no variables in the kernel, and counts as no cell.
+ * Exchanges values with a kernel by schemas. All operations are queued with the executions of the kernel and end as they
+ * do: by timeouts, interrupts, resets and the death of the kernel. They leave no variables in the kernel, and are not
+ * counted as cells.
  */
 export interface TypedValues {
   /**
-   * The value of a Python expression, in which `await` is allowed. With `Schema.Void` nothing is fetched; the
+   * Returns the value of a Python expression, in which `await` is allowed. With `Schema.Void` it is not fetched.
    * `examples/README.md` has the table of types.
    *
    * @example
@@ -39,12 +40,11 @@ export interface TypedValues {
     options?: ValueOptions,
   ): Effect.Effect<S["Type"], ValueFailure | Schema.SchemaError, S["DecodingServices"]>
   /**
-   * Sets a variable of the kernel. The value is never part of the code, whatever is in it. It goes in as what
-   * it is, or as the option `schema` encodes it, which classes and secrets need.
+   * Sets a variable of the kernel. The value is never part of the code. It is encoded by the option `schema`, which
+   * classes and secrets require, or by its type.
    *
-   * What is set is what the value was when the effect began, however long it waits for its turn. Only bytes
-   * and the numbers of typed arrays are not copied: they must not change, nor be transferred, before the
-   * effect has ended.
+   * The value is encoded when the effect starts, before it waits in the queue. Only bytes and the numbers of typed
+   * arrays are not copied: they must not change, nor be transferred, before the effect has ended.
    *
    * @example
    * ```ts
@@ -66,9 +66,9 @@ export interface TypedValues {
     options?: SetOptions<S>,
   ): Effect.Effect<void, ValueFailure | InvalidName | Schema.SchemaError, S["EncodingServices"]>
   /**
-   * Calls a function by its name in the kernel or by `"module:name"`, both with attributes if need be; the
-   * module is imported. What is awaitable is awaited. Arguments go in as {@link set} has values without a
-   * schema: what needs one is encoded first, by `Schema.encodeEffect`.
+   * Calls a function by its name in the kernel or by `"module:name"`, both optionally with attributes; the module is
+   * imported. An awaitable result is awaited. Arguments are encoded as by {@link set} without a schema; values that
+   * require one are encoded first, by `Schema.encodeEffect`.
    *
    * @example
    * ```ts
@@ -90,19 +90,19 @@ export interface TypedValues {
     options: CallOptions<S>,
   ): Effect.Effect<S["Type"], ValueFailure | InvalidName | Schema.SchemaError, S["DecodingServices"]>
   /**
-   * The elements of an iterable, a generator or an asynchronous one, or the rows of a DataFrame. Python runs as far
-   * as the consumer asks, which is a batch at a time, and other executions may come in between. A batch ends
-   * early, with the first element that comes 50 ms or more after it was asked for: an element that is there waits for
-   * one other at most. `timeout` is the bound of a batch.
+   * Streams the elements of an iterable, a generator or an asynchronous one, or the rows of a DataFrame. Python runs
+   * one batch each time the consumer pulls, and other executions may run between batches. A batch ends early, with
+   * the first element that is yielded 50 ms or more after the pull: an available element waits for one other at most.
+   * `timeout` applies to each batch.
    *
-   * With `tables: "arrow"` a DataFrame comes as tables of `batchSize` rows each, a table of pyarrow by its record
-   * batches; both with fewer rows where these are large.
+   * With `tables: "arrow"` a DataFrame is streamed as tables of `batchSize` rows each, a table of pyarrow by its record
+   * batches; both with fewer rows if these are large.
    *
    * At the end, and when the consumer ends early, a generator is closed, so that its `finally` blocks run, and so is
-   * another iterator with `close` or `aclose` that the expression has made, such as `open("lines.txt")`. One that the
-   * expression only names or assigns stays open, to go on with the element after the last batch: `lines`, `job.lines`,
-   * `files[0]`, `(lines := open("lines.txt"))`. What a kernel is stuck in is closed when it comes back. What came
-   * before a failure is emitted before it.
+   * another iterator with `close` or `aclose` that the expression created, such as `open("lines.txt")`. One that the
+   * expression only names or assigns stays open, and continues with the element after the last batch: `lines`,
+   * `job.lines`, `files[0]`, `(lines := open("lines.txt"))`. In an unresponsive kernel it is closed when the kernel
+   * responds again. Elements before a failure are emitted before it.
    *
    * @example
    * ```ts
@@ -125,9 +125,9 @@ export interface TypedValues {
     options?: IterateOptions,
   ): Stream.Stream<S["Type"], ValueFailure | Schema.SchemaError, S["DecodingServices"]>
   /**
-   * Feeds a stream to a function, which is called with a list of elements, batch by batch, as {@link call} does;
-   * emits what it returns. The stream is pulled when the function has returned. A batch is bounded by its elements and
-   * by their bytes, which must not change before their batch was taken.
+   * Calls a function with each batch of a stream as a list, as {@link call} does, and emits the results. The stream is
+   * pulled when the function has returned. A batch has a maximum number of elements and of bytes, which must not
+   * change until the function has returned.
    *
    * @example
    * ```ts

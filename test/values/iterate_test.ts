@@ -8,12 +8,12 @@ import * as Request from "../../src/values/request.ts"
 const partial = new ExecutionResult({ text: "said", images: [], displays: [], executionCount: 1 })
 
 /** The kernel has run the code, and its answer did not arrive. */
-const lost: Request.Asked = { answers: [], exit: Exit.succeed(partial), kernelId: "k" }
+const lost: Request.Response = { answers: [], exit: Exit.succeed(partial), kernelId: "k" }
 
-it.effect("a batch that does not arrive is no end of the stream", () =>
+it.effect("iterate fails when the kernel sends no batch, and keeps the output", () =>
   Effect.gen(function* () {
     const iterate = yield* Iterate.make({ id: () => "k", identity: Identity.ipython }, {
-      ask: () => Effect.succeed(lost),
+      send: () => Effect.succeed(lost),
     })
     const error = yield* Effect.flip(Stream.runCollect(iterate("range(3)", Schema.Int).pipe(Stream.take(1))))
     assert.strictEqual(error._tag, "KernelError")
@@ -22,7 +22,7 @@ it.effect("a batch that does not arrive is no end of the stream", () =>
     assert.strictEqual(error.partial, partial)
   }))
 
-it.effect("a value that does not arrive is an error that says of which kernel, and keeps the output", () =>
+it.effect("valueOf fails with the kernel's id when the kernel sends no value, and keeps the output", () =>
   Effect.gen(function* () {
     const error = yield* Effect.flip(Request.valueOf(lost))
     assert.strictEqual(error._tag, "KernelError")

@@ -1,6 +1,6 @@
 /**
- * Values of Python before a schema has its say: plain values of JavaScript, and what JavaScript has several types
- * for, or none, in the words of Python.
+ * Values of Python before a schema decodes them: plain values of JavaScript, and classes for types of Python that
+ * correspond to several types of JavaScript, or to none.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
 import { NdArray, type NumberArray } from "./nd_array.ts"
 
-/** A `datetime`: its ISO form, with the offset if it has a time zone, and the name of that zone if it has one. */
+/** A `datetime` in ISO form, with the offset if it has a time zone, and the name of that zone if it has one. */
 export class Moment {
   readonly iso: string
   readonly zone: string | undefined
@@ -18,24 +18,24 @@ export class Moment {
     this.iso = iso
     this.zone = zone
   }
-  /** The instant; without a time zone it is taken for UTC, as pandas and NumPy do. */
+  /** Returns the instant. Without a time zone it is read as UTC, as pandas and NumPy do. */
   get utc(): Option.Option<DateTime.Utc> {
-    const told = /[+-]\d\d:\d\d(:[\d.]+)?$/.exec(this.iso)
-    if (told === null) return Option.map(DateTime.make(`${this.iso}Z`), DateTime.toUtc)
-    if (told[1] === undefined) return Option.map(DateTime.make(this.iso), DateTime.toUtc)
-    // Of the time before there were zones offsets have seconds, which JavaScript does not read.
+    const match = /[+-]\d\d:\d\d(:[\d.]+)?$/.exec(this.iso)
+    if (match === null) return Option.map(DateTime.make(`${this.iso}Z`), DateTime.toUtc)
+    if (match[1] === undefined) return Option.map(DateTime.make(this.iso), DateTime.toUtc)
+    // Offsets of local mean time have seconds, which JavaScript does not parse.
     return Option.map(
-      DateTime.make(`${this.iso.slice(0, told.index)}Z`),
+      DateTime.make(`${this.iso.slice(0, match.index)}Z`),
       (clock) => DateTime.toUtc(DateTime.subtract(clock, { milliseconds: this.offset ?? 0 })),
     )
   }
-  /** Milliseconds that its clock is before that of UTC, if it says so. */
+  /** Returns the offset from UTC in milliseconds, if there is one. */
   get offset(): number | undefined {
     const [, sign, hours, minutes, seconds = 0] = /([+-])(\d\d):(\d\d)(?::([\d.]+))?$/.exec(this.iso) ?? []
     if (sign === undefined) return undefined
     return (sign === "-" ? -1000 : 1000) * (Number(hours) * 3600 + Number(minutes) * 60 + Number(seconds))
   }
-  /** The instant and the zone that it was told in; none without a time zone. */
+  /** Returns the instant in its time zone; none without a time zone. */
   get zoned(): Option.Option<DateTime.Zoned> {
     const timeZone = this.zone ?? this.offset
     return timeZone === undefined
@@ -65,22 +65,22 @@ export class Span {
   }
 }
 
-/** Far beyond the exponents of the decimal formats of IEEE 754, which end at 6144. */
+/** Maximum scale of a `BigDecimal`: far beyond the exponents of the decimal formats of IEEE 754, which end at 6144. */
 const maxScale = 100_000
 
-/** A `Decimal`, also one that is infinite or no number. */
+/** A `Decimal`, which may be infinite or `NaN`. */
 export class Decimal {
   readonly text: string
   constructor(text: string) {
     this.text = text
   }
-  /** None for one with so many zeros that calculating with it takes all memory. */
+  /** Returns none for a scale that would make calculations exhaust the memory. */
   get bigDecimal(): Option.Option<BigDecimal.BigDecimal> {
     return Option.filter(BigDecimal.fromString(this.text), ({ scale }) => Math.abs(scale) <= maxScale)
   }
 }
 
-/** A table, column by column. */
+/** A table, stored by columns. */
 export class Table {
   readonly columns: ReadonlyArray<string>
   readonly length: number
@@ -91,7 +91,7 @@ export class Table {
     this.length = length
     this.data = data
   }
-  /** Row by row. */
+  /** Returns the rows as records. */
   get rows(): ReadonlyArray<unknown> {
     const columns = this.data.map((column) => toArray(column) ?? [])
     return Array.from(
@@ -99,18 +99,18 @@ export class Table {
       (_, row) => Object.fromEntries(this.columns.map((name, index) => [name, columns[index]?.[row]])),
     )
   }
-  /** Column by column, as a record. */
+  /** Returns the columns as one record. */
   get record(): { readonly [column: string]: unknown } {
     return Object.fromEntries(this.columns.map((name, index) => [name, this.data[index]]))
   }
 }
 
-/** Tells whether a value is an object as JSON has them. */
+/** Tells whether a value is an object as JSON defines it. */
 export function isRecord(value: unknown): value is { readonly [key: string]: unknown } {
   return typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype
 }
 
-/** The elements of what has some in order. */
+/** Returns the elements of an array, table or set; `undefined` for other values. */
 export function toArray(value: unknown): ReadonlyArray<unknown> | undefined {
   if (Array.isArray(value)) return value
   if (value instanceof NdArray) return nested(value.data, value.shape)
@@ -119,13 +119,13 @@ export function toArray(value: unknown): ReadonlyArray<unknown> | undefined {
   return undefined
 }
 
-/** Flat data as arrays of arrays. */
+/** Returns flat data as arrays of arrays. */
 export function nested(
   data: NumberArray | ReadonlyArray<unknown>,
   shape: ReadonlyArray<number>,
 ): ReadonlyArray<unknown> {
   const flat: ReadonlyArray<unknown> = Array.isArray(data) ? data : Array.from<unknown>(data)
-  const numbers = flat.map((item) => typeof item === "bigint" ? lessen(item) : item)
+  const numbers = flat.map((item) => typeof item === "bigint" ? toSafeNumber(item) : item)
   const [, ...inner] = shape
   return inner.reduceRight<ReadonlyArray<unknown>>((items, length, index) => {
     const count = shape.slice(0, index + 1).reduce((product, size) => product * size, 1)
@@ -133,17 +133,17 @@ export function nested(
   }, numbers)
 }
 
-/** An integer as a number if every digit survives. */
-function lessen(value: bigint): number | bigint {
+/** Returns an integer as a number if that is exact. */
+function toSafeNumber(value: bigint): number | bigint {
   return value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER ? Number(value) : value
 }
 
-/** A value for those who leave it open which one they want. */
-export function natural(value: unknown): unknown {
+/** Returns the form of a value for schemas that accept any, such as `Schema.Unknown`. */
+export function toDefaultForm(value: unknown): unknown {
   if (typeof value !== "object" || value === null) return value
-  if (Array.isArray(value)) return value.map(natural)
+  if (Array.isArray(value)) return value.map(toDefaultForm)
   if (isRecord(value)) {
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, natural(item)]))
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, toDefaultForm(item)]))
   }
   if (value instanceof Moment) {
     const isUtc = value.zone === undefined && value.iso.endsWith("+00:00")
@@ -153,13 +153,15 @@ export function natural(value: unknown): unknown {
   if (value instanceof Span) return value.duration
   if (value instanceof Decimal) return Option.getOrElse(value.bigDecimal, () => value.text)
   if (value instanceof NdArray) return value.shape.length === 1 ? value.data : value
-  if (value instanceof Table) return value.rows.map(natural)
-  if (value instanceof Set) return new Set(Array.from(value, natural))
-  if (value instanceof Map) return new Map(Array.from(value, ([key, item]) => [natural(key), natural(item)]))
+  if (value instanceof Table) return value.rows.map(toDefaultForm)
+  if (value instanceof Set) return new Set(Array.from(value, toDefaultForm))
+  if (value instanceof Map) {
+    return new Map(Array.from(value, ([key, item]) => [toDefaultForm(key), toDefaultForm(item)]))
+  }
   return value
 }
 
-/** A value as text, where there is one way to write it. */
+/** Returns the text of a value that has one canonical text; other values as they are. */
 export function toText(value: unknown): unknown {
   if (value instanceof Moment || value instanceof Day) return value.iso
   if (value instanceof Decimal) return value.text

@@ -1,18 +1,18 @@
 // @effect-diagnostics globalDate:off schemaNumber:off
 import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Option, Schema } from "effect"
-import { adapt } from "../../src/values/adapt.ts"
-import * as Neutral from "../../src/values/neutral.ts"
+import { toEncodedForm } from "../../src/values/decode_for_schema.ts"
+import * as PythonValue from "../../src/values/python_value.ts"
 import { NdArray } from "../../src/values.ts"
 
-const moment = new Neutral.Moment("2026-01-01T00:00:00+00:00", undefined)
+const moment = new PythonValue.Moment("2026-01-01T00:00:00+00:00", undefined)
 
 /** Everything that is an object in JavaScript and no `dict` in Python. */
 const noDicts: ReadonlyArray<object> = [
   moment,
-  new Neutral.Day("2026-01-01"),
-  new Neutral.Span(1n),
-  new Neutral.Decimal("1"),
+  new PythonValue.Day("2026-01-01"),
+  new PythonValue.Span(1n),
+  new PythonValue.Decimal("1"),
   new NdArray(Float64Array.of(1)),
   Uint8Array.of(97),
   new Set(["a"]),
@@ -21,7 +21,7 @@ const noDicts: ReadonlyArray<object> = [
 ]
 
 const decoded = <S extends Schema.ConstraintDecoder<unknown>>(schema: S, value: unknown) =>
-  Schema.decodeUnknownOption(schema)(adapt(schema)(value))
+  Schema.decodeUnknownOption(schema)(toEncodedForm(schema)(value))
 
 const optional = Schema.Struct({
   iso: Schema.optionalKey(Schema.String),
@@ -29,7 +29,7 @@ const optional = Schema.Struct({
   text: Schema.optionalKey(Schema.String),
 })
 
-describe("adapt", () => {
+describe("toEncodedForm", () => {
   for (const value of noDicts) {
     const name = value.constructor.name
     for (
@@ -62,7 +62,7 @@ describe("adapt", () => {
   })
 
   it("a table is a record of its columns", () => {
-    const table = new Neutral.Table(["a"], 2, [[1, 2]])
+    const table = new PythonValue.Table(["a"], 2, [[1, 2]])
     assert.deepStrictEqual(
       decoded(Schema.Record(Schema.String, Schema.Array(Schema.Int)), table),
       Option.some({ a: [1, 2] }),
