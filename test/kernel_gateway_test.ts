@@ -2,7 +2,9 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, FileSystem, Layer, Redacted, Schedule, Scope } from "effect"
 import { ChildProcess } from "effect/process"
 import { createServer } from "node:http"
+import { inspect } from "node:util"
 import { KernelClient, KernelGateway, KernelPool, PythonEnvironment } from "../src/mod.ts"
+import * as Connection from "../src/gateway/connection.ts"
 import * as Channel from "../src/jupyter/channel.ts"
 import * as Platform from "../src/platform.ts"
 import { kernelLayer, slow, temporary, text } from "./support/kernel.ts"
@@ -133,6 +135,28 @@ layer(kernelLayer(), slow)("KernelGateway", (it) => {
       const kernel = yield* KernelClient.make().pipe(
         Effect.provideService(KernelGateway.KernelGateway, { url, token, join: Effect.never }),
       )
+      assert.strictEqual(yield* text(kernel.execute("6 * 7")), "42")
+    }))
+
+  it.effect("KernelGateway that is decorated stays a gateway of our own and shares its connection", () =>
+    Effect.gen(function* () {
+      const gateway = yield* KernelGateway.KernelGateway
+      const known = yield* Connection.of(gateway)
+      assert.isTrue(known.isOwn)
+      const joined = yield* Connection.of({ ...gateway, join: Effect.never })
+      assert.strictEqual(joined.rest, known.rest, "clients of the same address share its connection")
+      assert.notStrictEqual(joined.ended, known.ended)
+      const url = gateway.url.replace("127.0.0.1", "localhost")
+      const moved = yield* Connection.of({ ...gateway, url })
+      assert.deepInclude(moved, { url, isOwn: true, kernelEnv: known.kernelEnv })
+      for (const shown of [inspect(gateway, { depth: 9 }), JSON.stringify(gateway)]) {
+        assert.notInclude(shown, tokenOf(gateway))
+      }
+      const layerDecorated = Layer.effect(
+        KernelGateway.KernelGateway,
+        Effect.map(KernelGateway.KernelGateway, (gateway) => ({ ...gateway, url })),
+      )
+      const kernel = yield* Effect.provide(KernelClient.make(), layerDecorated)
       assert.strictEqual(yield* text(kernel.execute("6 * 7")), "42")
     }))
 })

@@ -2,6 +2,7 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Cause, Effect, Exit, FileSystem, Option, Path } from "effect"
 import { Execution, KernelClient, KernelGateway, PythonEnvironment, Sandbox } from "../src/mod.ts"
+import * as Connection from "../src/gateway/connection.ts"
 import * as Platform from "../src/platform.ts"
 import { nobody, slow, text } from "./support/kernel.ts"
 import { fakeProxy } from "./support/fake_proxy.ts"
@@ -18,6 +19,26 @@ layer(sandboxLayer(), slow)("a sandbox", (it) => {
       const error = yield* Effect.flip(kernel.execute(fetchCode("https://example.org")))
       assert.instanceOf(error, Execution.ExecutionError)
       assert.strictEqual(error.ename, "URLError")
+    }))
+
+  it.effect("of a KernelGateway that is decorated stays its sandbox", () =>
+    Effect.gen(function* () {
+      const gateway = yield* KernelGateway.KernelGateway
+      const decorated = { ...gateway, url: gateway.url.replace("127.0.0.1", "localhost") }
+      const sandbox = Connection.sandboxOf(gateway)
+      assert.isDefined(sandbox)
+      for (
+        const other of [decorated, { ...decorated, token: undefined }, { ...gateway, join: Effect.never }]
+      ) {
+        assert.strictEqual(Connection.sandboxOf(other), sandbox)
+        assert.strictEqual((yield* Connection.of(other)).isOwn, true)
+      }
+      // What only a gateway with a sandbox can have.
+      const kernel = yield* KernelClient.make({ sandbox: { allowWrite: [] } }).pipe(
+        Effect.provideService(KernelGateway.KernelGateway, decorated),
+      )
+      const error = yield* Effect.flip(kernel.execute("open('denied.txt', 'w')"))
+      assert.include(error.message, "Read-only file system")
     }))
 
   it.effect("lets the workspace be written, and nothing else", () =>

@@ -5,6 +5,7 @@
  */
 import * as Effect from "effect/Effect"
 import type * as HttpClient from "effect/http/HttpClient"
+import * as Predicate from "effect/Predicate"
 import type * as PubSub from "effect/PubSub"
 import * as Redacted from "effect/Redacted"
 import * as DelayedAck from "../jupyter/delayed_ack.ts"
@@ -17,6 +18,9 @@ import type { Violation } from "../sandbox/violation.ts"
 /** A way to a Jupyter server. */
 export interface Connection {
   readonly url: string
+  readonly token: Redacted.Redacted<string> | undefined
+  /** What was known of the server besides its address. */
+  readonly options: Options
   /** The headers of every request and of the WebSocket's handshake. */
   readonly headers: Readonly<Record<string, string>>
   /** Decides when to acknowledge at once; `undefined` if the server does not wait for acknowledgements. */
@@ -49,20 +53,33 @@ interface Address {
   readonly join: Effect.Effect<void, GatewayError>
 }
 
-const connections = new WeakMap<Address, Connection>()
+/** What is known of a server besides its address. */
+interface Options {
+  readonly headers?: Readonly<Record<string, string>> | undefined
+  readonly kernelEnv?: Readonly<Record<string, string>> | undefined
+  readonly sandbox?: Sandbox | undefined
+  /** Whether it is a gateway of this library. */
+  readonly isOwn?: boolean | undefined
+}
+
+/** The member of a gateway that has its connection; a copy of the gateway has it, too. */
+const ConnectionKey: unique symbol = Symbol("effect-jupyter/KernelGateway/connection")
+
+interface Connected {
+  /** A function, so that what prints a gateway prints no secrets. */
+  readonly [ConnectionKey]: () => Connection
+}
+
+const isConnected = (gateway: Address): gateway is Address & Connected =>
+  Predicate.hasProperty(gateway, ConnectionKey)
 
 /** Makes a connection for a server. */
 export const make: (
   address: Address,
-  options?: {
-    readonly headers?: Readonly<Record<string, string>> | undefined
-    readonly kernelEnv?: Readonly<Record<string, string>> | undefined
-    readonly sandbox?: Sandbox | undefined
-    /** Whether it is a gateway of this library. */
-    readonly isOwn?: boolean | undefined
-  },
+  options?: Options,
 ) => Effect.Effect<Connection, never, HttpClient.HttpClient> = Effect.fnUntraced(
-  function* ({ join, token, url }, { headers, kernelEnv = {}, isOwn = false, sandbox } = {}) {
+  function* ({ join, token, url }, options = {}) {
+    const { headers, isOwn = false, kernelEnv = {}, sandbox } = options
     const all = {
       ...headers,
       // Kernel Gateway knows the scheme `token` only, and a URL with the token would end up in logs.
@@ -71,30 +88,34 @@ export const make: (
     // Gateways of this library support concurrent starts; more than 4 are not faster on few cores.
     const rest = yield* Rest.make({ url, headers: all, maxConcurrentStarts: isOwn ? 4 : 1 })
     const ackPolicy = isOwn ? undefined : DelayedAck.make()
-    const ended = Effect.match(join, {
-      onFailure: ({ message }) => message,
-      onSuccess: () => "The gateway was closed",
-    })
-    return { url, headers: all, rest, ended, isOwn, ackPolicy, kernelEnv, sandbox }
+    const ended = endedOf(join)
+    return { url, token, options, headers: all, rest, ended, isOwn, ackPolicy, kernelEnv, sandbox }
   },
 )
 
-/** Remembers the connection of a gateway, so that its clients share it. */
+const endedOf = (join: Address["join"]): Connection["ended"] =>
+  Effect.match(join, {
+    onFailure: ({ message }) => message,
+    onSuccess: () => "The gateway was closed",
+  })
+
+/** Gives a gateway its connection, so that its clients share it. */
 export function attach<G extends Address>(gateway: G, connection: Connection): G {
-  connections.set(gateway, connection)
-  return gateway
+  return { ...gateway, [ConnectionKey]: () => connection }
 }
 
-/** The connection of a gateway; a new one if the gateway was made by somebody else. */
+/** The connection of a gateway; a new one to the same server if the gateway was given another URL or token. */
 export function of(gateway: Address): Effect.Effect<Connection, never, HttpClient.HttpClient> {
-  const known = connections.get(gateway)
-  if (known !== undefined) return Effect.succeed(known)
-  const address = Address.parse(gateway.url)
-  const { join, token = address?.token } = gateway
-  return make({ url: address?.url ?? gateway.url, token, join })
+  const { join, token, url } = gateway
+  const known = isConnected(gateway) ? gateway[ConnectionKey]() : undefined
+  if (known !== undefined && known.url === url && known.token === token) {
+    return Effect.succeed({ ...known, ended: endedOf(join) })
+  }
+  const address = Address.parse(url)
+  return make({ url: address?.url ?? url, token: token ?? address?.token, join }, known?.options)
 }
 
 /** The sandbox of a gateway's kernels, if they have one. */
 export function sandboxOf(gateway: Address): Sandbox | undefined {
-  return connections.get(gateway)?.sandbox
+  return isConnected(gateway) ? gateway[ConnectionKey]().sandbox : undefined
 }
