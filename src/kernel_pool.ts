@@ -174,8 +174,6 @@ const makeOver = Effect.fnUntraced(
           duration: initTimeout,
           orElse: () => new KernelError({ reason: Connection.notReady(initTimeout) }),
         }),
-        // From now on a cut of the connection is remembered.
-        Effect.andThen(Effect.sync(() => connection.channel.mark())),
       )
     // Not only of the kernel that shows an image: another may have made the link.
     const untrusted = gateways.flatMap((gateway) => Gateway.sandboxOf(gateway)?.rules.allowWrite ?? [])
@@ -196,10 +194,10 @@ const makeOver = Effect.fnUntraced(
       limits: Plan.limits(options),
       sources,
       // A server may take seconds to notice that a kernel died, and a frozen kernel it does not notice at all.
-      isAlive: ({ channel, ended }) =>
-        ended() !== undefined || channel.cutBy() !== undefined
+      isAlive: (connection) =>
+        connection.ended() !== undefined || !connection.channel.isConnected()
           ? Effect.succeed(false)
-          : Effect.isSuccess(Effect.timeout(channel.fence, checkTimeout)),
+          : Effect.isSuccess(Effect.timeout(Setup.identify(connection), checkTimeout)),
       idleTimeToLive: options.idleTimeToLive ?? "5 minutes",
       acquireTimeout: options.acquireTimeout ?? "1 minute",
       maxWaiting: options.maxWaiting ?? 1000,

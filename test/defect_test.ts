@@ -27,7 +27,7 @@ const open = (onMessage: () => void) =>
       onUnclaimed: onMessage,
       onMalformed: () => {},
     })
-    return yield* Effect.flip(Effect.raceFirst(channel.lost, Effect.andThen(channel.fence, Effect.never)))
+    return yield* Effect.flip(channel.lost)
   }).pipe(Effect.scoped)
 
 layer(kernelLayer(), slow)("a defect", (it) => {

@@ -56,12 +56,13 @@ const otherClient = Effect.fnUntraced(function* (kernelId: string, session: stri
   let count = 0
   /** Runs code and gives what it printed and the status of its reply. */
   const run = Effect.fnUntraced(function* (code: string, onText: (text: string) => void = () => {}) {
+    const content = executeContent(code, { silent: false, allowStdin: false })
     const id = `${session}-${++count}`
     const over = yield* Deferred.make<{ readonly text: string; readonly status: unknown }>()
     let text = ""
     let status: unknown
     let isIdle = false
-    channel.listen(id, {
+    const conversation = yield* channel.request(request("execute_request", { id, session, content }), {
       onMessage: ({ content, header }) => {
         if (header.msg_type === "execute_reply") status = content.status
         if (header.msg_type === "status" && content.execution_state === "idle") isIdle = true
@@ -72,10 +73,9 @@ const otherClient = Effect.fnUntraced(function* (kernelId: string, session: stri
         if (isIdle && status !== undefined) Deferred.doneUnsafe(over, Exit.succeed({ text, status }))
       },
     })
-    const content = executeContent(code, { silent: false, allowStdin: false })
-    yield* channel.send(request("execute_request", { id, session, content }))
+    yield* conversation.send
     return yield* Deferred.await(over)
-  })
+  }, Effect.scoped)
   return { run, unclaimed }
 })
 

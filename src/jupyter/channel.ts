@@ -16,6 +16,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { randomUUID } from "node:crypto"
 import * as Defect from "../defect.ts"
+import * as Conversation from "./conversation.ts"
 import { type Link, type LinkOptions, open } from "./link.ts"
 import { type Message, parentId, request, type WireError } from "./message.ts"
 import * as Sequence from "./sequence.ts"
@@ -33,47 +34,14 @@ export interface ChannelOptions extends LinkOptions {
   readonly onReconnected?: (() => void) | undefined
 }
 
-/** Who waits for the messages that answer a request. */
-export interface Listener {
-  /** Takes a message; `bytes` is the length of its frame. */
-  readonly onMessage: (message: Message, bytes: number) => void
-  /**
-   * The connection was cut and is back, and the kernel has since answered everything that was asked before:
-   * what has not arrived by now never will.
-   */
-  readonly onFenced?: (() => void) | undefined
-  /** A message that may have been for the listener is past a bound. */
-  readonly onTooLarge?: ((error: WireError) => void) | undefined
-}
-
 /** An open connection. */
 export interface Channel {
   /** The format that the server agreed to. */
   readonly protocol: "v1" | "legacy"
-  /** Sends a message once; waits for the connection if it is being restored. */
-  readonly send: (message: Message) => Effect.Effect<void, ChannelError>
-  /** From now on the listener gets the messages whose parent is the request `id`. */
-  readonly listen: (id: string, listener: Listener) => void
-  readonly forget: (id: string) => void
-  /** Reads no further until {@link release}: the messages wait in the server. */
-  readonly hold: () => void
-  readonly release: () => void
-  /** Succeeds when the kernel has answered everything it was asked on the shell channel before. */
-  readonly fence: Effect.Effect<void, ChannelError>
-  /** Begins to count messages for {@link isComplete}. */
-  readonly mark: () => void
-  /**
-   * Whether all messages since {@link mark} arrived. For a kernel that does not number its messages: whether
-   * the connection was never cut.
-   */
-  readonly isComplete: () => boolean
-  /**
-   * Whether the kernel numbers its messages as ipykernel does, which sends them in their order. Others may put out
-   * what belongs to a request after its `idle`.
-   */
-  readonly isOrdered: () => boolean
-  /** What cut the connection since {@link mark}, if anything did. */
-  readonly cutBy: () => ChannelError | undefined
+  /** Listens for what answers a request, which `send` of the conversation sends; ends with the scope. */
+  readonly request: Conversation.Open
+  /** Whether the connection is not being restored. */
+  readonly isConnected: () => boolean
   /** Fails when the connection is gone for good; never succeeds. */
   readonly lost: Effect.Effect<never, ChannelError>
 }
@@ -104,8 +72,11 @@ const settling: Duration.Input = "2 seconds"
  *     onUnclaimed: () => {},
  *     onMalformed: () => {}
  *   })
- *   channel.listen("1", { onMessage: (message) => console.log(message.header.msg_type) })
- *   yield* channel.send(request("kernel_info_request", { id: "1", session: "one", content: {} }))
+ *   const asked = request("kernel_info_request", { id: "1", session: "one", content: {} })
+ *   const conversation = yield* channel.request(asked, {
+ *     onMessage: (message) => console.log(message.header.msg_type)
+ *   })
+ *   yield* conversation.send
  *   return yield* channel.lost
  * }).pipe(Effect.scoped)
  * ```
@@ -113,7 +84,7 @@ const settling: Duration.Input = "2 seconds"
 export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelError, Scope.Scope> = Effect
   .fnUntraced(function* (options: ChannelOptions) {
     const outer = yield* Effect.scope
-    const listeners = new Map<string, Listener>()
+    const listeners = new Map<string, Conversation.Listener>()
     /** The requests among the listeners' that went out. */
     const sent = new Set<string>()
     /** Numbers of the kernel's messages, and whole ids of others. */
@@ -157,10 +128,6 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       const { parentId } = error
       const concerned = parentId === undefined ? [...listeners.values()] : [listeners.get(parentId)]
       for (const listener of concerned) listener?.onTooLarge?.(error)
-    }
-    const forget = (id: string): void => {
-      listeners.delete(id)
-      sent.delete(id)
     }
     const isRepeated = (id: string | number): boolean => {
       if (seen.has(id) || seenBefore.has(id)) return true
@@ -217,25 +184,60 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
         return current.link.transmit(message)
       })
 
-    const makeFence = Effect.fnUntraced(function* (ask: typeof send) {
-      const id = randomUUID()
-      const passed = yield* Deferred.make<void>()
-      let answers = 0
-      yield* Effect.acquireRelease(
-        Effect.sync(() =>
-          listeners.set(id, {
-            onMessage: (message) => {
-              // Reply and idle, on two channels, each behind everything that was sent there before.
-              if (message.header.msg_type === "kernel_info_reply" || isIdle(message)) answers++
-              if (answers === 2) Deferred.doneUnsafe(passed, Exit.void)
+    /** The kernel's answer to a later request: behind everything that it sent before, on two channels. */
+    const fence = (listen: Conversation.Open) =>
+      Effect.suspend(() => {
+        const asked = request("kernel_info_request", {
+          id: randomUUID(),
+          session: options.session,
+          content: {},
+        })
+        let answers = 0
+        return Effect.raceFirst(
+          Conversation.ask(listen, asked, (message) => {
+            if (message.header.msg_type === "kernel_info_reply" || Conversation.isIdle(message)) answers++
+            return answers === 2 ? true : undefined
+          }),
+          Deferred.await(lost),
+        )
+      })
+    const listenBy = (sendBy: typeof send): Conversation.Open => (message, listener, { tracksLosses } = {}) =>
+      Effect.acquireRelease(
+        Effect.sync((): Conversation.Conversation => {
+          const id = message.header.msg_id
+          let hasPaused = false
+          const resume = (): void => {
+            if (!hasPaused) return
+            hasPaused = false
+            held = false
+            gate.openUnsafe()
+          }
+          if (tracksLosses === true) mark()
+          listeners.set(id, listener)
+          return {
+            id,
+            send: sendBy(message),
+            reply: sendBy,
+            fence: Effect.asVoid(fence(listenBy(sendBy))),
+            pause: () => {
+              hasPaused = true
+              held = true
+              wasHeld = true
+              gate.closeUnsafe()
             },
-          })
-        ),
-        () => Effect.sync(() => forget(id)),
+            resume,
+            close: () => {
+              listeners.delete(id)
+              sent.delete(id)
+              resume()
+            },
+            hasReceivedAll: () => cut === undefined || Sequence.missing(sequence) === 0,
+            isOrdered: () => sequence.origin !== undefined,
+            disconnectError: () => cut,
+          }
+        }),
+        ({ close }) => Effect.sync(close),
       )
-      yield* ask(request("kernel_info_request", { id, session: options.session, content: {} }))
-      yield* Effect.raceFirst(Deferred.await(passed), Deferred.await(lost))
-    }, Effect.scoped)
 
     const mark = (): void => {
       cut = undefined
@@ -272,7 +274,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
             detail: `${error.detail}; reconnecting failed: ${final.detail}`,
           }))
         options.onReconnected?.()
-        const quiet = Effect.ignore(makeFence(transmit))
+        const quiet = Effect.ignore(fence(listenBy(transmit)))
         const settle = waiting.length > 0
           ? Effect.andThen(quiet, Effect.sync(() => waiting.forEach((onFenced) => onFenced())))
           // To open a connection the server talks to the kernel, which is nothing to count in what is asked next.
@@ -300,29 +302,8 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       get protocol() {
         return current.link.protocol
       },
-      send,
-      listen: (id, listener) => {
-        listeners.set(id, listener)
-      },
-      forget,
-      hold: () => {
-        held = true
-        wasHeld = true
-        gate.closeUnsafe()
-      },
-      release: () => {
-        held = false
-        gate.openUnsafe()
-      },
-      fence: makeFence(send),
-      mark,
-      isComplete: () => cut === undefined || Sequence.missing(sequence) === 0,
-      isOrdered: () => sequence.origin !== undefined,
-      cutBy: () => cut,
+      request: listenBy(send),
+      isConnected: () => connected.isOpen(),
       lost: Deferred.await(lost),
     }
   })
-
-function isIdle(message: Message): boolean {
-  return message.header.msg_type === "status" && message.content.execution_state === "idle"
-}

@@ -7,9 +7,10 @@
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import { randomUUID } from "node:crypto"
-import { type Message, request } from "../jupyter/message.ts"
+import type { Message } from "../jupyter/message.ts"
+import * as Connections from "./connection.ts"
 import type { Connection } from "./connection.ts"
 
 /** Milliseconds without a message after which nothing counts as on its way any more. */
@@ -34,26 +35,26 @@ export interface Backlog {
 
 /** Makes the backlog of an execution, which is of no interest before it is interrupted. */
 export const make: (connection: Connection) => Effect.Effect<Backlog> = Effect.fnUntraced(function* (
-  { channel, session }: Connection,
+  connection: Connection,
 ) {
   const clock = yield* Clock.Clock
-  const id = randomUUID()
+  let asked: Fiber.Fiber<unknown> | undefined
   let begunAt: number | undefined
   let arrivedAt = -Infinity
   /** By the kernel's clock. */
   let interruptedAt: number | undefined
   let writtenAt = -Infinity
+  const ask = Connections.ask(
+    connection,
+    { type: "kernel_info_request", channel: "control", content: {} },
+    ({ header }) => interruptedAt = timeOf(header.date),
+  )
   return {
     begin: Effect.suspend(() => {
       begunAt = clock.currentTimeMillisUnsafe()
-      channel.listen(id, {
-        onMessage: ({ header }) => {
-          interruptedAt ??= timeOf(header.date)
-        },
+      return Effect.map(Effect.forkDetach(Effect.ignore(ask), { startImmediately: true }), (fiber) => {
+        asked = fiber
       })
-      return Effect.ignore(
-        channel.send(request("kernel_info_request", { id, session, channel: "control", content: {} })),
-      )
     }),
     note: ({ header }) => {
       if (begunAt === undefined) return
@@ -67,7 +68,7 @@ export const make: (connection: Connection) => Effect.Effect<Backlog> = Effect.f
       return now - arrivedAt < gap && elapsed < longest &&
         (interruptedAt === undefined || elapsed - (writtenAt - interruptedAt) > transit)
     },
-    end: () => channel.forget(id),
+    end: () => asked?.interruptUnsafe(),
   }
 })
 

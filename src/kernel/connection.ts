@@ -4,6 +4,7 @@
  * @module
  */
 import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -28,7 +29,15 @@ import {
 import type * as Gateway from "../gateway/connection.ts"
 import * as Channel from "../jupyter/channel.ts"
 import { explain } from "../gateway/last_words.ts"
-import { decode, type Message, parentId } from "../jupyter/message.ts"
+import * as Conversation from "../jupyter/conversation.ts"
+import {
+  type ChannelName,
+  decode,
+  type JsonObject,
+  type Message,
+  parentId,
+  request,
+} from "../jupyter/message.ts"
 import type { RestError } from "../jupyter/rest.ts"
 import type { Identity } from "./identity.ts"
 import { defaultMaxMessageSize } from "../jupyter/socket.ts"
@@ -79,6 +88,44 @@ export interface Link {
   /** Says who takes output of no running execution from now on. */
   readonly onOutput: (listener: (output: Unsolicited) => void) => void
 }
+
+/** A request of the library's own, which runs no code of the user's. */
+export interface Request {
+  readonly type: string
+  readonly content: JsonObject
+  /** A new one by default. */
+  readonly id?: string | undefined
+  readonly channel?: ChannelName | undefined
+  readonly subshell?: string | undefined
+  readonly buffers?: ReadonlyArray<Uint8Array> | undefined
+}
+
+/** Sends a kernel a request and returns what `pick` makes of the messages that answer it. */
+export const ask = <A>(
+  link: Pick<Link, "id" | "session" | "channel" | "ended" | "onEnded">,
+  { id = SecureRandom.uuidV4Unsafe(), type, subshell, ...options }: Request,
+  pick: (message: Message, bytes: number) => A | undefined,
+  bounds?: { readonly replyTimeout?: Duration.Input | undefined },
+): Effect.Effect<A, KernelError | Conversation.Unanswered> =>
+  Effect.suspend(() => {
+    const message = request(type, { id, session: link.session, ...options })
+    const header = subshell === undefined ? message.header : { ...message.header, subshell_id: subshell }
+    const answer = Effect.catchTag(
+      Conversation.ask(link.channel.request, { ...message, header }, pick, bounds),
+      "ChannelError",
+      ({ detail }) =>
+        new KernelError({ reason: link.ended() ?? new ConnectionLost({ kernelId: link.id, detail }) }),
+    )
+    const ended = Deferred.makeUnsafe<never, KernelError>()
+    const end = Effect.acquireUseRelease(
+      Effect.sync(() =>
+        link.onEnded((reason) => Deferred.doneUnsafe(ended, Exit.fail(new KernelError({ reason }))))
+      ),
+      () => Deferred.await(ended),
+      (forget) => Effect.sync(forget),
+    )
+    return Effect.raceFirst(end, answer)
+  })
 
 /** The server tells of a death on one connection and of a missing kernel on another: the death has to win. */
 const confirmation: Duration.Input = "300 millis"

@@ -10,6 +10,7 @@ import { randomUUID } from "node:crypto"
 import * as Defect from "../defect.ts"
 import { InputRequested, ProtocolViolation } from "../execution.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
+import type { Conversation } from "../jupyter/conversation.ts"
 import { decode, type Message, request } from "../jupyter/message.ts"
 import type { Connection } from "./connection.ts"
 import * as Handlers from "./handlers.ts"
@@ -25,15 +26,17 @@ export interface InputRequest {
 const mostUnanswered = 16
 
 /** Makes what takes the requests for input of one execution. */
-export function make({ connection, fork, onInput, stop }: {
+export function make({ connection, fork, onInput, reply, stop }: {
   readonly connection: Connection
+  /** Sends the kernel an answer. */
+  readonly reply: Conversation["reply"]
   readonly onInput: ((request: InputRequest) => Effect.Effect<string>) | undefined
   /** Starts what ends with the execution. */
   readonly fork: (effect: Effect.Effect<void>) => void
   /** Stops the code. */
   readonly stop: (reason: InputRequested | ProtocolViolation) => void
 }): (message: Message) => void {
-  const { channel, id: kernelId, session } = connection
+  const { id: kernelId, session } = connection
   let unanswered = 0
   return (message) => {
     const input = decode.inputRequest(message.content)
@@ -50,7 +53,7 @@ export function make({ connection, fork, onInput, stop }: {
       Handlers.disconnect(Effect.suspend(() => onInput({ prompt, password }))).pipe(
         Defect.log,
         Effect.flatMap((value) =>
-          channel.send(request("input_reply", {
+          reply(request("input_reply", {
             id: randomUUID(),
             session,
             channel: "stdin",

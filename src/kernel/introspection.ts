@@ -22,7 +22,7 @@ import {
 import { excerpt } from "../jupyter/control_codes.ts"
 import * as Json from "../jupyter/json.ts"
 import { isJsonObject } from "../jupyter/message.ts"
-import * as Aside from "./aside.ts"
+import * as Subshell from "./subshell.ts"
 import * as Identity from "./identity.ts"
 import type { Session } from "./session.ts"
 import * as Span from "./span.ts"
@@ -127,11 +127,11 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
     yield* Effect.ignore(source)
 
     const ask = Effect.fnUntraced(function* <S extends Schema.ConstraintDecoder<unknown>>(
-      question: Aside.Question,
+      question: Subshell.Request,
       schema: S,
       options?: AskOptions,
     ) {
-      const { connection, content } = yield* Aside.ask(session, question, options?.timeout ?? "5 seconds")
+      const { connection, content } = yield* Subshell.ask(session, question, options?.timeout ?? "5 seconds")
       const failed = (detail: string) =>
         new IntrospectionFailed({ kernelId: connection.id, request: question.type, detail })
       if (Json.hasMoreValues(content, maxValues)) {
@@ -147,7 +147,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
     return {
       complete: Effect.fnUntraced(
         function* (code: string, cursor: number = code.length, options?: AskOptions) {
-          const asked = Aside.questionOf("complete", { code, cursor_pos: toCodePoints(code, cursor) })
+          const asked = Subshell.requestOf("complete", { code, cursor_pos: toCodePoints(code, cursor) })
           const reply = yield* ask(asked, Reply.complete, { timeout: options?.timeout ?? patient.timeout })
           const types = reply.metadata?._jupyter_types_experimental ?? []
           return new Completion({
@@ -168,7 +168,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
           options: AskOptions & { readonly detail?: 0 | 1 | undefined } = {},
         ) {
           const reply = yield* ask(
-            Aside.questionOf("inspect", {
+            Subshell.requestOf("inspect", {
               code,
               cursor_pos: toCodePoints(code, cursor),
               detail_level: options.detail ?? 0,
@@ -182,12 +182,12 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
       ),
       isComplete: Effect.fnUntraced(function* (code: string, options?: AskOptions) {
         return new Completeness(
-          yield* ask(Aside.questionOf("is_complete", { code }), Reply.isComplete, options),
+          yield* ask(Subshell.requestOf("is_complete", { code }), Reply.isComplete, options),
         )
       }, Span.withSpan("Kernel.isComplete", session)),
       history: Effect.fnUntraced(
         function* (options: AskOptions & { readonly last?: number | undefined } = {}) {
-          const asked = Aside.questionOf("history", {
+          const asked = Subshell.requestOf("history", {
             hist_access_type: "range",
             output: false,
             raw: true,
@@ -205,7 +205,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
       ),
       info: Effect.gen(function* () {
         const reply = yield* ask(
-          { ...Aside.questionOf("kernel_info"), isForControl: true },
+          { ...Subshell.requestOf("kernel_info"), isForControl: true },
           Reply.info,
           patient,
         )
@@ -221,10 +221,10 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
       }).pipe(Span.withSpan("Kernel.info", session)),
       variables: Effect.gen(function* () {
         yield* Identity.requirePython(session.identity, "variables")
-        const asked: Aside.Question = {
+        const asked: Subshell.Request = {
           type: "comm_open",
           content: {
-            comm_id: Aside.newId(),
+            comm_id: Subshell.newId(),
             target_name: "effect_jupyter_variables",
             data: {
               source: yield* Effect.mapError(
@@ -234,7 +234,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
               ),
             },
           },
-          answers: ({ content, header }) =>
+          pick: ({ content, header }) =>
             header.msg_type === "comm_msg" && isJsonObject(content.data) ? content.data : undefined,
         }
         return (yield* ask(asked, Reply.variables)).variables

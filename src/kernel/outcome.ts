@@ -16,6 +16,7 @@ import {
   type KernelErrorReason,
   ProtocolViolation,
 } from "../execution.ts"
+import type { ChannelError } from "../jupyter/socket.ts"
 import type { Connection } from "./connection.ts"
 import { lastFrames, type Progress } from "./reducer.ts"
 
@@ -63,17 +64,18 @@ const usualMaximum = 10_000_000
  * the kernel never began with it: servers close the connection on what is too large, often without a word.
  */
 export function gap(
-  { channel, id, maxMessageSize }: Connection,
+  { id, maxMessageSize }: Connection,
+  disconnectError: ChannelError | undefined,
   unread: number,
 ): ConnectionLost | ProtocolViolation {
-  if (channel.cutBy()?.isTooLarge === true) {
+  if (disconnectError?.isTooLarge === true) {
     const detail = `A message has more than the ${maxMessageSize} bytes of the option "maxMessageSize"`
     return new ProtocolViolation({ kernelId: id, detail })
   }
   const what = unread < usualMaximum
     ? "not all of what the kernel said could be recovered"
     : `the code of ${(unread / 1e6).toFixed(1)} MB did not arrive, and many servers refuse more than 10 MB`
-  return new ConnectionLost({ kernelId: id, detail: `${channel.cutBy()?.detail ?? "It was cut"}; ${what}` })
+  return new ConnectionLost({ kernelId: id, detail: `${disconnectError?.detail ?? "It was cut"}; ${what}` })
 }
 
 /** The failure of an execution that the kernel left without a reply. */

@@ -100,6 +100,16 @@ export const start: (
       ? { metadata: {}, buffers: [] }
       : yield* Enquiry.prepare(enquiry, connection, options)
     const id = executionId()
+    const message = request("execute_request", {
+      id,
+      session,
+      content: executeContent(code, {
+        silent: false,
+        allowStdin: options.allowStdin ?? true,
+        storeHistory: enquiry === undefined,
+      }),
+      ...attached,
+    })
     const outputs = yield* Queue.unbounded<Output, Outcome.Verdict | Cause.Done>()
     const settled = Deferred.makeUnsafe<void>()
     const started = Deferred.makeUnsafe<void>()
@@ -113,7 +123,7 @@ export const start: (
       prepare: Effect.sync(() => {
         // The kernel's last words have to get through even if nobody takes what came before.
         isDraining = true
-        channel.release()
+        conversation.resume()
       }).pipe(Effect.andThen(backlog.begin)),
       isBehind: backlog.isBehind,
       look: Effect.suspend(() => askForRest),
@@ -161,13 +171,12 @@ export const start: (
     /** The kernel is done with the code, or nobody can know any more. */
     const settle = (): void => {
       if (isSettled) return
-      channel.forget(id)
       unclaim(progress.executionCount)
       // First of all: each of the next lines may run the consumer, to whom the kernel must count as idle.
       isSettled = true
       forgetEnd()
       // The end may come in one read with what made the connection pause: nobody else would resume it.
-      channel.release()
+      conversation.close()
       // An interrupt on its way would hit the next execution.
       if (!interruption.isOwned()) runFork(options.onFree)
       Deferred.doneUnsafe(settled, Exit.void)
@@ -221,12 +230,12 @@ export const start: (
         else {
           Queue.offerUnsafe(outputs, output)
           waitingBytes += length
-          if (waitingBytes > highWaterMark && !isDraining) channel.hold()
+          if (waitingBytes > highWaterMark && !isDraining) conversation.pause()
         }
       }
       if (next.started) Deferred.doneUnsafe(started, Exit.void)
       const isOver = Reducer.isOver(next)
-      if (isOver && channel.isOrdered() && channel.isComplete()) return settle()
+      if (isOver && conversation.isOrdered() && conversation.hasReceivedAll()) return settle()
       // Reply and idle travel apart, and so may output of other threads: what is missing is on its way, or lost.
       if ((next.idle || next.reply !== undefined) && !isAsking) {
         isAsking = true
@@ -239,25 +248,20 @@ export const start: (
     }
     /** The kernel's answer to another request proves that it has no more to say to this one. */
     const askForRest = Effect.suspend(() =>
-      isSettled ? Effect.void : Effect.ignore(Effect.andThen(channel.fence, Effect.sync(onFenced)))
+      isSettled ? Effect.void : Effect.ignore(Effect.andThen(conversation.fence, Effect.sync(onFenced)))
     )
     const size = () => attached.buffers.reduce((sum, { byteLength }) => sum + byteLength, code.length)
-    const lost = () => Outcome.gap(connection, progress.started ? 0 : size())
+    const lost = () => Outcome.gap(connection, conversation.disconnectError(), progress.started ? 0 : size())
     const onFenced = (): void => {
       if (isSettled) return
       const isOver = progress.reply !== undefined || progress.shown.length > 0
-      const isUnanswered = progress.idle && channel.cutBy() === undefined
+      const isUnanswered = progress.idle && conversation.disconnectError() === undefined
       if (!isOver) return settleWith(isUnanswered ? Outcome.withoutReply(kernelId) : lost())
       put(Reducer.end(progress))
-      if (channel.isComplete()) return settle()
+      if (conversation.hasReceivedAll()) return settle()
       settleWith(lost())
     }
-    channel.mark()
-    const unclaim = connection.claim(id, (message, length) => {
-      bytes += length
-      advance(message, length)
-    })
-    channel.listen(id, {
+    const conversation = yield* channel.request(message, {
       onFenced,
       onTooLarge: ({ detail }) => violated(detail),
       onMessage: (message, length) => {
@@ -269,8 +273,11 @@ export const start: (
           firstOutput = elapsed()
         }
       },
+    }, { tracksLosses: true })
+    const unclaim = connection.claim(id, (message, length) => {
+      bytes += length
+      advance(message, length)
     })
-
     /** Interrupts the code; decided at once, as it may end, or do again what it is stopped for, before a fiber begins. */
     const stop = (reason: Outcome.Verdict): void => {
       if (isSettled || verdict !== undefined) return
@@ -280,7 +287,13 @@ export const start: (
     // One that is stopped says nothing by itself, and what is asked of it waits as it does.
     connection.onStopped(() => stop(new KernelUnresponsive({ kernelId })))
     const violated = (detail: string): void => stop(new ProtocolViolation({ kernelId, detail }))
-    const onInput = Input.make({ connection, onInput: options.onInput, fork, stop })
+    const onInput = Input.make({
+      connection,
+      reply: (message) => conversation.reply(message),
+      onInput: options.onInput,
+      fork,
+      stop,
+    })
     yield* Effect.addFinalizer(() => {
       isUnread = true
       return connection.ended() !== undefined || (isSettled && !interruption.isOwned())
@@ -312,7 +325,7 @@ export const start: (
             const wasFull = waitingBytes > highWaterMark
             // First of all: the reader goes on within the release and may have to hold the connection again.
             waitingBytes = 0
-            if (wasFull && !isSettled) channel.release()
+            if (wasFull && !isSettled) conversation.resume()
             return collector.collect(batch)
           },
           onFailure: (end): Run["pull"] => {
@@ -327,16 +340,7 @@ export const start: (
     }
 
     yield* log("Execution starts")
-    yield* channel.send(request("execute_request", {
-      id,
-      session,
-      content: executeContent(code, {
-        silent: false,
-        allowStdin: options.allowStdin ?? true,
-        storeHistory: enquiry === undefined,
-      }),
-      ...attached,
-    })).pipe(
+    yield* conversation.send.pipe(
       Effect.mapError((error) => {
         const reason = connection.ended() ?? new ConnectionLost({ kernelId, detail: error.detail })
         settleWith(reason)

@@ -4,15 +4,15 @@
  *
  * @module
  */
-import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FileSystem from "effect/FileSystem"
 import * as Assets from "../assets.ts"
 import { KernelError, KernelStartFailed } from "../execution.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
-import { decode, executeContent, type JsonObject, type Message, request } from "../jupyter/message.ts"
-import type { Connection, Link } from "./connection.ts"
+import type { Unanswered } from "../jupyter/conversation.ts"
+import { decode, executeContent } from "../jupyter/message.ts"
+import { ask, type Connection, type Link } from "./connection.ts"
 import * as Identity from "./identity.ts"
 import * as Reducer from "./reducer.ts"
 
@@ -65,7 +65,7 @@ export const load: (
         runSilently(
           connection,
           `exec(${JSON.stringify(text)}, {"options": __import__("json").loads(${JSON.stringify(json)})})`,
-        )
+        ).pipe(Effect.mapError(detailOf))
       ),
       Effect.mapError(failed),
     )
@@ -97,7 +97,10 @@ const failure = ({ id: kernelId }: Link) => (detail: string): KernelError =>
 export const run: (connection: Link, code: string) => Effect.Effect<void, KernelError> = Effect
   .fnUntraced(function* (connection, code) {
     const failed = failure(connection)
-    const { raised, reply } = yield* Effect.mapError(runSilently(connection, code), failed)
+    const { raised, reply } = yield* Effect.mapError(
+      runSilently(connection, code),
+      (error) => failed(detailOf(error)),
+    )
     if (reply === "ok") return
     if (raised === undefined) return yield* failed(`Its "setup" did not run: ${reply}`)
     const { ename, evalue, traceback } = raised
@@ -106,18 +109,18 @@ export const run: (connection: Link, code: string) => Effect.Effect<void, Kernel
 
 /** What the kernel says of itself, which shows that it answers. */
 export const identify = (connection: Link): Effect.Effect<Identity.Identity, KernelError> =>
-  Effect.mapError(
-    converse(connection, "kernel_info_request", {}, ({ content, header }): Identity.Identity | undefined => {
-      if (header.msg_type !== "kernel_info_reply") return undefined
-      const decoded = decode.kernelInfoReply(content)
-      const { implementation = "", language_info: language } = Exit.isSuccess(decoded) ? decoded.value : {}
-      return {
-        language: excerpt(language?.name ?? "", 100),
-        implementation: excerpt(implementation, 100),
-        info: content,
-      }
-    }),
-    failure(connection),
+  ask(connection, { type: "kernel_info_request", content: {} }, ({ content, header }) => {
+    if (header.msg_type !== "kernel_info_reply") return undefined
+    const decoded = decode.kernelInfoReply(content)
+    const { implementation = "", language_info: language } = Exit.isSuccess(decoded) ? decoded.value : {}
+    return {
+      language: excerpt(language?.name ?? "", 100),
+      implementation: excerpt(implementation, 100),
+      info: content,
+    }
+  }).pipe(
+    Effect.mapError(detailOf),
+    Effect.mapError(failure(connection)),
   )
 
 /** Runs code that is not the user's: nothing is counted or shown. Fails if nobody can know how it ended. */
@@ -125,48 +128,15 @@ export const runSilently = (
   connection: Link,
   code: string,
   buffers: ReadonlyArray<Uint8Array> = [],
-): Effect.Effect<Reducer.Progress, string> => {
-  let progress = Reducer.initial
-  return converse(
-    connection,
-    "execute_request",
-    executeContent(code, { silent: true, allowStdin: false }),
-    (message) => {
+): Effect.Effect<Reducer.Progress, KernelError | Unanswered> =>
+  Effect.suspend(() => {
+    let progress = Reducer.initial
+    const content = executeContent(code, { silent: true, allowStdin: false })
+    return ask(connection, { type: "execute_request", content, buffers }, (message) => {
       progress = Reducer.step(progress, message)[0]
       return Reducer.isOver(progress) ? progress : undefined
-    },
-    buffers,
-  )
-}
-
-/** Sends a request and waits until `listen` makes something of the messages that answer it. */
-const converse = <A>(
-  { channel, onEnded, session }: Link,
-  type: string,
-  content: JsonObject,
-  listen: (message: Message) => A | undefined,
-  buffers: ReadonlyArray<Uint8Array> = [],
-): Effect.Effect<A, string> =>
-  Effect.suspend(() => {
-    const id = SecureRandom.uuidV4Unsafe()
-    const answer = Effect.callback<A, string>((resume) => {
-      const forgetEnd = onEnded((reason) => resume(Effect.fail(reason.message)))
-      channel.listen(id, {
-        onTooLarge: ({ detail }) => resume(Effect.fail(detail)),
-        onFenced: () => resume(Effect.fail("The connection was cut, and the answer is lost")),
-        onMessage: (message) => {
-          const value = listen(message)
-          if (value !== undefined) resume(Effect.succeed(value))
-        },
-      })
-      return Effect.sync(() => {
-        forgetEnd()
-        channel.forget(id)
-      })
     })
-    const ask = Effect.mapError(
-      channel.send(request(type, { id, session, content, buffers })),
-      (error) => error.message,
-    )
-    return Effect.raceFirst(answer, Effect.andThen(ask, Effect.never))
   })
+
+const detailOf = (error: KernelError | Unanswered): string =>
+  error._tag === "KernelError" ? error.reason.message : error.detail

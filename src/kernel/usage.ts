@@ -6,8 +6,6 @@
  *
  * @module
  */
-import * as SecureRandom from "effect/crypto/SecureRandom"
-import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -15,8 +13,7 @@ import * as Metric from "effect/Metric"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Defect from "../defect.ts"
-import { type Message, request } from "../jupyter/message.ts"
-import type { Connection } from "./connection.ts"
+import { ask, type Connection } from "./connection.ts"
 import * as Metrics from "./metrics.ts"
 
 /** A figure that no sum with others goes wrong by: differences of all of them are exact. */
@@ -28,15 +25,13 @@ const decodeUsage = Schema.decodeUnknownExit(Schema.Struct({
 }))
 
 /** How long a kernel may take to answer until it is asked again. */
-const patience: Duration.Input = "10 seconds"
+const answerTimeout: Duration.Input = "10 seconds"
 
 /** Adds the kernel's memory and CPU use to the totals of this process for as long as the scope is open. */
 export const report: (
   connection: Connection,
   interval: Duration.Input,
 ) => Effect.Effect<void, never, Scope.Scope> = Effect.fnUntraced(function* (connection, interval) {
-  const { channel, session } = connection
-  const runFork = Effect.runForkWith(yield* Effect.context<never>())
   let last = { cpu: 0, memory: 0 }
   const record = (cpu: number, memory: number): Effect.Effect<void> =>
     Effect.suspend(() => {
@@ -47,30 +42,21 @@ export const report: (
         Metric.modify(Metrics.memory, memory - memoryBefore),
       )
     })
-  const onMessage = ({ content, header }: Message, answered: Deferred.Deferred<void>): void => {
-    if (header.msg_type !== "usage_reply") return
-    Deferred.doneUnsafe(answered, Exit.void)
-    const usage = decodeUsage(content)
-    if (Exit.isFailure(usage)) return
-    runFork(record(usage.value.kernel_cpu ?? last.cpu, usage.value.kernel_memory ?? last.memory))
-  }
   yield* Effect.addFinalizer(() => record(0, 0))
-  const ask = Effect.suspend(() => {
-    // A request of its own each time: a kernel ignores one that it has seen.
-    const id = SecureRandom.uuidV4Unsafe()
-    const answered = Deferred.makeUnsafe<void>()
-    return Effect.acquireUseRelease(
-      Effect.sync(() => channel.listen(id, { onMessage: (message) => onMessage(message, answered) })),
-      () =>
-        Effect.andThen(
-          channel.send(request("usage_request", { id, session, channel: "control", content: {} })),
-          // A busy machine takes longer than an interval can be.
-          Effect.timeoutOption(Deferred.await(answered), patience),
-        ),
-      () => Effect.sync(() => channel.forget(id)),
-    )
-  })
-  yield* ask.pipe(
+  const usage = ask(
+    connection,
+    { type: "usage_request", channel: "control", content: {} },
+    ({ content, header }) => header.msg_type === "usage_reply" ? content : undefined,
+  )
+  yield* usage.pipe(
+    Effect.flatMap((content) => {
+      const usage = decodeUsage(content)
+      if (Exit.isFailure(usage)) return Effect.void
+      return record(usage.value.kernel_cpu ?? last.cpu, usage.value.kernel_memory ?? last.memory)
+    }),
+    // A busy machine takes longer than an interval can be.
+    Effect.timeoutOption(answerTimeout),
+    Effect.catchTag("Unanswered", () => Effect.void),
     Effect.andThen(Effect.sleep(interval)),
     Effect.forever,
     Effect.ignore,

@@ -192,10 +192,14 @@ const logOutput = (session: Session) => ({ displays, images, text }: ExecutionRe
   )
 
 const silently = (connection: Connection, code: string, buffers: ReadonlyArray<Uint8Array> = []) =>
-  Effect.mapError(Setup.runSilently(connection, code, buffers), (detail) =>
-    new KernelError({
-      reason: connection.ended() ?? new ConnectionLost({ kernelId: connection.id, detail }),
-    }))
+  Effect.catchTag(
+    Setup.runSilently(connection, code, buffers),
+    "Unanswered",
+    ({ detail }) =>
+      new KernelError({
+        reason: connection.ended() ?? new ConnectionLost({ kernelId: connection.id, detail }),
+      }),
+  )
 
 const split = (buffer: Uint8Array): ReadonlyArray<Uint8Array> =>
   Array.from(

@@ -9,8 +9,7 @@ import * as Run from "../../src/kernel/run.ts"
 
 it.effect("a kernel that ends while a request gets ready is a typed error, and nothing is sent to it", () =>
   Effect.gen(function* () {
-    const sent: Array<Message> = []
-    const listeners = new Set<string>()
+    const requests: Array<Message> = []
     let ended: Execution.KernelErrorReason | undefined
     const connection: Connection = {
       identity: Identity.ipython,
@@ -19,16 +18,11 @@ it.effect("a kernel that ends while a request gets ready is a typed error, and n
       maxMessageSize: 1_000_000_000,
       channel: {
         protocol: "v1",
-        send: (message) => Effect.sync(() => void sent.push(message)),
-        listen: (id) => void listeners.add(id),
-        forget: (id) => void listeners.delete(id),
-        hold: () => {},
-        release: () => {},
-        fence: Effect.void,
-        mark: () => {},
-        isOrdered: () => true,
-        isComplete: () => true,
-        cutBy: () => undefined,
+        request: (message) => {
+          requests.push(message)
+          return Effect.die("nothing is asked")
+        },
+        isConnected: () => true,
         lost: Effect.never,
       },
       interrupt: Effect.void,
@@ -59,5 +53,5 @@ it.effect("a kernel that ends while a request gets ready is a typed error, and n
     })).pipe(Effect.flip)
     assert.instanceOf(error, Execution.KernelError)
     assert.strictEqual(error.reason._tag, "KernelDied")
-    assert.deepStrictEqual([sent.length, listeners.size], [0, 0])
+    assert.lengthOf(requests, 0)
   }))

@@ -3,19 +3,19 @@ import { assert, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Random, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Execution } from "../../src/mod.ts"
-import type * as Channel from "../../src/jupyter/channel.ts"
+import type * as Conversation from "../../src/jupyter/conversation.ts"
 import { type JsonObject, type Message, request } from "../../src/jupyter/message.ts"
-import * as Aside from "../../src/kernel/aside.ts"
 import type { Connection } from "../../src/kernel/connection.ts"
 import * as Identity from "../../src/kernel/identity.ts"
 import type { Session } from "../../src/kernel/session.ts"
+import * as Subshell from "../../src/kernel/subshell.ts"
 
 /** A kernel with subshells that answers some time later, and what is known of it. */
 const makeFake = (
   options: { readonly isSilent?: boolean; readonly hasSubshells?: boolean; readonly isRefusing?: boolean } =
     {},
 ) => {
-  const listeners = new Map<string, Channel.Listener>()
+  const listeners = new Map<string, Conversation.Listener>()
   const ends = new Set<(reason: Execution.KernelErrorReason) => void>()
   const subshells = new Set<string>()
   let ended: Execution.KernelErrorReason | undefined
@@ -27,7 +27,7 @@ const makeFake = (
       case "kernel_info_request":
         return { supported_features: options.hasSubshells === false ? [] : ["kernel subshells"] }
       case "create_subshell_request": {
-        const id = Aside.newId()
+        const id = Subshell.newId()
         subshells.add(id)
         opened++
         return { status: "ok", subshell_id: id }
@@ -47,7 +47,7 @@ const makeFake = (
     yield* Effect.sleep(isQuestion ? Duration.millis(yield* Random.nextBetween(1, 1000)) : "1 millis").pipe(
       Effect.andThen(Effect.sync(() => {
         const reply = request(message.header.msg_type.replace("request", "reply"), {
-          id: Aside.newId(),
+          id: Subshell.newId(),
           session: "kernel",
           content: answers(message),
         })
@@ -63,16 +63,27 @@ const makeFake = (
     maxMessageSize: 1_000_000_000,
     channel: {
       protocol: "v1",
-      send,
-      listen: (id, listener) => void listeners.set(id, listener),
-      forget: (id) => void listeners.delete(id),
-      hold: () => {},
-      release: () => {},
-      fence: Effect.void,
-      mark: () => {},
-      isOrdered: () => true,
-      isComplete: () => true,
-      cutBy: () => undefined,
+      request: (message, listener) =>
+        Effect.acquireRelease(
+          Effect.sync(() => {
+            const { msg_id: id } = message.header
+            listeners.set(id, listener)
+            return {
+              id,
+              send: send(message),
+              reply: send,
+              fence: Effect.void,
+              pause: () => {},
+              resume: () => {},
+              close: () => void listeners.delete(id),
+              hasReceivedAll: () => true,
+              isOrdered: () => true,
+              disconnectError: () => undefined,
+            }
+          }),
+          ({ close }) => Effect.sync(close),
+        ),
+      isConnected: () => true,
       lost: Effect.never,
     },
     interrupt: Effect.sync(() => void interrupts++),
@@ -103,10 +114,10 @@ const makeFake = (
     interrupt: Effect.void,
     reset: Effect.void,
   }
-  const ask = Aside.ask(session, {
+  const ask = Subshell.ask(session, {
     type: "complete_request",
     content: {},
-    answers: ({ content, header }) => header.msg_type === "complete_reply" ? content : undefined,
+    pick: ({ content, header }) => header.msg_type === "complete_reply" ? content : undefined,
   }, "5 seconds")
   return {
     ask,
