@@ -143,10 +143,10 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
     const read = ({ acknowledge, pull }: Link): Effect.Effect<never, ChannelError> =>
       pull.pipe(
         Effect.flatMap((frames) => {
+          const isExpected = listeners.size > 0
           for (const frame of frames) receive(frame)
           if (held) return gate.await
-          // Without a listener, no message is awaited.
-          return listeners.size > 0 ? acknowledge(frames) : Effect.void
+          return isExpected ? acknowledge(frames) : Effect.void
         }),
         Effect.forever({ disableYield: true }),
       )
