@@ -15,7 +15,7 @@ import type * as FileSystem from "effect/FileSystem"
 import * as LogLevel from "effect/LogLevel"
 import type * as Path from "effect/Path"
 import * as Queue from "effect/Queue"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Defect from "../defect.ts"
 import {
   type Chunk,
@@ -261,7 +261,7 @@ export const start: (
       if (conversation.hasReceivedAll()) return settle()
       settleWith(lost())
     }
-    const conversation = yield* channel.request(message, {
+    const opening = channel.request(message, {
       onFenced,
       onTooLarge: ({ detail }) => violated(detail),
       onMessage: (message, length) => {
@@ -274,6 +274,8 @@ export const start: (
         }
       },
     }, { tracksLosses: true })
+    // Until the end, which may come after that of the scope: a kernel that ignores interrupts goes on.
+    const conversation = yield* Scope.provide(opening, Scope.makeUnsafe())
     const unclaim = connection.claim(id, (message, length) => {
       bytes += length
       advance(message, length)
