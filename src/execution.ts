@@ -1,7 +1,7 @@
 /**
- * What an execution yields: chunks while it runs, one result at the end, and the ways it can fail.
+ * Chunks, results and errors of executions.
  *
- * All of it is made of Schema classes, so that it crosses process boundaries.
+ * All of them are Schema classes, so that they can be encoded and sent to other processes.
  *
  * @module
  */
@@ -55,6 +55,9 @@ export { best, preference, type Representation } from "./execution/representatio
  *   Effect.catchTag("ExecutionError", (error) => Effect.log(error.ename)) // ZeroDivisionError
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class ExecutionError
   extends Schema.TaggedError<ExecutionError>("effect-jupyter/Execution/ExecutionError")("ExecutionError", {
@@ -64,7 +67,7 @@ export class ExecutionError
     evalue: Schema.String,
     /** The frames, without colour codes. */
     traceback: Schema.Array(Schema.String),
-    /** What was put out before. */
+    /** The outputs up to the error. */
     partial: ExecutionResult,
   }) {
   override get message(): string {
@@ -87,6 +90,9 @@ export class ExecutionError
  *   Effect.catchTag("ExecutionTimeout", (error) => Effect.succeed(error.partial))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class ExecutionTimeout
   extends Schema.TaggedError<ExecutionTimeout>("effect-jupyter/Execution/ExecutionTimeout")(
@@ -94,12 +100,12 @@ export class ExecutionTimeout
     {
       /** The bound that was exceeded. */
       timeout: Schema.DurationFromString,
-      /** Where the code was: the last frames of what it was interrupted in, empty if that is not known. */
+      /** The last frames of the interrupted code, empty if they are not known. */
       traceback: Schema.Array(Schema.String).pipe(
         Schema.withDecodingDefaultKey(Effect.succeed([])),
         Schema.withConstructorDefault(Effect.succeed([])),
       ),
-      /** What was put out before. */
+      /** The outputs up to the error. */
       partial: ExecutionResult,
     },
   ) {
@@ -113,7 +119,7 @@ export class ExecutionTimeout
 const KernelErrorTypeId = "~effect-jupyter/Execution/KernelError"
 
 /**
- * The kernel, not the code, is the problem. `reason` says which one.
+ * The kernel failed, not the code. `reason` says how.
  *
  * @example
  * ```ts
@@ -130,11 +136,14 @@ const KernelErrorTypeId = "~effect-jupyter/Execution/KernelError"
  *   })
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class KernelError
   extends Schema.TaggedError<KernelError>("effect-jupyter/Execution/KernelError")("KernelError", {
     reason: KernelErrorReason,
-    /** What was put out before, if the failure ended an execution. */
+    /** The outputs up to the error, if it ended an execution. */
     partial: Schema.optionalKey(ExecutionResult),
   }) {
   readonly [KernelErrorTypeId] = KernelErrorTypeId
@@ -153,6 +162,9 @@ export class KernelError
  *
  * console.log(Execution.isKernelError(new Error("no"))) // => false
  * ```
+ *
+ * @category guards
+ * @since 0.1.0
  */
 export function isKernelError(value: unknown): value is KernelError {
   return Predicate.hasProperty(value, KernelErrorTypeId)
@@ -173,8 +185,16 @@ export function isKernelError(value: unknown): value is KernelError {
  *   error: Execution.ExecutionFailure
  * })
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export const ExecutionFailure = Schema.Union([ExecutionError, ExecutionTimeout, KernelError])
 
-/** All the ways in which an execution can fail. */
+/**
+ * The errors of executions.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type ExecutionFailure = typeof ExecutionFailure.Type

@@ -1,5 +1,5 @@
 /**
- * Warm kernels: started, connected and set up before somebody asks for them, over one or more gateways.
+ * Pools of warm kernels, which are started, connected and set up before they are requested, over one or more gateways.
  *
  * @module
  */
@@ -24,7 +24,12 @@ import * as Plan from "./pool/plan.ts"
 import * as PoolState from "./pool/pool_state.ts"
 import type { Source } from "./pool/source.ts"
 
-/** The current numbers of a pool. */
+/**
+ * The current numbers of a pool.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface State {
   /** Kernels that are ready. */
   readonly warm: number
@@ -63,46 +68,59 @@ export interface State {
  *   Effect.provide(KernelPool.layer({ size: 4 }).pipe(Layer.provide(KernelGateway.layer())))
  * )
  * ```
+ *
+ * @category services
+ * @since 0.1.0
  */
 export class KernelPool extends Context.Service<KernelPool, {
   /**
-   * Takes a kernel that nobody has used. It is deleted when the scope closes, and the pool starts another.
+   * Returns a kernel that was not used before. It is deleted when the scope closes, and the pool starts another.
    *
    * Without a spare the request waits, first come, first served. Fails with the reason `KernelStartFailed` if
    * more than `maxWaiting` wait already, if `acquireTimeout` passes, if kernels cannot be started three times
-   * in a row (a `setup` that raises is told of here), if no gateway is left, and if the pool is closed; with
+   * in a row (also if `setup` raises), if no gateway is left, and if the pool is closed; with
    * `ConnectionLost` if no gateway answers. The pool goes on to try, at least every 10 seconds.
    *
    * `reset` of the kernel takes a spare too, before all others who wait.
    */
   readonly get: Effect.Effect<Kernel, KernelError, Scope.Scope>
-  /** What the pool has now. */
+  /** The current numbers of the pool. */
   readonly state: Effect.Effect<State>
 }>()("effect-jupyter/KernelPool") {}
 
-/** How many kernels to keep, and which; those of {@link ClientOptions} are for each kernel. */
+/**
+ * The size of a pool; the options of {@link ClientOptions} apply to each kernel.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface PoolOptions extends ClientOptions {
   /** Shorthand for `min` and `max`: so many kernels, always. */
   readonly size?: number | undefined
-  /** Kernels, in use or ready, that are there even if nobody asks for any; 1 by default. */
+  /** Kernels, in use or ready, that exist even without requests; 1 by default. */
   readonly min?: number | undefined
   /** Kernels at one time, those that are being started or deleted included; 8 by default. */
   readonly max?: number | undefined
   /** Spares that are kept ready beside the kernels in use, as far as `max` allows; 1 by default. */
   readonly warm?: number | undefined
-  /** How long nobody asks for a kernel until the spares that `min` does not need go; 5 minutes by default. */
+  /** The time without a request after which the pool shrinks to `min` kernels; 5 minutes by default. */
   readonly idleTimeToLive?: Duration.Input | undefined
   /** Python code that each kernel runs before it is handed out, within `initTimeout`; several cells run in order. */
   readonly setup?: string | ReadonlyArray<string> | undefined
-  /** How long a request waits; 1 minute by default. */
+  /** The maximum time that a request waits; 1 minute by default. */
   readonly acquireTimeout?: Duration.Input | undefined
-  /** How many requests wait; 1,000 by default. With 0, whoever finds no spare fails at once. */
+  /** The maximum number of requests that wait; 1,000 by default. With 0, a request without a spare fails at once. */
   readonly maxWaiting?: number | undefined
-  /** How many kernels start at one time; 2 by default. */
+  /** The maximum number of kernels that start at the same time; 2 by default. */
   readonly startConcurrency?: number | undefined
 }
 
-/** The gateways behind a pool. */
+/**
+ * The gateways behind a pool.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface GatewaysOptions<E, R> {
   /** Of our own or remote ones. Each new kernel goes to the one with the fewest kernels of the pool. */
   readonly gateways: ReadonlyArray<Layer.Layer<KernelGateway, E, R>>
@@ -110,7 +128,7 @@ export interface GatewaysOptions<E, R> {
 
 /**
  * Makes a pool over the gateway of the environment, or over `gateways` of its own. Does not wait for kernels:
- * the first requests do. With the scope all kernels are deleted, also those that somebody still has.
+ * the first requests do. All kernels are deleted with the scope, also those in use.
  *
  * A gateway of several may end: its kernels are lost, and the others serve. All have to be there at first:
  * otherwise this fails with their errors.
@@ -134,6 +152,9 @@ export interface GatewaysOptions<E, R> {
  *   return yield* kernel.execute("pd.DataFrame({'x': [1, 2]}).describe()")
  * }).pipe(Effect.scoped)
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export function make<E, R>(
   options: PoolOptions & GatewaysOptions<E, R>,
@@ -182,7 +203,7 @@ const makeOver = Effect.fnUntraced(
       (gateway) =>
         Effect.map(Gateway.of(gateway), (connection): Source<Connection.Connection> => ({
           name: gateway.url,
-          // Whoever asked for it, others may get it.
+          // A root span: the kernel may go to another request than the one that caused the start.
           start: Span.withSpan("KernelPool.start", { root: true })(
             Effect.tap(Effect.tap(starting(connection), prepare), annotate),
           ),
@@ -236,6 +257,9 @@ const makeOver = Effect.fnUntraced(
  *   Layer.provide(KernelGateway.layer())
  * )
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export function layer<E, R>(
   options: PoolOptions & GatewaysOptions<E, R>,
@@ -262,6 +286,9 @@ export function layer<E, R>(
  *
  * export const pool = KernelPool.layerConfig({ max: Config.Int("MAX_KERNELS") })
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export function layerConfig(
   options: Config.Wrap<PoolOptions>,
@@ -291,6 +318,9 @@ export function layerConfig(
  *   Effect.provide(KernelPool.layer({ size: 2 }).pipe(Layer.provide(KernelGateway.layer())))
  * )
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layerClient: Layer.Layer<KernelClient, KernelError, KernelPool> = Layer.fresh(
   Layer.effect(KernelClient, Effect.flatMap(KernelPool, ({ get }) => get)),

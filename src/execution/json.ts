@@ -1,5 +1,5 @@
 /**
- * The JSON of what executions yield: what is undefined is absent, and an image is there once.
+ * The JSON of chunks and results: keys that are undefined are absent, and the bytes of an image occur once.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import * as Schema from "effect/Schema"
 import * as SchemaTransformation from "effect/SchemaTransformation"
 import { Buffer } from "node:buffer"
 
-/** A value that may be undefined, which in JSON is an absent key. */
+/** Makes a schema whose value may be undefined, which is an absent key in JSON. */
 export const orAbsent = <S extends Schema.Constraint>(schema: S) =>
   Schema.optionalKey(schema).pipe(
     Schema.decodeTo(
@@ -21,16 +21,18 @@ export const orAbsent = <S extends Schema.Constraint>(schema: S) =>
     ),
   )
 
-/** A struct whose JSON is changed on the way, for `Schema.Class`, which takes a struct. */
+/** Makes a struct whose JSON is transformed, for `Schema.Class`, which takes a struct only. */
 export function withJson<S extends Schema.Struct<Schema.Struct.Fields>>(
   struct: S,
-  way: {
+  transformation: {
     readonly decode: (json: S["Encoded"]) => S["Encoded"]
     readonly encode: (json: S["Encoded"]) => S["Encoded"]
   },
 ): S["Rebuild"] {
   const json = Schema.make<Schema.Codec<S["Encoded"]>>(Schema.toEncoded(struct).ast)
-  return struct.rebuild(json.pipe(Schema.decodeTo(struct, SchemaTransformation.transform(way))).ast)
+  return struct.rebuild(
+    json.pipe(Schema.decodeTo(struct, SchemaTransformation.transform(transformation))).ast,
+  )
 }
 
 interface ImageJson {
@@ -49,33 +51,34 @@ interface ResultJson<D extends DisplayJson> {
   readonly displays: ReadonlyArray<D>
 }
 
-/** The representation of a display that has the bytes of its image: text of SVG, base64 of the others. */
-const represent = (mimeType: string, bytes: string): string =>
+/** Returns the bytes of an image as the kernel sends them: SVG as text, others as base64. */
+const toRepresentation = (mimeType: string, bytes: string): string =>
   mimeType === "image/svg+xml" ? Buffer.from(bytes, "base64").toString() : bytes
 
-/** What the JSON of a display has in place of the representation that is its image. */
+/** The JSON in place of the representation that is the image. */
 const reference = { $ref: "#/image/bytes" } as const
 
 const isReference = (value: unknown): boolean =>
   Predicate.hasProperty(value, "$ref") && value.$ref === reference.$ref
 
-/** A display whose image is there once: its representation refers to the bytes of `image`. */
+/** Transforms a display: the representation that is its image refers to the bytes of `image`. */
 export const display = {
   encode: <D extends DisplayJson>(display: D): D => {
     const { data, image } = display
-    return image?.bytes !== undefined && data[image.mimeType] === represent(image.mimeType, image.bytes)
+    return image?.bytes !== undefined &&
+        data[image.mimeType] === toRepresentation(image.mimeType, image.bytes)
       ? { ...display, data: { ...data, [image.mimeType]: reference } }
       : display
   },
   decode: <D extends DisplayJson>(display: D): D => {
     const { data, image } = display
     return image?.bytes !== undefined && isReference(data[image.mimeType])
-      ? { ...display, data: { ...data, [image.mimeType]: represent(image.mimeType, image.bytes) } }
+      ? { ...display, data: { ...data, [image.mimeType]: toRepresentation(image.mimeType, image.bytes) } }
       : display
   },
 }
 
-/** A result whose displays have no bytes where `images` has them under the same path. */
+/** Transforms a result: its displays have no bytes of images that are in `images` under the same path. */
 export const result = {
   encode: <D extends DisplayJson, R extends ResultJson<D>>(result: R): R => {
     const known = bytesOf(result)

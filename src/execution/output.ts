@@ -1,5 +1,5 @@
 /**
- * What an execution yields: chunks while it runs and one result at the end.
+ * Chunks, which an execution emits while it runs, and its result.
  *
  * @module
  */
@@ -20,11 +20,14 @@ const MimeBundle = Schema.Record(Schema.String, Schema.Unknown)
  * const image = new Execution.Image({ path: "images/5f0c1f1e.png", mimeType: "image/png" })
  * console.log(image.path)
  * ```
+ *
+ * @category models
+ * @since 0.1.0
  */
 export class Image extends Schema.Class<Image>("effect-jupyter/Execution/Image")({
   /**
-   * Where the file is, below the client's `imagesDir`, or where the function of the option `images` put it; of an
-   * image that has its `bytes` here, just a name for it.
+   * The path of the file below the client's `imagesDir`, or the path that the function `images` returned; a unique name
+   * if the image has its `bytes`.
    */
   path: Schema.String,
   /** `"image/png"`, `"image/jpeg"`, `"image/svg+xml"`, `"image/webp"`, `"image/gif"` or `"application/pdf"`. */
@@ -37,7 +40,7 @@ const TextFields = Schema.TaggedStruct("TextChunk", {
   name: Schema.Literals(["stdout", "stderr"]),
   text: Schema.String,
 })
-// There may be millions of them.
+// Compiled because there may be millions of chunks.
 SchemaJITCompiler.enable(TextFields.ast)
 
 /**
@@ -50,6 +53,9 @@ SchemaJITCompiler.enable(TextFields.ast)
  * const chunk = new Execution.TextChunk({ name: "stdout", text: "hello\n" })
  * console.log(chunk._tag) // => "TextChunk"
  * ```
+ *
+ * @category models
+ * @since 0.1.0
  */
 export class TextChunk extends Schema.Class<TextChunk>("effect-jupyter/Execution/TextChunk")(TextFields) {}
 
@@ -64,7 +70,7 @@ const DisplayFields = Json.withJson(
     image: Json.orAbsent(Image),
     /** The id under which the display can be updated. */
     displayId: Json.orAbsent(Schema.String),
-    /** Whether it changes the displays that are shown under its id rather than to be one more; false by default. */
+    /** Whether it updates the displays with its id and is not a new one; false by default. */
     update: Schema.Boolean.pipe(Schema.withConstructorDefault(Effect.succeed(false))),
     /** Set if this is the value of the cell's last expression. */
     executionCount: Json.orAbsent(Schema.Int),
@@ -73,9 +79,9 @@ const DisplayFields = Json.withJson(
 )
 
 /**
- * A value shown: the last expression of a cell, a plot, anything given to `display`, or an update of these.
+ * A displayed value: the last expression of a cell, a plot, anything passed to `display`, or an update of these.
  *
- * In JSON an image that has its `bytes` is there once: `data` refers to it.
+ * In JSON the bytes of an image occur once: `data` refers to them.
  *
  * @example
  * ```ts
@@ -85,6 +91,9 @@ const DisplayFields = Json.withJson(
  *   chunk._tag === "DisplayChunk" ? chunk.image?.path ?? chunk.text : undefined
  * console.log(show(new Execution.ClearOutput({ wait: false }))) // => undefined
  * ```
+ *
+ * @category models
+ * @since 0.1.0
  */
 export class DisplayChunk
   extends Schema.Class<DisplayChunk>("effect-jupyter/Execution/DisplayChunk")(DisplayFields) {}
@@ -98,6 +107,9 @@ export class DisplayChunk
  *
  * console.log(new Execution.ClearOutput({ wait: true }).wait) // => true
  * ```
+ *
+ * @category models
+ * @since 0.1.0
  */
 export class ClearOutput
   extends Schema.TaggedClass<ClearOutput>("effect-jupyter/Execution/ClearOutput")("ClearOutput", {
@@ -116,17 +128,25 @@ export class ClearOutput
  * const chunk = new Execution.TextChunk({ name: "stdout", text: "hi" })
  * console.log(JSON.stringify(Schema.encodeSync(codec)(chunk)))
  * ```
+ *
+ * @category models
+ * @since 0.1.0
  */
 export const Chunk = Schema.Union([TextChunk, DisplayChunk, ClearOutput])
 
-/** A piece of output, emitted as it arrives. */
+/**
+ * A piece of output, emitted as it arrives.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Chunk = typeof Chunk.Type
 
 const Payload = Schema.StructWithRest(Schema.Struct({ source: Schema.String }), [MimeBundle])
 
 /**
- * What code asks a frontend for beside its output, as the kernel sent it: `"set_next_input"` of `%load`, `"edit_magic"`,
- * `"ask_exit"` and others. What a pager is to show, as of `len?`, is output.
+ * A request of the code to the frontend, as the kernel sent it: `"set_next_input"` of `%load`, `"edit_magic"`,
+ * `"ask_exit"` and others. Text for a pager, as of `len?`, is output instead.
  *
  * @example
  * ```ts
@@ -146,28 +166,28 @@ const ResultFields = Json.withJson(
     /**
      * Everything written or shown as text, in order of arrival, without the line breaks at its ends and without white
      * space at its end; `undefined` if nothing was. Each display has lines of its own, and where stdout follows an
-     * unfinished line of stderr, or the other way round, a new line begins, as a notebook shows them. What was written
-     * over, as progress bars do it by `\r`, `\b` and codes that move the cursor, is gone as it is from a terminal.
+     * unfinished line of stderr, or the other way round, a new line begins, as a notebook shows them. Text
+     * that was overwritten is not part of it, as in a terminal: after `\r`, `\b` and codes that move the cursor.
      */
     text: Json.orAbsent(Schema.String),
     /** The images in the order they were shown. */
     images: Schema.Array(Image),
     /**
      * The displays that a notebook would show below this cell at the end: updated, and without those that were
-     * cleared. What an output widget shows is among them. Updates of displays of earlier executions come as chunks
+     * cleared. The displays of output widgets are among them. Updates of displays of earlier executions come as chunks
      * only.
      */
     displays: Schema.Array(DisplayChunk),
     /** The number of the execution in its kernel, from 1. */
     executionCount: Json.orAbsent(Schema.Int),
-    /** What the code asks a frontend for, if anything: the next input, to edit a file, to exit. */
+    /** The requests of the code to the frontend, if there are any: to set the next input, to edit a file, to exit. */
     payloads: Schema.optionalKey(Schema.Array(Payload)),
   }),
   Json.result,
 )
 
 /**
- * All output of an execution that ended, or of one that failed up to then.
+ * All output of an execution, or its output up to its failure.
  *
  * In JSON the `bytes` of an image are in `images` alone, to which its display refers by the `path`.
  *
@@ -178,12 +198,15 @@ const ResultFields = Json.withJson(
  * const paths = (result: Execution.ExecutionResult) => result.images.map((image) => image.path)
  * console.log(paths)
  * ```
+ *
+ * @category models
+ * @since 0.1.0
  */
 export class ExecutionResult
   extends Schema.Class<ExecutionResult>("effect-jupyter/Execution/ExecutionResult")(ResultFields) {}
 
 /**
- * Output that came when the execution it is of had ended: of a thread, a timer, a task.
+ * Output that arrived after its execution had ended: of a thread, a timer, a task.
  *
  * @example
  * ```ts
@@ -208,10 +231,10 @@ export class ExecutionResult
 export class KernelOutput
   extends Schema.TaggedClass<KernelOutput>("effect-jupyter/Execution/KernelOutput")("KernelOutput", {
     chunk: Chunk,
-    /** The id of the execution that it came from, which logs at Debug have as `execution`; undefined if unknown. */
+    /** The id of its execution, which logs at Debug have as `execution`; undefined if unknown. */
     executionId: Json.orAbsent(Schema.String),
     /** The `executionCount` of the result of that execution. */
     executionCount: Json.orAbsent(Schema.Int),
-    /** How many outputs before this one are left out because their consumer was too slow; usually 0. */
+    /** The number of outputs before this one that were dropped because the consumer was too slow; usually 0. */
     missed: Schema.Int.pipe(Schema.withConstructorDefault(Effect.succeed(0))),
   }) {}

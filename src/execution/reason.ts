@@ -1,5 +1,5 @@
 /**
- * Why a kernel could not do what it was asked: the reasons of `KernelError`.
+ * The reasons of `KernelError`.
  *
  * @module
  */
@@ -26,6 +26,9 @@ const ofKernel = (id: string | undefined): string => id === undefined ? "The ker
  *   )
  * })
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class KernelDied
   extends Schema.TaggedError<KernelDied>("effect-jupyter/Execution/KernelDied")("KernelDied", {
@@ -49,6 +52,9 @@ export class KernelDied
  *     Effect.catchReason("KernelError", "KernelUnresponsive", (reason) => Effect.logWarning(`Busy: ${reason.kernelId}`))
  *   )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class KernelUnresponsive
   extends Schema.TaggedError<KernelUnresponsive>("effect-jupyter/Execution/KernelUnresponsive")(
@@ -74,13 +80,16 @@ export class KernelUnresponsive
  *     Effect.catchReason("KernelError", "KernelStartFailed", (reason) => Effect.logError(reason.detail))
  *   )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class KernelStartFailed
   extends Schema.TaggedError<KernelStartFailed>("effect-jupyter/Execution/KernelStartFailed")(
     "KernelStartFailed",
     {
       kernelId,
-      /** What went wrong, in the words of the one who noticed. */
+      /** A description of the failure. */
       detail: Schema.String,
     },
   ) {
@@ -90,7 +99,7 @@ export class KernelStartFailed
 }
 
 /**
- * The server knows no such kernel: somebody deleted it, or the server culled it.
+ * The server does not know the kernel: it was deleted, or the server culled it.
  *
  * @example
  * ```ts
@@ -102,6 +111,9 @@ export class KernelStartFailed
  *     Effect.catchReason("KernelError", "KernelNotFound", (reason) => Effect.logWarning(`Culled: ${reason.kernelId}`))
  *   )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class KernelNotFound
   extends Schema.TaggedError<KernelNotFound>("effect-jupyter/Execution/KernelNotFound")("KernelNotFound", {
@@ -125,11 +137,14 @@ export class KernelNotFound
  *     Effect.catchReason("KernelError", "ConnectionLost", (reason) => Effect.logError(reason.detail))
  *   )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class ConnectionLost
   extends Schema.TaggedError<ConnectionLost>("effect-jupyter/Execution/ConnectionLost")("ConnectionLost", {
     kernelId,
-    /** What the network or the server said. */
+    /** The message of the network or the server. */
     detail: Schema.String,
   }) {
   override get message(): string {
@@ -139,7 +154,7 @@ export class ConnectionLost
 }
 
 /**
- * The execution was given up before it ended by itself, because the kernel was reset or the client closed.
+ * The execution was ended early because the kernel was reset or the client closed.
  *
  * @example
  * ```ts
@@ -151,13 +166,16 @@ export class ConnectionLost
  *     Effect.catchReason("KernelError", "ExecutionAborted", (reason) => Effect.logInfo(reason.detail))
  *   )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class ExecutionAborted
   extends Schema.TaggedError<ExecutionAborted>("effect-jupyter/Execution/ExecutionAborted")(
     "ExecutionAborted",
     {
       kernelId,
-      /** Who gave it up. */
+      /** The cause of the end. */
       detail: Schema.String,
     },
   ) {
@@ -168,7 +186,7 @@ export class ExecutionAborted
 }
 
 /**
- * The code asked for input, and nobody is there to give it.
+ * The code asked for input, and there is no `onInput` to answer.
  *
  * @example
  * ```ts
@@ -180,6 +198,9 @@ export class ExecutionAborted
  *     Effect.catchReason("KernelError", "InputRequested", (reason) => Effect.logError(`Unanswered: ${reason.prompt}`))
  *   )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class InputRequested
   extends Schema.TaggedError<InputRequested>("effect-jupyter/Execution/InputRequested")("InputRequested", {
@@ -207,13 +228,16 @@ export class InputRequested
  *     Effect.catchReason("KernelError", "ProtocolViolation", (reason) => Effect.logError(reason.detail))
  *   )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class ProtocolViolation
   extends Schema.TaggedError<ProtocolViolation>("effect-jupyter/Execution/ProtocolViolation")(
     "ProtocolViolation",
     {
       kernelId,
-      /** What is wrong with what it sent. */
+      /** A description of the violation. */
       detail: Schema.String,
     },
   ) {
@@ -242,9 +266,9 @@ export class ProtocolViolation
  */
 export class ResourceLimit
   extends Schema.TaggedError<ResourceLimit>("effect-jupyter/Execution/ResourceLimit")("ResourceLimit", {
-    /** The server's own words. */
+    /** The message of the server. */
     detail: Schema.String,
-    /** When the server wants to be asked again, if it said so. */
+    /** The time until the next attempt that the server suggests. */
     retryAfter: Schema.optionalKey(Schema.DurationFromString),
   }) {
   override get message(): string {
@@ -273,7 +297,7 @@ export class ResourceLimit
  */
 export class Forbidden
   extends Schema.TaggedError<Forbidden>("effect-jupyter/Execution/Forbidden")("Forbidden", {
-    /** The server's own words. */
+    /** The message of the server. */
     detail: Schema.String,
   }) {
   override get message(): string {
@@ -319,7 +343,7 @@ export class NoSuchKernelspec
 }
 
 /**
- * The operation needs a kernel of IPython, and this one is none. Nothing was sent to it.
+ * The operation needs a kernel of IPython, and this one is not. Nothing was sent to it.
  *
  * @example
  * ```ts
@@ -340,7 +364,7 @@ export class NoSuchKernelspec
  */
 export class Unsupported
   extends Schema.TaggedError<Unsupported>("effect-jupyter/Execution/Unsupported")("Unsupported", {
-    /** What the kernel calls its language, for instance `"bash"`. */
+    /** The kernel's name for its language, for instance `"bash"`. */
     language: Schema.String,
     /** The method or option, for instance `"evaluate"`. */
     operation: Schema.String,
@@ -362,6 +386,9 @@ export class Unsupported
  * const isReason = Schema.is(Execution.KernelErrorReason)
  * console.log(isReason(new Execution.KernelDied({ kernelId: undefined }))) // => true
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export const KernelErrorReason = Schema.Union([
   KernelDied,
@@ -379,5 +406,10 @@ export const KernelErrorReason = Schema.Union([
   Unsupported,
 ])
 
-/** Why the kernel could not do what it was asked. */
+/**
+ * A reason of a `KernelError`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type KernelErrorReason = typeof KernelErrorReason.Type

@@ -1,14 +1,19 @@
 /**
- * One display, many representations: which of them to show.
+ * The choice between the representations of a display.
  *
  * @module
  */
 import * as Option from "effect/Option"
 
-/** One representation of a display. */
+/**
+ * One representation of a display.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Representation<MimeType extends string = string> {
   readonly mimeType: MimeType
-  /** Text, or base64 of an image; whatever the kernel sent for JSON. */
+  /** Text, base64 of an image, or the value that the kernel sent as JSON. */
   readonly data: MimeType extends `${"text" | "image"}/${string}` ? string : unknown
 }
 
@@ -22,6 +27,9 @@ export interface Representation<MimeType extends string = string> {
  *
  * console.log(Execution.preference.includes("text/html")) // => true
  * ```
+ *
+ * @category representations
+ * @since 0.1.0
  */
 export const preference: ReadonlyArray<string> = [
   "application/vnd.*+json",
@@ -41,8 +49,8 @@ export const preference: ReadonlyArray<string> = [
 ]
 
 /**
- * The best representation of a display: the first of the MIME types that it has. {@link preference} by default; a `*`
- * stands for anything. One that is not what its type says, say an image that is no text, does not count.
+ * Returns the representation of a display for the first of the MIME types that it has, {@link preference} by default; a
+ * `*` stands for anything. A representation of the wrong JSON type, such as an image that is not text, is skipped.
  *
  * @example
  * ```ts
@@ -55,6 +63,9 @@ export const preference: ReadonlyArray<string> = [
  *   )
  * console.log(show)
  * ```
+ *
+ * @category representations
+ * @since 0.1.0
  */
 export function best<const MimeType extends string>(
   display: { readonly data: { readonly [mimeType: string]: unknown } },
@@ -93,7 +104,7 @@ function isText(mimeType: string): boolean {
   return /^(?:text|image)\//.test(mimeType)
 }
 
-/** A text; notebooks may hold long ones as lists of lines. */
+/** Returns a text, which may also be an array of lines as in notebook files; `undefined` for other values. */
 export function textOf(source: unknown): string | undefined {
   const lines: ReadonlyArray<unknown> = Array.isArray(source) ? source : [source]
   return lines.every((line) => typeof line === "string") ? lines.join("") : undefined

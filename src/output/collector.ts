@@ -120,7 +120,7 @@ export function makeToChunks(
     Effect.filterOrFail(
       handlers.run(Images.keep(data, options)),
       Option.isSome,
-      () => Images.tooLate(data),
+      () => Images.timeoutError(data),
     ).pipe(Effect.map(({ value }) => value))
   const withImage = (output: Display) =>
     Effect.map(Effect.result(saveImage(output.data)), (image) => {

@@ -1,5 +1,5 @@
 /**
- * New files below folders that untrusted code may write: whatever it puts there, no link of it is followed.
+ * Creates files below folders that untrusted code may write, without following links that it made.
  *
  * @module
  */
@@ -23,11 +23,11 @@ export class GuardedFileError
   }
 }
 
-/** A directory below a folder of untrusted code, as far as no link leads there. */
+/** A directory below a folder that untrusted code may write. */
 export interface GuardedDirectory {
-  /** The folder; nothing on the way to it can be changed by untrusted code. */
+  /** The folder; untrusted code cannot change the path to it. */
   readonly folder: string
-  /** The names of the directories from there on. */
+  /** The names of the directories below it. */
   readonly names: ReadonlyArray<string>
 }
 
@@ -49,8 +49,8 @@ const attempt = <A>(action: () => Promise<A>): Effect.Effect<A, GuardedFileError
   })
 
 /**
- * Finds where a directory is below one of `untrusted`, which are paths without links. Links are followed as far as
- * only trusted code can have made them. Returns `undefined` if no such folder is on the way.
+ * Finds the folder among `untrusted`, which are paths without links, that a directory is in. Links are followed as long
+ * as untrusted code cannot have made them. Returns `undefined` if the directory is in none of the folders.
  */
 export const locate: (
   directory: string,
@@ -67,7 +67,7 @@ export const locate: (
       if (name === "" || name === ".") continue
       const next = path.join(folder, name)
       const target = yield* attempt(() => fs.readlink(next)).pipe(
-        // It is a directory, or not there.
+        // It is not a link, or does not exist.
         Effect.orElseSucceed(() => undefined),
       )
       if (target === undefined) {
@@ -91,7 +91,7 @@ export const locate: (
   },
 )
 
-/** Creates a file, in directories that are made if they are not there. */
+/** Creates a file, and the directories to it. */
 export const write: (
   directory: GuardedDirectory,
   name: string,
@@ -112,7 +112,7 @@ export const write: (
           (error) => error.code === "ENOENT",
           () =>
             attempt(() => fs.mkdir(at)).pipe(
-              // Another image of the same directory.
+              // Another image made it at the same time.
               Effect.catchIf((error) => error.code === "EEXIST", () => Effect.void),
               Effect.andThen(openDirectory(at)),
             ),
@@ -131,7 +131,7 @@ export const write: (
     const at = below(parent, place, name)
     const file = yield* acquire(at, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | noFollow)
     yield* attempt(() => file.writeFile(bytes)).pipe(
-      // A file that a full disk cut short is no image.
+      // A file may be incomplete if the disk is full.
       Effect.tapError(() => Effect.ignore(attempt(() => fs.unlink(at)))),
     )
   },

@@ -1,5 +1,5 @@
 /**
- * Images that executions show: written to files, given to somebody, or kept in memory.
+ * The images of displays: written to files, passed to a function, or kept in memory.
  *
  * @module
  */
@@ -32,45 +32,45 @@ export class ImageError
   }
 }
 
-/** What is written, the best representation first. */
+/** The formats of images, the preferred one first. */
 const formats = [
   { mimeType: "image/png", extension: "png", bytes: fromBase64 },
   { mimeType: "image/jpeg", extension: "jpg", bytes: fromBase64 },
   { mimeType: "image/svg+xml", extension: "svg", bytes: fromText },
   { mimeType: "image/webp", extension: "webp", bytes: fromBase64 },
   { mimeType: "image/gif", extension: "gif", bytes: fromBase64 },
-  // What matplotlib draws if it is asked for it.
+  // A format of matplotlib, with `set_matplotlib_formats`.
   { mimeType: "application/pdf", extension: "pdf", bytes: fromBase64 },
 ] as const
 
 const formatOf = (data: JsonObject) => formats.find(({ mimeType }) => data[mimeType] !== undefined)
 
-/** Whether there is an image among the representations of a display. */
+/** Tells whether a display has an image. */
 export function has(data: JsonObject): boolean {
   return formatOf(data) !== undefined
 }
 
-/** The failure of an image that was not kept before the execution had to end. */
-export function tooLate(data: JsonObject): ImageError {
+/** Makes the error of an image that was not saved before the execution had to end. */
+export function timeoutError(data: JsonObject): ImageError {
   const detail = "It was not kept before the execution had to end"
   return new ImageError({ mimeType: formatOf(data)?.mimeType ?? "", detail })
 }
 
-/** An image as it was shown. */
+/** An image of a display. */
 export interface ImageFile {
-  /** A name for a file, which no other image has. */
+  /** A unique name for a file. */
   readonly name: string
   readonly mimeType: string
   readonly bytes: Uint8Array
 }
 
 /**
- * What becomes of images: files in a directory, bytes in the result, or what a function makes of them, which gives
- * the `path` that the result names.
+ * The destination of images: files in a directory, bytes in the result, or a function that returns the `path` for the
+ * result.
  */
 export type Images = "directory" | "bytes" | ((image: ImageFile) => Effect.Effect<string, unknown>)
 
-/** Where images go. */
+/** The options that concern images. */
 export interface ImageOptions {
   readonly imagesDir: string
   /** `"directory"` by default. */
@@ -79,7 +79,7 @@ export interface ImageOptions {
   readonly untrusted?: ReadonlyArray<string> | undefined
 }
 
-/** Keeps the image among the representations of a display, if there is one. */
+/** Saves the image of a display, if it has one, where the options say. */
 export const keep: (
   data: JsonObject,
   options: ImageOptions,
@@ -91,19 +91,19 @@ export const keep: (
     if (images === "bytes") return Option.some(new Image({ path: name, mimeType, bytes }))
     const path = images === "directory"
       ? yield* write(read.value, imagesDir, untrusted)
-      : yield* give(read.value, images)
+      : yield* callSink(read.value, images)
     return Option.some(new Image({ path, mimeType }))
   },
 )
 
-/** Writes the image among the representations of a display, if there is one, to a new file in `directory`. */
+/** Writes the image of a display, if it has one, to a new file in a directory. */
 export const save = (
   data: JsonObject,
   directory: string,
 ): Effect.Effect<Option.Option<Image>, ImageError, FileSystem.FileSystem | Path.Path> =>
   keep(data, { imagesDir: directory })
 
-/** The best image among the representations of a display. */
+/** Decodes the preferred image of a display. */
 function imageOf(data: JsonObject): Result.Result<Option.Option<ImageFile>, ImageError> {
   const format = formatOf(data)
   if (format === undefined) return Result.succeed(Option.none())
@@ -145,17 +145,17 @@ const write = Effect.fnUntraced(function* (
       "NotFound",
       () => Effect.andThen(makeDirectory(directory), fs.writeFile(file, bytes)),
     ),
-    // A file that a full disk cut short is no image.
+    // A file may be incomplete if the disk is full.
     Effect.tapError(() => Effect.ignore(fs.remove(file, { force: true }))),
     Effect.mapError((error) => new ImageError({ mimeType, detail: Platform.inWords(error) })),
-    // Half an image is worse than a moment's delay.
+    // An interruption must not leave an incomplete file.
     Effect.uninterruptible,
   )
   return file
 })
 
-/** Gives the image to a function of the user, whose failures are those of the image alone. */
-const give = (
+/** Passes the image to a function of the user, whose failure is an {@link ImageError}. */
+const callSink = (
   image: ImageFile,
   sink: Exclude<Images, string>,
 ): Effect.Effect<string, ImageError> =>
@@ -170,8 +170,8 @@ const give = (
   )
 
 /**
- * Makes a directory and those above it. Node's own way never ends where a directory exists but can have none
- * below it, as `/proc`.
+ * Makes a directory and its parents. Node's recursive `mkdir` never ends below a directory that cannot have any, such
+ * as `/proc`.
  */
 const makeDirectory: (
   directory: string,
@@ -197,12 +197,12 @@ const makeDirectory: (
 const space = /\s/
 const spaces = /\s+/g
 
-/** Node's decoder takes a seventh of the time of Effect's, a quarter of a second for 200 MB, but skips what it does not know. */
+/** Decodes base64 with Node, in a seventh of the time of Effect's decoder; but Node skips invalid characters. */
 function fromBase64(text: string): Result.Result<Uint8Array, Error> {
   const encoded = space.test(text) ? text.replaceAll(spaces, "") : text
   const padding = encoded.endsWith("==") ? 2 : encoded.endsWith("=") ? 1 : 0
   const bytes = Buffer.from(encoded, "base64")
-  // Whatever was skipped is missing at the end; only "-" and "_", of another alphabet, are decoded too.
+  // Skipped characters make it shorter; "-" and "_" of the URL-safe alphabet are decoded and not skipped.
   return bytes.byteLength === encoded.length / 4 * 3 - padding && !/[-_]/.test(encoded)
     ? Result.succeed(bytes)
     : Result.fail(new Error(`Not base64 but "${excerpt(encoded, 40)}"`))
