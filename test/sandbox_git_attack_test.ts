@@ -95,7 +95,9 @@ attempt("git", lambda: subprocess.run(["git", "init"], capture_output=True).retu
         return folder
       })
       const plant = (sub: string) => `
-attempt("init ${sub}", lambda: subprocess.run(["git", "init", ${py(sub)}], capture_output=True).returncode != 0 and "EROFS")
+attempt("init ${sub}", lambda: subprocess.run(["git", "init", ${
+        py(sub)
+      }], capture_output=True).returncode != 0 and "EROFS")
 attempt("mkdir ${sub}", lambda: os.mkdir(${py(sub)} + "/.git"))
 attempt("rename ${sub}", lambda: os.rename(${py(sub)}, "moved"))
 `
