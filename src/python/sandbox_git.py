@@ -11,6 +11,8 @@ import sandbox_submodules
 MOST_DIRECTORIES = 10000
 # Nor after so many submodules, of which a kernel can have a repository of its own tell more.
 MOST_SUBMODULES = 1000
+# Nor after so many bytes of indices; one that is longer has millions of files.
+MOST_BYTES = 256 * 1024 * 1024
 # What makes a directory one of git, as git itself sees it.
 PARTS = ("HEAD", "objects", "refs")
 
@@ -60,18 +62,20 @@ def without_repository(places, folders):
     """The folders of submodules that have no repository: git would take one that appears there for the submodule's,
     and run what its settings name.
     """
-    found = {}
+    seen, left = set(), MOST_BYTES
     for place in places:
         worktree = os.path.dirname(place)
         directory = place if os.path.isdir(place) else read_path(place, "gitdir:")
         if directory is None:
             continue
-        for path in sandbox_submodules.submodules(worktree, directory):
-            # git follows no link on the way either.
-            is_writable = any(path.startswith(f"{folder.rstrip('/')}/") for folder in folders)
-            if is_writable and not os.path.lexists(os.path.join(path, ".git")) and os.path.realpath(path) == path:
-                found[path] = None
-    return list(found)[:MOST_SUBMODULES]
+        paths, done = sandbox_submodules.submodules(worktree, directory, left)
+        left -= done
+        inside = [path for path in paths if any(path.startswith(f"{folder.rstrip('/')}/") for folder in folders)]
+        seen.update(inside[: MOST_SUBMODULES - len(seen)])
+    # git follows no link on the way either.
+    return sorted(
+        path for path in seen if not os.path.lexists(os.path.join(path, ".git")) and os.path.realpath(path) == path
+    )
 
 
 def find(top):

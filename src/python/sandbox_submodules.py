@@ -7,32 +7,36 @@ import os
 import stat
 import struct
 
-# Bytes of an index that are looked at; a longer one has millions of files.
-LARGEST = 256 * 1024 * 1024
 LONGEST_NAME = 4096
 KIND, SUBMODULE = 0o170000, 0o160000
 
 
-def submodules(worktree, directory):
-    """The folders of a working tree that belong to other repositories, whether these are there or not."""
+def submodules(worktree, directory, most):
+    """The folders of a working tree that belong to other repositories, whether these are there or not; and how many of
+    at most so many bytes were looked at.
+    """
     # The second are those that an index shares with others.
     files = [os.path.join(directory, "index"), *glob.glob(os.path.join(glob.escape(directory), "sharedindex.*"))]
-    names = {name for file in files for name in names_in(read(file))}
-    return [os.path.join(worktree, os.fsdecode(name)) for name in sorted(names) if is_below(name)]
+    names, done = set(), 0
+    for file in files:
+        data = read(file, most - done)
+        names.update(names_in(data))
+        done += len(data)
+    return [os.path.join(worktree, os.fsdecode(name)) for name in sorted(names) if is_below(name)], done
 
 
 def is_below(name):
     return not {b"", b".", b".."}.intersection(name.split(b"/"))
 
 
-def read(file):
-    """The bytes of an index; the file may be a pipe, a link, or without end."""
+def read(file, most):
+    """The bytes of an index, none if it has more; the file may be a pipe, a link, or without end."""
     try:
         with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as opened:
             status = os.fstat(opened.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST or opened.read(4) != b"DIRC":
+            if not stat.S_ISREG(status.st_mode) or status.st_size > most or opened.read(4) != b"DIRC":
                 return b""
-            return b"DIRC" + opened.read(LARGEST)
+            return b"DIRC" + opened.read(status.st_size)
     except OSError:
         return b""  # there is none, or it is not readable
 
@@ -80,7 +84,7 @@ def number(data, at):
         raise ValueError("It ends too early")
     result, at = value[0] & 0x7F, at + 1
     while data[at - 1] & 0x80:
-        if at >= len(data) or result > LARGEST:
+        if at >= len(data) or result > LONGEST_NAME:
             raise ValueError("It is no index")
         result, at = (result + 1) << 7 | data[at] & 0x7F, at + 1
     return result, at
