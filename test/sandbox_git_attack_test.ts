@@ -215,4 +215,21 @@ for name in ${py(numbers)}:
         assert.include(error.message, "allowGit")
       }
     }))
+
+  it.effect("a repository whose name is not UTF-8 is told, and one with wildcards in its name is protected", () =>
+    Effect.gen(function* () {
+      const folder = yield* workspace()
+      const names = ["a[b]", "a*", "q?", "{a,b}", "$HOME", "~x", "line\nfeed"]
+      for (const name of names) git(folder, "init", "-q", name)
+      yield* giveAll(folder)
+      const code = names.map((name, index) => `
+attempt("${index} write", lambda: write(${py(name)} + "/.git/commondir"))
+attempt("${index} rename", lambda: os.rename(${py(name)}, "moved"))
+`).join("")
+      assertRefused(yield* attackIn(folder, code), 2 * names.length)
+      execFileSync("bash", ["-c", "git init -q $'inside-\\xff'"], { cwd: folder })
+      const error = yield* Effect.flip(attackIn(folder, ""))
+      assert.include(error.message, "inside-\\xff")
+      assert.include(error.message, "is not UTF-8; rename it")
+    }))
 })

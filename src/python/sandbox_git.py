@@ -30,7 +30,18 @@ class Repositories:
         known = sorted(filter(os.path.lexists, self._known), key=lambda path: (path.count("/"), path))
         above = [place for folder in folders if (place := repository_above(folder)) is not None]
         places = [*above, *(path for path in known if os.path.basename(path) == ".git")]
-        return [*known, *(path for folder in folders for path in at_top(folder)), *without_repository(places, folders)]
+        top = [path for folder in folders for path in at_top(folder)]
+        return [utf8(path) for path in [*known, *top, *without_repository(places, folders)]]
+
+
+def utf8(path):
+    """The path; RuntimeError if srt, which is written in JavaScript, would take it for another."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        name = os.fsencode(path)
+        raise RuntimeError(f"The git directory {name} cannot be protected: Its name is not UTF-8; rename it") from None
+    return path
 
 
 def at_top(folder):
