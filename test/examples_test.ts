@@ -120,7 +120,8 @@ layer(Platform.layer, slow)("Examples", (it) => {
         "streaming.ts",
         "typed_values.ts",
       ]
-      assert.deepStrictEqual((yield* fs.readDirectory(pathOf("examples"))).sort(), tested)
+      const files = yield* fs.readDirectory(pathOf("examples"))
+      assert.deepStrictEqual(files.filter((file) => file.endsWith(".ts")).sort(), tested)
     }))
 
   it.effect("quickstart.ts streams, recovers, times out, keeps the state and saves a plot", () =>

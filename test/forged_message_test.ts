@@ -170,6 +170,10 @@ layer(kernelLayer({}, { maxMessageSize: 32 * MB }), slow)("forged messages", (it
           "[{'$': 'bytes', 'v': 1}] * 10**5, bytes(10**5)",
           "{'$': 'bytes', 'v': 2}, b''",
           "{'$': 'int', 'v': 'f' * 8_000_000}",
+          // Written in decimal digits, say by the failure of a schema, they would take seconds each.
+          "{'$': 'int', 'v': 'f' * 500_000}",
+          "[{'$': 'int', 'v': 'f' * 100_000}] * 20",
+          "[{'$': 'decimal', 'v': '1' * 10_000}] * 1000",
           "{'$': 'int', 'v': 'z'}",
           "{'$': 'int', 'v': [1]}",
           "{'$': 'float', 'v': '1' * 10**6}",

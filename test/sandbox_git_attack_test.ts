@@ -77,6 +77,41 @@ attempt("git", lambda: subprocess.run(["git", "init"], capture_output=True).retu
       assert.strictEqual(git(folder, "status", "--short"), before)
     }))
 
+  it.effect("a submodule that is not checked out gets no repository, nor one below the top", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const names = ["sub", "work/libs/sub", "work/libs/two"]
+      const superproject = Effect.fnUntraced(function* (indexVersion: string) {
+        const folder = yield* workspace({ "work/file": "" })
+        git(folder, "init", "-q")
+        git(folder, "config", "index.version", indexVersion)
+        for (const name of names) {
+          git(folder, "update-index", "--add", "--cacheinfo", `160000,${"1".repeat(40)},${name}`)
+          yield* fs.makeDirectory(`${folder}/${name}`, { recursive: true })
+        }
+        git(folder, "add", "work/file")
+        git(folder, "commit", "-q", "-m", "one")
+        yield* giveAll(folder)
+        return folder
+      })
+      const plant = (sub: string) => `
+attempt("init ${sub}", lambda: subprocess.run(["git", "init", ${
+        py(sub)
+      }], capture_output=True).returncode != 0 and "EROFS")
+attempt("mkdir ${sub}", lambda: os.mkdir(${py(sub)} + "/.git"))
+attempt("rename ${sub}", lambda: os.rename(${py(sub)}, "moved"))
+`
+      const folder = yield* superproject("2")
+      const rename = `attempt("rename", lambda: os.rename("work/libs", "moved"))`
+      assertRefused(yield* attackIn(folder, `${names.map(plant).join("")}${rename}`), 10)
+      assert.strictEqual(git(folder, "status", "--short"), "")
+
+      // The repository is above of what the kernel may write; names in its index are shortened.
+      const above = yield* superproject("4")
+      assertRefused(yield* attackIn(`${above}/work`, plant("libs/two")), 3)
+      assert.strictEqual(git(above, "status", "--short"), "")
+    }))
+
   it.effect("allowGit gives it back, but not hooks and settings", () =>
     Effect.gen(function* () {
       const folder = yield* workspace({ "plain.txt": "" })
@@ -179,5 +214,22 @@ for name in ${py(numbers)}:
         assert.include(error.message, what)
         assert.include(error.message, "allowGit")
       }
+    }))
+
+  it.effect("a repository whose name is not UTF-8 is told, and one with wildcards in its name is protected", () =>
+    Effect.gen(function* () {
+      const folder = yield* workspace()
+      const names = ["a[b]", "a*", "q?", "{a,b}", "$HOME", "~x", "line\nfeed"]
+      for (const name of names) git(folder, "init", "-q", name)
+      yield* giveAll(folder)
+      const code = names.map((name, index) => `
+attempt("${index} write", lambda: write(${py(name)} + "/.git/commondir"))
+attempt("${index} rename", lambda: os.rename(${py(name)}, "moved"))
+`).join("")
+      assertRefused(yield* attackIn(folder, code), 2 * names.length)
+      execFileSync("bash", ["-c", "git init -q $'inside-\\xff'"], { cwd: folder })
+      const error = yield* Effect.flip(attackIn(folder, ""))
+      assert.include(error.message, "inside-\\xff")
+      assert.include(error.message, "is not UTF-8; rename it")
     }))
 })

@@ -154,6 +154,55 @@ attempt("io_uring_register", lambda: syscall(427, 0, 1, 0, 0))
       })
     }))
 
+  it.effect("14: a program by which whoever runs it becomes the kernel's user: refused by every call", () =>
+    Effect.gen(function* () {
+      const results = yield* attack(`
+modes = (0o4755, 0o2755, 0o6755)
+def made(name, mode):
+    os.close(os.open(name, os.O_CREAT | os.O_WRONLY, mode))
+def unnamed(mode):
+    os.close(os.open(".", os.O_TMPFILE | os.O_WRONLY, mode))
+def all_of(action):
+    return sorted({outcome(lambda: action(mode)) for mode in modes})
+made("program", 0o755)
+file = os.open("program", os.O_RDONLY)
+attempt("chmod", lambda: all_of(lambda mode: os.chmod("program", mode)))
+attempt("fchmod", lambda: all_of(lambda mode: os.fchmod(file, mode)))
+attempt("fchmodat", lambda: all_of(lambda mode: os.chmod("program", mode, dir_fd=os.open(".", os.O_RDONLY))))
+attempt("fchmodat2", lambda: all_of(lambda mode: syscall(452, -100, b"program", mode, 0)))
+attempt("open", lambda: all_of(lambda mode: made(f"open{mode}", mode)))
+attempt("unnamed", lambda: all_of(unnamed))
+attempt("mknod", lambda: all_of(lambda mode: os.mknod(f"mknod{mode}", mode | stat.S_IFREG)))
+attempt("openat2", lambda: syscall(437, -100, b"other", struct.pack("QQQ", os.O_CREAT | os.O_WRONLY, 0o4755, 0), 24))
+if ${x86 ? "True" : "False"}:
+    attempt("x86", lambda: all_of(lambda mode: syscall(90, b"program", mode)))
+    attempt("x86 open", lambda: all_of(lambda mode: syscall(2, b"x86open", os.O_CREAT, mode)))
+    attempt("creat", lambda: all_of(lambda mode: syscall(85, b"creat", mode)))
+attempt("others", lambda: sorted(name for name in os.listdir() if os.stat(name).st_mode & 0o6000))
+# What is no such mode stays as it was.
+attempt("mode", lambda: (os.chmod("program", 0o1711), oct(os.stat("program").st_mode))[1])
+attempt("without a mode", lambda: os.close(syscall(${x86 ? 257 : 56}, -100, b"program", os.O_RDONLY, 0o4755)))
+attempt("folder", lambda: os.mkdir("folder", 0o755))
+os.close(file)
+`)
+      const refused = '["EPERM"]'
+      assert.deepStrictEqual(results, {
+        chmod: refused,
+        fchmod: refused,
+        fchmodat: refused,
+        fchmodat2: refused,
+        open: refused,
+        unnamed: refused,
+        mknod: refused,
+        openat2: "ENOSYS",
+        ...(x86 ? { x86: refused, "x86 open": refused, creat: refused } : {}),
+        others: "[]",
+        mode: "0o101711",
+        "without a mode": "null",
+        folder: "null",
+      })
+    }))
+
   it.effect.skipIf(!x86)("15: x32 and int80 system calls: SIGSYS", () =>
     Effect.gen(function* () {
       const results = yield* attack(`

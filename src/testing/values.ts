@@ -19,6 +19,7 @@ import {
   ExecutionResult,
   KernelError,
 } from "../execution.ts"
+import { plain } from "../jupyter/control_codes.ts"
 import { UnsupportedValue } from "../values/error.ts"
 import { batched } from "../values/batches.ts"
 import * as Encode from "../values/encode.ts"
@@ -193,7 +194,7 @@ const supported = (request: { readonly [name: string]: unknown }): Effect.Effect
 /** Output that nobody asked for is logged, as by other kernels. */
 const tell = ({ displays, images, text }: ExecutionResult, kernel: string): Effect.Effect<void> =>
   text === undefined && images.length === 0 && displays.length === 0 ? Effect.void : Effect.annotateLogs(
-    Effect.logInfo(text ?? "", ...images.map(({ path }) => path), ...displays.map(({ data }) => data)),
+    Effect.logInfo(plain(text ?? ""), ...images.map(({ path }) => path), ...displays.map(({ data }) => data)),
     { kernel },
   )
 

@@ -26,8 +26,14 @@ const maxDepth = 256
 /** Maximum depth of their JSON: a tag takes up to four levels. */
 const maxJsonDepth = 4 * maxDepth
 
-/** Maximum hexadecimal digits of an integer. */
+/** Maximum characters of a number or of the name of a column. */
 const maxDigits = 2 ** 20
+
+/**
+ * Maximum cost of reading numbers as decimal ones, or of writing them for a message: about the sum of the squares of
+ * their digits, so that one number may have about 185,000.
+ */
+const maxConversion = 2 ** 35
 
 /** Maximum number of elements without bytes that an answer declares: empty arrays, and rows of a table without columns. */
 const maxEmpty = 1_000_000
@@ -42,6 +48,8 @@ interface Source {
   bytes: number
   /** Remaining number of elements without bytes. */
   empty: number
+  /** Remaining cost of converting numbers. */
+  conversion: number
 }
 
 /** Decodes a value; the first buffer is its JSON, the others are what the JSON refers to. */
@@ -57,13 +65,17 @@ export function decode([text, ...buffers]: ReadonlyArray<Uint8Array>): Result.Re
         ({ detail }) => new WireError({ detail: `Its answer is no JSON: ${excerpt(detail)}` }),
       ),
   )
-  const total = buffers.reduce((sum, { byteLength }) => sum + byteLength, 0)
   return Result.flatMap(parsed, (value) =>
     Result.try({
-      try: () => revive(value, { buffers, bytes: maxUses * total, empty: maxEmpty }, 0),
+      try: () => revive(value, start(buffers), 0),
       catch: (cause) =>
         new WireError({ detail: excerpt(cause instanceof Error ? cause.message : String(cause)) }),
     }))
+}
+
+function start(buffers: ReadonlyArray<Uint8Array>): Source {
+  const total = buffers.reduce((sum, { byteLength }) => sum + byteLength, 0)
+  return { buffers, bytes: maxUses * total, empty: maxEmpty, conversion: maxConversion }
 }
 
 /** Replaces tags by values, in place. */
@@ -94,7 +106,7 @@ function untag(tagged: object, source: Source, depth: number): unknown {
   const v = field("v")
   switch (kind) {
     case "int":
-      return integer(word(v, maxDigits + 1))
+      return integer(digits(source, v))
     case "float":
       return Number(word(v).replace("inf", "Infinity"))
     case "bytes":
@@ -110,7 +122,7 @@ function untag(tagged: object, source: Source, depth: number): unknown {
     case "timedelta":
       return new PythonValue.Span(BigInt(word(v)))
     case "decimal":
-      return new PythonValue.Decimal(word(v, maxDigits))
+      return new PythonValue.Decimal(digits(source, v))
     case "record":
       return Object.fromEntries(pairs(v, source, depth).map(([key, item]) => [String(key), item]))
     case "map":
@@ -131,6 +143,14 @@ function untag(tagged: object, source: Source, depth: number): unknown {
 function word(value: unknown, maxLength = 256): string {
   if (typeof value === "string" && value.length <= maxLength) return value
   throw new Error(`A tag is without a text of at most ${maxLength} characters`)
+}
+
+/** The text of a number of any length. */
+function digits(source: Source, value: unknown): string {
+  const text = word(value, maxDigits)
+  source.conversion -= text.length ** 2
+  if (source.conversion < 0) throw new Error("Its numbers have too many digits; give them as text")
+  return text
 }
 
 function integer(hex: string): bigint {

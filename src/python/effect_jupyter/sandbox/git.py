@@ -5,8 +5,14 @@ programs. Standard library only.
 import os
 import stat
 
+from effect_jupyter.sandbox.submodules import submodules
+
 # A kernel starts no later than after so many directories; those at the top come first.
 MOST_DIRECTORIES = 10000
+# Nor after so many submodules, of which a kernel can have a repository of its own tell more.
+MOST_SUBMODULES = 1000
+# Nor after so many bytes of indices; one that is longer has millions of files.
+MOST_BYTES = 256 * 1024 * 1024
 # What makes a directory one of git, as git itself sees it.
 PARTS = ("HEAD", "objects", "refs")
 
@@ -21,7 +27,21 @@ class Repositories:
         """Paths below `folders` that are not to be written, among them some that are not there."""
         folders = [folder for folder in folders if os.path.isdir(folder)]
         self._known.update(*map(find, folders))
-        return [*sorted(filter(os.path.lexists, self._known)), *(path for folder in folders for path in at_top(folder))]
+        known = sorted(filter(os.path.lexists, self._known), key=lambda path: (path.count("/"), path))
+        above = [place for folder in folders if (place := repository_above(folder)) is not None]
+        places = [*above, *(path for path in known if os.path.basename(path) == ".git")]
+        top = [path for folder in folders for path in at_top(folder)]
+        return [utf8(path) for path in [*known, *top, *without_repository(places, folders)]]
+
+
+def utf8(path):
+    """The path; RuntimeError if srt, which is written in JavaScript, would take it for another."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        name = os.fsencode(path)
+        raise RuntimeError(f"The git directory {name} cannot be protected: Its name is not UTF-8; rename it") from None
+    return path
 
 
 def at_top(folder):
@@ -36,11 +56,37 @@ def at_top(folder):
 
 
 def is_in_repository(folder):
+    return repository_above(folder) is not None
+
+
+def repository_above(folder):
+    """The nearest `.git` above a folder; None if there is none."""
     while folder != "/":
         folder = os.path.dirname(folder)
-        if os.path.lexists(os.path.join(folder, ".git")):
-            return True
-    return False
+        place = os.path.join(folder, ".git")
+        if os.path.lexists(place):
+            return place
+    return None
+
+
+def without_repository(places, folders):
+    """The folders of submodules that have no repository: git would take one that appears there for the submodule's,
+    and run what its settings name.
+    """
+    seen, left = set(), MOST_BYTES
+    for place in places:
+        worktree = os.path.dirname(place)
+        directory = place if os.path.isdir(place) else read_path(place, "gitdir:")
+        if directory is None:
+            continue
+        paths, done = submodules(worktree, directory, left)
+        left -= done
+        inside = [path for path in paths if any(path.startswith(f"{folder.rstrip('/')}/") for folder in folders)]
+        seen.update(inside[: MOST_SUBMODULES - len(seen)])
+    # git follows no link on the way either.
+    return sorted(
+        path for path in seen if not os.path.lexists(os.path.join(path, ".git")) and os.path.realpath(path) == path
+    )
 
 
 def find(top):

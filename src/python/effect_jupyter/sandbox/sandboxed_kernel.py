@@ -25,6 +25,7 @@ import errno
 import json
 import resource
 import socket
+import stat
 import struct
 
 from effect_jupyter.kernel import load_application
@@ -35,6 +36,9 @@ SECCOMP_MODE_FILTER = 2
 LOAD, EQUALS, MASK, GIVE = 0x20, 0x15, 0x54, 0x06
 ALLOW = (GIVE, 0, 0, 0x7FFF0000)
 REFUSE = (GIVE, 0, 0, 0x00050000 | errno.EPERM)
+UNKNOWN = (GIVE, 0, 0, 0x00050000 | errno.ENOSYS)
+# The part of O_TMPFILE that is its own.
+UNNAMED = 0o20000000
 
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
 LANDLOCK_CREATE_RULESET_VERSION = 1
@@ -66,13 +70,16 @@ def forbid_what_leads_out():
     """Refuses with EPERM what srt's own filter leaves open and no namespace separates.
 
     That is every family of sockets but the internet's and the kernel's own; `socketpair(AF_UNIX, kind)` unless the
-    kind is connected, because one of a pair of datagram sockets can send to any address; and the kernel's keys,
-    which all processes of a session share.
+    kind is connected, because one of a pair of datagram sockets can send to any address; the kernel's keys, which all
+    processes of a session share; and programs that whoever runs them becomes this user by.
     """
-    architecture, sock, pair, keys = {
-        "x86_64": (0xC000003E, 41, 53, (248, 249, 250)),
-        "aarch64": (0xC00000B7, 198, 199, (217, 218, 219)),
+    # The last two are calls by the argument that is a mode, of those that change and of those that make files.
+    architecture, sock, pair, keys, changes, makes = {
+        "x86_64": (0xC000003E, 41, 53, (248, 249, 250), {90: 1, 91: 1, 268: 2, 133: 1, 259: 2, 85: 1}, {2: 2, 257: 3}),
+        "aarch64": (0xC00000B7, 198, 199, (217, 218, 219), {52: 1, 53: 2, 33: 2}, {56: 3}),
     }[os.uname().machine]
+    # The mode for the second is in memory, where no filter looks; programs take it for an old system.
+    fchmodat2, openat2 = 452, 437
 
     def on_any(values, then):
         return [line for value in values for line in on(value, then)]
@@ -80,11 +87,21 @@ def forbid_what_leads_out():
     families = (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
     connected = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
     kinds = [load(24), (MASK, 0, 0, 0xF), *on_any(connected, [ALLOW]), REFUSE]
+
+    def by_mode(argument):
+        return [load(16 + 8 * argument), (MASK, 0, 0, stat.S_ISUID | stat.S_ISGID), *on(0, [ALLOW]), REFUSE]
+
+    def if_made(argument):
+        # Otherwise there is no mode, whatever the argument is.
+        return [load(8 + 8 * argument), (MASK, 0, 0, os.O_CREAT | UNNAMED), *on(0, [ALLOW]), *by_mode(argument)]
     numbers = [
         load(0),
         *on_any(keys, [REFUSE]),
         *on(sock, [load(16), *on_any(families, [ALLOW]), REFUSE]),
         *on(pair, [load(16), *on(socket.AF_UNIX, kinds), ALLOW]),
+        *(line for number, argument in {**changes, fchmodat2: 2}.items() for line in on(number, by_mode(argument))),
+        *(line for number, argument in makes.items() for line in on(number, if_made(argument))),
+        *on(openat2, [UNKNOWN]),
         ALLOW,
     ]
     # srt's filter ends whoever uses another architecture.
