@@ -1,5 +1,5 @@
 /**
- * The test command: format, lint, types, documents, imports, tests, and the quickstart on Deno. Runs all steps
+ * The test command: format, lint, types, documents, imports, Python, tests, and the quickstart on Deno. Runs all steps
  * whatever happens and ends with the line `N passed, N failed`.
  */
 import { spawnSync } from "node:child_process"
@@ -33,6 +33,18 @@ function vitest(): { readonly passed: number; readonly failed: number } {
   }
 }
 
+/** Checks and unit tests of the Python files; a run that counts nothing counts as one failure. */
+function python(): { readonly passed: number; readonly failed: number } {
+  process.stdout.write("\n> node test/support/check_python.ts\n")
+  const { stdout } = spawnSync("node", ["test/support/check_python.ts"], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "inherit"],
+  })
+  process.stdout.write(stdout)
+  const [, passed, failed] = /^(\d+) passed, (\d+) failed$/m.exec(stdout) ?? []
+  return { passed: Number(passed ?? 0), failed: Number(failed ?? 1) }
+}
+
 const steps = [
   succeeds("deno", ["fmt", "--check"]),
   succeeds("deno", ["lint"]),
@@ -41,11 +53,12 @@ const steps = [
   succeeds("node", ["test/support/check_links.ts"]),
   succeeds("node", ["test/support/check_imports.ts"]),
 ]
+const ofPython = python()
 const tests = vitest()
 steps.push(succeeds("deno", ["run", "-A", "--conditions=effect-jupyter-source", "examples/quickstart.ts"]))
 rmSync(folder, { recursive: true })
 
-const passed = tests.passed + steps.filter((step) => step).length
-const failed = tests.failed + steps.filter((step) => !step).length
+const passed = tests.passed + ofPython.passed + steps.filter((step) => step).length
+const failed = tests.failed + ofPython.failed + steps.filter((step) => !step).length
 process.stdout.write(`\n${passed} passed, ${failed} failed\n`)
 process.exitCode = failed === 0 ? 0 : 1

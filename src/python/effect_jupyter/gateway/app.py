@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import sys
+from typing import Any
 
 import zmq
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
@@ -38,6 +39,8 @@ class Connection(relay.Relay):
     replaces = False
     is_new = False
     _listening = None
+    kernel_manager: Any
+    channels: Any
 
     def connect(self):
         self.websocket_handler.set_nodelay(True)
@@ -147,6 +150,8 @@ class Gateway(KernelGatewayApp):
 def give_each_kernel_its_environment():
     """Kernel Gateway keeps the environment of a request in a place that concurrent requests share."""
 
+    stock_post: Any = JupyterMainKernelHandler.post
+
     async def post(self):
         env = (self.get_json_body() or {}).get("env", {})
         if not isinstance(env, dict):
@@ -154,7 +159,7 @@ def give_each_kernel_its_environment():
         # All of it: the request comes from our own program.
         requested_env.set({"PATH": os.environ.get("PATH", ""), **env})
         with Manager.room.for_kernel(env):
-            await JupyterMainKernelHandler.post(self)
+            await stock_post(self)
 
     MainKernelHandler.post = post
 

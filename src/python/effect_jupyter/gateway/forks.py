@@ -3,6 +3,7 @@
 import inspect
 import os
 import sys
+from typing import Any
 
 from jupyter_client.provisioning import local_provisioner
 
@@ -19,7 +20,7 @@ def is_known(module):
     )
 
 
-def install(zygote, script, module=local_provisioner):
+def install(zygote, script, module: Any = local_provisioner):
     """Kernels that run `script` are forked from now on. Tells whether that is so."""
     if not is_known(module):
         zygote.give_up("This is another Jupyter than the one they were made for")

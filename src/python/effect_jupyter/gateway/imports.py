@@ -3,11 +3,14 @@
 import importlib
 import sys
 import types
+from typing import Any
 
 # Formats that jsonschema checks where it finds a package for them; nothing here has any.
 OPTIONAL = ("fqdn", "isoduration", "rfc3986_validator", "rfc3987", "rfc3987_syntax", "uri_template", "webcolors")
 # The whole application of Jupyter Server, of which one function is named, and notebooks as files.
 UNUSED = {"jupyter_server.serverapp": ("random_ports",), "nbformat": ()}
+# What Python takes for a module that cannot be imported.
+NOTHING: Any = None
 
 
 class Deferred(types.ModuleType):
@@ -34,6 +37,6 @@ class Deferred(types.ModuleType):
 
 def defer():
     for name in OPTIONAL:
-        sys.modules.setdefault(name, None)
+        sys.modules.setdefault(name, NOTHING)
     for name, functions in UNUSED.items():
         sys.modules.setdefault(name, Deferred(name, functions))

@@ -7,19 +7,24 @@ import re
 import signal
 import socket
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Any
 
 from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager, SeedingMappingKernelManager
 from tornado.web import HTTPError
 from traitlets import default
 
 from effect_jupyter.gateway import relay
-from effect_jupyter.gateway.limits import Told, refusal
+from effect_jupyter.gateway.environment import Environment
+from effect_jupyter.gateway.limits import Room, Told, refusal
 from effect_jupyter.gateway.processes import MARK, kill_processes_of, mark
+from effect_jupyter.gateway.zygote_client import Zygote
+from effect_jupyter.sandbox.host import Sandbox
 from effect_jupyter.sandbox.processes import Watch, find_leader, is_stopped, snapshot
 
 # What the request in progress wants to be the environment of its kernel.
-requested_env = ContextVar("requested_env", default=None)
+requested_env: ContextVar[dict[str, str] | None] = ContextVar("requested_env", default=None)
 
 # The kernelspec of our own kernel, which takes the place of any that the user has under this name.
 OWN_KERNEL = "python3"
@@ -33,9 +38,12 @@ INSIDE_ONLY = re.compile(
 class Manager(KernelGatewayIOLoopKernelManager):
     """One kernel, in the environment of its interpreter; its last words are kept."""
 
-    environment = None  # set before the first kernel, as what has room for it
-    room = None
-    errors = None
+    # Set before the first kernel.
+    environment: Environment
+    room: Room
+    errors: "Errors | None" = None
+    provisioner: Any
+    kernel_spec: Any
 
     @default("transport")
     def _own_transport(self):
@@ -102,7 +110,8 @@ def end_of(exit_code, words):
 class Kernels(relay.Activity, SeedingMappingKernelManager):
     """Marks every process of a kernel, so that none outlives it: not one that left the process group either."""
 
-    zygote = None  # what kernels are forked from, if they are
+    zygote: Zygote | None = None  # what kernels are forked from, if they are
+    get_kernel: Any
     loading_bound = 10.0
     most_last_words = 100
 
@@ -184,8 +193,9 @@ class Kernels(relay.Activity, SeedingMappingKernelManager):
 class SandboxedKernels(Kernels):
     """Puts every kernel into a sandbox of its own."""
 
-    sandbox = None  # set before the first kernel, as what tells the program of a violation
-    send = None
+    # Set before the first kernel: the places of kernels, and what tells the program of a violation.
+    sandbox: Sandbox
+    send: Callable[[dict[str, Any]], None]
     start_bound = 20.0
 
     def __init__(self, **kwargs):
@@ -283,7 +293,7 @@ class SandboxedKernels(Kernels):
     async def interrupt_kernel(self, kernel_id, *args, **kwargs):
         leader = self._leaders.get(kernel_id)
         if leader is None:
-            await super().interrupt_kernel(kernel_id, *args, **kwargs)
+            await super().interrupt_kernel(kernel_id, *args, **kwargs)  # pyright: ignore[reportGeneralTypeIssues]
         else:
             leader.interrupt()
 
@@ -315,7 +325,7 @@ class SandboxedKernels(Kernels):
             return
         provisioner = self.get_kernel(kernel_id).provisioner
         exceeded = None if provisioner is None else watch.exceeded(children, provisioner.pid)
-        if exceeded is not None:
+        if provisioner is not None and exceeded is not None:
             del self._watches[kernel_id]
             self.send({"violation": f"deny {exceeded}", "kernel": kernel_id})
             await provisioner.kill()

@@ -30,7 +30,7 @@ from effect_jupyter.sandbox import check, host
 if sys.flags.no_site:
     # A project that is installed in place can be one that a kernel writes to: no code of it runs at every start, and
     # what is above is not looked for there.
-    sys.modules["sitecustomize"] = sys.modules["usercustomize"] = None
+    sys.modules["sitecustomize"] = sys.modules["usercustomize"] = imports.NOTHING
     site.main()
 
 printing = threading.Lock()

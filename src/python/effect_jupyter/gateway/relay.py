@@ -8,7 +8,9 @@ import functools
 import hmac
 import json
 import struct
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import zmq
 from jupyter_client.session import DELIM, Session
@@ -62,7 +64,9 @@ class Channel(ZMQStream):
     """Takes many messages in one go, and sends at once."""
 
     is_draining = False
-    on_drained = None
+    on_drained: Callable[[], None] | None = None
+    channel = ""
+    socket: Any
 
     @classmethod
     def instead_of(cls, stream):
@@ -124,9 +128,10 @@ class Relay(ZMQChannelsWebsocketConnection):
 
     relays = False
     _is_relayed = False
-    _frames = ()
+    _frames: Any = ()
     # What came when nobody could read it here any more: it is for whoever comes back under this session.
-    _late = ()
+    _late: Any = ()
+    websocket_handler: Any
 
     def connect(self):
         kernels = self.multi_kernel_manager
@@ -148,7 +153,7 @@ class Relay(ZMQChannelsWebsocketConnection):
                 self.channels[name] = Channel.instead_of(self.channels[name])
                 self.channels[name].channel = name
 
-    def handle_outgoing_message(self, stream, outgoing_msg):
+    def handle_outgoing_message(self, stream: Any, outgoing_msg):
         if not self._is_relayed:
             return super().handle_outgoing_message(stream, outgoing_msg)
         socket = self.websocket_handler.ws_connection
@@ -196,7 +201,7 @@ class Activity(MappingKernelManager):
     def start_watching_activity(self, kernel_id):
         super().start_watching_activity(kernel_id)
         if self.relays:
-            kernel = self.get_kernel(kernel_id)
+            kernel: Any = self.get_kernel(kernel_id)
             kernel._activity_stream = Channel.instead_of(kernel._activity_stream)
             kernel._activity_stream.on_recv(functools.partial(self._record_activity, kernel))
 
@@ -249,7 +254,9 @@ def encodes_as_jupyter():
         message = base.serialize_msg_to_ws_v1(parts, "iopub")
         frames = []
         stream = SimpleNamespace(write=frames.append)
-        socket = SimpleNamespace(FIN=WebSocketProtocol13.FIN, mask_outgoing=False, _wire_bytes_out=0, stream=stream)
+        socket: Any = SimpleNamespace(
+            FIN=WebSocketProtocol13.FIN, mask_outgoing=False, _wire_bytes_out=0, stream=stream
+        )
         WebSocketProtocol13._write_frame(socket, True, 0x2, message)
         if b"".join(encoded("iopub", parts)) != b"".join(frames):
             return False
@@ -261,13 +268,14 @@ def encodes_as_jupyter():
 def sends_as_jupyter():
     session, sent = Session(key=b"key"), []
     parts = [b"{}", b"{}", b"{}", b"{}", b"buffer"]
-    session.send_raw(SimpleNamespace(send_multipart=lambda message, *_, **__: sent.append(message)), parts)
+    socket: Any = SimpleNamespace(send_multipart=lambda message, *_, **__: sent.append(message))
+    session.send_raw(socket, parts)
     return sent == [[DELIM, session.sign(parts[:4]), *parts]]
 
 
 def drains_as_zeromq():
     heard, later = [], []
-    loop = SimpleNamespace(
+    loop: Any = SimpleNamespace(
         add_handler=lambda *_: None,
         remove_handler=lambda *_: None,
         READ=1,

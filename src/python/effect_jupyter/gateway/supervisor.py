@@ -90,7 +90,7 @@ def parents():
                 pass  # it ended
         return found
     with subprocess.Popen(["/bin/ps", "-axo", "pid=,ppid="], stdout=subprocess.PIPE, text=True) as ps:
-        found = {int(pid): int(parent) for pid, parent in (line.split() for line in ps.stdout)}
+        found = {int(pid): int(parent) for pid, parent in (line.split() for line in ps.stdout or ())}
     found.pop(ps.pid, None)
     return found
 

@@ -85,8 +85,8 @@ def show_exception():
 
     try:
         raise ValueError("none")
-    except ValueError:
-        AutoFormattedTB(mode="Context").structured_traceback(*sys.exc_info())
+    except ValueError as error:
+        AutoFormattedTB(mode="Context").structured_traceback(ValueError, error, error.__traceback__)
 
 
 def draw():

@@ -103,7 +103,7 @@ class Zygote:
 class Process:
     """One that kernels are forked from. Starts to load at once."""
 
-    def __init__(self, modules, *, env, cwd, on_trouble):
+    def __init__(self, modules: list[str], *, env: dict[str, str], cwd: str, on_trouble):
         self._env = env
         self._on_trouble = on_trouble
         # Nobody knows what these have read: every variable counts.

@@ -6,10 +6,12 @@ import os
 import signal
 import sys
 import threading
+from typing import Any
 
 # Jupyter's debugger is of no use to programs, and takes longer to load than all the rest.
+nothing: Any = None
 has_debugger = "debugpy" in sys.modules
-sys.modules.setdefault("debugpy", None)
+sys.modules.setdefault("debugpy", nothing)
 
 import zmq
 from ipykernel.iostream import BackgroundSocket, IOPubThread, OutStream
@@ -44,6 +46,7 @@ if not has_debugger:
 
 
 class PythonKernel(IPythonKernel):
+    shell: Any
     # To let output overtake the reply; whoever reads us waits for both.
     _execute_sleep = Float(0.0).tag(config=True)
     # Messages that lead to code of the user past IPython's way to run cells.
@@ -52,7 +55,8 @@ class PythonKernel(IPythonKernel):
     def pre_handler_hook(self):
         if not is_main_thread():
             return  # a subshell, which no signal reaches
-        kind = self.get_parent("shell").get("header", {}).get("msg_type")
+        parent: Any = self.get_parent("shell")
+        kind = parent.get("header", {}).get("msg_type")
         Interrupt.came = False
         handler = Interrupt.handler if kind in self.leading_to_code else Interrupt.remember
         self.saved_sigint_handler = signal.signal(signal.SIGINT, handler)
@@ -145,7 +149,7 @@ class KernelApp(IPKernelApp):
         sleeps = isinstance(getattr(IPythonKernel, "_execute_sleep", None), Float)
         if not (restores and sleeps and inspect.iscoroutinefunction(getattr(InteractiveShell, "run_code", None))):
             return IPythonKernel
-        InteractiveShell.run_code = interruptible_code(InteractiveShell.run_code)
+        InteractiveShell.run_code = interruptible_code(InteractiveShell.run_code)  # pyright: ignore[reportAttributeAccessIssue]
         EventManager.trigger = interruptible_hooks(EventManager.trigger)
         if references(InteractiveShell.showtraceback, "_get_exc_info", "InteractiveTB", "_showtraceback"):
             shown = show_members(InteractiveShell.showtraceback)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from typing import Any
 
 from effect_jupyter.kernel.interrupts import Interrupt, is_main_thread
 
@@ -23,7 +24,7 @@ class Hold:
 
     def __init__(self):
         self._came = self._is_over = False
-        self._handler = signal.signal(signal.SIGINT, self._keep)
+        self._handler: Any = signal.signal(signal.SIGINT, self._keep)
 
     @staticmethod
     def is_needed():
@@ -54,8 +55,8 @@ class Hold:
 class Imports:
     """Python's own way to load a module, which it asks for with this name of this module each time."""
 
-    place = getattr(importlib, "_bootstrap", None)
-    load = getattr(place, "_find_and_load", None)
+    place: Any = getattr(importlib, "_bootstrap", None)
+    load: Any = getattr(place, "_find_and_load", None)
     # Whether the code is importing: what is loaded for that is interrupted with it.
     is_of_code = False
 

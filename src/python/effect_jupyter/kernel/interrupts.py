@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import traceback
+from typing import Any
 
 
 class Interrupt:
@@ -19,7 +20,7 @@ class Interrupt:
 
     came = False
     # What the code has made of SIGINT, which holds while code runs.
-    handler = signal.default_int_handler
+    handler: Any = signal.default_int_handler
     # The handler of the cell that awaits something.
     awaiting = None
     # The task of that cell.
@@ -172,7 +173,7 @@ def interruptible_code(run_code):
     """IPython's own way to run code, with the code's handler of interrupts."""
 
     @functools.wraps(run_code)
-    async def run(self, code, result=None, **kwargs):
+    async def run(self, code, result: Any = None, **kwargs):
         Interrupt.take()
         if Interrupt.is_remembered():
             with Interrupt.let_through():

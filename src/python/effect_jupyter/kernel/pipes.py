@@ -102,7 +102,7 @@ def prepare_c_streams():
     except (AttributeError, OSError, ValueError):
         return None
     try:
-        sys.__stdout__.reconfigure(line_buffering=True)
+        sys.__stdout__.reconfigure(line_buffering=True)  # pyright: ignore[reportOptionalMemberAccess]
     except (AttributeError, ValueError):
         pass
     return functools.partial(flush, stdout)

@@ -5,6 +5,8 @@ reach the user. `options` is put into that namespace: {"workingDir": str | None,
 "env": {str: str}}. A kernel that is not IPython gets what every Python has.
 """
 
+from __future__ import annotations
+
 import asyncio
 import concurrent.futures.thread
 import contextlib
@@ -14,17 +16,20 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 
 try:
     from IPython import get_ipython
 
-    _shell = get_ipython()
+    _shell: Any = get_ipython()
 except ImportError:
     _shell = None
 
+options: dict[str, Any] = globals()["options"]
+
 # Servers that are not ours give their kernels nothing of it, or a part.
-os.environ.update(options["env"])  # noqa: F821
-if "TZ" in options["env"] and hasattr(time, "tzset"):  # noqa: F821
+os.environ.update(options["env"])
+if "TZ" in options["env"] and hasattr(time, "tzset"):
     time.tzset()
 
 # Programs that the code starts must not colour their output either.
@@ -260,7 +265,7 @@ def _keep_working_dir(working_dir):
 
 if _shell is not None:
     _shell.run_line_magic("colors", "nocolor")
-    _kernel = getattr(_shell, "kernel", None)
+    _kernel: Any = getattr(_shell, "kernel", None)
     if any(kind.__module__.startswith("ipykernel.") for kind in type(_kernel).__mro__):
         _speed_up(_kernel)
     _keep_no_output()
@@ -268,10 +273,10 @@ if _shell is not None:
     if hasattr(_kernel, "comm_manager"):
         _kernel.comm_manager.register_target("effect_jupyter_variables", _send_variables)
 
-if options["workingDir"] is not None:  # noqa: F821
-    if options["makeWorkingDir"]:  # noqa: F821
-        os.makedirs(options["workingDir"], exist_ok=True)  # noqa: F821
-    _keep_working_dir(os.path.realpath(options["workingDir"]))  # noqa: F821
+if options["workingDir"] is not None:
+    if options["makeWorkingDir"]:
+        os.makedirs(options["workingDir"], exist_ok=True)
+    _keep_working_dir(os.path.realpath(options["workingDir"]))
 
 
 def _note_cell(start):
@@ -331,5 +336,9 @@ def _tell_what_runs(parent_header):
 _parts = (sys.stdout, sys.stderr, getattr(_shell, "display_pub", None))
 for _class in {_owner for _part in _parts for _owner in type(_part).__mro__}:
     _property = vars(_class).get("parent_header")
-    if isinstance(_property, property) and "_parent_header_global" in _property.fget.__code__.co_names:
+    if (
+        isinstance(_property, property)
+        and _property.fget is not None
+        and "_parent_header_global" in _property.fget.__code__.co_names
+    ):
         _class.parent_header = _tell_what_runs(_property)

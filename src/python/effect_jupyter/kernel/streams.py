@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import warnings
+from typing import Any
 
 from ipykernel.iostream import OutStream
 
@@ -54,7 +55,7 @@ class Output:
         self._pipes = {}
         self._epoll = None
         self._flush_c = None
-        self.forked_lines = None
+        self.forked_lines: Any = None
         self.is_child = False
         self._clear()
 
@@ -198,7 +199,7 @@ class Output:
         thread, code, instruction = self._writer
         if thread == writer[0]:
             return False
-        frame = sys._current_frames().get(thread)
+        frame = None if thread is None else sys._current_frames().get(thread)
         # It may be in here with its next part, or in what makes a text of that.
         for _ in range(self.most_frames):
             if frame is None or frame.f_code is code:
@@ -297,7 +298,8 @@ class Output:
             # Where the code has left nothing, nobody could tell of it: neither values nor exceptions are shown.
             if getattr(sys, stream.name, None) is None:
                 setattr(sys, stream.name, stream)
-        for stream in (sys.__stdout__, sys.__stderr__):
+        streams: list[Any] = [sys.__stdout__, sys.__stderr__]
+        for stream in streams:
             try:
                 stream.flush()
             except (AttributeError, OSError, ValueError):

@@ -33,7 +33,7 @@ def lines_of(kind, error, trace, offset):
     """The traceback as Python shows it, the members and their members in it, without the first frames."""
     for _ in range(offset):
         trace = trace and (trace.tb_next or trace)
-    whole = traceback.TracebackException(kind, error, trace, max_group_width=WIDTH, max_group_depth=DEPTH)
+    whole = traceback.TracebackException(kind, error, trace, max_group_width=WIDTH, max_group_depth=DEPTH)  # pyright: ignore[reportCallIssue]
     lines = (line for part in whole.format() for line in part.rstrip("\n").split("\n"))
     kept = list(itertools.islice(lines, LINES))
     return [*kept, "..."] if next(lines, None) is not None else kept

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import types
+from typing import Any
 
 MOST = 10_000  # variables
 LENGTH = 200  # characters of a text
@@ -116,7 +117,7 @@ class Look(threading.Thread):
         """Ends the thread, which works in Python code, but not in what that calls."""
         with self.lock:
             if not self.is_over.is_set():
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(GivenUp))
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident or 0), ctypes.py_object(GivenUp))
         if not self.is_over.wait(0.1):
             _stuck.append(self)
 
@@ -154,7 +155,7 @@ class Look(threading.Thread):
         if kind in self.avoided:
             return "…"
         self.kind = kind
-        numpy = sys.modules.get("numpy")
+        numpy: Any = sys.modules.get("numpy")
         if kind is getattr(numpy, "ndarray", None):
             # The user may have asked for all elements to be shown.
             return f"array({numpy.array2string(value, threshold=100, edgeitems=3, separator=', ', prefix='array(')})"

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from effect_jupyter.sandbox import bubblewrap, git, macos
 from effect_jupyter.sandbox.bubblewrap import is_under
@@ -92,7 +93,7 @@ class Helper:
         self._on_violation = on_violation
         self._on_end = on_end
         self._ready = Future()
-        self._process = subprocess.Popen(
+        self._process: Any = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -187,7 +188,7 @@ class Sandbox:
         self._runtime_dir = runtime_dir
         self.helper_dir = os.path.join(runtime_dir, "helper")
         self._places = os.path.join(runtime_dir, "places")
-        self._helper = None
+        self._helper: Any = None
         if self._user is not None:
             # The other user may pass through, and sees what is given to it.
             os.chmod(self._registry, 0o711)

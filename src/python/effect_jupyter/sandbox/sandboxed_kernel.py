@@ -13,6 +13,7 @@ the kernel's channels. The sandbox lets nobody create such sockets.
 
 import os
 import sys
+from typing import Any
 
 # The folder that has nothing but our package, in place of the one of this file.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -248,14 +249,15 @@ def adopt(listeners):
             self.setsockopt(zmq.USE_FD, descriptor)
         return bind(self, address)
 
-    zmq.Socket.bind = bind_or_adopt
+    zmq.Socket.bind = bind_or_adopt  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def main():
     own_dir, limits, *command = sys.argv[1:]
     is_linux = sys.platform != "darwin"
     is_bounded = "RLIMIT_DATA" in json.loads(limits)
-    inside = json.loads(os.environ.pop("EFFECT_JUPYTER_INSIDE", "null"))
+    inside: Any = json.loads(os.environ.pop("EFFECT_JUPYTER_INSIDE", "null"))
+    variables = {} if inside is None else inside["variables"]
     if is_linux:
         # Not twice.
         if inside is not None:
@@ -265,7 +267,7 @@ def main():
         forbid_what_leads_out()
     limit(json.loads(limits))
     if command:
-        os.execve(command[0], command, {**os.environ, **inside["variables"]})
+        os.execve(command[0], command, {**os.environ, **variables})
     if is_linux:
         # A group of its own, which an interrupt reaches as a whole.
         os.setsid()

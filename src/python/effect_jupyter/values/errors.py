@@ -8,6 +8,7 @@ import builtins
 import json
 import sys
 import traceback
+from typing import Any
 
 # Modules of ours have names that begin with it.
 OURS = "effect_jupyter.values."
@@ -22,10 +23,12 @@ quote = json.encoder.encode_basestring_ascii
 short_name = type.__dict__["__name__"].__get__
 qualified_name = type.__dict__["__qualname__"].__get__
 module_of = type.__dict__["__module__"].__get__
-cause_of = BaseException.__cause__.__get__
-context_of = BaseException.__context__.__get__
-frames_of = BaseException.__traceback__.__get__
-set_frames = BaseException.__traceback__.__set__
+# As they are, whatever attributes the classes of the user have.
+raised: Any = BaseException
+cause_of = raised.__cause__.__get__
+context_of = raised.__context__.__get__
+frames_of = raised.__traceback__.__get__
+set_frames = raised.__traceback__.__set__
 
 
 class Unsupported(TypeError):

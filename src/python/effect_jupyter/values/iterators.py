@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import types
+from typing import Any
 
 from effect_jupyter.values.codec import Encoder
 from effect_jupyter.values.errors import Unsupported
@@ -48,7 +49,8 @@ def is_awaitable(value):
 
 def only_names(expression):
     """Whether an expression leads to what the user holds: a variable, an attribute or an item of one."""
-    node = compile(f"(\n{expression}\n)", "<expression>", "eval", ast.PyCF_ONLY_AST).body
+    tree: Any = compile(f"(\n{expression}\n)", "<expression>", "eval", ast.PyCF_ONLY_AST)
+    node = tree.body
     while isinstance(node, (ast.Attribute, ast.Subscript)):
         node = node.value
     return isinstance(node, (ast.Name, ast.NamedExpr))
@@ -58,7 +60,7 @@ class Rows:
     """The rows of a DataFrame, encoded as slices of it."""
 
     def __init__(self, frame):
-        self.frame = frame
+        self.frame: Any = frame
         self.position = 0
         # Bytes of a row, once some are known.
         self.width = None

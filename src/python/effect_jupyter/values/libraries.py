@@ -6,6 +6,7 @@ modules that the code of the user has imported, and imported by nothing here tha
 
 import datetime
 import sys
+from typing import Any
 
 from effect_jupyter.values.errors import Unsupported, quote, step_to, unsupported
 
@@ -34,7 +35,7 @@ def of_library(value, kind):
     return None
 
 
-def class_of(library, name):
+def class_of(library: str, name: str) -> Any:
     """A class of a library that is imported; what only stands there for it, such as a mock, is none."""
     found = getattr(sys.modules.get(library), name, None)
     return found if issubclass(type(found), type) else ()
@@ -45,7 +46,8 @@ def numpy_scalar(encoder, value):
 
     if value.dtype.kind in "Mm":
         return encoder.encode(times(numpy.asarray(value)))
-    plain = float(value) if issubclass(type(value), numpy.longdouble) else value.item()
+    longdouble: Any = numpy.longdouble
+    plain = float(value) if issubclass(type(value), longdouble) else value.item()
     if isinstance(plain, (tuple, complex)):
         raise unsupported(value)
     return encoder.encode(plain)
@@ -136,7 +138,7 @@ def frame(encoder, value):
 
 def arrow(encoder, value):
     """A table as the bytes of an Arrow IPC stream, for those who asked for it."""
-    import pyarrow
+    import pyarrow  # pyright: ignore[reportMissingImports]
 
     try:
         if issubclass(type(value), pyarrow.RecordBatch):

@@ -9,6 +9,7 @@ import builtins
 import importlib
 import inspect
 import linecache
+from typing import Any
 
 from IPython import get_ipython
 
@@ -111,7 +112,7 @@ def compile_expression(source):
     except SyntaxError as error:
         try:
             # In brackets an expression may have several lines. In those of two kinds it cannot close them itself.
-            listed = compile(f"[\n{source}\n]", name, "eval", ast.PyCF_ONLY_AST)
+            listed: Any = compile(f"[\n{source}\n]", name, "eval", ast.PyCF_ONLY_AST)
             text = f"(\n{source}\n)"
             code = compile(text, name, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         except SyntaxError:
