@@ -128,7 +128,7 @@ export const ask = <A>(
   })
 
 /** The server tells of a death on one connection and of a missing kernel on another: the death has to win. */
-const confirmation: Duration.Input = "300 millis"
+const notFoundDelay: Duration.Input = "300 millis"
 
 /** How many executions that ended are remembered, to say which number the one had that output is of. */
 const remembered = 1024
@@ -174,7 +174,7 @@ export const make: (
     const count = (metric: Metric.Metric<number, unknown>) => void fork(Metric.update(metric, 1))
 
     const router = makeRouter()
-    let isTrusted = true
+    let hasWarnedMalformed = false
     let ended: KernelErrorReason | undefined
     const listeners = new Set<(reason: KernelErrorReason) => void>()
     const end = (reason: KernelErrorReason): void => {
@@ -182,11 +182,13 @@ export const make: (
       ended = reason
       for (const listener of [...listeners]) listener(reason)
     }
-    const notFound = Effect.sync(() => end(new KernelNotFound({ kernelId }))).pipe(Effect.delay(confirmation))
+    const notFound = Effect.sync(() => end(new KernelNotFound({ kernelId }))).pipe(
+      Effect.delay(notFoundDelay),
+    )
 
     let stops = 0
     let onStopped = (): void => {}
-    const look = gateway.rest.get(kernelId).pipe(
+    const pollModel = gateway.rest.get(kernelId).pipe(
       Effect.map(({ execution_state: state, stopped }) => {
         if (state === "dead") end(new KernelDied({ kernelId }))
         // A debugger, or who freezes it for a moment, does not end what runs.
@@ -199,7 +201,7 @@ export const make: (
     const failed = (detail: string) =>
       new KernelError({ reason: new KernelStartFailed({ kernelId, detail }) })
     /** A gateway of ours knows what a kernel said before it ended, which is more than others do. */
-    const endedBefore = (otherwise: string) =>
+    const startFailureOf = (otherwise: string) =>
       Effect.flatMap(
         Effect.match(gateway.rest.get(kernelId), {
           onSuccess: () => otherwise,
@@ -227,13 +229,15 @@ export const make: (
       onMalformed: (error) => {
         count(Metrics.ignored)
         // Once for a connection: garbage comes in heaps.
-        if (isTrusted) fork(Effect.annotateLogs(Effect.logWarning(error.message), { kernel: kernelId }))
-        isTrusted = false
+        if (!hasWarnedMalformed) {
+          fork(Effect.annotateLogs(Effect.logWarning(error.message), { kernel: kernelId }))
+        }
+        hasWarnedMalformed = true
       },
       onReconnected: () => count(Metrics.reconnects),
     }).pipe(
       Effect.catch((error) =>
-        error.code === 404 ? endedBefore(`${endedEarly}: ${error.message}`) : failed(error.message)
+        error.code === 404 ? startFailureOf(`${endedEarly}: ${error.message}`) : failed(error.message)
       ),
     )
     // Nothing but the process itself tells at once: a connection that is cut could come back.
@@ -241,11 +245,11 @@ export const make: (
       Defect.log(Effect.map(gateway.ended, (detail) => end(new ConnectionLost({ kernelId, detail })))),
     )
     // A server that waits for a kernel to answer does not tell that it died meanwhile.
-    const dying = Effect.repeat(look, {
+    const untilDead = Effect.repeat(pollModel, {
       schedule: Schedule.spaced("500 millis"),
       while: () => ended === undefined,
     })
-    const channel = yield* Effect.raceFirst(connecting, Effect.andThen(dying, endedBefore(endedEarly)))
+    const channel = yield* Effect.raceFirst(connecting, Effect.andThen(untilDead, startFailureOf(endedEarly)))
     yield* channel.lost.pipe(
       Effect.catch((error) =>
         error.code === 404
@@ -256,7 +260,7 @@ export const make: (
       Effect.forkScoped,
     )
     // A server does not tell its clients that it culled a kernel or that somebody deleted it.
-    yield* Effect.forkScoped(Defect.log(Effect.repeat(look, Schedule.spaced(options.pingInterval))))
+    yield* Effect.forkScoped(Defect.log(Effect.repeat(pollModel, Schedule.spaced(options.pingInterval))))
     return {
       id: kernelId,
       session,

@@ -31,7 +31,7 @@ export interface InterruptionOptions {
   /** Done when the kernel has begun with the code. */
   readonly started: Deferred.Deferred<void>
   /** Done when the kernel is done with the code. */
-  readonly settled: Deferred.Deferred<void>
+  readonly finished: Deferred.Deferred<void>
   /** Runs before the first interrupt. */
   readonly prepare: Effect.Effect<void>
   /** Asks the kernel whether it has more to say. */
@@ -56,12 +56,12 @@ export interface Interruption {
 
 /** Makes the interruption of an execution, which nobody has asked for yet. */
 export const make: (options: InterruptionOptions) => Effect.Effect<Interruption> = Effect.fnUntraced(
-  function* ({ isBehind, look, onEnd, onIgnored, prepare, send, settled, started }) {
+  function* ({ isBehind, look, onEnd, onIgnored, prepare, send, finished, started }) {
     // Nothing that ends the execution early may cut a request short: the server would pass it on all the same.
     const fork = Effect.runForkWith(yield* Effect.context<never>())
     let owner: Fiber.Fiber<void> | undefined
     let request: Fiber.Fiber<void> | undefined
-    const isSettled = Deferred.isDone(settled)
+    const isFinished = Deferred.isDone(finished)
     const isUnderWay = () => request !== undefined && request.pollUnsafe() === undefined
     const answered = (bound: Duration.Input) =>
       Effect.suspend(() =>
@@ -71,22 +71,22 @@ export const make: (options: InterruptionOptions) => Effect.Effect<Interruption>
       while: (isBehind) => isBehind,
     })
     const attempts = Effect.gen(function* () {
-      if (yield* isSettled) return
+      if (yield* isFinished) return
       yield* prepare
       yield* Effect.timeoutOption(Deferred.await(started), startGrace)
       for (const wait of interruptWaits) {
-        if (yield* isSettled) return
+        if (yield* isFinished) return
         if (!isUnderWay()) request = fork(Defect.log(Effect.ignore(send)))
-        yield* Effect.raceFirst(answered(answerTimeout), Deferred.await(settled))
+        yield* Effect.raceFirst(answered(answerTimeout), Deferred.await(finished))
         // An interrupt can hit the kernel on its last words, which then are lost.
         const isIdle = Effect.delay(look, "200 millis")
         const isTime = Effect.andThen(Effect.sleep(wait), caughtUp)
-        yield* Effect.raceFirst(Effect.raceFirst(Deferred.await(settled), isIdle), isTime)
+        yield* Effect.raceFirst(Effect.raceFirst(Deferred.await(finished), isIdle), isTime)
       }
     })
     const interrupt = Effect.gen(function* () {
       yield* attempts
-      if (yield* isSettled) yield* answered(lateAnswerTimeout)
+      if (yield* isFinished) yield* answered(lateAnswerTimeout)
       else yield* onIgnored
       yield* onEnd(isUnderWay())
     })

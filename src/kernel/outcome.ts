@@ -21,10 +21,10 @@ import type { Connection } from "./connection.ts"
 import { lastFrames, type Progress } from "./reducer.ts"
 
 /** Why an execution ends although the kernel did not end it. */
-export type Verdict = { readonly _tag: "Timeout" } | KernelErrorReason
+export type EndReason = { readonly _tag: "Timeout" } | KernelErrorReason
 
 /** The result of an execution that the kernel ended. Fails with the exception of the code, or why there is none. */
-export function conclude(
+export function toResult(
   progress: Progress,
   { kernelId, partial }: { readonly kernelId: string; readonly partial: ExecutionResult },
 ): Effect.Effect<ExecutionResult, ExecutionFailure> {
@@ -40,20 +40,20 @@ export function conclude(
 
 /** The failure of an execution that was ended. */
 export function failure(
-  verdict: Verdict,
+  endReason: EndReason,
   progress: Progress,
   { partial, timeout = Duration.infinity }: {
     readonly partial: ExecutionResult
     readonly timeout: Duration.Input | undefined
   },
 ): ExecutionFailure {
-  return verdict._tag === "Timeout"
+  return endReason._tag === "Timeout"
     ? new ExecutionTimeout({
       timeout: Duration.fromInputUnsafe(timeout),
       traceback: lastFrames(progress),
       partial,
     })
-    : new KernelError({ reason: verdict, partial })
+    : new KernelError({ reason: endReason, partial })
 }
 
 /** The largest message that a Jupyter server accepts unless it is told otherwise. */

@@ -32,7 +32,7 @@ import { executeContent, type Message, request } from "../jupyter/message.ts"
 import { type Connection, executionId, isDeath } from "./connection.ts"
 import * as Backlog from "./backlog.ts"
 import * as Collector from "../output/collector.ts"
-import * as Enquiry from "./enquiry.ts"
+import * as InternalRequest from "./internal_request.ts"
 import * as Handlers from "./handlers.ts"
 import type { Images } from "../output/images.ts"
 import type { Output } from "../output/output.ts"
@@ -58,7 +58,7 @@ export interface RunOptions {
   /** Folders that sandboxed code may write. */
   readonly untrusted?: ReadonlyArray<string> | undefined
   /** Set if the code is not the user's but carries a request of ours. */
-  readonly enquiry?: Enquiry.Enquiry | undefined
+  readonly internalRequest?: InternalRequest.InternalRequest | undefined
 }
 
 /** An execution under way. */
@@ -73,11 +73,11 @@ export interface Run {
     FileSystem.FileSystem | Path.Path
   >
   /** Whether the kernel is done with the code, and nothing of this execution can reach what runs next. */
-  readonly settled: () => boolean
+  readonly finished: () => boolean
 }
 
 /** How long reply and idle may be apart before the kernel is asked whether it has more to say. */
-const grace: Duration.Input = "1 second"
+const fenceDelay: Duration.Input = "1 second"
 
 /** Bytes of output that wait for the consumer before the connection is not read any further. */
 const highWaterMark = 32 * 1024 * 1024
@@ -93,12 +93,12 @@ export const start: (
 ) => Effect.Effect<Run, ExecutionFailure, Scope.Scope> = Effect.fnUntraced(
   function* (connection, code, options) {
     const { channel, id: kernelId, maxMessageSize, session } = connection
-    const { enquiry } = options
+    const { internalRequest } = options
     const clock = yield* Clock.Clock
     const turnAt = clock.currentTimeMillisUnsafe()
-    const attached = enquiry === undefined
+    const attached = internalRequest === undefined
       ? { metadata: {}, buffers: [] }
-      : yield* Enquiry.prepare(enquiry, connection, options)
+      : yield* InternalRequest.prepare(internalRequest, connection, options)
     const id = executionId()
     const message = request("execute_request", {
       id,
@@ -106,12 +106,12 @@ export const start: (
       content: executeContent(code, {
         silent: false,
         allowStdin: options.allowStdin ?? true,
-        storeHistory: enquiry === undefined,
+        storeHistory: internalRequest === undefined,
       }),
       ...attached,
     })
-    const outputs = yield* Queue.unbounded<Output, Outcome.Verdict | Cause.Done>()
-    const settled = Deferred.makeUnsafe<void>()
+    const outputs = yield* Queue.unbounded<Output, Outcome.EndReason | Cause.Done>()
+    const finished = Deferred.makeUnsafe<void>()
     const started = Deferred.makeUnsafe<void>()
     const handlers = Handlers.make()
     const collector = Collector.make(options, handlers)
@@ -119,7 +119,7 @@ export const start: (
     const interruption = yield* Interruption.make({
       send: connection.interrupt,
       started,
-      settled,
+      finished,
       prepare: Effect.sync(() => {
         // The kernel's last words have to get through even if nobody takes what came before.
         isDraining = true
@@ -130,9 +130,9 @@ export const start: (
       onIgnored: Effect.suspend(() => {
         isStuck = true
         put(Reducer.putOutShown(progress))
-        verdict = new KernelUnresponsive({ kernelId })
+        endReason = new KernelUnresponsive({ kernelId })
         tellLeftOut()
-        Queue.failCauseUnsafe(outputs, Cause.fail(verdict))
+        Queue.failCauseUnsafe(outputs, Cause.fail(endReason))
         return Effect.annotateLogs(Effect.logWarning("The kernel ignores interrupts"), "kernel", kernelId)
       }),
       onEnd: (isUnderWay) => {
@@ -153,8 +153,8 @@ export const start: (
     const elapsed = () => Duration.millis(clock.currentTimeMillisUnsafe() - sentAt)
 
     let progress = Reducer.initial
-    let verdict: Outcome.Verdict | undefined
-    let isSettled = false
+    let endReason: Outcome.EndReason | undefined
+    let isFinished = false
     let isAsking = false
     let wasOver = false
     let isDraining = false
@@ -169,21 +169,21 @@ export const start: (
     let firstOutput: Duration.Duration | undefined
 
     /** The kernel is done with the code, or nobody can know any more. */
-    const settle = (): void => {
-      if (isSettled) return
+    const finish = (): void => {
+      if (isFinished) return
       unclaim(progress.executionCount)
       // First of all: each of the next lines may run the consumer, to whom the kernel must count as idle.
-      isSettled = true
+      isFinished = true
       forgetEnd()
       // The end may come in one read with what made the connection pause: nobody else would resume it.
       conversation.close()
       // An interrupt on its way would hit the next execution.
       if (!interruption.isOwned()) runFork(options.onFree)
-      Deferred.doneUnsafe(settled, Exit.void)
+      Deferred.doneUnsafe(finished, Exit.void)
       Deferred.doneUnsafe(started, Exit.void)
       tellLeftOut()
       for (const page of progress.pages) Queue.offerUnsafe(outputs, page)
-      Queue.failCauseUnsafe(outputs, Cause.fail(verdict ?? Cause.Done()))
+      Queue.failCauseUnsafe(outputs, Cause.fail(endReason ?? Cause.Done()))
     }
     const tellLeftOut = (): void => {
       if (leftOut === 0) return
@@ -195,32 +195,36 @@ export const start: (
       if (output !== undefined) Queue.offerUnsafe(outputs, output)
     }
     /** The first counts. An exception that comes after it is of our own interrupt. */
-    const decide = (reason: Outcome.Verdict): void => {
-      if (isSettled || verdict !== undefined) return
+    const decide = (reason: Outcome.EndReason): void => {
+      if (isFinished || endReason !== undefined) return
       put(Reducer.putOutShown(progress))
-      verdict = reason
+      endReason = reason
       fork(Effect.delay(Effect.sync(handlers.expire), Handlers.handlerGrace))
     }
-    const settleWith = (reason: KernelErrorReason): void => {
+    const finishWith = (reason: KernelErrorReason): void => {
       decide(reason)
-      settle()
+      finish()
     }
     const forgetEnd = connection.onEnded((reason) => {
       decide(reason)
       // A kernel that is gone does not keep its state, as one does that was interrupted.
-      if (!isStuck) verdict = reason
-      settle()
+      if (!isStuck) endReason = reason
+      finish()
     })
 
     /** Takes an answer, which is kept until the code ends. */
-    const takeAnswer = ({ take }: Enquiry.Enquiry, message: Message, length: number): void => {
+    const takeAnswer = (
+      { take }: InternalRequest.InternalRequest,
+      message: Message,
+      length: number,
+    ): void => {
       answered += length + 256 * message.buffers.length // About what a buffer takes besides its bytes.
       if (answered > maxMessageSize) violated(`Its answers have more than ${maxMessageSize} bytes`)
       else take(message)
     }
     const advance = (message: Message, length: number): void => {
       if (isDeath(message)) return connection.end(new KernelDied({ kernelId }))
-      if (enquiry?.isAnswer(message) === true) return takeAnswer(enquiry, message, length)
+      if (internalRequest?.isAnswer(message) === true) return takeAnswer(internalRequest, message, length)
       const [next, output] = Reducer.step(progress, message)
       if (next.ignored > progress.ignored) Metrics.ignored.updateUnsafe(1, services)
       progress = next
@@ -235,11 +239,11 @@ export const start: (
       }
       if (next.started) Deferred.doneUnsafe(started, Exit.void)
       const isOver = Reducer.isOver(next)
-      if (isOver && conversation.isOrdered() && conversation.hasReceivedAll()) return settle()
+      if (isOver && conversation.isOrdered() && conversation.hasReceivedAll()) return finish()
       // Reply and idle travel apart, and so may output of other threads: what is missing is on its way, or lost.
       if ((next.idle || next.reply !== undefined) && !isAsking) {
         isAsking = true
-        if (!isOver) fork(Effect.delay(askForRest, grace))
+        if (!isOver) fork(Effect.delay(askForRest, fenceDelay))
       }
       if (isOver && !wasOver) {
         wasOver = true
@@ -248,18 +252,18 @@ export const start: (
     }
     /** The kernel's answer to another request proves that it has no more to say to this one. */
     const askForRest = Effect.suspend(() =>
-      isSettled ? Effect.void : Effect.ignore(Effect.andThen(conversation.fence, Effect.sync(onFenced)))
+      isFinished ? Effect.void : Effect.ignore(Effect.andThen(conversation.fence, Effect.sync(onFenced)))
     )
     const size = () => attached.buffers.reduce((sum, { byteLength }) => sum + byteLength, code.length)
     const lost = () => Outcome.gap(connection, conversation.disconnectError(), progress.started ? 0 : size())
     const onFenced = (): void => {
-      if (isSettled) return
+      if (isFinished) return
       const isOver = progress.reply !== undefined || progress.shown.length > 0
       const isUnanswered = progress.idle && conversation.disconnectError() === undefined
-      if (!isOver) return settleWith(isUnanswered ? Outcome.withoutReply(kernelId) : lost())
+      if (!isOver) return finishWith(isUnanswered ? Outcome.withoutReply(kernelId) : lost())
       put(Reducer.end(progress))
-      if (conversation.hasReceivedAll()) return settle()
-      settleWith(lost())
+      if (conversation.hasReceivedAll()) return finish()
+      finishWith(lost())
     }
     const opening = channel.request(message, {
       onFenced,
@@ -281,8 +285,8 @@ export const start: (
       advance(message, length)
     })
     /** Interrupts the code; decided at once, as it may end, or do again what it is stopped for, before a fiber begins. */
-    const stop = (reason: Outcome.Verdict): void => {
-      if (isSettled || verdict !== undefined) return
+    const stop = (reason: Outcome.EndReason): void => {
+      if (isFinished || endReason !== undefined) return
       decide(reason)
       fork(interruption.run)
     }
@@ -298,14 +302,16 @@ export const start: (
     })
     yield* Effect.addFinalizer(() => {
       isUnread = true
-      return connection.ended() !== undefined || (isSettled && !interruption.isOwned())
+      return connection.ended() !== undefined || (isFinished && !interruption.isOwned())
         ? Effect.void
         : Effect.andThen(Effect.ignore(Queue.clear(outputs)), interruption.run)
     })
     // Annotations cost more than what is rarely asked for is worth.
-    const isTold = yield* LogLevel.isEnabled("Debug")
+    const isDebugEnabled = yield* LogLevel.isEnabled("Debug")
     const log = (event: string) =>
-      isTold ? Effect.annotateLogs(Effect.logDebug(event), { kernel: kernelId, execution: id }) : Effect.void
+      isDebugEnabled
+        ? Effect.annotateLogs(Effect.logDebug(event), { kernel: kernelId, execution: id })
+        : Effect.void
     yield* Effect.addFinalizer(() => {
       Metrics.duration.updateUnsafe(elapsed(), services)
       Metrics.outputBytes.updateUnsafe(bytes, services)
@@ -313,12 +319,12 @@ export const start: (
       return log("Execution ended")
     })
 
-    const conclude = () =>
+    const toResult = () =>
       progress.reply === "ok" && handlers.gaveUp()
         ? Effect.fail(fail({ _tag: "Timeout" }))
-        : Outcome.conclude(progress, { kernelId, partial: collector.result(progress) })
-    const fail = (verdict: Outcome.Verdict): ExecutionFailure =>
-      Outcome.failure(verdict, progress, { timeout: options.timeout, partial: collector.result(progress) })
+        : Outcome.toResult(progress, { kernelId, partial: collector.result(progress) })
+    const fail = (endReason: Outcome.EndReason): ExecutionFailure =>
+      Outcome.failure(endReason, progress, { timeout: options.timeout, partial: collector.result(progress) })
     let delivered = false
     const run: Run = {
       pull: Queue.takeAll(outputs).pipe(
@@ -327,25 +333,25 @@ export const start: (
             const wasFull = waitingBytes > highWaterMark
             // First of all: the reader goes on within the release and may have to hold the connection again.
             waitingBytes = 0
-            if (wasFull && !isSettled) conversation.resume()
+            if (wasFull && !isFinished) conversation.resume()
             return collector.collect(batch)
           },
           onFailure: (end): Run["pull"] => {
             if (!Cause.isDone(end)) return Effect.fail(fail(end))
             if (delivered) return Cause.done()
             delivered = true
-            return Effect.map(conclude(), (result) => Arr.of(result))
+            return Effect.map(toResult(), (result) => Arr.of(result))
           },
         }),
       ),
-      settled: () => isSettled && !interruption.isUnderWay(),
+      finished: () => isFinished && !interruption.isUnderWay(),
     }
 
     yield* log("Execution starts")
     yield* conversation.send.pipe(
       Effect.mapError((error) => {
         const reason = connection.ended() ?? new ConnectionLost({ kernelId, detail: error.detail })
-        settleWith(reason)
+        finishWith(reason)
         return new KernelError({ reason })
       }),
     )

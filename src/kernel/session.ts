@@ -48,14 +48,14 @@ export interface Session {
   ) => Effect.Effect<ExecutionResult, ExecutionFailure, FileSystem.FileSystem | Path.Path>
   /** The kernel as it is, for requests beside the executions. */
   readonly connection: Effect.Effect<Connection, KernelError>
-  /** Does something in a turn of its own, unless somebody else has the turn. */
+  /** Runs an effect under the lock of the executions, or not at all while another has it. */
   readonly ifIdle: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
   readonly interrupt: Effect.Effect<void, KernelError>
   readonly reset: Effect.Effect<void, KernelError>
 }
 
 /** One kernel and the scope that it lives in. */
-interface Incarnation {
+interface Instance {
   readonly connection: Connection
   readonly scope: Scope.Closeable
   /** The execution that did not react to interrupts, if there was one. */
@@ -71,49 +71,52 @@ export const make: (
   onOutput: LateOutput["publish"],
 ) => Effect.Effect<Session, KernelError, Scope.Scope> = Effect.fnUntraced(function* (start, onOutput) {
   const outer = yield* Effect.scope
-  const turn = yield* Semaphore.make(1)
+  const lock = yield* Semaphore.make(1)
   /** Which reset the kernel comes from: what was asked of an earlier kernel is not run on a later one. */
   let generation = 0
 
-  let current: Incarnation | undefined
+  let current: Instance | undefined
   let id = ""
   let isClosed = false
   const aborted = (detail: string) => new ExecutionAborted({ kernelId: id, detail })
 
   /** Starts a kernel and makes it the current one; only the start itself can be interrupted. */
-  const incarnate = Effect.uninterruptibleMask((restore) =>
-    Effect.map(startIn(outer, restore(start)), (incarnation) => {
-      const { connection } = incarnation
+  const startInstance = Effect.uninterruptibleMask((restore) =>
+    Effect.map(startIn(outer, restore(start)), (instance) => {
+      const { connection } = instance
       connection.onOutput(onOutput)
-      current = incarnation
+      current = instance
       id = connection.id
-      return incarnation
+      return instance
     })
   )
-  const { connection: { identity } } = yield* incarnate
+  const { connection: { identity } } = yield* startInstance
 
   const starts = yield* Semaphore.make(1)
   /** The kernel to use; a new one if the last reset was cut short, started by the first who needs it. */
-  const alive = Effect.suspend((): Effect.Effect<Incarnation, KernelError> => {
+  const currentInstance = Effect.suspend((): Effect.Effect<Instance, KernelError> => {
     if (isClosed) return new KernelError({ reason: aborted("The client is closed") })
     if (current !== undefined) return Effect.succeed(current)
-    return Semaphore.withPermit(starts, Effect.suspend(() => current === undefined ? incarnate : alive))
+    return Semaphore.withPermit(
+      starts,
+      Effect.suspend(() => current === undefined ? startInstance : currentInstance),
+    )
   })
 
-  /** Waits for the turn and gives the kernel if it can run code. */
-  const enter = Effect.gen(function* () {
+  /** Waits for the lock and gives the kernel if it can run code. */
+  const acquireIdleKernel = Effect.gen(function* () {
     const asked = generation
-    const { handOver } = yield* takeTurn(turn)
-    const incarnation = yield* alive
+    const { release } = yield* acquire(lock)
+    const instance = yield* currentInstance
     if (asked !== generation) {
       return yield* new KernelError({ reason: aborted("The kernel was reset before the code began") })
     }
-    const { stuck } = incarnation
-    const connection = yield* running(incarnation)
-    if (stuck !== undefined && !stuck.settled()) {
+    const { stuck } = instance
+    const connection = yield* running(instance)
+    if (stuck !== undefined && !stuck.finished()) {
       return yield* new KernelError({ reason: new KernelUnresponsive({ kernelId: connection.id }) })
     }
-    return { incarnation, handOver }
+    return { instance, release }
   })
 
   const begin = Effect.fnUntraced(function* (code: string, options: Run.RunOptions) {
@@ -122,13 +125,13 @@ export const make: (
       Options.check(Options.Execute, { images, outputLimit, timeout }),
       (reason) => new KernelError({ reason }),
     )
-    const { handOver, incarnation } = yield* enter
-    return yield* Run.start(incarnation.connection, code, {
+    const { release, instance } = yield* acquireIdleKernel
+    return yield* Run.start(instance.connection, code, {
       ...options,
       // The kernel is free although the consumer may still be reading.
-      onFree: handOver,
+      onFree: release,
       onStuck: (run) => {
-        incarnation.stuck = run
+        instance.stuck = run
       },
     })
   })
@@ -149,8 +152,8 @@ export const make: (
     generation++
     yield* Effect.acquireRelease(Effect.sync(() => resets++), () => Effect.sync(() => resets--))
     yield* discard
-    yield* Semaphore.takeScoped(turn, 1)
-    yield* alive
+    yield* Semaphore.takeScoped(lock, 1)
+    yield* currentInstance
   }).pipe(Effect.scoped, Effect.asVoid)
 
   yield* Effect.addFinalizer(() =>
@@ -167,9 +170,9 @@ export const make: (
       // As what runs and what waits fails.
       const isReset = !isClosed && current === undefined && resets > 0
       if (isReset) return new KernelError({ reason: aborted("The kernel is being reset") })
-      return Effect.flatMap(alive, running)
+      return Effect.flatMap(currentInstance, running)
     }),
-    ifIdle: (effect) => Semaphore.withPermitsIfAvailable(turn, 1)(effect),
+    ifIdle: (effect) => Semaphore.withPermitsIfAvailable(lock, 1)(effect),
     interrupt: Effect.suspend((): Effect.Effect<void, KernelError> => {
       if (isClosed) return new KernelError({ reason: aborted("The client is closed") })
       return current === undefined ? Effect.void : Effect.flatMap(running(current), bounded)
@@ -202,28 +205,28 @@ const startIn = Effect.fnUntraced(function* (
       return Cause.hasInterrupts(cause) ? inBackground(closing) : closing
     }),
   )
-  const incarnation: Incarnation = { connection, scope, stuck: undefined }
-  return incarnation
+  const instance: Instance = { connection, scope, stuck: undefined }
+  return instance
 })
 
 /** The connection to a kernel. Fails if the kernel ended. */
-const running = ({ connection }: Incarnation): Effect.Effect<Connection, KernelError> => {
+const running = ({ connection }: Instance): Effect.Effect<Connection, KernelError> => {
   const reason = connection.ended()
   return reason === undefined ? Effect.succeed(connection) : Effect.fail(new KernelError({ reason }))
 }
 
-/** Waits for the turn and gives what hands it over, which happens at the latest when the scope closes. */
-const takeTurn = (turn: Semaphore.Semaphore) =>
+/** Waits for the lock and returns what releases it, which happens at the latest when the scope closes. */
+const acquire = (lock: Semaphore.Semaphore) =>
   Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
-    yield* Effect.trackDuration(restore(Semaphore.take(turn, 1)), Metrics.queued)
+    yield* Effect.trackDuration(restore(Semaphore.take(lock, 1)), Metrics.queued)
     let isMine = true
-    const handOver = Effect.suspend(() => {
+    const release = Effect.suspend(() => {
       if (!isMine) return Effect.void
       isMine = false
-      return Semaphore.release(turn, 1)
+      return Semaphore.release(lock, 1)
     })
-    yield* Effect.addFinalizer(() => handOver)
-    return { handOver }
+    yield* Effect.addFinalizer(() => release)
+    return { release }
   }))
 
 /** A server that is quick deletes the kernel before a program that was interrupted ends; a slow one holds up nobody. */

@@ -158,7 +158,7 @@ export const make: (
           ...where,
           ...options,
           images: options.images ?? where.images,
-          enquiry: {
+          internalRequest: {
             prepare: (connection) =>
               Effect.andThen(
                 check(connection),

@@ -39,7 +39,7 @@ it.effect("a kernel that ends while a request gets ready is a typed error, and n
     }
     const error = yield* Effect.scoped(Run.start(connection, "1", {
       imagesDir: "images",
-      enquiry: {
+      internalRequest: {
         prepare: () =>
           Effect.sync(() => {
             ended = new Execution.KernelDied({ kernelId: "fake" })

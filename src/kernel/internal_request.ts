@@ -17,7 +17,7 @@ interface Attachment {
 }
 
 /** A request of ours that travels as an execution, which no history counts. */
-export interface Enquiry {
+export interface InternalRequest {
   /** Runs when its turn has come, before it is sent; gives what goes with the code. */
   readonly prepare: (connection: Connection) => Effect.Effect<Attachment, KernelError>
   /** Tells whether a message answers the request, which then is no output. */
@@ -27,18 +27,20 @@ export interface Enquiry {
 
 /** Prepares a request, which counts for the timeout too. */
 export const prepare = (
-  enquiry: Enquiry,
+  internalRequest: InternalRequest,
   connection: Connection,
   { outputLimit, timeout }: {
     readonly outputLimit?: number | undefined
     readonly timeout?: Duration.Input | undefined
   },
 ): Effect.Effect<Attachment, KernelError | ExecutionTimeout> =>
-  timeout === undefined ? enquiry.prepare(connection) : Effect.timeoutOrElse(enquiry.prepare(connection), {
-    duration: timeout,
-    orElse: () =>
-      new ExecutionTimeout({
-        timeout: Duration.fromInputUnsafe(timeout),
-        partial: Transcript.toResult(Transcript.empty(outputLimit), undefined),
-      }),
-  })
+  timeout === undefined
+    ? internalRequest.prepare(connection)
+    : Effect.timeoutOrElse(internalRequest.prepare(connection), {
+      duration: timeout,
+      orElse: () =>
+        new ExecutionTimeout({
+          timeout: Duration.fromInputUnsafe(timeout),
+          partial: Transcript.toResult(Transcript.empty(outputLimit), undefined),
+        }),
+    })
