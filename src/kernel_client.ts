@@ -71,7 +71,7 @@ export const make: (
   options?: ClientOptions,
 ) => Effect.Effect<Kernels.Kernel, KernelError, KernelGateway | Scope.Scope> = Effect.fnUntraced(
   function* (options: ClientOptions = {}) {
-    const platform = yield* Layer.build(Platform.layer)
+    const platform = yield* Platform.services
     const gateway = yield* Effect.provideContext(Gateway.of(yield* KernelGateway), platform)
     const starting = yield* Effect.provideContext(Start.load(options), platform)
     return yield* Kernels.make({

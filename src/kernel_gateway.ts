@@ -145,7 +145,7 @@ export const make: (
   function* (options: GatewayOptions = {}) {
     const { env = {}, host = "127.0.0.1", logLevel = "Warn", port = 0, startTimeout = "30 seconds" } = options
     yield* Effect.mapError(Options.check(Options.Gateway, { ...options }), gatewayError)
-    const platform = yield* Layer.build(Platform.layer)
+    const platform = yield* Platform.services
     const variables: Record<string, string> = { ...inherited(), ...env }
     const workspace = yield* Effect.provideContext(findWorkspace(options.workingDir), platform)
     const sandbox = options.sandbox === undefined || options.sandbox === false
@@ -264,7 +264,7 @@ const makeRemote = Effect.fn("KernelGateway.makeRemote")(function* (options: Rem
   const headers = address.authorization === undefined
     ? options.headers
     : { authorization: address.authorization, ...options.headers }
-  const platform = yield* Layer.build(Platform.layer)
+  const platform = yield* Platform.services
   const connectTo = (url: string) =>
     Connection.make({ url, token, join: Effect.never }, { headers }).pipe(
       Effect.tap(({ rest }) => rest.check),

@@ -185,7 +185,7 @@ const annotate = ({ id }: Connection.Connection) => Effect.annotateCurrentSpan({
 const makeOver = Effect.fnUntraced(
   function* (gateways: ReadonlyArray<KernelGateway["Service"]>, options: PoolOptions) {
     const { initTimeout = Start.defaultTimeout } = options
-    const platform = yield* Layer.build(Platform.layer)
+    const platform = yield* Platform.services
     const starting = yield* Effect.provideContext(Start.load(options), platform)
     const cells = typeof options.setup === "string" ? [options.setup] : options.setup ?? []
 

@@ -1,6 +1,6 @@
 /**
- * What the library asks of the platform it runs on: files, child processes, HTTP. Node's implementation,
- * which Deno runs too.
+ * What the library asks of the platform it runs on: files, child processes, HTTP. What the context has of it, and
+ * Node's implementation otherwise, which Deno runs too.
  *
  * @module
  */
@@ -10,16 +10,20 @@ import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as NodePath from "@effect/platform-node/NodePath"
 import * as NodeStdio from "@effect/platform-node/NodeStdio"
-import type * as Digest from "effect/crypto/Digest"
-import type * as FileSystem from "effect/FileSystem"
-import type * as HttpClient from "effect/http/HttpClient"
+import * as Digest from "effect/crypto/Digest"
+import * as FileSystem from "effect/FileSystem"
+import * as HttpClient from "effect/http/HttpClient"
 import * as Effect from "effect/Effect"
+import * as Context from "effect/Context"
+import { identity } from "effect/Function"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import * as Layer from "effect/Layer"
-import type * as Path from "effect/Path"
+import * as Path from "effect/Path"
 import * as PlatformError from "effect/PlatformError"
 import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import * as Schema from "effect/Schema"
-import type * as Stdio from "effect/Stdio"
+import * as Stdio from "effect/Stdio"
 import { homedir } from "node:os"
 import process from "node:process"
 
@@ -40,27 +44,26 @@ const isErrno = Schema.is(
 )
 
 /** Node throws where some calls fail, as for an environment that is too long, and tells of others. */
+const withoutErrnoDefects = ({ spawn }: ChildProcessSpawner.ChildProcessSpawner["Service"]) =>
+  ChildProcessSpawner.make((command) =>
+    Effect.catchDefect(
+      spawn(command),
+      (defect) =>
+        isErrno(defect)
+          ? Effect.fail(PlatformError.systemError({
+            _tag: "Unknown",
+            module: "ChildProcess",
+            method: "spawn",
+            syscall: defect.syscall,
+            cause: defect,
+          }))
+          : Effect.die(defect),
+    )
+  )
+
 const spawner = Layer.effect(
   ChildProcessSpawner.ChildProcessSpawner,
-  Effect.map(
-    ChildProcessSpawner.ChildProcessSpawner,
-    ({ spawn }) =>
-      ChildProcessSpawner.make((command) =>
-        Effect.catchDefect(
-          spawn(command),
-          (defect) =>
-            isErrno(defect)
-              ? Effect.fail(PlatformError.systemError({
-                _tag: "Unknown",
-                module: "ChildProcess",
-                method: "spawn",
-                syscall: defect.syscall,
-                cause: defect,
-              }))
-              : Effect.die(defect),
-        )
-      ),
-  ),
+  Effect.map(ChildProcessSpawner.ChildProcessSpawner, withoutErrnoDefects),
 )
 
 /** What to do where the system has no room, by its own names. */
@@ -81,9 +84,7 @@ export function inWords({ message, reason: { cause } }: PlatformError.PlatformEr
   return shortage === undefined ? cause.message : `${cause.message}: ${shortage}`
 }
 
-/**
- * Provides the services of the platform.
- */
+/** Provides Node's services of the platform. */
 export const layer: Layer.Layer<Platform> = Layer.mergeAll(
   // Not all of `NodeServices`: its terminal listens to stdin, and each kernel would add a listener.
   Layer.provideMerge(Layer.provide(spawner, NodeChildProcessSpawner.layer), files),
@@ -91,6 +92,38 @@ export const layer: Layer.Layer<Platform> = Layer.mergeAll(
   NodeHttpClient.layerNodeHttp,
   NodeCrypto.layerDigest,
 )
+
+/** The service of the context, if it is there. */
+const given = <I, S>(
+  key: Context.Key<I, S>,
+  map: (service: S) => S = identity,
+): Effect.Effect<Context.Context<never>> =>
+  Effect.map(
+    Effect.serviceOption(key),
+    Option.match({ onNone: Context.empty, onSome: (service) => Context.make(key, map(service)) }),
+  )
+
+/** Returns the services of the platform: each that of the context, where there is one, and Node's otherwise. */
+export const services: Effect.Effect<Context.Context<Platform>, never, Scope.Scope> = Effect.gen(
+  function* () {
+    const node = yield* Layer.build(layer)
+    const others = yield* Effect.all([
+      given(FileSystem.FileSystem),
+      given(Path.Path),
+      given(Stdio.Stdio),
+      given(ChildProcessSpawner.ChildProcessSpawner, withoutErrnoDefects),
+      given(HttpClient.HttpClient),
+      given(Digest.Digest),
+    ])
+    return others.reduce((all: Context.Context<Platform>, one) => Context.merge(all, one), node)
+  },
+)
+
+/** Provides an effect with the {@link services} of the platform. */
+export const provide = <A, E, R>(
+  self: Effect.Effect<A, E, R>,
+): Effect.Effect<A, E, Exclude<R, Platform> | Scope.Scope> =>
+  Effect.flatMap(services, (platform) => Effect.provideContext(self, platform))
 
 /**
  * A variable of our own process; `undefined` if it is not set or empty. Not read through Config: what children

@@ -88,8 +88,8 @@ export const make: (options?: Options) => Effect.Effect<PythonEnvironment["Servi
       const { base, cacheDir } = options
       return PythonEnvironment.of({ python: yield* Managed.get({ packages, cacheDir, base }) })
     },
+    Platform.provide,
     Effect.scoped,
-    Effect.provide(Platform.layer),
   )
 
 /**

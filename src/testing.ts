@@ -130,7 +130,7 @@ export function layer(
   options: Options = {},
 ): Layer.Layer<KernelClient | TestKernel> {
   return Layer.effectContext(Effect.gen(function* () {
-    const platform = yield* Layer.build(Platform.layer)
+    const platform = yield* Platform.services
     const { executed, kernel } = yield* Kernels.make(scripts, { ...options, platform })
     return Context.make(KernelClient, kernel).pipe(Context.add(TestKernel, { executed }))
   }))

@@ -1,5 +1,6 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, FileSystem, Layer, Redacted, Schedule, Scope } from "effect"
+import { HttpClient } from "effect/http"
 import { ChildProcess } from "effect/process"
 import { createServer } from "node:http"
 import { inspect } from "node:util"
@@ -136,6 +137,37 @@ layer(kernelLayer(), slow)("KernelGateway", (it) => {
         Effect.provideService(KernelGateway.KernelGateway, { url, token, join: Effect.never }),
       )
       assert.strictEqual(yield* text(kernel.execute("6 * 7")), "42")
+    }))
+
+  it.effect("HttpClient and FileSystem come from the context where it has them", () =>
+    Effect.gen(function* () {
+      const { token, url } = yield* KernelGateway.KernelGateway
+      const requests: Array<string> = []
+      const counted = HttpClient.mapRequest(yield* HttpClient.HttpClient, (request) => {
+        requests.push(`${request.method} ${request.url.replace(url, "")}`)
+        return request
+      })
+      const written: Array<string> = []
+      const files = yield* FileSystem.FileSystem
+      const kernel = yield* KernelClient.make({ imagesDir: `${yield* temporary}/new` }).pipe(
+        Effect.provide(KernelGateway.layerRemote({ url, token: token ?? "" })),
+        Effect.provideService(HttpClient.HttpClient, counted),
+        Effect.provideService(FileSystem.FileSystem, {
+          ...files,
+          makeDirectory: (path, options) => {
+            written.push(path)
+            return files.makeDirectory(path, options)
+          },
+        }),
+      )
+      assert.include(requests, "POST /api/kernels")
+      assert.include(requests.join("\n"), "GET /api/kernels")
+      yield* kernel.reset
+      assert.lengthOf(requests.filter((request) => request === "POST /api/kernels"), 2)
+      const png =
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+      yield* kernel.execute(`display({"image/png": "${png}"}, raw=True)`)
+      assert.isNotEmpty(written)
     }))
 
   it.effect("KernelGateway that is decorated stays a gateway of our own and shares its connection", () =>
