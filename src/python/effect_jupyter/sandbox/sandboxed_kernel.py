@@ -95,6 +95,7 @@ def forbid_what_leads_out():
     def if_made(argument):
         # Otherwise there is no mode, whatever the argument is.
         return [load(8 + 8 * argument), (MASK, 0, 0, os.O_CREAT | UNNAMED), *on(0, [ALLOW]), *by_mode(argument)]
+
     numbers = [
         load(0),
         *on_any(keys, [REFUSE]),
