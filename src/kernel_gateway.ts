@@ -185,7 +185,7 @@ export const make: (
         sandbox,
       })
       yield* Effect.raceFirst(answers(connection), Effect.andThen(process.join, Effect.never)).pipe(
-        Effect.timeoutOrElse({ duration: startTimeout, orElse: () => process.tooLate }),
+        Effect.timeoutOrElse({ duration: startTimeout, orElse: () => process.startTimeoutError }),
       )
       return Connection.attach(KernelGateway.of({ url, token, join: process.join }), connection)
     }).pipe(Effect.provideContext(platform))

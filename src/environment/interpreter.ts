@@ -1,5 +1,5 @@
 /**
- * Interpreters of Python: what a gateway needs of one, and which of a machine a managed environment is made with.
+ * Checks Python interpreters for a gateway, and finds the one to create a managed environment with.
  *
  * @module
  */
@@ -13,23 +13,23 @@ import * as Platform from "../platform.ts"
 import * as Tail from "../gateway/tail.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
 
-/** What runs a gateway. The protocol patches of this library are made for these versions. */
+/** The packages that a gateway requires, in the versions that the patches of this library support. */
 export const required: ReadonlyArray<string> = ["jupyter-kernel-gateway>=3.0.1,<3.1", "ipykernel>=7.0,<8"]
 
 const oldest = [3, 10] as const
 const minors = [14, 13, 12, 11, 10]
-/** The commands that may be an interpreter, the newest first. */
+/** The commands of interpreters, the newest first. */
 const commands: ReadonlyArray<string> = [...minors.map((minor) => `python3.${minor}`), "python3", "python"]
 
 const install = `install Python ${oldest.join(".")} or newer`
 
 /**
- * Runs in an interpreter of any age. Prints its version and, if that will do, which of the requirements are not met;
- * one that is no name and version cannot be checked.
+ * Python code for interpreters of any version. Prints the version and, if it is supported, the requirements that are not
+ * met. A requirement that is not a name and a version is not checked.
  */
 const probeCode = `
 import sys, json
-# What lies in the working directory is no module of ours, and nothing that a kernel can write runs at every start.
+# No modules are imported from the working directory, and no start-up hooks run, which a kernel might have written.
 del sys.path[0]
 sys.modules["sitecustomize"] = sys.modules["usercustomize"] = None
 def missing(wanted):
@@ -69,24 +69,24 @@ const Probe = Schema.Struct({
   version: Schema.Array(Schema.Int),
   missing: Schema.Array(Schema.String),
   executable: Schema.String,
-  /** Whether it can make virtual environments; some systems keep that in a package of its own. */
+  /** Whether it can create virtual environments, for which some systems have a separate package. */
   isWhole: Schema.Boolean,
 })
 const decodeProbe = Schema.decodeUnknownEffect(Schema.fromJsonString(Probe))
 
-/** What an interpreter says of itself. Fails unless it runs and is new enough. */
-const look = Effect.fnUntraced(function* (python: string, requirements: ReadonlyArray<string>) {
+/** Runs the probe in an interpreter. Fails with `PythonNotFound` unless it runs and its version is supported. */
+const probe = Effect.fnUntraced(function* (python: string, requirements: ReadonlyArray<string>) {
   const unfit = (detail: string) => gatewayError(new PythonNotFound({ python, detail }))
   const printed = Tail.make()
   const tail = Tail.make()
   const exitCode = yield* Effect.gen(function* () {
-    // As the gateway will run it: variables and modules of the program change nothing.
+    // With the options of the gateway, which ignore variables and modules of the program.
     const handle = yield* ChildProcess.make(
       python,
       ["-E", "-S", "-c", probeCode, JSON.stringify(requirements)],
       { stdin: "ignore", extendEnv: true, forceKillAfter: "1 second" },
     )
-    // Any program can be named, also one that prints without end.
+    // The command may be any program, also one that prints without end.
     yield* Effect.all([
       printed.follow(handle.stdout, () => Effect.void),
       tail.follow(handle.stderr, () => Effect.void),
@@ -117,13 +117,13 @@ const look = Effect.fnUntraced(function* (python: string, requirements: Readonly
   return found
 })
 
-/** Fails with `PythonNotFound` unless the interpreter runs, is new enough and has what a gateway needs and `packages`. */
+/** Fails with `PythonNotFound` unless the interpreter runs, is supported, and has the required packages and `packages`. */
 export const check: (
   python: string,
   packages: ReadonlyArray<string>,
 ) => Effect.Effect<void, GatewayError, ChildProcessSpawner.ChildProcessSpawner> = Effect.fnUntraced(
   function* (python, packages) {
-    const { missing } = yield* look(python, [...required, ...packages])
+    const { missing } = yield* probe(python, [...required, ...packages])
     if (missing.length > 0) {
       const quoted = missing.map((name) => `'${name}'`).join(" ")
       const detail = `It lacks ${missing.join(", ")}; run "${python} -m pip install ${quoted}"`
@@ -132,16 +132,16 @@ export const check: (
   },
 )
 
-/** The interpreter that a managed environment is made with: the one that is named, else the newest on the PATH. */
+/** Returns the interpreter to create a managed environment with: the named one, else the newest on the PATH. */
 export const findBase: (
   named: string | undefined,
 ) => Effect.Effect<string, GatewayError, ChildProcessSpawner.ChildProcessSpawner> = Effect.fnUntraced(
   function* (named) {
-    if (named !== undefined) return (yield* look(named, [])).executable
+    if (named !== undefined) return (yield* probe(named, [])).executable
     const failures: Array<PythonNotFound> = []
     let partial: string | undefined
     for (const command of commands) {
-      const found = yield* look(command, []).pipe(
+      const found = yield* probe(command, []).pipe(
         Effect.tapError(({ reason }) =>
           Effect.sync(() => reason._tag === "PythonNotFound" ? failures.push(reason) : 0)
         ),
@@ -152,7 +152,7 @@ export const findBase: (
       partial ??= found.value.executable
     }
     if (partial !== undefined) return partial
-    // One that is too old says more than one that is not there.
+    // The error for an old version is more useful than that for a missing command.
     const reason = failures.find(({ detail }) => detail.includes("too old")) ??
       failures.find(({ python }) => python === "python3") ?? failures.at(-1)
     return yield* gatewayError(

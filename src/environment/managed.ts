@@ -1,5 +1,5 @@
 /**
- * Managed environments: virtual ones in a cache, which are made on first use and shared by all processes.
+ * Managed environments: virtual environments in a cache, created on first use and shared by all processes.
  *
  * @module
  */
@@ -22,21 +22,21 @@ import { type GatewayError, gatewayError, ProvisioningFailed, PythonNotFound } f
 import * as Tail from "../gateway/tail.ts"
 import * as Interpreter from "./interpreter.ts"
 
-/** What is installed besides what a gateway needs: plots work from the start. */
+/** Packages that are installed besides those of a gateway, so that plots work. */
 const included = ["matplotlib>=3.9"]
 
-/** The status with which `provision.py` ends if the folder cannot be written to. */
-const unwritable = 73
+/** Exit code of `provision.py` if the folder is not writable. */
+const notWritable = 73
 
-/** Which environment. */
+/** Identifies an environment. */
 export interface ManagedOptions {
   readonly packages: ReadonlyArray<string>
   readonly cacheDir: string | undefined
-  /** The interpreter to make it with; the newest of the machine by default. */
+  /** The interpreter to create it with; the newest on the PATH by default. */
   readonly base: string | undefined
 }
 
-/** The interpreter of the managed environment with these packages, which is made if there is none yet. */
+/** Returns the interpreter of the managed environment with these packages, and creates it if there is none. */
 export const get: (options: ManagedOptions) => Effect.Effect<
   string,
   GatewayError,
@@ -51,7 +51,7 @@ export const get: (options: ManagedOptions) => Effect.Effect<
   const path = yield* Path.Path
   const digest = yield* Digest.Digest
   const requirements = [...Interpreter.required, ...included, ...packages].sort()
-  // One that is named makes an environment of its own.
+  // A named interpreter has its own environment.
   const python = base === undefined ? undefined : yield* Interpreter.findBase(base)
   const identity = [...requirements, ...(python === undefined ? [] : [python])].join("\n")
   const key = yield* digest.digestHex(Digest.sha256, new TextEncoder().encode(identity))
@@ -60,7 +60,7 @@ export const get: (options: ManagedOptions) => Effect.Effect<
   const ready = yield* fs.readFileString(path.join(directory, "current")).pipe(
     Effect.tap((python) => fs.access(python)),
     Effect.asSome,
-    // One that cannot be read now, as without descriptors, is no reason to install all of it again.
+    // A file that cannot be read now, as without free descriptors, is not a reason to install again.
     Effect.catchIf(({ reason }) => reason._tag !== "Unknown", () => Effect.succeedNone),
     Effect.mapError((error) =>
       gatewayError(new ProvisioningFailed({ directory, output: [], detail: Platform.inWords(error) }))
@@ -91,13 +91,13 @@ const provision = Effect.fnUntraced(
       tail.follow(handle.stderr, () => Effect.void),
     ], { concurrency: 2 })
     const started = yield* Clock.currentTimeMillis
-    const isWatched = yield* Effect.flatMap(Stdio.Stdio, (stdio) => stdio.stderrIsTerminal)
-    const say = (text: string) => isWatched ? Effect.void : Effect.logInfo(text)
-    yield* say(`Installing Python packages into "${directory}" with "${python}", once`)
-    const [output] = yield* isWatched ? Effect.raceFirst(install, showProgress(directory, tail)) : install
+    const isTerminal = yield* Effect.flatMap(Stdio.Stdio, (stdio) => stdio.stderrIsTerminal)
+    const log = (text: string) => isTerminal ? Effect.void : Effect.logInfo(text)
+    yield* log(`Installing Python packages into "${directory}" with "${python}", once`)
+    const [output] = yield* isTerminal ? Effect.raceFirst(install, showProgress(directory, tail)) : install
     const exitCode = yield* Effect.orElseSucceed(handle.exitCode, () => undefined)
     if (exitCode !== 0) {
-      const detail = exitCode === unwritable
+      const detail = exitCode === notWritable
         ? 'the folder cannot be written to; name another one by the option "cacheDir"'
         : undefined
       return yield* gatewayError(
@@ -111,12 +111,12 @@ const provision = Effect.fnUntraced(
     const took = Duration.format(
       Duration.seconds(Math.round(((yield* Clock.currentTimeMillis) - started) / 1000)),
     )
-    yield* say(`Installed Python packages into "${directory}" within ${took}`)
+    yield* log(`Installed Python packages into "${directory}" within ${took}`)
     return output.trim()
   },
 )
 
-/** Tells a person who watches what takes so long. Never ends by itself. */
+/** Shows the progress in a terminal. Never ends by itself. */
 const showProgress = Effect.fnUntraced(function* (directory: string, tail: Tail.Tail) {
   const stdio = yield* Stdio.Stdio
   const show = (text: string) =>

@@ -1,5 +1,5 @@
 /**
- * Where a server is, from an address as people copy it: Jupyter prints one with a page and a token.
+ * Parses the address of a server, which may have the page and the token that Jupyter prints.
  *
  * @module
  */
@@ -7,17 +7,17 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { Buffer } from "node:buffer"
 
-/** An address in its parts. */
+/** The parts of an address. */
 export interface Address {
-  /** Scheme, host and path: nothing secret, and no slash at the end. */
+  /** Scheme, host and path, without secrets and without a trailing slash. */
   readonly url: string
-  /** What the address says to authenticate with. */
+  /** The token in the query of the address. */
   readonly token: Redacted.Redacted<string> | undefined
-  /** The name and the password in front of the host, as a header has them. */
+  /** The user name and the password of the address as an `authorization` header. */
   readonly authorization: string | undefined
 }
 
-/** Takes an address apart; `undefined` if it is none of HTTP. */
+/** Parses an address. Returns `undefined` unless it is an HTTP URL. */
 export function parse(text: string): Address | undefined {
   const trimmed = text.trim()
   const url = URL.canParse(trimmed) ? new URL(trimmed) : undefined
@@ -33,12 +33,12 @@ export function parse(text: string): Address | undefined {
   }
 }
 
-/** What is left of a text for messages: no token, no password. */
+/** Returns an address without token and password, for error messages. */
 export function withoutSecrets(text: string): string {
   return text.replace(/[?#].*$/s, "").replace(/^([^/]*\/\/)?[^/]*@/, "$1")
 }
 
-/** The path of an address and those above it: the server is at one of them, the rest is a page of it. */
+/** Returns the address and its parent paths: the server is at one of them, the rest is the path of a page. */
 export function candidates(url: string): ReadonlyArray<string> {
   const { origin, pathname } = new URL(url)
   const names = pathname.split("/").filter((name) => name !== "")
@@ -48,6 +48,6 @@ export function candidates(url: string): ReadonlyArray<string> {
   )
 }
 
-/** A part of an address without its escapes; one that has others than of UTF-8 is taken as it is. */
+/** Decodes the escapes in a part of an address. Parts that are not valid UTF-8 stay as they are. */
 const decoded = (text: string): string => Option.getOrElse(decode(text), () => text)
 const decode = Option.liftThrowable(decodeURIComponent)

@@ -1,5 +1,5 @@
 /**
- * Where managed environments of Python live.
+ * The location of managed environments of Python.
  *
  * @module
  */
@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Path from "effect/Path"
 import * as Platform from "../platform.ts"
 
-/** A folder in the user's cache; one in the working directory for a user who has no home. */
+/** Returns a folder in the user's cache; one in the working directory for a user without a home. */
 export const folder: Effect.Effect<string, never, Path.Path> = Effect.gen(function* () {
   const path = yield* Path.Path
   const cache = Platform.variable("XDG_CACHE_HOME")

@@ -1,5 +1,5 @@
 /**
- * The ways in which a gateway can fail to start, to answer or to go on.
+ * Errors of a gateway that does not start, does not answer or has ended.
  *
  * @module
  */
@@ -15,7 +15,7 @@ const Lines = Schema.Array(Schema.String)
 const quoted = (lines: ReadonlyArray<string>): string => lines.length === 0 ? "" : `\n${lines.join("\n")}`
 
 /**
- * No interpreter was found that can run the gateway.
+ * The Python interpreter cannot run the gateway, or none was found.
  *
  * @example
  * ```ts
@@ -32,7 +32,7 @@ export class PythonNotFound extends Schema.TaggedError<PythonNotFound>(identifie
   {
     /** The interpreter that was tried. */
     python: Schema.String,
-    /** Why it will not do. */
+    /** The reason why it cannot be used. */
     detail: Schema.String,
   },
 ) {
@@ -42,7 +42,7 @@ export class PythonNotFound extends Schema.TaggedError<PythonNotFound>(identifie
 }
 
 /**
- * The managed environment could not be made.
+ * The managed environment could not be installed.
  *
  * @example
  * ```ts
@@ -58,11 +58,11 @@ export class ProvisioningFailed
   extends Schema.TaggedError<ProvisioningFailed>(identifier("ProvisioningFailed"))(
     "ProvisioningFailed",
     {
-      /** Where the environment was to be. */
+      /** The directory of the environment. */
       directory: Schema.String,
-      /** The last lines that the installer wrote. */
+      /** The last lines of the installer's output. */
       output: Lines,
-      /** What is wrong and what to do, where that is known. */
+      /** The reason and advice, if known. */
       detail: Schema.optionalKey(Schema.String),
     },
   ) {
@@ -77,7 +77,7 @@ export class ProvisioningFailed
 }
 
 /**
- * The gateway's process could not be started, or it gave up while it was starting.
+ * The gateway's process could not be started, or ended while it was starting.
  *
  * @example
  * ```ts
@@ -125,7 +125,7 @@ export class StartTimeout
 }
 
 /**
- * The port that was asked for is taken.
+ * The requested port is in use.
  *
  * @example
  * ```ts
@@ -147,7 +147,7 @@ export class PortInUse extends Schema.TaggedError<PortInUse>(identifier("PortInU
 }
 
 /**
- * The gateway's process ended although nobody asked it to.
+ * The gateway's process ended before its scope was closed.
  *
  * @example
  * ```ts
@@ -160,7 +160,7 @@ export class PortInUse extends Schema.TaggedError<PortInUse>(identifier("PortInU
  * ```
  */
 export class Exited extends Schema.TaggedError<Exited>(identifier("Exited"))("Exited", {
-  /** The exit code; 128 and the number of the signal if one killed it, `undefined` if nobody knows. */
+  /** The exit code; 128 plus the number of the signal that killed it, `undefined` if it is unknown. */
   exitCode: orAbsent(Schema.Int),
   /** The last lines of the gateway's log. */
   output: Lines,
@@ -197,7 +197,7 @@ export class Unauthorized
 }
 
 /**
- * The server cannot be reached, or what answers is no Jupyter server.
+ * The server cannot be reached, or is not a Jupyter server.
  *
  * @example
  * ```ts
@@ -212,7 +212,7 @@ export class Unauthorized
 export class Unreachable extends Schema.TaggedError<Unreachable>(identifier("Unreachable"))("Unreachable", {
   url: Schema.String,
   detail: Schema.String,
-  /** The HTTP status, where something answered. */
+  /** The HTTP status, if there was an answer. */
   status: Schema.optionalKey(Schema.Int),
 }) {
   override get message(): string {
@@ -245,13 +245,13 @@ export const GatewayErrorReason = Schema.Union([
   Unreachable,
 ])
 
-/** Why there is no gateway. */
+/** The reasons of a {@link GatewayError}. */
 export type GatewayErrorReason = typeof GatewayErrorReason.Type
 
 const GatewayErrorTypeId = "~effect-jupyter/KernelGateway/GatewayError"
 
 /**
- * There is no gateway, or there is none any more. `reason` says why.
+ * A gateway could not be started or reached, or has ended. `reason` has the details.
  *
  * @example
  * ```ts
@@ -289,7 +289,7 @@ export function isGatewayError(value: unknown): value is GatewayError {
   return Predicate.hasProperty(value, GatewayErrorTypeId)
 }
 
-/** The failure for a reason. */
+/** Makes a {@link GatewayError} of a reason. */
 export function gatewayError(reason: GatewayErrorReason): GatewayError {
   return new GatewayError({ reason })
 }

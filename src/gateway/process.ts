@@ -1,5 +1,5 @@
 /**
- * Our own gateway: one child process, everything it starts, and one directory, all gone when the scope
+ * Starts the local gateway: a child process with its descendants and a directory. All of them are removed when the scope
  * closes and when this process dies.
  *
  * @module
@@ -20,53 +20,53 @@ import { type SandboxError, sandboxError, SandboxErrorReason } from "../sandbox/
 import * as Platform from "../platform.ts"
 import { plain } from "../jupyter/control_codes.ts"
 import type { HostSettings } from "../sandbox/host.ts"
-import { headline } from "./last_words.ts"
+import { reasonLine } from "./exit_output.ts"
 import * as RuntimeDir from "./runtime_dir.ts"
 import * as Tail from "./tail.ts"
 
-/** What to run and how. */
+/** The command and the settings of a gateway. */
 export interface ProcessOptions {
   readonly python: string
   readonly host: string
   /** 0 for a free one. */
   readonly port: number
-  /** Where kernels start. */
+  /** The working directory of kernels. */
   readonly workingDir: string
   /** The whole environment of the kernels. */
   readonly env: Readonly<Record<string, string>>
-  /** The whole environment of the gateway itself, but for its settings. */
+  /** The whole environment of the gateway itself, except its settings. */
   readonly ownEnv: Readonly<Record<string, string>>
   readonly token: Redacted.Redacted<string>
   readonly logLevel: "Debug" | "Info" | "Warn" | "Error"
   readonly startTimeout: Duration.Input
-  /** Whether kernels may be forked from a process that has loaded what they need. */
+  /** Whether kernels may be forked from a process that has loaded IPython and `preload`. */
   readonly fork: boolean
-  /** Modules that such kernels have loaded from the start. */
+  /** Modules that forked kernels have loaded. */
   readonly preload: ReadonlyArray<string>
   readonly sandbox: {
     readonly host: HostSettings
-    /** What a request has to know in order to say what a sandboxed kernel may do. */
+    /** Authorizes requests to set the rules of a sandboxed kernel. */
     readonly secret: Redacted.Redacted<string>
   } | undefined
-  /** Called for each thing that a sandbox denied. */
+  /** Called for each violation that a sandbox denied. */
   readonly onViolation: (kernelId: string | undefined, violation: string) => Effect.Effect<void>
 }
 
 /** A gateway that listens. */
 export interface GatewayProcess {
   readonly port: number
-  /** What a kernel has to find in its environment, the variables of the options included. */
+  /** The environment of kernels, with the variables of the options. */
   readonly kernelEnv: Readonly<Record<string, string>>
   /** Succeeds when the gateway ended because the scope closed, fails with `Exited` if it ended before. */
   readonly join: Effect.Effect<void, GatewayError>
-  /** The failure of a gateway that does not answer in time, with what it has logged by now. */
-  readonly tooLate: Effect.Effect<never, GatewayError>
+  /** Fails with `StartTimeout` and the last lines of the log. */
+  readonly startTimeoutError: Effect.Effect<never, GatewayError>
 }
 
 const script = (name: string) =>
   Effect.mapError(Assets.find(`python/effect_jupyter/gateway/${name}`), gatewayError)
 
-/** What `gateway/main.py` prints. */
+/** A line that `gateway/main.py` prints. */
 const Line = Schema.Union([
   Schema.Struct({ port: Schema.Int }),
   Schema.Struct({ refused: SandboxErrorReason }),
@@ -74,8 +74,8 @@ const Line = Schema.Union([
 ])
 const decodeLine = Schema.decodeEffect(Schema.fromJsonString(Line))
 
-/** The status with which `gateway/main.py` ends if the port is taken. */
-const portTaken = 98
+/** Exit code of `gateway/main.py` if the port is in use. */
+const portInUse = 98
 
 /** Starts a gateway and waits until it listens. */
 export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
@@ -83,42 +83,42 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   const tail = Tail.make()
   const supervisor = yield* script("supervisor.py")
   const gateway = yield* script("main.py")
-  /** Kernels write there too, and what they write must not reach a terminal with our errors. */
+  /** Without control codes: kernels write to the log too, and errors may be shown in a terminal. */
   const output = () => tail.lines().map(plain)
   const runtimeDir = yield* RuntimeDir.make
-  // Profiles and histories of kernels go with the gateway.
+  // Profiles and histories of kernels are removed with the gateway.
   const profile = { IPYTHONDIR: `${runtimeDir}/ipython` }
   const kernelEnv = { ...profile, ...options.env }
   const closing = yield* Deferred.make<void>()
   const handle = yield* ChildProcess.make(
-    // Seen from the directory below.
+    // The working directory of the process is another one.
     options.python.includes("/") ? path.resolve(options.python) : options.python,
     [
-      // Next to untrusted code neither the variables nor the files of the kernels lead Python to other modules.
+      // With untrusted kernels, neither their environment variables nor their files change Python's module search.
       ...(options.sandbox === undefined ? [] : ["-E", "-S"]),
       supervisor,
       runtimeDir,
       gateway,
     ],
     {
-      // What lies in the working directory of the program is no module of ours.
+      // Python must not import modules from the working directory of the program.
       cwd: "/",
-      // Nothing is ever written: this pipe closes when our process dies, and the supervisor waits for that.
+      // Nothing is written: the supervisor waits until the pipe closes, which it does when this process dies.
       stdin: "pipe",
       env: {
         ...profile,
         ...options.ownEnv,
-        // Settings of the user do not change the gateway.
+        // Jupyter settings of the user do not apply to the gateway.
         JUPYTER_RUNTIME_DIR: runtimeDir,
         JUPYTER_PATH: [runtimeDir, ...kernelspecsOf(options)].join(":"),
         JUPYTER_NO_CONFIG: "1",
         KG_AUTH_TOKEN: options.token,
-        // Not as an argument: everybody can read those.
+        // Not as an argument, which other users can read.
         EFFECT_JUPYTER_SETTINGS: Redacted.make(settingsOf(options, { runtimeDir, kernelEnv }), {
           label: "gateway settings",
         }),
       },
-      // Longer than the supervisor may take: nobody else knows all that has to go.
+      // Longer than the supervisor may take: only it knows all processes to end.
       forceKillAfter: "10 seconds",
     },
   ).pipe(
@@ -128,7 +128,7 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   )
   yield* Effect.addFinalizer(() =>
     Deferred.succeed(closing, undefined).pipe(
-      // One that was stopped would not hear that it is to end.
+      // A stopped process would not react to the end of its input.
       Effect.andThen(handle.isRunning),
       Effect.map((isRunning) => isRunning ? Platform.resume(handle.pid) : undefined),
       Effect.ignore,
@@ -141,7 +141,7 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
     Defect.log,
     Effect.forkScoped,
   )
-  const told = yield* handle.stdout.pipe(
+  const stdoutReader = yield* handle.stdout.pipe(
     Stream.decodeText(),
     Stream.splitLines,
     Stream.runForEach((line) =>
@@ -154,7 +154,7 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
             ? Deferred.fail(port, sandboxError(message.refused))
             : options.onViolation(message.kernel ?? undefined, message.violation),
       ).pipe(
-        // A library inside the gateway may print.
+        // Libraries in the gateway may print other lines.
         Effect.ignore,
       )
     ),
@@ -165,7 +165,9 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
 
   const exitCode = Effect.match(handle.exitCode, { onSuccess: Number, onFailure: () => undefined }).pipe(
     // The exit is known before the last lines are read.
-    Effect.tap(Effect.timeoutOption(Effect.andThen(Fiber.await(logs), Fiber.await(told)), "500 millis")),
+    Effect.tap(
+      Effect.timeoutOption(Effect.andThen(Fiber.await(logs), Fiber.await(stdoutReader)), "500 millis"),
+    ),
   )
   const join = Effect.flatMap(
     exitCode,
@@ -174,28 +176,28 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
         ? Effect.void
         : Effect.fail(gatewayError(new Exited({ exitCode: code, output: output() }))),
   )
-  const gaveUp = Effect.flatMap(
+  const exitBeforeListening = Effect.flatMap(
     exitCode,
     (code): Effect.Effect<number, GatewayError | SandboxError> =>
       Deferred.isDoneUnsafe(port) ? Deferred.await(port) : Effect.fail(gatewayError(
-        code === portTaken
+        code === portInUse
           ? new PortInUse({ host: options.host, port: options.port })
           : startFailed(code, output()),
       )),
   )
-  const tooLate = Effect.suspend(() =>
+  const startTimeoutError = Effect.suspend(() =>
     gatewayError(
       new StartTimeout({ timeout: Duration.fromInputUnsafe(options.startTimeout), output: output() }),
     )
   )
-  const listening = yield* Effect.raceFirst(Deferred.await(port), gaveUp).pipe(
-    Effect.timeoutOrElse({ duration: options.startTimeout, orElse: () => tooLate }),
+  const listening = yield* Effect.raceFirst(Deferred.await(port), exitBeforeListening).pipe(
+    Effect.timeoutOrElse({ duration: options.startTimeout, orElse: () => startTimeoutError }),
   )
-  const process: GatewayProcess = { port: listening, kernelEnv, join, tooLate }
+  const process: GatewayProcess = { port: listening, kernelEnv, join, startTimeoutError }
   return process
 })
 
-/** What `gateway/main.py` is to know, as JSON. */
+/** Returns the settings of `gateway/main.py` as JSON. */
 function settingsOf(
   options: ProcessOptions,
   { kernelEnv, runtimeDir }: Pick<GatewayProcess, "kernelEnv"> & { readonly runtimeDir: string },
@@ -207,7 +209,7 @@ function settingsOf(
     workingDir: options.workingDir,
     runtimeDir,
     logLevel: options.logLevel.toUpperCase(),
-    // Nothing of untrusted code is outside of its sandbox.
+    // The environment of untrusted code is set in its sandbox only.
     kernelEnv: sandbox === undefined ? kernelEnv : null,
     fork: options.fork,
     preload: options.preload,
@@ -220,11 +222,11 @@ function startFailed(exitCode: number | undefined, output: ReadonlyArray<string>
   const ended = `It ended with exit code ${
     exitCode ?? "unknown"
   }; check the options "env", "preload" and "python"`
-  const reason = headline(output)
+  const reason = reasonLine(output)
   return new StartFailed({ detail: reason === undefined ? ended : `${reason.trim()} (${ended})`, output })
 }
 
-/** Where kernelspecs of the user are besides the usual places; a sandboxed gateway has no kernel but its own. */
+/** Returns further folders with kernelspecs of the user. A sandboxed gateway has only its own kernel. */
 function kernelspecsOf({ env, sandbox }: ProcessOptions): ReadonlyArray<string> {
   const path = env.JUPYTER_PATH ?? Platform.variable("JUPYTER_PATH")
   return sandbox !== undefined || path === undefined ? [] : [path]

@@ -1,5 +1,5 @@
 /**
- * The directory of a gateway for sockets and connection files.
+ * Creates the directory of a gateway for sockets and connection files.
  *
  * @module
  */
@@ -13,18 +13,18 @@ import process from "node:process"
 import * as Platform from "../platform.ts"
 import { type GatewayError, gatewayError, StartFailed } from "./error.ts"
 
-/** The path of a socket has 107 bytes at most, of which a kernel's name takes 50. */
-const longestFolder = 56 - "/effect-jupyter-0123456789ab/01234567".length
+/** Maximum length of the folder's path: that of a socket has 107 bytes at most, of which a kernel's name takes 50. */
+const maxFolderLength = 56 - "/effect-jupyter-0123456789ab/01234567".length
 const registryName = /^effect-jupyter-[0-9a-f]{12}$/
 const maxAttempts = 100
 
 const random = (length: number) => SecureRandom.uuidV4Unsafe().replaceAll("-", "").slice(0, length)
 
 /**
- * Creates the directory. It is removed by the supervisor, and here for the case that the supervisor was killed.
+ * Creates the directory. The supervisor removes it, and this scope does if the supervisor was killed.
  *
- * It lies in one that all gateways of this user share, so that a sandbox can hide them all, those that start later
- * among them. Nobody else can foresee the name of that one.
+ * Its parent directory is shared by all gateways of this user, so that a sandbox can hide all of them, including those
+ * that start later. The name of the parent is random, so that other users cannot predict it.
  */
 export const make: Effect.Effect<string, GatewayError, FileSystem.FileSystem | Scope.Scope> = Effect.gen(
   function* () {
@@ -52,11 +52,11 @@ export const make: Effect.Effect<string, GatewayError, FileSystem.FileSystem | S
   },
 )
 
-/** `/tmp` if that can be written to: paths are short there, and no sandbox opens it. */
+/** Finds a temporary folder: `/tmp` if it is writable, because its paths are short and no sandbox allows access to it. */
 const findFolder = Effect.gen(function* () {
   const files = yield* FileSystem.FileSystem
   const named = Platform.variable("TMPDIR")?.replace(/\/+$/, "")
-  const folders = ["/tmp", ...(named?.startsWith("/") && named.length <= longestFolder ? [named] : [])]
+  const folders = ["/tmp", ...(named?.startsWith("/") && named.length <= maxFolderLength ? [named] : [])]
   const folder = yield* Effect.findFirst(
     folders,
     (folder) => Effect.isSuccess(files.access(folder, { writable: true })),
@@ -65,7 +65,7 @@ const findFolder = Effect.gen(function* () {
   const names = folders.map((folder) => `"${folder}"`).join(" and ")
   const detail =
     `The temporary folders ${names} cannot be written to; set TMPDIR to another, whose path has at ` +
-    `most ${longestFolder} characters`
+    `most ${maxFolderLength} characters`
   return yield* gatewayError(new StartFailed({ detail, output: [] }))
 })
 
@@ -76,13 +76,13 @@ function create(folder: string): string {
       fs.mkdirSync(directory, { mode: 0o700 })
       return directory
     } catch (error) {
-      // The last gateway in there ended, and took it away.
+      // The last gateway in it has ended and removed it.
       if (codeOf(error) !== "ENOENT" || attempt >= maxAttempts) throw error
     }
   }
 }
 
-/** The directory that gateways of this user share. Of several that were created at once, all take the first. */
+/** Returns the directory that gateways of this user share. If several are created at once, all use the first. */
 function registry(folder: string): string {
   const existing = registries(folder)[0]
   if (existing !== undefined) return existing
@@ -97,11 +97,11 @@ function removeEmpty(directory: string): void {
   try {
     fs.rmdirSync(directory)
   } catch {
-    // Others are in there, or were and removed it.
+    // It is not empty, or another gateway has removed it.
   }
 }
 
-/** Links and directories of others do not count, whatever their names. */
+/** Returns the shared directories of this user, without links and directories of other users. */
 function registries(folder: string): ReadonlyArray<string> {
   return fs.readdirSync(folder).filter((name) => registryName.test(name)).sort().flatMap((name) => {
     const status = fs.lstatSync(`${folder}/${name}`, { throwIfNoEntry: false })

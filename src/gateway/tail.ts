@@ -1,28 +1,29 @@
 /**
- * The last lines of what a process wrote: the evidence that goes into errors.
+ * Keeps the last lines of the output of a process, which become part of errors.
  *
  * @module
  */
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 
-/** Enough for a traceback. */
-const kept = 50
+/** Number of lines to keep: enough for a traceback. */
+const maxLines = 50
 
-/** Characters of a line, after which it continues as another: kernels write there too, and need not end it. */
-const longest = 10_000
+/** Maximum characters of a line, after which it is split: kernels can write lines without end. */
+const maxLineLength = 10_000
 
-/** The last lines that were seen, oldest first. */
+/** The last lines of one or more outputs. */
 export interface Tail {
+  /** Returns the lines, oldest first. */
   readonly lines: () => ReadonlyArray<string>
-  /** Reads an output to its end, keeping its last lines and giving each to `onLine`. */
+  /** Reads an output to its end, keeps its last lines and passes each line to `onLine`. */
   readonly follow: <E, R>(
     output: Stream.Stream<Uint8Array, E>,
     onLine: (line: string) => Effect.Effect<void, never, R>,
   ) => Effect.Effect<void, never, R>
 }
 
-/** An empty {@link Tail}. */
+/** Makes an empty {@link Tail}. */
 export function make(): Tail {
   const lines: Array<string> = []
   return {
@@ -33,10 +34,10 @@ export function make(): Tail {
         Stream.mapAccum(() => 0, wrap),
         Stream.splitLines,
         Stream.runForEach((line) => {
-          if (lines.push(line) > kept) lines.shift()
+          if (lines.push(line) > maxLines) lines.shift()
           return onLine(line)
         }),
-        // The output of a process ends in an error if the process is killed.
+        // The output of a killed process ends in an error.
         Effect.ignore,
       ),
   }
@@ -44,7 +45,7 @@ export function make(): Tail {
 
 const lineEnd = /[\r\n]/g
 
-/** Ends lines that are too long; `length` is how long the last one was before. */
+/** Splits lines that are too long; `length` is the length of the incomplete last line. */
 function wrap(length: number, text: string): readonly [number, ReadonlyArray<string>] {
   const parts: Array<string> = []
   let column = length
@@ -52,9 +53,9 @@ function wrap(length: number, text: string): readonly [number, ReadonlyArray<str
   while (start < text.length) {
     lineEnd.lastIndex = start
     const end = lineEnd.exec(text)?.index ?? text.length
-    for (; start + longest - column < end; column = 0) {
-      parts.push(text.slice(start, start + longest - column), "\n")
-      start += longest - column
+    for (; start + maxLineLength - column < end; column = 0) {
+      parts.push(text.slice(start, start + maxLineLength - column), "\n")
+      start += maxLineLength - column
     }
     parts.push(text.slice(start, end + 1))
     column = end < text.length ? 0 : column + end - start

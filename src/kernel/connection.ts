@@ -28,7 +28,7 @@ import {
 } from "../execution.ts"
 import type * as Gateway from "../gateway/connection.ts"
 import * as Channel from "../jupyter/channel.ts"
-import { explain } from "../gateway/last_words.ts"
+import { explain } from "../gateway/exit_output.ts"
 import * as Conversation from "../jupyter/conversation.ts"
 import {
   type ChannelName,
