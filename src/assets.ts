@@ -25,6 +25,9 @@ import * as Platform from "./platform.ts"
  *   Effect.catchReason("GatewayError", "AssetsMissing", (reason) => Effect.logError(reason.folders.join("\n")))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class AssetsMissing
   extends Schema.TaggedError<AssetsMissing>("effect-jupyter/AssetsMissing")("AssetsMissing", {

@@ -15,6 +15,9 @@ import * as Schema from "effect/Schema"
  * export const apply = (code: string, { end, start }: Introspection.Completion, match: string) =>
  *   code.slice(0, start) + match + code.slice(end)
  * ```
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export class Completion extends Schema.Class<Completion>("effect-jupyter/Introspection/Completion")({
   /** The texts that could stand there. */
@@ -36,6 +39,9 @@ export class Completion extends Schema.Class<Completion>("effect-jupyter/Introsp
  *
  * export const show = (inspection: Introspection.Inspection) => Execution.best(inspection, ["text/plain"])
  * ```
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export class Inspection extends Schema.Class<Inspection>("effect-jupyter/Introspection/Inspection")({
   found: Schema.Boolean,
@@ -53,6 +59,9 @@ export class Inspection extends Schema.Class<Inspection>("effect-jupyter/Introsp
  * export const prompt = ({ indent, status }: Introspection.Completeness) =>
  *   status === "incomplete" ? `... ${indent}` : ">>> "
  * ```
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export class Completeness extends Schema.Class<Completeness>("effect-jupyter/Introspection/Completeness")({
   status: Schema.Literals(["complete", "incomplete", "invalid", "unknown"]),
@@ -70,6 +79,9 @@ export class Completeness extends Schema.Class<Completeness>("effect-jupyter/Int
  * export const source = (history: ReadonlyArray<Introspection.HistoryEntry>) =>
  *   history.map((entry) => entry.code).join("\n")
  * ```
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export class HistoryEntry extends Schema.Class<HistoryEntry>("effect-jupyter/Introspection/HistoryEntry")({
   /** The number of the execution. */
@@ -90,6 +102,9 @@ export class HistoryEntry extends Schema.Class<HistoryEntry>("effect-jupyter/Int
  *   return (yield* kernel.info).languageVersion // "3.13.1"
  * })
  * ```
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export class KernelInfo extends Schema.Class<KernelInfo>("effect-jupyter/Introspection/KernelInfo")({
   implementation: Schema.String,
@@ -112,6 +127,9 @@ export class KernelInfo extends Schema.Class<KernelInfo>("effect-jupyter/Introsp
  * export const largest = (variables: ReadonlyArray<Introspection.Variable>) =>
  *   variables.toSorted((a, b) => b.bytes - a.bytes).at(0)?.name
  * ```
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export class Variable extends Schema.Class<Variable>("effect-jupyter/Introspection/Variable")({
   name: Schema.String,
@@ -138,6 +156,9 @@ export class Variable extends Schema.Class<Variable>("effect-jupyter/Introspecti
  *   return (yield* kernel.complete("pri")).matches
  * }).pipe(Effect.catchTag("KernelBusy", () => Effect.succeed([])))
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class KernelBusy
   extends Schema.TaggedError<KernelBusy>("effect-jupyter/Introspection/KernelBusy")("KernelBusy", {
@@ -162,6 +183,9 @@ export class KernelBusy
  *   return (yield* kernel.variables).map(({ name }) => name)
  * }).pipe(Effect.catchTag("IntrospectionFailed", (error) => Effect.as(Effect.logWarning(error.message), [])))
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class IntrospectionFailed
   extends Schema.TaggedError<IntrospectionFailed>("effect-jupyter/Introspection/IntrospectionFailed")(

@@ -36,11 +36,19 @@ export type { InputRequest } from "./kernel/input.ts"
  *   yield* Effect.log(result.text)
  * }).pipe(Effect.provide(KernelClient.layer().pipe(Layer.provide(KernelGateway.layer()))))
  * ```
+ *
+ * @category services
+ * @since 0.1.0
  */
 export class KernelClient
   extends Context.Service<KernelClient, Kernels.Kernel>()("effect-jupyter/KernelClient") {}
 
-/** Which kernel to start and how. */
+/**
+ * Which kernel to start and how.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface ClientOptions extends Start.StartOptions {
   /** Where images are written; `"images"` by default. Made with the first image. */
   readonly imagesDir?: string | undefined
@@ -66,6 +74,9 @@ export interface ClientOptions extends Start.StartOptions {
  *   yield* Effect.all([a.execute("x = 1"), b.execute("x = 2")], { concurrency: 2 })
  * }).pipe(Effect.scoped, Effect.provide(KernelGateway.layer()))
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make: (
   options?: ClientOptions,
@@ -100,6 +111,9 @@ export const make: (
  *   Layer.provide(KernelGateway.layer())
  * )
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export function layer(options?: ClientOptions): Layer.Layer<KernelClient, KernelError, KernelGateway> {
   return Layer.effect(KernelClient, make(options))
@@ -115,6 +129,9 @@ export function layer(options?: ClientOptions): Layer.Layer<KernelClient, Kernel
  *
  * export const kernel = KernelClient.layerConfig({ imagesDir: Config.String("IMAGES_DIR") })
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export function layerConfig(
   options: Config.Wrap<ClientOptions>,

@@ -63,6 +63,9 @@ export { InvalidOption } from "./options/check.ts"
  *   yield* gateway.join
  * }).pipe(Effect.provide(KernelGateway.layer()))
  * ```
+ *
+ * @category services
+ * @since 0.1.0
  */
 export class KernelGateway extends Context.Service<KernelGateway, {
   /** Base URL, for instance `"http://127.0.0.1:8888"`. */
@@ -76,7 +79,12 @@ export class KernelGateway extends Context.Service<KernelGateway, {
   readonly join: Effect.Effect<void, GatewayError>
 }>()("effect-jupyter/KernelGateway") {}
 
-/** How to run a gateway of our own. */
+/**
+ * How to run a gateway of our own.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface GatewayOptions {
   /** The address to listen on; `"127.0.0.1"` by default. */
   readonly host?: string | undefined
@@ -138,6 +146,9 @@ export interface GatewayOptions {
  *   return yield* kernel.execute("import os; print(os.environ['DATASET'])")
  * }).pipe(Effect.scoped)
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make: (
   options?: GatewayOptions,
@@ -202,6 +213,9 @@ export const make: (
  *
  * export const gateway = KernelGateway.layer({ workingDir: "notebooks", python: { packages: ["pandas"] } })
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export function layer(options?: GatewayOptions): Layer.Layer<KernelGateway, GatewayError | SandboxError> {
   return Layer.effect(KernelGateway, make(options))
@@ -217,6 +231,9 @@ export function layer(options?: GatewayOptions): Layer.Layer<KernelGateway, Gate
  *
  * export const gateway = KernelGateway.layerConfig({ port: Config.Port("GATEWAY_PORT") })
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export function layerConfig(
   options: Config.Wrap<GatewayOptions>,
@@ -224,7 +241,12 @@ export function layerConfig(
   return Layer.effect(KernelGateway, Effect.flatMap(Config.unwrap(options), make))
 }
 
-/** Where a server is that others run. */
+/**
+ * Where a server is that others run.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface RemoteOptions {
   /**
    * Base URL, with the path under which the server lives, if any; or the address that Jupyter prints, with its page and
@@ -247,6 +269,9 @@ export interface RemoteOptions {
  *
  * export const gateway = KernelGateway.layerRemote({ url: "https://hub.example.org/user/ada", token: "secret" })
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export function layerRemote(options: RemoteOptions): Layer.Layer<KernelGateway, GatewayError> {
   return Layer.effect(KernelGateway, makeRemote(options))

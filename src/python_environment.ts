@@ -26,13 +26,21 @@ import * as Platform from "./platform.ts"
  *   yield* Effect.log(python)
  * }).pipe(Effect.provide(PythonEnvironment.layer()))
  * ```
+ *
+ * @category services
+ * @since 0.1.0
  */
 export class PythonEnvironment extends Context.Service<PythonEnvironment, {
   /** Path of the interpreter. */
   readonly python: string
 }>()("effect-jupyter/PythonEnvironment") {}
 
-/** Which interpreter to use, or what to install. */
+/**
+ * Which interpreter to use, or what to install.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface Options {
   /**
    * The interpreter to use. By default: `EFFECT_JUPYTER_PYTHON`, else the active virtual environment if it
@@ -64,6 +72,9 @@ export interface Options {
  *   ({ python }) => python
  * )
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make: (options?: Options) => Effect.Effect<PythonEnvironment["Service"], GatewayError> = Effect
   .fn(
@@ -104,6 +115,9 @@ export const make: (options?: Options) => Effect.Effect<PythonEnvironment["Servi
  *   Layer.provide(PythonEnvironment.layer({ python: "/usr/bin/python3" }))
  * )
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export function layer(options?: Options): Layer.Layer<PythonEnvironment, GatewayError> {
   return Layer.effect(PythonEnvironment, make(options))
@@ -119,6 +133,9 @@ export function layer(options?: Options): Layer.Layer<PythonEnvironment, Gateway
  *
  * export const python = PythonEnvironment.layerConfig({ python: Config.String("PYTHON") })
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export function layerConfig(
   options: Config.Wrap<Options>,

@@ -37,6 +37,9 @@ export { Violation } from "./sandbox/violation.ts"
  *   ({ host, kernelId }) => Effect.logWarning(`The kernel ${kernelId} wanted to reach ${host}`)
  * )
  * ```
+ *
+ * @category utils
+ * @since 0.1.0
  */
 export const violations: Stream.Stream<Violation, never, KernelGateway> = Stream.unwrap(
   Effect.map(KernelGateway, (gateway) => {

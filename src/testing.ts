@@ -15,7 +15,12 @@ import type { Members, Script } from "./testing/script.ts"
 
 export type { Members, Output, Raised, Script } from "./testing/script.ts"
 
-/** How a kernel for tests differs from others. */
+/**
+ * How a kernel for tests differs from others.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface Options {
   /** What becomes of images: `"bytes"` by default, so that tests write no files. */
   readonly images?: Images | undefined
@@ -35,6 +40,9 @@ export interface Options {
  *
  * export const codes = Effect.flatMap(Testing.TestKernel, (kernel) => kernel.executed)
  * ```
+ *
+ * @category services
+ * @since 0.1.0
  */
 export class TestKernel extends Context.Service<TestKernel, {
   /** The code of all executions that began, in order. */
@@ -55,6 +63,9 @@ export class TestKernel extends Context.Service<TestKernel, {
  *   return yield* Testing.executed // ["x = 1"]
  * }).pipe(Effect.provide(Testing.layer([{ match: /=/ }])))
  * ```
+ *
+ * @category utils
+ * @since 0.1.0
  */
 export const executed: Effect.Effect<ReadonlyArray<string>, never, TestKernel> = Effect.flatMap(
   TestKernel,
@@ -71,6 +82,9 @@ export const executed: Effect.Effect<ReadonlyArray<string>, never, TestKernel> =
  * const table = Testing.display({ "text/html": "<table></table>", "text/plain": "table" }, { displayId: "1" })
  * console.log(table.text) // => "table"
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export function display(
   data: { readonly [mimeType: string]: unknown },
@@ -124,6 +138,9 @@ export function display(
  *     { match: "1 / 0", error: { ename: "ZeroDivisionError", evalue: "division by zero" } }
  *   ]))))
  * ```
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export function layer(
   scripts: ReadonlyArray<Script>,

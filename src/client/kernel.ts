@@ -34,6 +34,9 @@ export type { ExecuteOptions } from "../kernel/options.ts"
  *   return yield* kernel.execute("print(x + 1)")
  * })
  * ```
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Kernel extends TypedValues, Introspection.Introspection {
   /** The id on the server; another one after a `reset`. */

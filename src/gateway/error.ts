@@ -26,6 +26,9 @@ const quoted = (lines: ReadonlyArray<string>): string => lines.length === 0 ? ""
  *   Effect.catchReason("GatewayError", "PythonNotFound", (reason) => Effect.logError(reason.detail))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class PythonNotFound extends Schema.TaggedError<PythonNotFound>(identifier("PythonNotFound"))(
   "PythonNotFound",
@@ -53,6 +56,9 @@ export class PythonNotFound extends Schema.TaggedError<PythonNotFound>(identifie
  *   Effect.catchReason("GatewayError", "ProvisioningFailed", (reason) => Effect.logError(reason.output.join("\n")))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class ProvisioningFailed
   extends Schema.TaggedError<ProvisioningFailed>(identifier("ProvisioningFailed"))(
@@ -88,6 +94,9 @@ export class ProvisioningFailed
  *   Effect.catchReason("GatewayError", "StartFailed", (reason) => Effect.logError(reason.output.join("\n")))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class StartFailed extends Schema.TaggedError<StartFailed>(identifier("StartFailed"))("StartFailed", {
   detail: Schema.String,
@@ -111,6 +120,9 @@ export class StartFailed extends Schema.TaggedError<StartFailed>(identifier("Sta
  *   Effect.catchReason("GatewayError", "StartTimeout", (reason) => Effect.logError(reason.timeout))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class StartTimeout
   extends Schema.TaggedError<StartTimeout>(identifier("StartTimeout"))("StartTimeout", {
@@ -136,6 +148,9 @@ export class StartTimeout
  *   Effect.catchReason("GatewayError", "PortInUse", (reason) => Effect.logError(`Taken: ${reason.port}`))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class PortInUse extends Schema.TaggedError<PortInUse>(identifier("PortInUse"))("PortInUse", {
   host: Schema.String,
@@ -158,6 +173,9 @@ export class PortInUse extends Schema.TaggedError<PortInUse>(identifier("PortInU
  *   Effect.catchReason("GatewayError", "Exited", (reason) => Effect.logError(`Exit code ${reason.exitCode}`))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class Exited extends Schema.TaggedError<Exited>(identifier("Exited"))("Exited", {
   /** The exit code; 128 plus the number of the signal that killed it, `undefined` if it is unknown. */
@@ -185,6 +203,9 @@ export class Exited extends Schema.TaggedError<Exited>(identifier("Exited"))("Ex
  *   Effect.catchReason("GatewayError", "Unauthorized", (reason) => Effect.logError(`Status ${reason.status}`))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class Unauthorized
   extends Schema.TaggedError<Unauthorized>(identifier("Unauthorized"))("Unauthorized", {
@@ -208,6 +229,9 @@ export class Unauthorized
  *   Effect.catchReason("GatewayError", "Unreachable", (reason) => Effect.logError(reason.detail))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class Unreachable extends Schema.TaggedError<Unreachable>(identifier("Unreachable"))("Unreachable", {
   url: Schema.String,
@@ -231,6 +255,9 @@ export class Unreachable extends Schema.TaggedError<Unreachable>(identifier("Unr
  * const isReason = Schema.is(KernelGateway.GatewayErrorReason)
  * console.log(isReason(new KernelGateway.PortInUse({ host: "127.0.0.1", port: 80 }))) // => true
  * ```
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export const GatewayErrorReason = Schema.Union([
   AssetsMissing,
@@ -263,6 +290,9 @@ const GatewayErrorTypeId = "~effect-jupyter/KernelGateway/GatewayError"
  *     error.reason._tag === "PortInUse" ? KernelGateway.layer() : Layer.effectContext(Effect.fail(error)))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class GatewayError
   extends Schema.TaggedError<GatewayError>(identifier("GatewayError"))("GatewayError", {
@@ -284,6 +314,9 @@ export class GatewayError
  *
  * console.log(KernelGateway.isGatewayError(new Error("no"))) // => false
  * ```
+ *
+ * @category guards
+ * @since 0.1.0
  */
 export function isGatewayError(value: unknown): value is GatewayError {
   return Predicate.hasProperty(value, GatewayErrorTypeId)

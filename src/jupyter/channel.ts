@@ -22,7 +22,12 @@ import { type Message, parentId, request, type WireError } from "./message.ts"
 import * as Sequence from "./sequence.ts"
 import { ChannelError, type Frame } from "./socket.ts"
 
-/** Where and how to connect, and what to tell of it. */
+/**
+ * Where and how to connect, and what to tell of it.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface ChannelOptions extends LinkOptions {
   /** How long to try to get a lost connection back; 10 seconds by default. */
   readonly reconnectTimeout?: Duration.Input | undefined
@@ -34,7 +39,12 @@ export interface ChannelOptions extends LinkOptions {
   readonly onReconnected?: (() => void) | undefined
 }
 
-/** An open connection. */
+/**
+ * An open connection.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Channel {
   /** The format that the server agreed to. */
   readonly protocol: "v1" | "legacy"
@@ -80,6 +90,9 @@ const settling: Duration.Input = "2 seconds"
  *   return yield* channel.lost
  * }).pipe(Effect.scoped)
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelError, Scope.Scope> = Effect
   .fnUntraced(function* (options: ChannelOptions) {

@@ -21,6 +21,9 @@ const bell = 0x07
  *
  * console.log(plain("\x1b[31mred\x1b[0m\x07")) // => "red"
  * ```
+ *
+ * @category utils
+ * @since 0.1.0
  */
 export function plain(text: string): string {
   const first = text.search(control)
@@ -39,7 +42,12 @@ export function plain(text: string): string {
   return parts.join("")
 }
 
-/** Returns the first `length` characters of a text without control codes, for an error message. */
+/**
+ * Returns the first `length` characters of a text without control codes, for an error message.
+ *
+ * @category utils
+ * @since 0.1.0
+ */
 export function excerpt(text: string, length = 200): string {
   return text.length <= length ? plain(text) : `${plain(text.slice(0, length))}…`
 }

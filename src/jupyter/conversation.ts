@@ -13,7 +13,12 @@ import type * as Scope from "effect/Scope"
 import type { Message, WireError } from "./message.ts"
 import type { ChannelError } from "./socket.ts"
 
-/** Takes the messages of a conversation, as they arrive. */
+/**
+ * Takes the messages of a conversation, as they arrive.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Listener {
   /** Takes a message; `bytes` is the length of its frame. */
   readonly onMessage: (message: Message, bytes: number) => void
@@ -26,7 +31,12 @@ export interface Listener {
   readonly onTooLarge?: ((error: WireError) => void) | undefined
 }
 
-/** A request that is listened to. */
+/**
+ * A request that is listened to.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Conversation {
   readonly id: string
   /** Sends the request; waits for the connection if it is being restored. */
@@ -54,7 +64,12 @@ export interface Conversation {
   readonly disconnectError: () => ChannelError | undefined
 }
 
-/** Listens for what answers a request, until the scope closes. */
+/**
+ * Listens for what answers a request, until the scope closes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Open = (
   message: Message,
   listener: Listener,
@@ -64,7 +79,12 @@ export type Open = (
   },
 ) => Effect.Effect<Conversation, never, Scope.Scope>
 
-/** The request went out, and no answer will come. */
+/**
+ * The request went out, and no answer will come.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class Unanswered extends Schema.TaggedError<Unanswered>("effect-jupyter/jupyter/Unanswered")(
   "Unanswered",
   { detail: Schema.String },
@@ -77,6 +97,9 @@ export class Unanswered extends Schema.TaggedError<Unanswered>("effect-jupyter/j
 /**
  * Sends a request and returns what `pick` makes of the messages that answer it, as soon as that is something. Fails
  * with {@link Unanswered} if a cut or a bound took the answer, or if none came within `replyTimeout` after `idle`.
+ *
+ * @category utils
+ * @since 0.1.0
  */
 export const ask = <A>(
   open: Open,
@@ -108,7 +131,12 @@ export const ask = <A>(
     return yield* Effect.raceFirst(Deferred.await(answer), Effect.andThen(conversation.send, silence))
   }))
 
-/** Whether the kernel has done what the message's parent asks for. */
+/**
+ * Whether the kernel has done what the message's parent asks for.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
 export function isIdle({ content, header }: Message): boolean {
   return header.msg_type === "status" && content.execution_state === "idle"
 }

@@ -13,7 +13,12 @@ const busyWindow = 50
 /** With more busy connections, small packets cost more than early messages gain. */
 const maxBusyConnections = 16
 
-/** Decides for all connections to one server. */
+/**
+ * Decides for all connections to one server.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface AckPolicy {
   /** Adds a connection. The inner effect tells whether to acknowledge now what that connection has just received. */
   readonly register: Effect.Effect<Effect.Effect<boolean>>
@@ -30,6 +35,9 @@ export interface AckPolicy {
  *
  * export const shouldAckNow: Effect.Effect<boolean> = Effect.flatten(DelayedAck.make().register)
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export function make(): AckPolicy {
   let windowStart = 0

@@ -7,13 +7,28 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { plain } from "./control_codes.ts"
 
-/** Maximum depth of message contents, which recursive functions process. */
+/**
+ * Maximum depth of message contents, which recursive functions process.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxDepth = 256
 
-/** Maximum number of values in JSON: a value of two bytes takes a hundred times as much memory. */
+/**
+ * Maximum number of values in JSON: a value of two bytes takes a hundred times as much memory.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxValues = 10_000_000
 
-/** A text is not JSON, or is past the limit of its depth or its number of values. */
+/**
+ * A text is not JSON, or is past the limit of its depth or its number of values.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class JsonError
   extends Schema.TaggedError<JsonError>("effect-jupyter/jupyter/JsonError")("JsonError", {
     detail: Schema.String,
@@ -35,6 +50,9 @@ export class JsonError
  *
  * console.log(Result.isFailure(parse("[[[]]]", 2))) // => true
  * ```
+ *
+ * @category decoding
+ * @since 0.1.0
  */
 export function parse(text: string, depth: number = maxDepth): Result.Result<unknown, JsonError> {
   const excess = excessOf(text, depth)
@@ -45,7 +63,12 @@ export function parse(text: string, depth: number = maxDepth): Result.Result<unk
   })
 }
 
-/** Tells whether a parsed value consists of more than `bound` values. */
+/**
+ * Tells whether a parsed value consists of more than `bound` values.
+ *
+ * @category utils
+ * @since 0.1.0
+ */
 export function hasMoreValues(value: unknown, bound: number): boolean {
   const rest = [value]
   let count = 0
@@ -60,7 +83,12 @@ export function hasMoreValues(value: unknown, bound: number): boolean {
   return false
 }
 
-/** Returns a parsed value whose texts have no control codes, as {@link plain} returns them. */
+/**
+ * Returns a parsed value whose texts have no control codes, as {@link plain} returns them.
+ *
+ * @category utils
+ * @since 0.1.0
+ */
 export function plainTexts(value: unknown): unknown {
   if (typeof value === "string") return plain(value)
   if (typeof value !== "object" || value === null) return value

@@ -15,7 +15,12 @@ import * as Socket from "./socket.ts"
 import * as WireLegacy from "./wire_legacy.ts"
 import * as WireV1 from "./wire_v1.ts"
 
-/** The server and the kernel to connect to, and the limits of the connection. */
+/**
+ * The server and the kernel to connect to, and the limits of the connection.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface LinkOptions {
   /** Base URL of the server, `http:` or `https:`. */
   readonly url: string
@@ -35,7 +40,12 @@ export interface LinkOptions {
   readonly protocols?: ReadonlyArray<string> | undefined
 }
 
-/** One open WebSocket. */
+/**
+ * One open WebSocket.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Link {
   /** The format that the server agreed to. */
   readonly protocol: "v1" | "legacy"
@@ -61,7 +71,12 @@ const afterNextPoll = Effect.andThen(Effect.yieldNow, Effect.yieldNow)
 /** Minimum time to wait for a pong, so that a busy server keeps its connection even with a short ping interval. */
 const minPongTimeout = Duration.millis(1500)
 
-/** Opens a WebSocket, which closes with the scope. `wasPaused` tells whether reading was paused since its last call. */
+/**
+ * Opens a WebSocket, which closes with the scope. `wasPaused` tells whether reading was paused since its last call.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const open: (
   options: LinkOptions,
   wasPaused: () => boolean,

@@ -13,19 +13,44 @@ import * as Schema from "effect/Schema"
 import * as SchemaJITCompiler from "effect/schema/SchemaJITCompiler"
 import * as Json from "./json.ts"
 
-/** The version of the messaging protocol that outgoing messages declare. */
+/**
+ * The version of the messaging protocol that outgoing messages declare.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const protocolVersion = "5.3"
 
-/** The username in the header of outgoing messages. */
+/**
+ * The username in the header of outgoing messages.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const username = "effect-jupyter"
 
-/** A JSON object with any keys. */
+/**
+ * A JSON object with any keys.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type JsonObject = { readonly [key: string]: unknown }
 
-/** The four channels of a kernel that a client uses. */
+/**
+ * The four channels of a kernel that a client uses.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type ChannelName = "shell" | "iopub" | "stdin" | "control"
 
-/** A message header. Foreign headers may carry more keys; all of them survive a round trip. */
+/**
+ * A message header. Foreign headers may carry more keys; all of them survive a round trip.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Header extends JsonObject {
   /** Unique id of the message. */
   readonly msg_id: string
@@ -33,7 +58,12 @@ export interface Header extends JsonObject {
   readonly msg_type: string
 }
 
-/** One message of the protocol, as it travels on a WebSocket. */
+/**
+ * One message of the protocol, as it travels on a WebSocket.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Message {
   /** The channel on which it was received or is sent, usually a {@link ChannelName}. */
   readonly channel: string
@@ -47,7 +77,12 @@ export interface Message {
   readonly buffers: ReadonlyArray<Uint8Array>
 }
 
-/** A frame that is not a Jupyter message, or one past a limit. */
+/**
+ * A frame that is not a Jupyter message, or one past a limit.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class WireError
   extends Schema.TaggedError<WireError>("effect-jupyter/jupyter/WireError")("WireError", {
     /** The defect of the frame. */
@@ -62,21 +97,46 @@ export class WireError
   }
 }
 
-/** Maximum number of parts of a frame, each of which becomes an object. */
+/**
+ * Maximum number of parts of a frame, each of which becomes an object.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxParts = 65_536
 
-/** Maximum bytes of each header of a message. */
+/**
+ * Maximum bytes of each header of a message.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxHeaderBytes = 65_536
 
-/** Maximum characters of ids and types, some of which are kept in memory. */
+/**
+ * Maximum characters of ids and types, some of which are kept in memory.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const maxIdLength = 1024
 
-/** Returns the `msg_id` of the request that caused a message, if there was one. */
+/**
+ * Returns the `msg_id` of the request that caused a message, if there was one.
+ *
+ * @category utils
+ * @since 0.1.0
+ */
 export function parentId(message: Message): string | undefined {
   return parentIdOf(message.parentHeader)
 }
 
-/** Returns the `msg_id` in a parent header that may be malformed. */
+/**
+ * Returns the `msg_id` in a parent header that may be malformed.
+ *
+ * @category utils
+ * @since 0.1.0
+ */
 export function parentIdOf(parentHeader: unknown): string | undefined {
   const id = isJsonObject(parentHeader) ? parentHeader.msg_id : undefined
   return typeof id === "string" && id.length <= maxIdLength ? id : undefined
@@ -92,6 +152,9 @@ export function parentIdOf(parentHeader: unknown): string | undefined {
  * const message = request("kernel_info_request", { id: "1", session: "s", content: {} })
  * console.log(message.header.msg_type) // => "kernel_info_request"
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export function request(
   type: string,
@@ -122,7 +185,12 @@ export function request(
   }
 }
 
-/** Returns the content of an `execute_request`. */
+/**
+ * Returns the content of an `execute_request`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export function executeContent(
   code: string,
   options: {
@@ -147,7 +215,12 @@ export function executeContent(
 const Mime = Schema.Record(Schema.String, Schema.Unknown)
 const Text = Schema.optionalKey(Schema.String)
 
-/** Contents of the messages that carry or end an execution, by message type. */
+/**
+ * Contents of the messages that carry or end an execution, by message type.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
 export const Content = {
   stream: Schema.Struct({ name: Schema.Literals(["stdout", "stderr"]), text: Schema.String }),
   display: Schema.Struct({
@@ -194,7 +267,12 @@ type Decoder<S extends Schema.ConstraintDecoder<unknown>> = (
   content: unknown,
 ) => Exit.Exit<S["Type"], unknown>
 
-/** Decoders of {@link Content}. */
+/**
+ * Decoders of {@link Content}.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
 export const decode: { readonly [K in keyof typeof Content]: Decoder<(typeof Content)[K]> } = {
   stream: Schema.decodeUnknownExit(Content.stream),
   display: Schema.decodeUnknownExit(Content.display),
@@ -208,19 +286,34 @@ export const decode: { readonly [K in keyof typeof Content]: Decoder<(typeof Con
   kernelInfoReply: Schema.decodeUnknownExit(Content.kernelInfoReply),
 }
 
-/** Returns the failure of a decoder. */
+/**
+ * Returns the failure of a decoder.
+ *
+ * @category utils
+ * @since 0.1.0
+ */
 export function malformed(detail: string): Result.Result<never, WireError> {
   return Result.fail(new WireError({ detail }))
 }
 
-/** Returns the failure of a decoder for a frame that is past a limit. */
+/**
+ * Returns the failure of a decoder for a frame that is past a limit.
+ *
+ * @category utils
+ * @since 0.1.0
+ */
 export function tooLarge(detail: string, parentId?: string): Result.Result<never, WireError> {
   return Result.fail(
     new WireError({ detail, isTooLarge: true, ...(parentId === undefined ? {} : { parentId }) }),
   )
 }
 
-/** Parses a part of a message. */
+/**
+ * Parses a part of a message.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
 export function parsePart(text: string, parentId?: string): Result.Result<unknown, WireError> {
   return Result.mapError(
     Json.parse(text),
@@ -229,7 +322,12 @@ export function parsePart(text: string, parentId?: string): Result.Result<unknow
   )
 }
 
-/** Tells whether a parsed JSON value is an object. */
+/**
+ * Tells whether a parsed JSON value is an object.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
 export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value)
 }
@@ -238,7 +336,12 @@ function isHeader(value: unknown): value is Header {
   return isJsonObject(value) && typeof value.msg_id === "string" && typeof value.msg_type === "string"
 }
 
-/** Makes a message of parsed parts. Fails if they are not a message. */
+/**
+ * Makes a message of parsed parts. Fails if they are not a message.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export function fromParts(parts: {
   readonly channel: unknown
   readonly header: unknown

@@ -22,7 +22,12 @@ import * as Defect from "../defect.ts"
 import { plain } from "./control_codes.ts"
 import * as WaitBudget from "./wait_budget.ts"
 
-/** The kernel model of the REST API. */
+/**
+ * The kernel model of the REST API.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
 export const KernelModel = Schema.Struct({
   id: Schema.String,
   name: Schema.String,
@@ -37,7 +42,12 @@ const Kernelspecs = Schema.Struct({
   kernelspecs: Schema.Record(Schema.String, Schema.Unknown),
 })
 
-/** A request to a Jupyter server that failed. */
+/**
+ * A request to a Jupyter server that failed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class RestError
   extends Schema.TaggedError<RestError>("effect-jupyter/jupyter/RestError")("RestError", {
     /** Method and path, for instance `"POST /api/kernels"`. */
@@ -56,7 +66,12 @@ export class RestError
   }
 }
 
-/** The address of a server and the limits of its requests. */
+/**
+ * The address of a server and the limits of its requests.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface RestOptions {
   /** Base URL, with the path prefix of the server, if any. */
   readonly url: string
@@ -68,7 +83,12 @@ export interface RestOptions {
   readonly maxConcurrentStarts?: number | undefined
 }
 
-/** The kernels of one server. */
+/**
+ * The kernels of one server.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Rest {
   /** Succeeds if the server answers and accepts the credentials. */
   readonly check: Effect.Effect<void, RestError>
@@ -107,6 +127,9 @@ export interface Rest {
  *
  * export const main = program.pipe(Effect.scoped, Effect.provide(NodeHttpClient.layerNodeHttp))
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClient.HttpClient> = Effect
   .fnUntraced(
@@ -264,7 +287,12 @@ const read =
       return new RestError({ request: name, kind: "Malformed", status, detail })
     })
 
-/** Maximum time that an interrupted start waits for the deletion of its kernel. */
+/**
+ * Maximum time that an interrupted start waits for the deletion of its kernel.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const discardGrace: Duration.Input = "250 millis"
 
 /** Maximum time that all deletions together wait for the server. */

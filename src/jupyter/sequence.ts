@@ -9,7 +9,12 @@
  */
 import { type Message, username } from "./message.ts"
 
-/** The count of received message numbers of one kernel since a certain message. */
+/**
+ * The count of received message numbers of one kernel since a certain message.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Sequence {
   /** `SESSION_PID`, once a message was received. */
   readonly origin: string | undefined
@@ -25,10 +30,20 @@ export interface Sequence {
   readonly foreign: number
 }
 
-/** The state before the first message. */
+/**
+ * The state before the first message.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const unknown: Sequence = { origin: undefined, base: 0, highest: 0, count: 0, ahead: [], foreign: 0 }
 
-/** Returns a state that counts from the current message on. */
+/**
+ * Returns a state that counts from the current message on.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export function begin(sequence: Sequence): Sequence {
   return { ...sequence, base: sequence.highest, count: 0, foreign: 0 }
 }
@@ -39,7 +54,12 @@ const maxAhead = 1000
 /** Maximum digits of a number that JavaScript represents exactly. */
 const maxDigits = 15
 
-/** Returns the number in a message id of the kernel, which is unique; `undefined` for other ids. */
+/**
+ * Returns the number in a message id of the kernel, which is unique; `undefined` for other ids.
+ *
+ * @category utils
+ * @since 0.1.0
+ */
 export function numberOf(sequence: Sequence, id: string): number | undefined {
   const origin = sequence.origin ?? originOf(id)
   const start = origin.length + 1
@@ -63,6 +83,9 @@ function originOf(id: string): string {
 /**
  * Counts a message that was not received before. `number` is the result of {@link numberOf}, `session` the client's
  * own session.
+ *
+ * @category utils
+ * @since 0.1.0
  */
 export function observe(
   sequence: Sequence,
@@ -103,6 +126,9 @@ function isOwn(parentHeader: Message["parentHeader"], session: string): boolean 
 
 /**
  * Returns the number of messages that are certainly missing; `undefined` for a kernel that does not number its messages.
+ *
+ * @category utils
+ * @since 0.1.0
  */
 export function missing(sequence: Sequence): number | undefined {
   if (sequence.origin === undefined) return undefined

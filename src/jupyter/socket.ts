@@ -12,7 +12,12 @@ import type { Buffer } from "node:buffer"
 import { WebSocket } from "ws"
 import { excerpt } from "./control_codes.ts"
 
-/** The WebSocket could not be opened, or was closed. */
+/**
+ * The WebSocket could not be opened, or was closed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class ChannelError extends Schema.TaggedError<ChannelError>("effect-jupyter/jupyter/ChannelError")(
   "ChannelError",
   {
@@ -28,10 +33,20 @@ export class ChannelError extends Schema.TaggedError<ChannelError>("effect-jupyt
   }
 }
 
-/** The payload of a WebSocket message: text, or bytes. */
+/**
+ * The payload of a WebSocket message: text, or bytes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Frame = string | Uint8Array
 
-/** An open WebSocket. */
+/**
+ * An open WebSocket.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Socket {
   readonly websocket: WebSocket
   /** Waits for the frames received since the last call. Fails when the connection has ended. */
@@ -42,13 +57,23 @@ export interface Socket {
   readonly bytesRead: () => number
 }
 
-/** The default maximum size of a message: larger ones cannot become a JavaScript string. */
+/**
+ * The default maximum size of a message: larger ones cannot become a JavaScript string.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const defaultMaxMessageSize = 512 * 1024 * 1024
 
 /** Bytes waiting to be pulled at which reading pauses, so that the operating system and the server buffer the rest. */
 const highWaterMark = 64 * 1024
 
-/** Opens a WebSocket, which closes with the scope. */
+/**
+ * Opens a WebSocket, which closes with the scope.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const open: (
   address: string,
   options: {

@@ -9,7 +9,12 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Defect from "../defect.ts"
 
-/** Waits for the end of an effect for the rest of the budget; the effect continues after that. */
+/**
+ * Waits for the end of an effect for the rest of the budget; the effect continues after that.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type WaitBudget = (effect: Effect.Effect<void>) => Effect.Effect<void>
 
 /**
@@ -25,6 +30,9 @@ export type WaitBudget = (effect: Effect.Effect<void>) => Effect.Effect<void>
  * // Two seconds in all.
  * export const program = Effect.forEach([1, 2, 3], () => wait(Effect.sleep("1 minute")), { discard: true })
  * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export function make(limit: Duration.Input): WaitBudget {
   const limitMillis = Duration.toMillis(Duration.fromInputUnsafe(limit))

@@ -34,6 +34,9 @@ const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
  * const message = request("kernel_info_request", { id: "1", session: "s", content: {} })
  * console.log(typeof WireLegacy.encode(message)) // => "string"
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export function encode(message: Message): string | Uint8Array<ArrayBuffer> {
   const json = JSON.stringify({
@@ -62,7 +65,12 @@ export function encode(message: Message): string | Uint8Array<ArrayBuffer> {
   return frame
 }
 
-/** Decodes the message in a frame. Its buffers are views of the frame, not copies. */
+/**
+ * Decodes the message in a frame. Its buffers are views of the frame, not copies.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
 export function decode(frame: string | Uint8Array): Result.Result<Message, WireError> {
   const parts = typeof frame === "string" ? Result.succeed({ json: frame, buffers: [] }) : split(frame)
   return Result.flatMap(parts, ({ buffers, json }) => {

@@ -20,7 +20,12 @@ import {
   WireError,
 } from "./message.ts"
 
-/** The name of the subprotocol in the WebSocket handshake. */
+/**
+ * The name of the subprotocol in the WebSocket handshake.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const subprotocol = "v1.kernel.websocket.jupyter.org"
 
 const wordBytes = 8
@@ -41,6 +46,9 @@ const encoder = new TextEncoder()
  * const message = request("kernel_info_request", { id: "1", session: "s", content: {} })
  * console.log(Result.getOrThrow(WireV1.decode(WireV1.encode(message))).header.msg_id) // => "1"
  * ```
+ *
+ * @category encoding
+ * @since 0.1.0
  */
 export function encode(message: Message): Uint8Array<ArrayBuffer> {
   const texts = [
@@ -79,7 +87,12 @@ function writeWord(view: DataView, index: number, value: number): void {
   view.setUint32(wordBytes * index + 4, Math.floor(value / 2 ** 32), true)
 }
 
-/** Decodes the message in a frame. Its buffers are views of the frame, not copies. */
+/**
+ * Decodes the message in a frame. Its buffers are views of the frame, not copies.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Decoder = (frame: Uint8Array) => Result.Result<Message, WireError>
 
 /** The parent header and the metadata of the last message, as bytes and parsed. */
@@ -94,6 +107,9 @@ interface Context {
 /**
  * Makes a decoder for the frames of one connection. Most consecutive messages have the same parent header and no
  * metadata: both are parsed once.
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export function makeDecoder(): Decoder {
   let context: Context | undefined
@@ -171,7 +187,12 @@ function parseHeader(json: string): Result.Result<unknown, WireError> {
   return Result.succeed({ msg_id, msg_type, username, session, date, version })
 }
 
-/** Decodes one frame without state of earlier ones. */
+/**
+ * Decodes one frame without state of earlier ones.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
 export function decode(frame: Uint8Array): Result.Result<Message, WireError> {
   return makeDecoder()(frame)
 }

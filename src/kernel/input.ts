@@ -15,7 +15,12 @@ import { decode, type Message, request } from "../jupyter/message.ts"
 import type { Connection } from "./connection.ts"
 import * as Handlers from "./handlers.ts"
 
-/** What code that calls `input()` asks for. */
+/**
+ * What code that calls `input()` asks for.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface InputRequest {
   readonly prompt: string
   /** The answer is not to be shown. */

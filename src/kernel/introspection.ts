@@ -27,10 +27,20 @@ import * as Identity from "./identity.ts"
 import type { Session } from "./session.ts"
 import * as Span from "./span.ts"
 
-/** All the ways in which a question can fail. */
+/**
+ * All the ways in which a question can fail.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type IntrospectionFailure = KernelBusy | IntrospectionFailed | KernelError
 
-/** How to ask. */
+/**
+ * How to ask.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface AskOptions {
   /**
    * Bound of the answer, once the questions before this one are answered; 5 seconds by default, 30 for `complete`,
@@ -43,6 +53,9 @@ export interface AskOptions {
  * What can be asked of a kernel at any time, also while it runs code if it has subshells, as ipykernel 7 has; others
  * answer when they are idle and fail with `KernelBusy` otherwise. Cursors are indices of the JavaScript string. A reset
  * and the end of the kernel end what is asked.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Introspection {
   /** What could stand at the cursor, which is at the end of the code by default. */

@@ -56,7 +56,12 @@ export function timeoutError(data: JsonObject): ImageError {
   return new ImageError({ mimeType: formatOf(data)?.mimeType ?? "", detail })
 }
 
-/** An image of a display. */
+/**
+ * An image of a display.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface ImageFile {
   /** A unique name for a file. */
   readonly name: string
@@ -67,6 +72,9 @@ export interface ImageFile {
 /**
  * The destination of images: files in a directory, bytes in the result, or a function that returns the `path` for the
  * result.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export type Images = "directory" | "bytes" | ((image: ImageFile) => Effect.Effect<string, unknown>)
 

@@ -23,6 +23,9 @@ const quoted = (lines: ReadonlyArray<string>): string => lines.length === 0 ? ""
  *   Effect.catchReason("SandboxError", "ToolMissing", (reason) => Effect.logError(reason.tools.join(", ")))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class ToolMissing extends Schema.TaggedError<ToolMissing>(identifier("ToolMissing"))("ToolMissing", {
   /** What is missing: `bwrap`, `socat`, `rg` or `bash` on the PATH, or the package of the sandbox runtime. */
@@ -54,6 +57,9 @@ export class ToolMissing extends Schema.TaggedError<ToolMissing>(identifier("Too
  *   Effect.catchReason("SandboxError", "NamespacesDisabled", (reason) => Effect.logError(reason.command))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class NamespacesDisabled
   extends Schema.TaggedError<NamespacesDisabled>(identifier("NamespacesDisabled"))("NamespacesDisabled", {
@@ -81,6 +87,9 @@ export class NamespacesDisabled
  *   Effect.catchReason("SandboxError", "InvalidSettings", (reason) => Effect.logError(reason.key))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class InvalidSettings
   extends Schema.TaggedError<InvalidSettings>(identifier("InvalidSettings"))("InvalidSettings", {
@@ -111,6 +120,9 @@ export class InvalidSettings
  *   Effect.catchReason("SandboxError", "RunningAsRoot", (reason) => Effect.logError(reason.message))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class RunningAsRoot
   extends Schema.TaggedError<RunningAsRoot>(identifier("RunningAsRoot"))("RunningAsRoot", {}) {
@@ -134,6 +146,9 @@ export class RunningAsRoot
  *   Effect.tapError((error) => isStart(error) ? Effect.logError(error.message) : Effect.void)
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class StartFailed extends Schema.TaggedError<StartFailed>(identifier("StartFailed"))("StartFailed", {
   detail: Schema.String,
@@ -157,6 +172,9 @@ export class StartFailed extends Schema.TaggedError<StartFailed>(identifier("Sta
  *   Effect.catchReason("SandboxError", "UnsupportedPlatform", (reason) => Effect.logError(reason.platform))
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class UnsupportedPlatform
   extends Schema.TaggedError<UnsupportedPlatform>(identifier("UnsupportedPlatform"))("UnsupportedPlatform", {
@@ -178,6 +196,9 @@ export class UnsupportedPlatform
  * const isReason = Schema.is(Sandbox.SandboxErrorReason)
  * console.log(isReason(new Sandbox.RunningAsRoot())) // => true
  * ```
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export const SandboxErrorReason = Schema.Union([
   ToolMissing,
@@ -206,6 +227,9 @@ const SandboxErrorTypeId = "~effect-jupyter/Sandbox/SandboxError"
  * )
  * import { Effect } from "effect"
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class SandboxError
   extends Schema.TaggedError<SandboxError>(identifier("SandboxError"))("SandboxError", {
@@ -227,6 +251,9 @@ export class SandboxError
  *
  * console.log(Sandbox.isSandboxError(new Error("no"))) // => false
  * ```
+ *
+ * @category guards
+ * @since 0.1.0
  */
 export function isSandboxError(value: unknown): value is SandboxError {
   return Predicate.hasProperty(value, SandboxErrorTypeId)

@@ -16,7 +16,12 @@ import { InvalidSettings, type SandboxError, sandboxError, StartFailed } from ".
 import * as Hosts from "./hosts.ts"
 import * as RuntimeFormat from "./runtime_format.ts"
 
-/** Bounds of one kernel. What is not given is not bounded. */
+/**
+ * Bounds of one kernel. What is not given is not bounded.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface Limits {
   /** Bytes of memory of each process, shared libraries and files not counted; all of them together as well. */
   readonly memory?: number | undefined
@@ -28,7 +33,12 @@ export interface Limits {
   readonly cpuTime?: Duration.Input | undefined
 }
 
-/** Whom to become. */
+/**
+ * Whom to become.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface User {
   readonly uid: number
   readonly gid: number
@@ -50,6 +60,9 @@ export interface User {
  *
  * export const gateway = KernelGateway.layer({ workingDir: "work", sandbox: permissions })
  * ```
+ *
+ * @category options
+ * @since 0.1.0
  */
 export interface Permissions {
   /** Hosts as in `"example.org"`, `"*.example.org"` or `"example.org:443"`; none by default. */
@@ -73,7 +86,12 @@ export interface Permissions {
   readonly upstreamProxy?: string | undefined
 }
 
-/** Permissions that come from a file in the format of Anthropic's sandbox runtime. */
+/**
+ * Permissions that come from a file in the format of Anthropic's sandbox runtime.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface SettingsFile {
   /** Path of the file. */
   readonly settings: string
@@ -89,7 +107,12 @@ export interface SettingsFile {
   readonly upstreamProxy?: string | undefined
 }
 
-/** How permissions can be asked for; `true` stands for the file `sandbox/default.json` of this package. */
+/**
+ * How permissions can be asked for; `true` stands for the file `sandbox/default.json` of this package.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export type Input = true | Permissions | SettingsFile
 
 const Checked = (problem: (value: string) => string | undefined) =>

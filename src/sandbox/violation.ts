@@ -17,6 +17,9 @@ import { excerpt } from "../jupyter/control_codes.ts"
  * export const hosts = (violations: ReadonlyArray<Sandbox.Violation>) =>
  *   new Set(violations.flatMap(({ host }) => host ?? [])) // Set { "example.com:443" }
  * ```
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export class Violation
   extends Schema.TaggedClass<Violation>("effect-jupyter/Sandbox/Violation")("Violation", {

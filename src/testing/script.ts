@@ -11,6 +11,9 @@ import type * as Outputs from "../output/output.ts"
 /**
  * What code puts out: a text is written to stdout, an update changes what is displayed under its id, a prompt asks
  * `onInput` and waits for the answer.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export type Output =
   | string
@@ -18,14 +21,24 @@ export type Output =
   | { readonly update: DisplayChunk }
   | { readonly prompt: string; readonly password?: boolean | undefined }
 
-/** An exception of Python. */
+/**
+ * An exception of Python.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Raised {
   readonly ename: string
   readonly evalue?: string | undefined
   readonly traceback?: ReadonlyArray<string> | undefined
 }
 
-/** What happens when code is executed; nothing but its end if there is nothing else. */
+/**
+ * What happens when code is executed; nothing but its end if there is nothing else.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Script {
   /** The code that it is for: all of it as a text, a part of it as an expression. The first script that matches counts. */
   readonly match: string | RegExp | ((code: string) => boolean)
@@ -52,7 +65,12 @@ export interface Script {
   readonly interval?: Duration.Input | undefined
 }
 
-/** What a kernel can beside executions. */
+/**
+ * What a kernel can beside executions.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Members = Partial<Omit<Kernel, "id" | "execute" | "stream" | "interrupt" | "reset">>
 
 /** What there is for code: a script, or a reason why not. */

@@ -23,6 +23,9 @@ import { type ExecutionFailure, ExecutionResult } from "../execution.ts"
  *   Effect.catchTag("UnsupportedValue", ({ path, valueType }) => Effect.log(path, valueType)) // $.rows[0].handle object
  * )
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class UnsupportedValue
   extends Schema.TaggedError<UnsupportedValue>("effect-jupyter/Values/UnsupportedValue")("UnsupportedValue", {
@@ -54,6 +57,9 @@ export class UnsupportedValue
  *   yield* kernel.set("not a name", 1)
  * }).pipe(Effect.catchTag("InvalidName", (error) => Effect.log(error.given)))
  * ```
+ *
+ * @category errors
+ * @since 0.1.0
  */
 export class InvalidName
   extends Schema.TaggedError<InvalidName>("effect-jupyter/Values/InvalidName")("InvalidName", {
@@ -67,5 +73,10 @@ export class InvalidName
   }
 }
 
-/** The errors of typed values other than a `SchemaError`. */
+/**
+ * The errors of typed values other than a `SchemaError`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type ValueFailure = ExecutionFailure | UnsupportedValue

@@ -4,7 +4,12 @@
  * @module
  */
 
-/** The typed arrays that hold the numbers of an array. */
+/**
+ * The typed arrays that hold the numbers of an array.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type NumberArray =
   | Int8Array
   | Int16Array
@@ -33,6 +38,9 @@ export type NumberArray =
  *   return yield* kernel.evaluate("m @ m", Schema.instanceOf(Values.NdArray))
  * })
  * ```
+ *
+ * @category models
+ * @since 0.1.0
  */
 export class NdArray {
   /** The numbers, the last index fastest. */

@@ -8,7 +8,12 @@ import type * as Schema from "effect/Schema"
 import type { Chunk } from "../execution.ts"
 import type { ExecuteOptions } from "../kernel/options.ts"
 
-/** Options of every operation with values. */
+/**
+ * Options of every operation with values.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface ValueOptions extends ExecuteOptions {
   /**
    * Receives the output of the code as it arrives. Without it output is logged at Info when the code has ended, also
@@ -32,13 +37,23 @@ export function batchBytesOf(given = 4 * 1024 * 1024): number {
   return batchSizeOf(given)
 }
 
-/** Options of `set`. */
+/**
+ * Options of `set`.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface SetOptions<S extends Schema.Constraint> extends ValueOptions {
   /** Encodes the value, which classes, results and secrets require. */
   readonly schema?: S | undefined
 }
 
-/** Options of `call`. */
+/**
+ * Options of `call`.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface CallOptions<S extends Schema.Constraint> extends ValueOptions {
   /** Decodes the returned value. With `Schema.Void` it is not fetched. */
   readonly returns: S
@@ -46,7 +61,12 @@ export interface CallOptions<S extends Schema.Constraint> extends ValueOptions {
   readonly kwargs?: { readonly [name: string]: unknown } | undefined
 }
 
-/** Options of `iterate`. */
+/**
+ * Options of `iterate`.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface IterateOptions extends ValueOptions {
   /** Maximum number of elements that Python yields ahead of the consumer; 1,000 by default. */
   readonly batchSize?: number | undefined
@@ -54,7 +74,12 @@ export interface IterateOptions extends ValueOptions {
   readonly batchBytes?: number | undefined
 }
 
-/** Options of `feed`. */
+/**
+ * Options of `feed`.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface FeedOptions<S extends Schema.Constraint, Element extends Schema.Constraint>
   extends CallOptions<S> {
   /** Encodes an element. */

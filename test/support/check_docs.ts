@@ -1,5 +1,5 @@
 /**
- * Checks the documentation: every export has a JSDoc, every export of a public module has an example, public modules
+ * Checks the documentation: every export has a JSDoc, every public one an example, @category and @since, public modules
  * name what they export of others, and all examples, those of the documents included, type-check.
  */
 import { spawnSync } from "node:child_process"
@@ -51,6 +51,9 @@ function checkExports(file: string, text: string): void {
       isPublic && !file.startsWith("src/jupyter/") && /^(const|function|class)$/.test(kind ?? "") &&
       !doc.includes("@example")
     ) problems.push(`${file}: "${name}" has no example`)
+    if (isPublic && doc !== undefined && !(/@category [a-z]/.test(doc) && /@since \d/.test(doc))) {
+      problems.push(`${file}: "${name}" has no @category and @since`)
+    }
     documented.add(name)
   }
 }
