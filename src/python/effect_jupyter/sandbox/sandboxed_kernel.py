@@ -13,7 +13,6 @@ the kernel's channels. The sandbox lets nobody create such sockets.
 
 import os
 import sys
-from typing import Any
 
 # The folder that has nothing but our package, in place of the one of this file.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -29,7 +28,6 @@ import socket
 import stat
 import struct
 
-from effect_jupyter.kernel import load_application
 from effect_jupyter.system import PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, prctl
 
 SECCOMP_MODE_FILTER = 2
@@ -257,7 +255,7 @@ def main():
     own_dir, limits, *command = sys.argv[1:]
     is_linux = sys.platform != "darwin"
     is_bounded = "RLIMIT_DATA" in json.loads(limits)
-    inside: Any = json.loads(os.environ.pop("EFFECT_JUPYTER_INSIDE", "null"))
+    inside = json.loads(os.environ.pop("EFFECT_JUPYTER_INSIDE", "null"))
     variables = {} if inside is None else inside["variables"]
     if is_linux:
         # Not twice.
@@ -284,6 +282,8 @@ def main():
     os.environ["JPY_PARENT_PID"] = str(os.getppid())
     sys.argv[1:] = [connection_file]
     adopt(listeners)
+    from effect_jupyter.kernel import load_application
+
     load_application().launch_instance(connection_file=connection_file)
 
 
