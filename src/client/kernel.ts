@@ -45,11 +45,14 @@ export interface Kernel extends TypedValues, Introspection.Introspection {
    * Runs code to its end. Interrupting the fiber interrupts the kernel and waits until it is idle. Code that
    * ignores two interrupts is given up after about 5 seconds, 10 if the gateway does not answer either: the
    * kernel counts as `KernelUnresponsive` until the code ends or `reset` replaces it.
+   *
+   * Fails with `ExecutionError` if the code raises, `ExecutionTimeout` if it takes longer than `timeout`, and
+   * `KernelError` if the kernel or the connection to it fails, or an option is invalid.
    */
   execute(code: string, options?: ExecuteOptions): Effect.Effect<ExecutionResult, ExecutionFailure>
   /**
    * The same, output by output as it arrives; the last element is the result. Ending the consumption early
-   * interrupts the kernel.
+   * interrupts the kernel. Fails with what `execute` fails with.
    */
   stream(code: string, options?: ExecuteOptions): Stream.Stream<Chunk | ExecutionResult, ExecutionFailure>
   /**
@@ -60,11 +63,15 @@ export interface Kernel extends TypedValues, Introspection.Introspection {
    * counted and logged at Debug.
    */
   readonly output: Stream.Stream<KernelOutput>
-  /** Interrupts what runs: Python raises `KeyboardInterrupt` there. Does nothing to an idle kernel. */
+  /**
+   * Interrupts what runs: Python raises `KeyboardInterrupt` there. Does nothing to an idle kernel. Fails with
+   * `KernelError` if the kernel ended or the server cannot be asked.
+   */
   readonly interrupt: Effect.Effect<void, KernelError>
   /**
    * Replaces the kernel by a new one. What runs and what waits fails with the reason `ExecutionAborted`. If
-   * the reset is interrupted, the next execution starts the new kernel.
+   * the reset is interrupted, the next execution starts the new kernel. Fails with
+   * `KernelError` if the new kernel cannot be started.
    */
   readonly reset: Effect.Effect<void, KernelError>
 }

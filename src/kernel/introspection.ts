@@ -54,6 +54,9 @@ export interface AskOptions {
  * answer when they are idle and fail with `KernelBusy` otherwise. Cursors are indices of the JavaScript string. A reset
  * and the end of the kernel end what is asked.
  *
+ * Every member fails with `KernelBusy` as said, with `IntrospectionFailed` if no answer comes in time or the answer
+ * cannot be understood, and with `KernelError` if the kernel ended or the connection to it is lost.
+ *
  * @category models
  * @since 0.1.0
  */

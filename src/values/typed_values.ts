@@ -13,6 +13,10 @@ import type { CallOptions, FeedOptions, IterateOptions, SetOptions, ValueOptions
  * Exchanges values with a kernel by schemas. All operations are queued with the executions of the kernel and end as they
  * do: by timeouts, interrupts, resets and the death of the kernel. They leave no variables in the kernel, and are not
  * counted as cells.
+ *
+ * All of them fail as executions do (`ExecutionFailure`), with `UnsupportedValue` for a value that cannot be exchanged,
+ * and with `SchemaError` for one that a schema refuses; what takes a name fails with `InvalidName` for one that Python
+ * does not accept.
  */
 export interface TypedValues {
   /**
