@@ -1,5 +1,5 @@
 /**
- * The ways in which a sandbox can fail to come about.
+ * Errors of a sandbox that cannot be started.
  *
  * @module
  */
@@ -12,7 +12,7 @@ const Lines = Schema.Array(Schema.String)
 const quoted = (lines: ReadonlyArray<string>): string => lines.length === 0 ? "" : `\n${lines.join("\n")}`
 
 /**
- * A program that the sandbox is built with is not installed.
+ * A program that the sandbox requires is not installed.
  *
  * @example
  * ```ts
@@ -28,11 +28,11 @@ const quoted = (lines: ReadonlyArray<string>): string => lines.length === 0 ? ""
  * @since 0.1.0
  */
 export class ToolMissing extends Schema.TaggedError<ToolMissing>(identifier("ToolMissing"))("ToolMissing", {
-  /** What is missing: `bwrap`, `socat`, `rg` or `bash` on the PATH, or the package of the sandbox runtime. */
+  /** The missing tools: `bwrap`, `socat`, `rg` or `bash` on the PATH, or the package of the sandbox runtime. */
   tools: Schema.Array(Schema.String),
-  /** The packages that have them. */
+  /** The packages that contain them. */
   packages: Schema.Array(Schema.String),
-  /** What installs them, where it is not the system's package manager. */
+  /** The command that installs them, if it is not the system's package manager. */
   command: Schema.optionalKey(Schema.String),
 }) {
   override get message(): string {
@@ -46,7 +46,7 @@ export class ToolMissing extends Schema.TaggedError<ToolMissing>(identifier("Too
 }
 
 /**
- * The system does not let an ordinary user create namespaces.
+ * The system does not allow unprivileged users to create namespaces.
  *
  * @example
  * ```ts
@@ -66,7 +66,7 @@ export class NamespacesDisabled
     detail: Schema.String,
     /** The command that allows them. */
     command: Schema.String,
-    /** What bubblewrap said. */
+    /** The output of bubblewrap. */
     output: Lines,
   }) {
   override get message(): string {
@@ -95,7 +95,7 @@ export class InvalidSettings
   extends Schema.TaggedError<InvalidSettings>(identifier("InvalidSettings"))("InvalidSettings", {
     /** The settings file, if they came from one. */
     file: orAbsent(Schema.String),
-    /** Where the problem is, for instance `"allowNet[0]"`; empty for the whole. */
+    /** The path of the key, for instance `"allowNet[0]"`; empty for the whole. */
     key: Schema.String,
     detail: Schema.String,
   }) {
@@ -109,7 +109,7 @@ export class InvalidSettings
 }
 
 /**
- * The process runs as root and was not told whom the kernels are to run as.
+ * The process runs as root, and no other user was given for the kernels.
  *
  * @example
  * ```ts
@@ -133,7 +133,7 @@ export class RunningAsRoot
 }
 
 /**
- * The sandbox could not be started although everything that it needs seems to be there.
+ * The sandbox could not be started although its requirements seem to be met.
  *
  * @example
  * ```ts
@@ -152,7 +152,7 @@ export class RunningAsRoot
  */
 export class StartFailed extends Schema.TaggedError<StartFailed>(identifier("StartFailed"))("StartFailed", {
   detail: Schema.String,
-  /** What the sandbox said. */
+  /** The output of the sandbox. */
   output: Lines,
 }) {
   override get message(): string {
@@ -209,13 +209,13 @@ export const SandboxErrorReason = Schema.Union([
   UnsupportedPlatform,
 ])
 
-/** Why there is no sandbox. */
+/** The reasons of a {@link SandboxError}. */
 export type SandboxErrorReason = typeof SandboxErrorReason.Type
 
 const SandboxErrorTypeId = "~effect-jupyter/Sandbox/SandboxError"
 
 /**
- * There is no sandbox, and so nothing was started. `reason` says why.
+ * The sandbox could not be started, and no kernel was. `reason` has the details.
  *
  * @example
  * ```ts

@@ -1,9 +1,8 @@
 /**
- * The sandbox helper: a process of its own, one for each gateway, that turns commands into sandboxed commands
- * and filters the network traffic of what runs in them. `sandbox/host.py` starts it and speaks with it in
- * lines of JSON over standard input and output.
+ * The sandbox helper: one process for each gateway that converts commands to sandboxed commands and filters the network
+ * traffic of kernels. `sandbox/host.py` starts it and exchanges lines of JSON with it over standard input and output.
  *
- * No Effect in here: its start is part of the gateway's, and it has nothing to share with the program.
+ * It does not use Effect, so that it starts faster with the gateway.
  *
  * @module
  */
@@ -13,7 +12,7 @@ import { readFileSync } from "node:fs"
 import process from "node:process"
 import { createInterface } from "node:readline"
 
-/** The first line: what holds for all kernels of the gateway. */
+/** The first line: the settings of all kernels of the gateway. */
 interface Settings {
   readonly bwrapPath: string | null
   readonly socatPath: string | null
@@ -22,26 +21,26 @@ interface Settings {
   readonly denyNet: ReadonlyArray<string>
 }
 
-/** Every further line: a kernel is to start, or has ended. */
+/** Every further line: a kernel starts, or has ended. */
 type Request =
   | { readonly number: number; readonly wrap: string; readonly command: string; readonly rules: Rules }
   | { readonly number: number; readonly ended: string }
 
-/** What one kernel may do, in absolute paths. */
+/** The rules of one kernel. Paths are absolute. */
 interface Rules {
   readonly allowNet: ReadonlyArray<string>
   readonly allowWrite: ReadonlyArray<string>
   readonly denyWrite: ReadonlyArray<string>
   readonly denyRead: ReadonlyArray<string>
   readonly allowRead: ReadonlyArray<string>
-  /** On macOS the sockets that the kernel may make. */
+  /** On macOS the sockets that the kernel may create. */
   readonly unixSockets?: ReadonlyArray<string>
 }
 
-const say = (line: object): void => void process.stdout.write(`${JSON.stringify(line)}\n`)
+const send = (line: object): void => void process.stdout.write(`${JSON.stringify(line)}\n`)
 const messageOf = (error: unknown): string => error instanceof Error ? error.message : String(error)
 
-/** The proxy tells the kernels apart by these names: whoever knows one has its permissions. */
+/** Ids by which the proxy identifies kernels. Each is a secret, because it grants the permissions of its kernel. */
 const commandIds = new Map<string, string>()
 const kernels = new Map<string, string>()
 
@@ -60,14 +59,14 @@ async function initialize(
     ...(bwrapPath === null ? {} : { bwrapPath }),
     ...(socatPath === null ? {} : { socatPath }),
   })
-  let told = SandboxManager.getSandboxViolationStore().getTotalCount()
+  let reportedCount = SandboxManager.getSandboxViolationStore().getTotalCount()
   SandboxManager.getSandboxViolationStore().subscribe((violations) => {
     const total = SandboxManager.getSandboxViolationStore().getTotalCount()
-    const fresh = violations.slice(violations.length - Math.min(total - told, violations.length))
-    told = total
-    // Who does not know the name of a kernel cannot speak for it.
+    const fresh = violations.slice(violations.length - Math.min(total - reportedCount, violations.length))
+    reportedCount = total
+    // A violation without the id of a kernel is attributed to none.
     for (const { command, line } of fresh) {
-      say({ violation: line, kernel: kernels.get(command ?? "") ?? null })
+      send({ violation: line, kernel: kernels.get(command ?? "") ?? null })
     }
   })
 }
@@ -79,7 +78,7 @@ async function wrap(kernel: string, command: string, rules: Rules): Promise<stri
     const network = { ...config.network, allowUnixSockets: [...rules.unixSockets] }
     SandboxManager.updateConfig({ ...config, network })
   }
-  // As many random bytes as srt asks for.
+  // srt requires this number of random bytes.
   const commandId = randomBytes(16).toString("base64url")
   const wrapped = await SandboxManager.wrapWithSandbox(
     command,
@@ -110,24 +109,24 @@ function end(kernel: string): void {
   SandboxManager.unregisterCommandNetworkLists(commandId)
 }
 
-/** Commands are wrapped one after the other: what srt knows of the sockets on macOS is the same for all. */
+/** Wraps commands one after the other: on macOS the allowed sockets of srt are global. */
 let wrapped: Promise<unknown> = Promise.resolve()
 
 async function answer(request: Request): Promise<void> {
   const { number } = request
   try {
     if ("ended" in request) {
-      // A start that was given up may still be on its way.
+      // An abandoned start may still be running.
       await wrapped
       end(request.ended)
-      say({ number })
+      send({ number })
     } else {
       const command = wrapped.then(() => wrap(request.wrap, request.command, request.rules))
       wrapped = command.catch(() => undefined)
-      say({ number, command: await command })
+      send({ number, command: await command })
     }
   } catch (error) {
-    say({ number, error: messageOf(error) })
+    send({ number, error: messageOf(error) })
   }
 }
 
@@ -144,13 +143,13 @@ function children(): ReadonlyArray<number> {
 async function main(): Promise<void> {
   const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
   const first = await lines.next()
-  // Whoever started us ended, or never meant to.
+  // The gateway has ended.
   if (first.done === true) return
   try {
     await initialize(JSON.parse(first.value))
-    say({ ready: true })
+    send({ ready: true })
   } catch (error) {
-    say({ error: messageOf(error) })
+    send({ error: messageOf(error) })
     return
   }
   for (let line = await lines.next(); line.done !== true; line = await lines.next()) {
@@ -159,7 +158,7 @@ async function main(): Promise<void> {
 }
 
 await main()
-// Neither at the end, which `reset` would do: only the bridges to the proxy, which are all that it started.
+// Not by `reset`, which would clean up after commands as well. The bridges to the proxy are the only child processes.
 for (const pid of children()) process.kill(pid)
 process.removeAllListeners("exit")
 process.exit()

@@ -1,6 +1,6 @@
 /**
- * What the gateway's process has to know in order to sandbox its kernels on this platform. What differs between
- * platforms is in here, and on Python's side in `sandbox/macos.py`.
+ * Prepares the settings of the sandbox for the gateway's process. All differences between platforms are in this module,
+ * and for Python in `sandbox/macos.py`.
  *
  * @module
  */
@@ -27,33 +27,33 @@ import { isUnder, type Rules } from "./rules.ts"
 export interface HostSettings {
   readonly rules: Rules
   readonly user: { readonly uid: number; readonly gid: number } | null
-  /** How to start `helper.ts`. */
+  /** The command that starts `helper.ts`. */
   readonly helper: ReadonlyArray<string>
-  /** Where the programs are that the sandbox is built with. */
+  /** The paths of the programs that the sandbox consists of. */
   readonly tools: Readonly<Record<string, string>>
-  /** The PATH of the helper: nothing that a kernel could have put there. */
+  /** The PATH of the helper, without folders that kernels can write. */
   readonly path: string
-  /** Our own files, which a kernel has to read. */
+  /** Files of this package that a kernel must be able to read. */
   readonly needed: ReadonlyArray<string>
-  /** What runs outside of a sandbox later: no kernel may write there, whatever else it may write. */
+  /** Files that run outside of a sandbox later, which no kernel may write. */
   readonly protected: ReadonlyArray<string>
 }
 
-/** The programs that the sandbox is built with on a platform, by the packages that have them. */
+/** The programs that the sandbox requires on each platform, and the packages that contain them. */
 const packages: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   linux: { bwrap: "bubblewrap", socat: "socat", rg: "ripgrep", bash: "bash" },
   darwin: { rg: "ripgrep", bash: "bash" },
 }
 
-/** What a gateway says of itself. */
+/** The paths of a gateway. */
 export interface HostOptions {
   /** The PATH of the gateway. */
   readonly path: string
-  /** Where managed environments of Python are. */
+  /** The folder of managed environments of Python. */
   readonly cacheDir: string
 }
 
-/** Checks the platform, decides whom kernels run as, and finds what the sandbox is built with. */
+/** Checks the platform, determines the user that kernels run as, and finds the programs that the sandbox requires. */
 export const settings: (
   rules: Rules,
   options: HostOptions,
@@ -104,10 +104,10 @@ export const settings: (
         dirname(preset),
         join(dirname(dirname(preset)), "package.json"),
         ...[...own, runtime].flatMap(modulesAbove),
-        ...(yield* Effect.forEach(own, modulesSeenFrom)).flat(),
+        ...(yield* Effect.forEach(own, modulesResolvedFrom)).flat(),
         process.execPath,
         cacheDir,
-        // Programs that are looked for by their name, here or by whoever works with the workspace later.
+        // Writable folders of the PATH, whose programs may be run by name later, by the gateway or by users.
         ...places.flatMap(({ real }) =>
           real !== undefined && isWritable(real) && !rules.allowWrite.includes(real) ? [real] : []
         ),
@@ -119,7 +119,7 @@ export const settings: (
   },
 )
 
-/** The settings of tools at the top of every folder that may be written. srt has those of the workspace alone. */
+/** Returns the settings files of tools at the top of every writable folder. srt protects only those of the workspace. */
 const settingsIn = Effect.fnUntraced(function* ({ allowWrite, strict }: Rules) {
   const fs = yield* FileSystem.FileSystem
   const folders = yield* Effect.filter(
@@ -132,11 +132,11 @@ const settingsIn = Effect.fnUntraced(function* ({ allowWrite, strict }: Rules) {
   return folders.flatMap((folder) => names.map((name) => `${folder}/${name}`))
 })
 
-/** Where a path leads; `undefined` if nothing is there. */
+/** Resolves the links of a path; `undefined` if it does not exist. */
 const realPath = (path: string) =>
   Effect.flatMap(FileSystem.FileSystem, (fs) => Effect.orElseSucceed(fs.realPath(path), () => undefined))
 
-/** The paths of programs; those that are nowhere, or where a kernel may write, are left out. */
+/** Finds the paths of programs, without those that do not exist or that a kernel may write. */
 const find = Effect.fnUntraced(function* (
   names: ReadonlyArray<string>,
   { folders, isWritable }: {
@@ -159,17 +159,17 @@ const find = Effect.fnUntraced(function* (
   return found
 })
 
-/** A file of this package. */
+/** Finds a file of this package. */
 const asset = (...names: readonly [string, ...ReadonlyArray<string>]) =>
   Effect.mapError(
     Assets.find(...names),
     ({ message }) => sandboxError(new StartFailed({ detail: message, output: [] })),
   )
 
-/** The package that the sandbox comes from, in the version that the helper is made for. */
+/** The package of the sandbox runtime. */
 const runtimePackage = "@anthropic-ai/sandbox-runtime"
 
-/** The folder of that package, seen from the helper. It is an optional peer dependency. */
+/** Returns the folder of that package as resolved from the helper. It is an optional peer dependency. */
 const runtimeDir = (helper: string) =>
   Effect.mapError(
     Assets.packageDir(runtimePackage, helper),
@@ -183,8 +183,8 @@ const runtimeDir = (helper: string) =>
       ),
   )
 
-/** The folders of modules that are there for a folder; what is in them may be links to elsewhere. */
-const modulesSeenFrom = Effect.fnUntraced(function* (folder: string) {
+/** Returns the folders of modules that are resolved from a folder. Their entries may be links to other places. */
+const modulesResolvedFrom = Effect.fnUntraced(function* (folder: string) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
   const above = folder.split("/").map((_, depth, names) =>
@@ -193,13 +193,13 @@ const modulesSeenFrom = Effect.fnUntraced(function* (folder: string) {
   return yield* Effect.filter(above, (modules) => Effect.orElseSucceed(fs.exists(modules), () => false))
 })
 
-/** The outermost folder of modules that a path is in: all that our processes import is below it. */
+/** Returns the outermost folder of modules that contains a path, and so all imports of the library's processes. */
 function modulesAbove(path: string): ReadonlyArray<string> {
   const [above] = path.split("/node_modules/")
   return above === undefined || above === path ? [] : [`${above}/node_modules`]
 }
 
-/** The command that starts the helper. */
+/** Returns the command that starts the helper. */
 function command(helper: string): ReadonlyArray<string> {
   return "deno" in process.versions
     ? [process.execPath, "run", "--allow-all", "--no-config", "--node-modules-dir=manual", helper]

@@ -7,7 +7,7 @@ import { isIP } from "node:net"
 
 interface Pattern {
   readonly host: string
-  /** All if absent. */
+  /** All ports if absent. */
   readonly port: string | undefined
 }
 
@@ -19,7 +19,7 @@ function parse(pattern: string): Pattern {
 
 const name = /^(?!-)[a-z0-9_-]{1,63}(?<!-)$/
 
-/** What is wrong with a pattern; `undefined` if nothing is. */
+/** Returns the reason why a pattern is not valid; `undefined` if it is. */
 export function problem(pattern: string): string | undefined {
   const instead = 'give a host as in "example.org", "*.example.org" or "example.org:443"'
   if (pattern.includes("://") || pattern.includes("/")) return `"${pattern}" is a URL; ${instead}`
@@ -34,7 +34,7 @@ export function problem(pattern: string): string | undefined {
   return undefined
 }
 
-/** Whether all that `narrow` allows is allowed by `wide` too. */
+/** Tells whether `wide` allows all hosts and ports that `narrow` allows. */
 export function covers(wide: string, narrow: string): boolean {
   const [outer, inner] = [parse(wide), parse(narrow)]
   if (outer.port !== undefined && outer.port !== inner.port) return false

@@ -1,5 +1,5 @@
 /**
- * What sandboxed code may do, as it is given: permissions in Deno's words, or a settings file.
+ * Reads the permissions of sandboxed code: an object with the names of Deno's permissions, or a settings file.
  *
  * @module
  */
@@ -17,24 +17,24 @@ import * as Hosts from "./hosts.ts"
 import * as RuntimeFormat from "./runtime_format.ts"
 
 /**
- * Bounds of one kernel. What is not given is not bounded.
+ * Resource limits of one kernel. Resources that are not given have no limit.
  *
  * @category options
  * @since 0.1.0
  */
 export interface Limits {
-  /** Bytes of memory of each process, shared libraries and files not counted; all of them together as well. */
+  /** Maximum bytes of memory of each process, without shared libraries and files, and of all processes together. */
   readonly memory?: number | undefined
-  /** Processes and threads at once. A kernel with nothing to do has about 15. */
+  /** Maximum number of concurrent processes and threads. An idle kernel has about 15. */
   readonly processes?: number | undefined
-  /** Bytes of the longest file that can be written. */
+  /** Maximum bytes of a file that is written. */
   readonly fileSize?: number | undefined
-  /** CPU time of each process. */
+  /** Maximum CPU time of each process. */
   readonly cpuTime?: Duration.Input | undefined
 }
 
 /**
- * Whom to become.
+ * The unprivileged user that sandboxed kernels run as.
  *
  * @category options
  * @since 0.1.0
@@ -45,8 +45,8 @@ export interface User {
 }
 
 /**
- * What sandboxed code may do. What is not given is denied; reading alone is open unless it is denied. Paths may be
- * relative to the workspace, which is the option `workingDir` of the gateway.
+ * The permissions of sandboxed code. Everything that is not given is denied, except reading, which is allowed unless it
+ * is denied. Paths may be relative to the workspace, which is the option `workingDir` of the gateway.
  *
  * @example
  * ```ts
@@ -67,19 +67,19 @@ export interface User {
 export interface Permissions {
   /** Hosts as in `"example.org"`, `"*.example.org"` or `"example.org:443"`; none by default. */
   readonly allowNet?: ReadonlyArray<string> | undefined
-  /** Files and folders that are there already; the workspace by default. */
+  /** Existing files and folders; the workspace by default. */
   readonly allowWrite?: ReadonlyArray<string> | undefined
-  /** Files and folders, as globs too; every `.env` of the workspace by default. Fixed when a kernel starts. */
+  /** Files, folders and globs; every `.env` of the workspace by default. Evaluated when a kernel starts. */
   readonly denyRead?: ReadonlyArray<string> | undefined
-  /** Wins over `denyRead`; none by default. */
+  /** Takes precedence over `denyRead`; none by default. */
   readonly allowRead?: ReadonlyArray<string> | undefined
-  /** Denies to read anything but the workspace and what Python needs; false by default. */
+  /** Denies to read files other than those of the workspace and of Python; false by default. */
   readonly strict?: boolean | undefined
-  /** Lets kernels write what git keeps in a repository, whose owner's next git command runs it; false by default. */
+  /** Allows to write git directories, whose hooks later git commands of the owner run; false by default. */
   readonly allowGit?: boolean | undefined
-  /** Lets `allowWrite` have a home directory, or one with a home in it; false by default. */
+  /** Allows a home directory, or one that contains a home, in `allowWrite`; false by default. */
   readonly allowHome?: boolean | undefined
-  /** Whom kernels run as if the process runs as root, which is refused without it. */
+  /** The user that kernels run as; required if the process runs as root. */
   readonly user?: User | undefined
   readonly limits?: Limits | undefined
   /** URL of an HTTP proxy that allowed traffic goes through; none by default. */
@@ -103,12 +103,12 @@ export interface SettingsFile {
   readonly user?: User | undefined
   /** See {@link Permissions}; the format has no such key. */
   readonly limits?: Limits | undefined
-  /** See {@link Permissions}; wins over that of the file. */
+  /** See {@link Permissions}; takes precedence over that of the file. */
   readonly upstreamProxy?: string | undefined
 }
 
 /**
- * How permissions can be asked for; `true` stands for the file `sandbox/default.json` of this package.
+ * The forms of permissions; `true` means the file `sandbox/default.json` of this package.
  *
  * @category options
  * @since 0.1.0
@@ -133,7 +133,7 @@ const ProxyUrl = Checked((url) =>
     ? undefined
     : `"${url}" is no http or https URL; give that of a proxy`
 )
-/** Whether Duration reads the value; its own reader says so by failing. */
+/** Tells whether Duration can parse the value; its own parser throws instead. */
 const isDuration = (value: unknown): value is Duration.Input =>
   Duration.isDuration(value) || typeof value === "number" || typeof value === "bigint" ||
   (typeof value === "string" &&
@@ -145,7 +145,7 @@ const Time = Schema.declare(isDuration, { expected: 'a duration as in "30 second
       : "It has to be longer than nothing"
   ),
 )
-/** The number after it means "leave it as it is" to the system. */
+/** A user or group id. The number after the maximum means "unchanged" to the system. */
 const Id = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 4294967294 }))
 const Count = Schema.Int.check(Schema.isGreaterThan(0))
 const list = <S extends Schema.Constraint>(element: S) => Schema.optional(Schema.Array(element))
@@ -178,16 +178,16 @@ const SettingsFileSchema = Schema.Struct({
   limits: Schema.optional(LimitsSchema),
 })
 
-/** What is denied may be everything, on all ports or on one. */
+/** A pattern of denied hosts, which may be all hosts, on all ports or on one. */
 const DeniedHost = Checked((host) => /^\*(:\d+)?$/.test(host) ? undefined : Hosts.problem(host))
 
-/** A path as the runtime has it: marked as one that is no pattern, too. */
+/** A path in the format of the sandbox runtime, which may be marked as literal. */
 const entry = <S extends Schema.Constraint>(path: S) =>
   Schema.Union([path, Schema.Struct({ path: PlainPath, literal: Schema.Literal(true) })])
 const pathOf = (path: string | { readonly path: string }): string =>
   typeof path === "string" ? path : path.path
 
-/** The part of the format of Anthropic's sandbox runtime that has a meaning for kernels. */
+/** The part of the format of Anthropic's sandbox runtime that applies to kernels. */
 const RuntimeSchema = Schema.Struct({
   network: Schema.Struct({
     allowedDomains: Schema.Array(Host),
@@ -206,14 +206,14 @@ const RuntimeSchema = Schema.Struct({
   }),
 })
 
-/** The failure of a setting. */
+/** Makes the error of an invalid setting. */
 export function invalid(key: string, detail: string, file?: string): SandboxError {
   return sandboxError(new InvalidSettings({ file, key, detail }))
 }
 
 const format = SchemaIssue.makeFormatterStandardSchemaV1()
 
-/** `["a", 0, "b"]` as `"a[0].b"`. */
+/** Formats a path: `["a", 0, "b"]` as `"a[0].b"`. */
 function keyOf(path: ReadonlyArray<PropertyKey>): string {
   return path.map((part) => typeof part === "number" ? `[${part}]` : `.${String(part)}`).join("").replace(
     /^\./,
@@ -224,7 +224,7 @@ function keyOf(path: ReadonlyArray<PropertyKey>): string {
 const valueAt = (value: unknown, path: ReadonlyArray<PropertyKey>): unknown =>
   path.reduce((inner, key) => Predicate.hasProperty(inner, key) ? inner[key] : undefined, value)
 
-/** Makes Schema's own messages name the value; ours do. */
+/** Adds the value to messages of Schema. */
 const explain = (message: string, value: unknown): string =>
   message === "Expected no excess property"
     ? "There is no such key; remove it, or correct its name"
@@ -246,36 +246,36 @@ const decode = <S extends Schema.ConstraintDecoder<unknown>>(
     },
   )
 
-/** Permissions as the library takes them, wherever they come from. */
+/** Permissions from an object or from a file. */
 export interface Given extends Permissions {
   readonly denyNet?: ReadonlyArray<string> | undefined
   readonly denyWrite?: ReadonlyArray<string> | undefined
   readonly parentProxy?: ParentProxy | undefined
-  /** The file that they come from and the names that the keys have there. */
+  /** The file that they come from, whose names of keys appear in errors. */
   readonly file?: string | undefined
 }
 
-/** The proxy for the traffic that is allowed. */
+/** The proxy for allowed traffic. */
 export interface ParentProxy {
   readonly http?: string | undefined
   readonly https?: string | undefined
-  /** Hosts that are reached without it. */
+  /** Hosts that are connected to without it. */
   readonly noProxy?: string | undefined
 }
 
-/** A settings file of this package. */
+/** Finds a settings file of this package. */
 const preset = (name: string) =>
   Effect.mapError(
     Assets.find(`../sandbox/${name}`),
     ({ message }) => sandboxError(new StartFailed({ detail: message, output: [] })),
   )
 
-/** Reads and checks what was given. */
+/** Reads and checks permissions. */
 export const read: (input: unknown) => Effect.Effect<Given, SandboxError, FileSystem.FileSystem> = Effect
   .fnUntraced(function* (input: unknown) {
-    const asked = input === true ? { settings: yield* preset("default.json") } : input
-    if (!Predicate.hasProperty(asked, "settings")) return yield* decode(PermissionsSchema, asked)
-    const { settings, ...rest } = yield* decode(SettingsFileSchema, asked)
+    const source = input === true ? { settings: yield* preset("default.json") } : input
+    if (!Predicate.hasProperty(source, "settings")) return yield* decode(PermissionsSchema, source)
+    const { settings, ...rest } = yield* decode(SettingsFileSchema, source)
     return { ...yield* readFile(settings), ...rest }
   })
 

@@ -1,6 +1,6 @@
 /**
- * What runs outside of a sandbox without anybody asking for it, and so is written by no kernel. `sandbox/git.py` has
- * the rule for git.
+ * Lists the files that tools run outside of a sandbox by themselves, which no kernel may write. `sandbox/git.py` has the
+ * rule for git.
  *
  * @module
  */
@@ -11,7 +11,7 @@ import process from "node:process"
 import * as Platform from "../platform.ts"
 
 /**
- * At the top of the workspace: what srt protects there (`DANGEROUS_FILES` and `getDangerousDirectories` of its
+ * Files at the top of the workspace: those that srt protects (`DANGEROUS_FILES` and `getDangerousDirectories` of its
  * `sandbox-utils.js`, which a test compares), and the folder of agents' settings as a whole.
  */
 export const inWorkspace: ReadonlyArray<string> = [
@@ -29,7 +29,7 @@ export const inWorkspace: ReadonlyArray<string> = [
   ".zshrc",
 ]
 
-/** Below the user's home, in whatever is writable there: what shells, editors, git and Python run or follow later. */
+/** Files in the user's home that shells, editors, git and Python run or read later. */
 export const inHome: ReadonlyArray<string> = [
   ...inWorkspace,
   ".bash_login",
@@ -45,7 +45,7 @@ export const inHome: ReadonlyArray<string> = [
   ".zshenv",
 ]
 
-/** Why a folder is not to be written, if so. */
+/** Returns the reason why a folder must not be writable; `undefined` if it may be. */
 export const problem: (
   folder: string,
   options: {
@@ -57,18 +57,18 @@ export const problem: (
   function* (folder, { allowGit = false, allowHome = false, user }) {
     const home = allowHome ? undefined : yield* homeIn(folder, user?.uid ?? process.geteuid?.())
     if (home !== undefined) {
-      const what = home === folder ? "is a home directory" : `has the home directory "${home}" in it`
-      return `"${folder}" ${what}, where shells, editors and tools run many files; choose another "workingDir", ` +
+      const relation = home === folder ? "is a home directory" : `has the home directory "${home}" in it`
+      return `"${folder}" ${relation}, where shells, editors and tools run many files; choose another "workingDir", ` +
         'name a folder in it in "allowWrite", or set "allowHome"'
     }
     return allowGit ? undefined : yield* gitProblem(folder)
   },
 )
 
-/** A home that is a folder or below it. */
+/** Returns a home directory that is a folder or in it. */
 const homeIn = Effect.fnUntraced(function* (folder: string, uid: number | undefined) {
   const fs = yield* FileSystem.FileSystem
-  // Accounts of a directory service are not in there; their homes are where those of others are.
+  // Accounts of a directory service are not in this file; their homes are in the usual places.
   const accounts = yield* Effect.orElseSucceed(fs.readFileString("/etc/passwd"), () => "")
   const isHome = /^\/(home|Users)(\/[^/]+)?$/.test(folder) || folder === "/"
   if (isHome) return folder
@@ -86,7 +86,7 @@ const homeIn = Effect.fnUntraced(function* (folder: string, uid: number | undefi
   return undefined
 })
 
-/** Why a folder cannot be written without its git directory, if so. */
+/** Returns the reason why a git directory in a folder cannot be protected; `undefined` if it can be. */
 const gitProblem = Effect.fnUntraced(function* (folder: string) {
   const fs = yield* FileSystem.FileSystem
   const isThere = (name: string) => Effect.orElseSucceed(fs.exists(`${folder}/${name}`), () => false)

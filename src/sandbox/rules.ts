@@ -1,5 +1,5 @@
 /**
- * What permissions come to: rules that leave nothing out.
+ * Resolves permissions to complete rules with absolute paths.
  *
  * @module
  */
@@ -14,7 +14,7 @@ import * as Hosts from "./hosts.ts"
 import { type Given, invalid, type ParentProxy, type User } from "./permissions.ts"
 import * as Protected from "./protected.ts"
 
-/** What one kernel may do. Paths are absolute. */
+/** The rules of one kernel. Paths are absolute. */
 export interface Rules {
   readonly allowNet: ReadonlyArray<string>
   readonly denyNet: ReadonlyArray<string>
@@ -24,14 +24,14 @@ export interface Rules {
   readonly allowRead: ReadonlyArray<string>
   /** Whether git directories can be written. */
   readonly allowGit: boolean
-  /** Whether only the workspace and what Python needs can be read. */
+  /** Whether only files of the workspace and of Python can be read. */
   readonly strict: boolean
   readonly limits: Limits
   readonly user: User | undefined
   readonly parentProxy: ParentProxy | undefined
 }
 
-/** Bounds of a kernel in bytes, in numbers and in seconds. */
+/** Resource limits of a kernel in bytes, numbers and seconds. */
 export interface Limits {
   readonly memory?: number | undefined
   readonly processes?: number | undefined
@@ -39,7 +39,7 @@ export interface Limits {
   readonly cpuTime?: number | undefined
 }
 
-/** The names of keys in a settings file, where they are others. */
+/** The names of keys in a settings file, if they differ. */
 const inFile: Readonly<Record<string, string>> = {
   allowNet: "network.allowedDomains",
   denyNet: "network.deniedDomains",
@@ -50,14 +50,14 @@ const inFile: Readonly<Record<string, string>> = {
 }
 const named = (given: Given, key: string): string => given.file === undefined ? key : inFile[key] ?? key
 
-/** The absolute paths of a list of permissions. What is relative stays in the workspace. */
+/** Resolves the paths of a list of permissions. Fails if a relative path is outside of the workspace. */
 const absolute = Effect.fnUntraced(function* (given: Given, key: PathKey, workspace: string) {
   const path = yield* Path.Path
   const home = Platform.variable("HOME")
   return yield* Effect.forEach(given[key] ?? defaults[key], (name, index) => {
     if (home !== undefined && /^~(\/|$)/.test(name)) return Effect.succeed(path.join(home, name.slice(1)))
     const resolved = path.resolve(workspace, name)
-    return path.isAbsolute(name) || isUnder(resolved, workspace) ? Effect.succeed(resolved) : problem(
+    return path.isAbsolute(name) || isUnder(resolved, workspace) ? Effect.succeed(resolved) : invalidElement(
       given,
       { key, index },
       `"${name}" leads out of the workspace "${workspace}"; give an absolute path`,
@@ -65,7 +65,7 @@ const absolute = Effect.fnUntraced(function* (given: Given, key: PathKey, worksp
   })
 })
 
-/** Where gateways keep what they need to run. */
+/** The folder that contains the directories of gateways. */
 const runtimeDirs = "/tmp"
 
 type PathKey = "allowWrite" | "denyWrite" | "denyRead" | "allowRead"
@@ -77,8 +77,8 @@ const defaults: Readonly<Record<PathKey, ReadonlyArray<string>>> = {
   allowRead: [],
 }
 
-/** The failure of one element of a list. */
-function problem(
+/** Makes the error of one element of a list. */
+function invalidElement(
   given: Given,
   at: { readonly key: string; readonly index: number },
   detail: string,
@@ -86,7 +86,7 @@ function problem(
   return invalid(`${named(given, at.key)}[${at.index}]`, detail, given.file)
 }
 
-/** The rules for permissions in a workspace. */
+/** Resolves permissions in a workspace. */
 export const resolve: (
   given: Given,
   workspace: string,
@@ -97,26 +97,26 @@ export const resolve: (
     const allowWrite = yield* absolute(given, "allowWrite", workspace)
     const writable: Array<string> = []
     for (const [index, file] of allowWrite.entries()) {
-      // The sandbox would skip what does not exist, and what leads elsewhere, without a word.
+      // The sandbox would silently skip paths that do not exist, and links.
       const real = yield* Effect.mapError(
         fs.realPath(file),
         () =>
-          problem(
+          invalidElement(
             given,
             { key: "allowWrite", index },
             `"${file}" does not exist; create it before the gateway starts`,
           ),
       )
-      // Code of an earlier kernel may have made the link.
+      // Code of an earlier kernel may have created the link.
       if (isUnder(file, workspace) && !isUnder(real, workspace)) {
         const detail = `"${file}" leads out of the workspace to "${real}"; give that path if it is meant`
-        return yield* problem(given, { key: "allowWrite", index }, detail)
+        return yield* invalidElement(given, { key: "allowWrite", index }, detail)
       }
       const detail = yield* Protected.problem(real, given)
-      if (detail !== undefined) return yield* problem(given, { key: "allowWrite", index }, detail)
+      if (detail !== undefined) return yield* invalidElement(given, { key: "allowWrite", index }, detail)
       if (isUnder(runtimeDirs, real)) {
         const detail = `"${file}" holds the files of gateways; name a folder in it`
-        return yield* problem(given, { key: "allowWrite", index }, detail)
+        return yield* invalidElement(given, { key: "allowWrite", index }, detail)
       }
       writable.push(real)
     }
@@ -129,7 +129,7 @@ export const resolve: (
       allowWrite: writable,
       denyWrite: [
         ...yield* absolute(given, "denyWrite", workspace),
-        // Whoever could write it could do more the next time.
+        // A kernel that writes it could extend the permissions of later ones.
         ...(given.file === undefined ? [] : [path.resolve(given.file)]),
       ],
       denyRead: given.strict ? [...denyRead, "/"] : denyRead,
@@ -151,15 +151,14 @@ function limitsOf({ limits: { cpuTime, ...limits } = {} }: Given): Limits {
     : { ...limits, cpuTime: Math.ceil(Duration.toSeconds(Duration.fromInputUnsafe(cpuTime))) }
 }
 
-/** Whether a path is a folder or in it. */
+/** Tells whether a path is a folder or in it. */
 export function isUnder(path: string, folder: string): boolean {
   return path === folder || path.startsWith(folder.endsWith("/") ? folder : `${folder}/`)
 }
 
 /**
- * The rules of a kernel whose client gives permissions of its own: they may take away from what the gateway's
- * rules allow, and are refused if they add to it. What a client does not mention is denied, as it is for a gateway,
- * but for what is written and read.
+ * Resolves the permissions of a client for its kernel, which may only restrict the rules of the gateway. Permissions
+ * that are not given are denied, as for a gateway, except those for writing and reading.
  */
 export const narrow: (
   wide: Rules,
@@ -167,8 +166,11 @@ export const narrow: (
   workspace: string,
 ) => Effect.Effect<Rules, SandboxError, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
   function* (wide, given, workspace) {
-    // A home is no more than its gateway may write.
-    const asked = yield* resolve({ ...given, allowWrite: given.allowWrite ?? [], allowHome: true }, workspace)
+    // A home that the gateway may write is allowed.
+    const requested = yield* resolve(
+      { ...given, allowWrite: given.allowWrite ?? [], allowHome: true },
+      workspace,
+    )
     const refuse = (key: string, detail: string) =>
       invalid(key, `${detail}; a kernel may not do more than its gateway allows`, given.file)
     const first = (
@@ -184,12 +186,12 @@ export const narrow: (
 
     yield* first(
       "allowNet",
-      asked.allowNet,
+      requested.allowNet,
       (host) => wide.allowNet.some((pattern) => Hosts.covers(pattern, host)),
     )
     yield* first(
       "allowWrite",
-      asked.allowWrite,
+      requested.allowWrite,
       (path) => wide.allowWrite.some((folder) => isUnder(path, folder)),
     )
     yield* first(
@@ -199,38 +201,40 @@ export const narrow: (
         wide.allowRead.some((folder) => isUnder(fixedPart(path), folder)) ||
         !wide.denyRead.some((pattern) => overlaps(fixedPart(pattern), fixedPart(path))),
     )
-    if (!asked.denyNet.every((host) => wide.denyNet.includes(host))) {
+    if (!requested.denyNet.every((host) => wide.denyNet.includes(host))) {
       return yield* refuse(named(given, "denyNet"), "Only a gateway can deny hosts")
     }
-    if (asked.allowGit && !wide.allowGit) {
+    if (requested.allowGit && !wide.allowGit) {
       return yield* refuse("allowGit", "The gateway denies git directories")
     }
     if (given.strict === false && wide.strict) return yield* refuse("strict", "The gateway is strict")
     if (given.user !== undefined && !sameUser(given.user, wide.user)) {
       return yield* refuse("user", `"${given.user.uid}" is not the user of the gateway's kernels`)
     }
-    if (asked.parentProxy !== undefined && !Equal.equals(asked.parentProxy, wide.parentProxy)) {
+    if (requested.parentProxy !== undefined && !Equal.equals(requested.parentProxy, wide.parentProxy)) {
       return yield* refuse(
         "upstreamProxy",
-        `"${asked.parentProxy.http ?? asked.parentProxy.https ?? ""}" is not the proxy of the gateway`,
+        `"${
+          requested.parentProxy.http ?? requested.parentProxy.https ?? ""
+        }" is not the proxy of the gateway`,
       )
     }
     for (const key of ["memory", "processes", "fileSize", "cpuTime"] as const) {
-      const [mine, bound] = [asked.limits[key], wide.limits[key]]
-      if (mine !== undefined && bound !== undefined && mine > bound) {
-        return yield* refuse(`limits.${key}`, `"${mine}" is more than "${bound}"`)
+      const [own, limit] = [requested.limits[key], wide.limits[key]]
+      if (own !== undefined && limit !== undefined && own > limit) {
+        return yield* refuse(`limits.${key}`, `"${own}" is more than "${limit}"`)
       }
     }
     return {
-      allowNet: asked.allowNet,
-      denyNet: [...wide.denyNet, ...asked.denyNet],
-      allowWrite: given.allowWrite === undefined ? wide.allowWrite : asked.allowWrite,
-      denyWrite: [...wide.denyWrite, ...asked.denyWrite],
-      denyRead: [...wide.denyRead, ...asked.denyRead],
-      allowRead: [...wide.allowRead, ...asked.allowRead],
-      allowGit: asked.allowGit,
-      strict: wide.strict || asked.strict,
-      limits: { ...wide.limits, ...asked.limits },
+      allowNet: requested.allowNet,
+      denyNet: [...wide.denyNet, ...requested.denyNet],
+      allowWrite: given.allowWrite === undefined ? wide.allowWrite : requested.allowWrite,
+      denyWrite: [...wide.denyWrite, ...requested.denyWrite],
+      denyRead: [...wide.denyRead, ...requested.denyRead],
+      allowRead: [...wide.allowRead, ...requested.allowRead],
+      allowGit: requested.allowGit,
+      strict: wide.strict || requested.strict,
+      limits: { ...wide.limits, ...requested.limits },
       user: wide.user,
       parentProxy: wide.parentProxy,
     }
@@ -240,12 +244,12 @@ export const narrow: (
 const sameUser = (one: User, other: User | undefined): boolean =>
   one.uid === other?.uid && one.gid === other.gid
 
-/** Whether one path is in the other. */
+/** Tells whether one path is in the other. */
 function overlaps(one: string, other: string): boolean {
   return isUnder(one, other) || isUnder(other, one)
 }
 
-/** The folder that everything which a pattern stands for is in. */
+/** Returns the folder that contains all matches of a pattern. */
 function fixedPart(pattern: string): string {
   return /[*?[{]/.test(pattern) ? pattern.replace(/\/[^/]*[*?[{].*$/s, "") || "/" : pattern
 }

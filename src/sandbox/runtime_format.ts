@@ -1,6 +1,6 @@
 /**
- * What a settings file of Anthropic's sandbox runtime may say beside what is read of it: the keys that change nothing
- * for kernels, and those that a kernel's sandbox cannot be held to.
+ * Handles the other keys of a settings file of Anthropic's sandbox runtime: those without an effect on kernels, and those
+ * that a kernel's sandbox cannot enforce.
  *
  * @module
  */
@@ -16,7 +16,7 @@ const proxied =
   'Kernels are told apart by a proxy of their own; give another one behind it by "network.parentProxy"'
 const unheld = 'Kernels cannot be held to it; remove it, and deny hosts by "network.deniedDomains"'
 
-/** Keys without an effect, and why: they allow what kernels are never allowed, or they are about something else. */
+/** Keys without an effect, with the reason: kernels are never allowed it, or it does not concern them. */
 const ignored: Readonly<Record<string, string>> = {
   "enableWeakerNestedSandbox": stronger,
   "enableWeakerNetworkIsolation": stronger,
@@ -40,7 +40,7 @@ const ignored: Readonly<Record<string, string>> = {
   "git": systems,
 }
 
-/** Keys that would give up what is promised, or that are restrictions that would not hold, with what to do. */
+/** Keys that would weaken the sandbox, or that are restrictions it cannot enforce, with advice. */
 const refused: Readonly<Record<string, string>> = {
   "allowAppleEvents": "It lets code start programs outside of the sandbox; remove it",
   "allowNestedUserNamespaces": "It lets code undo what it may not write; remove it",
@@ -62,7 +62,7 @@ const refused: Readonly<Record<string, string>> = {
     'denied by "filesystem.denyRead"',
 }
 
-/** Whether a key asks for nothing that is not so without it. */
+/** Tells whether a value of a key is equivalent to its absence. */
 const isDefault = (key: string, value: unknown): boolean =>
   value === null || value === false || (typeof value === "object" && Object.values(value).every((inner) =>
     isDefault("", inner)
@@ -70,8 +70,8 @@ const isDefault = (key: string, value: unknown): boolean =>
   (key === "mandatoryDenySearchDepth" && typeof value === "number" && value <= 3)
 
 /**
- * Takes out of settings the keys that have no effect, each with a warning, and fails with the first that would give up
- * what is promised. Keys that the format does not have stay.
+ * Removes keys without an effect from settings, with a warning for each, and fails with the first key that is refused.
+ * Keys that the format does not define stay.
  */
 export const strip: (json: unknown, file: string) => Effect.Effect<unknown, SandboxError> = Effect.fnUntraced(
   function* (json: unknown, file: string) {

@@ -1,5 +1,5 @@
 /**
- * What a sandbox denied.
+ * Violations: actions that a sandbox denied.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { orAbsent } from "../execution/json.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
 
 /**
- * Sandboxed code tried what it may not do.
+ * An action of sandboxed code that was denied.
  *
  * @example
  * ```ts
@@ -23,11 +23,11 @@ import { excerpt } from "../jupyter/control_codes.ts"
  */
 export class Violation
   extends Schema.TaggedClass<Violation>("effect-jupyter/Sandbox/Violation")("Violation", {
-    /** The kernel; `undefined` if the traffic does not say whose it is. */
+    /** The kernel; `undefined` if the traffic does not identify it. */
     kernelId: orAbsent(Schema.String),
     /** The host and port of a connection that was denied. */
     host: orAbsent(Schema.String),
-    /** All that the sandbox said, for instance `"deny network-outbound example.com:443 (...)"`. */
+    /** The text of the sandbox, for instance `"deny network-outbound example.com:443 (...)"`. */
     detail: Schema.String,
   }) {}
 
