@@ -20,7 +20,7 @@ describe("hosts", () => {
     for (const pattern of good) assert.isUndefined(Hosts.problem(pattern), pattern)
   })
 
-  it("says what is wrong with anything else", () => {
+  it("names the pattern in the reason for refusing others", () => {
     const bad = [
       "",
       "*",

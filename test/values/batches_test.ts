@@ -8,7 +8,7 @@ const lengths = <A, E>(
   options: { readonly batchSize?: number; readonly batchBytes?: number },
 ) => Stream.runCollect(Stream.map(batched(stream, options), (batch) => batch.length))
 
-it.effect("a batch ends with the element that fills it, by count or by bytes", () =>
+it.effect("batched ends a batch with the element that fills it, by count or by bytes", () =>
   Effect.gen(function* () {
     assert.deepStrictEqual(yield* lengths(Stream.range(1, 25), { batchSize: 10 }), [10, 10, 5])
     assert.deepStrictEqual(yield* lengths(Stream.range(1, 4).pipe(Stream.rechunk(1)), { batchSize: 2 }), [
@@ -39,7 +39,7 @@ it.effect("a batch ends with the element that fills it, by count or by bytes", (
     }
   }))
 
-it.effect("small values of Effect are small", () =>
+it.effect("batched estimates small values of Effect as less than 1,000 bytes", () =>
   Effect.gen(function* () {
     const values = [
       BigDecimal.fromStringUnsafe("1.50"),
@@ -59,7 +59,7 @@ it.effect("small values of Effect are small", () =>
     }
   }))
 
-it.effect("what contains itself or raises is weighed, too", () =>
+it.effect("batched estimates values with cycles and getters that throw", () =>
   Effect.gen(function* () {
     const cycle: Array<unknown> = []
     cycle.push(cycle, "x".repeat(1000))
@@ -72,7 +72,7 @@ it.effect("what contains itself or raises is weighed, too", () =>
     assert.deepStrictEqual(yield* lengths(Stream.make(cycle, raising, raising), { batchBytes: 1000 }), [1, 2])
   }))
 
-it.effect("what comes before a failure is emitted before it", () =>
+it.effect("batched emits elements before a failure", () =>
   Effect.gen(function* () {
     const emitted: Array<ReadonlyArray<number>> = []
     const failure = yield* batched(Stream.concat(Stream.range(1, 5), Stream.fail("mine")), { batchSize: 3 })

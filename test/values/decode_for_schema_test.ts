@@ -7,7 +7,7 @@ import { NdArray } from "../../src/values.ts"
 
 const moment = new PythonValue.Moment("2026-01-01T00:00:00+00:00", undefined)
 
-/** Everything that is an object in JavaScript and no `dict` in Python. */
+/** Objects of JavaScript that are not a `dict` in Python. */
 const noDicts: ReadonlyArray<object> = [
   moment,
   new PythonValue.Day("2026-01-01"),
@@ -40,7 +40,7 @@ describe("toEncodedForm", () => {
         ["Struct with it inside", Schema.Union([Schema.Null, Schema.Struct({ a: optional })])],
       ] as const
     ) {
-      it(`${name} is no ${title}`, () => {
+      it(`refuses ${name} for a ${title}`, () => {
         assert.deepStrictEqual(
           decoded<Schema.ConstraintDecoder<unknown>>(
             schema,
@@ -52,7 +52,7 @@ describe("toEncodedForm", () => {
     }
   }
 
-  it("a dict whose keys are strings by their values is a record", () => {
+  it("converts a dict with string keys to a record", () => {
     const value = new Map([["a", 1], ["b", 2]])
     assert.deepStrictEqual(
       decoded(Schema.Record(Schema.String, Schema.BigInt), value),
@@ -61,7 +61,7 @@ describe("toEncodedForm", () => {
     assert.deepStrictEqual(decoded(Schema.Struct({ a: Schema.Int }), value), Option.some({ a: 1 }))
   })
 
-  it("a table is a record of its columns", () => {
+  it("converts a table to a record of its columns", () => {
     const table = new PythonValue.Table(["a"], 2, [[1, 2]])
     assert.deepStrictEqual(
       decoded(Schema.Record(Schema.String, Schema.Array(Schema.Int)), table),
@@ -69,7 +69,7 @@ describe("toEncodedForm", () => {
     )
   })
 
-  it("a struct that stands first in a union does not take what the second is for", () => {
+  it("does not convert a value of a later union member to an earlier struct", () => {
     assert.deepStrictEqual(
       decoded(Schema.Union([Schema.Struct({ iso: Schema.String }), Schema.DateTimeUtc]), moment),
       Option.some(DateTime.makeUnsafe("2026-01-01T00:00:00Z")),

@@ -108,14 +108,14 @@ const values: ReadonlyArray<readonly [name: string, schema: Codec, value: unknow
 
 describe("encodeBySchema", () => {
   for (const [name, schema, value] of values) {
-    it.effect(`${name} goes out in parts, and comes back`, () =>
+    it.effect(`round-trips ${name}`, () =>
       Effect.gen(function* () {
         const { back, isSame } = yield* exchanged(schema, value)
         assert.isTrue(isSame, String(back))
       }))
   }
 
-  it.effect("what goes out for a secret is what it hides, if its schema says so", () =>
+  it.effect("encodes a secret as its value if its schema allows it", () =>
     Effect.gen(function* () {
       const { text } = yield* exchanged(Schema.Struct({ key: Schema.Redacted(Schema.String) }), {
         key: secret,
@@ -123,7 +123,7 @@ describe("encodeBySchema", () => {
       assert.strictEqual(text, '{"key":"hush-hush"}')
     }))
 
-  it.effect("a secret that no schema lets out is refused, and no error has it", () =>
+  it.effect("refuses a secret that no schema reveals, without its value in the error", () =>
     Effect.gen(function* () {
       const Closed = Schema.Redacted(Schema.String, { disallowJsonEncode: true })
       for (
@@ -140,7 +140,7 @@ describe("encodeBySchema", () => {
     }))
 
   it.effect.prop(
-    "Result and Exit of anything come back as they were",
+    "round-trips any Result",
     [Schema.Array(Schema.Result(Schema.BigInt, Schema.Record(Schema.String, Schema.Uint8Array)))],
     ([value]) =>
       Effect.gen(function* () {
@@ -151,7 +151,7 @@ describe("encodeBySchema", () => {
       }),
   )
 
-  it.effect("the schemas whose values need no more are left alone", () =>
+  it.effect("leaves values unchanged that Schema has fully encoded", () =>
     Effect.gen(function* () {
       const schema = Schema.Struct({ a: Schema.Array(Schema.Int), b: Schema.Option(Schema.Date) })
       const [value] = yield* Arbitrary.sampleEffect(Arbitrary.schema(schema), { count: 1 })

@@ -35,7 +35,7 @@ class Custom {
 }
 
 describe("encode", () => {
-  it("JSON as it is", () => {
+  it("keeps JSON unchanged", () => {
     const json = { a: [1, -1.5, "x", true, null], b: {}, "": [], q: "\0\\\n😀" }
     assert.deepStrictEqual(encoded(json), json)
     assert.deepStrictEqual(encoded({ kept: 1, gone: undefined, list: [undefined] }), {
@@ -45,13 +45,13 @@ describe("encode", () => {
     assert.deepStrictEqual(encoded(Object.create(null, { a: { value: 1, enumerable: true } })), { a: 1 })
   })
 
-  it("keys that JSON escapes are pairs", () => {
+  it("encodes records with keys that JSON escapes as pairs", () => {
     assert.deepStrictEqual(encoded({ "\\": 1 }), { $: "record", v: [["\\", 1]] })
     assert.deepStrictEqual(encoded({ a: 0, "\n": 1 }), { $: "record", v: [["a", 0], ["\n", 1]] })
     assert.deepStrictEqual(encoded({ $a: 1, é: 2 }), { $a: 1, é: 2 })
   })
 
-  it("numbers keep what JSON would lose", () => {
+  it("tags numbers that JSON cannot represent", () => {
     assert.deepStrictEqual(encoded([-0, NaN, Infinity, -Infinity, 2 ** 53, 1e300]), [
       { $: "float", v: "-0.0" },
       { $: "float", v: "NaN" },
@@ -63,7 +63,7 @@ describe("encode", () => {
     assert.deepStrictEqual(encoded([0n, -255n]), [{ $: "int", v: "0" }, { $: "int", v: "-ff" }])
   })
 
-  it("binary goes in buffers, not in the JSON", () => {
+  it("puts binary data in buffers", () => {
     const bytes = Uint8Array.of(1, 2, 3)
     assert.deepStrictEqual(encoded([bytes, { b: bytes.buffer }]), [
       [{ $: "bytes", v: 1 }, { b: { $: "bytes", v: 2 } }],
@@ -76,7 +76,7 @@ describe("encode", () => {
     ])
   })
 
-  it("types of Effect and JavaScript", () => {
+  it("tags types of Effect and JavaScript", () => {
     assert.deepStrictEqual(
       encoded([
         new Date(0),
@@ -108,7 +108,7 @@ describe("encode", () => {
     assert.deepStrictEqual(encoded(new Set([1])), { $: "set", v: [1] })
   })
 
-  it("objects that look like tags, or have dangerous keys, are objects", () => {
+  it("encodes objects that look like tags, or have dangerous keys, as records", () => {
     const looks = JSON.parse('{"$": "bytes", "v": 1, "__proto__": {"a": 1}}')
     const { buffers, text } = Result.getOrThrow(Encode.encode([looks]))
     const [back] = [Result.getOrThrow(Decode.decode([new TextEncoder().encode(text), ...buffers]))].flat()
@@ -116,7 +116,7 @@ describe("encode", () => {
     assert.isFalse("a" in {})
   })
 
-  it("what has no encoding is refused with its type and path", () => {
+  it("refuses values without an encoding with their type and path", () => {
     const rows = [{}, {}, {}, { handle: () => {} }]
     assert.deepStrictEqual(refused({ rows }), ["function", "$.rows[3].handle", "It has no encoding"])
     assert.deepStrictEqual(refused({ "a b": Symbol("s") }).slice(0, 2), ["symbol", '$["a b"]'])
@@ -135,7 +135,7 @@ describe("encode", () => {
     assert.strictEqual(refused(new NdArray(new Int8Array(3), [2, 2]))[1], "$")
   })
 
-  it("what Python has no hash for is in no set and no key", () => {
+  it("refuses set elements and keys that Python cannot hash", () => {
     assert.deepStrictEqual(refused(new Set(["a", { b: 1 }])).slice(0, 2), ["Object", "$[1]"])
     assert.deepStrictEqual(refused({ s: new Set([[1, [Float64Array.of(1)]]]) }).slice(0, 2), [
       "Float64Array",
@@ -146,7 +146,7 @@ describe("encode", () => {
     assert.isDefined(encoded(new Set([[1, "a"], new Set([1]), Uint8Array.of(1), new Date(0), null])))
   })
 
-  it("what Python takes for the same is not two elements or keys of a collection", () => {
+  it("refuses elements and keys that are equal in Python", () => {
     const same = "in Python"
     for (
       const items of [[1, true], [0n, false], [2 ** 53, 2n ** 53n], [null, undefined], [null, Option.none()]]
@@ -162,7 +162,7 @@ describe("encode", () => {
     )
   })
 
-  it("types are named as Effect calls them, and each has its path", () => {
+  it("names types of Effect in errors, with their path", () => {
     const named: ReadonlyArray<readonly [unknown, string]> = [
       [Result.succeed(1), "Result"],
       [Exit.succeed(1), "Exit"],
@@ -185,7 +185,7 @@ describe("encode", () => {
     }
   })
 
-  it("nothing is left out: symbols as keys and what is some of nothing are refused", () => {
+  it("refuses symbols as keys and Option.some of an absent value", () => {
     assert.deepStrictEqual(refused([{ a: 1, [Symbol("k")]: 2 }]), [
       "Object",
       "$[0]",
@@ -199,7 +199,7 @@ describe("encode", () => {
     assert.deepStrictEqual(encoded([1, , 3]), [1, null, 3])
   })
 
-  it("what throws when it is read is refused where it is", () => {
+  it("refuses values whose getters throw, with their path", () => {
     const hostile = (trap: ProxyHandler<object>) => new Proxy({}, trap)
     const fail = (): never => {
       throw new Error("boom")
@@ -236,7 +236,7 @@ describe("encode", () => {
     assert.strictEqual(refused({ a: new Proxy(Uint8Array.of(1), {}) })[1], "$.a")
   })
 
-  it("values of other realms are what they are", () => {
+  it("recognizes values of other realms", () => {
     const value = runInNewContext(
       "({ a: [1], d: new Date(0), m: new Map([[1, 2]]), s: new Set([1]), b: new Uint8Array([7]) })",
     )
@@ -252,7 +252,7 @@ describe("encode", () => {
     ])
   })
 
-  it("bytes are those of the caller, not copies, whatever holds them", () => {
+  it("does not copy bytes", () => {
     const shared = new SharedArrayBuffer(8)
     const bytes = new Uint8Array(shared, 2, 3)
     const { buffers } = Result.getOrThrow(Encode.encode([bytes, shared, Buffer.from("ab"), Int16Array.of(1)]))
@@ -262,7 +262,7 @@ describe("encode", () => {
     for (const buffer of buffers) assert.strictEqual(buffer.constructor, Uint8Array)
   })
 
-  it("halves are widened, and clamped bytes are numbers", () => {
+  it("widens Float16Array, and encodes Uint8ClampedArray as numbers", () => {
     assert.deepStrictEqual(encoded(Uint8ClampedArray.of(1)), [
       { $: "array", dtype: "u1", shape: [1], v: 1 },
       Uint8Array.of(1),
@@ -275,7 +275,7 @@ describe("encode", () => {
     assert.deepStrictEqual(new Float32Array(buffers[0]?.buffer ?? assert.fail()), Float32Array.of(1.5, -2))
   })
 
-  it("memory that was transferred is refused, not taken for empty", () => {
+  it("refuses transferred memory", () => {
     const buffer = new ArrayBuffer(8)
     const values = [
       new Uint8Array(buffer),
@@ -289,13 +289,13 @@ describe("encode", () => {
     }
   })
 
-  it("a shape has whole, non-negative sizes", () => {
+  it("refuses shapes with fractional or negative sizes", () => {
     for (const shape of [[-1, -4], [0.5, 8], [NaN], [2]]) {
       assert.strictEqual(refused([new NdArray(Float64Array.of(1, 2, 3, 4), shape)])[1], "$[0]")
     }
   })
 
-  it("cycles and depth are errors, repetition is none", () => {
+  it("refuses cycles and values that are too deep, but not repeated values", () => {
     const cycle: { self?: unknown } = {}
     cycle.self = [cycle]
     assert.deepStrictEqual(refused(cycle), ["Object", "$.self[0]", "It contains itself"])
@@ -310,7 +310,7 @@ describe("encode", () => {
 describe("decode", () => {
   const json = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 
-  it("refuses what is no value", () => {
+  it("refuses malformed answers", () => {
     for (const value of [{ $: "what" }, { $: "bytes", v: 7 }, { $: "set", v: 1 }, { $: "int", v: "x" }]) {
       assert.isTrue(Result.isFailure(Decode.decode([json(value)])), JSON.stringify(value))
     }
@@ -318,13 +318,13 @@ describe("decode", () => {
     assert.isTrue(Result.isFailure(Decode.decode([])))
   })
 
-  it("refuses sets and maps whose elements or keys are the same", () => {
+  it("refuses sets and maps with equal elements or keys", () => {
     for (const value of [{ $: "set", v: ["a", "a"] }, { $: "map", v: [[1, 2], [1, 3]] }]) {
       assert.isTrue(Result.isFailure(Decode.decode([json(value)])), JSON.stringify(value))
     }
   })
 
-  it("arrays of numbers may begin anywhere in the message", () => {
+  it("accepts arrays at any offset in the message", () => {
     const frame = new Uint8Array(1 + 8 * 20_000)
     new DataView(frame.buffer).setFloat64(1, 1.5, true)
     const tag = json({ $: "array", dtype: "f8", shape: [20_000], v: 1 })
@@ -333,7 +333,7 @@ describe("decode", () => {
     if (array instanceof NdArray) assert.deepStrictEqual([array.data[0], array.data.length], [1.5, 20_000])
   })
 
-  it("bytes are their owner's alone, and keep no message that is mostly something else", () => {
+  it("copies bytes that are a small part of their message", () => {
     const frame = new Uint8Array(1_000_000)
     const [small, large] = [frame.subarray(8, 400_008), frame.subarray(400_008, 1_000_000)]
     const tags = ["bytes", "array"].map((kind) => ({ $: kind, dtype: "u1", shape: [400_000], v: 1 }))
