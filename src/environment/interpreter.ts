@@ -69,7 +69,7 @@ const Probe = Schema.Struct({
   version: Schema.Array(Schema.Int),
   missing: Schema.Array(Schema.String),
   executable: Schema.String,
-  /** Whether it can create virtual environments, for which some systems have a separate package. */
+  /** True if it can create virtual environments, for which some systems have a separate package. */
   isWhole: Schema.Boolean,
 })
 const decodeProbe = Schema.decodeUnknownEffect(Schema.fromJsonString(Probe))

@@ -39,7 +39,7 @@ export interface ProcessOptions {
   readonly token: Redacted.Redacted<string>
   readonly logLevel: "Debug" | "Info" | "Warn" | "Error"
   readonly startTimeout: Duration.Input
-  /** Whether kernels may be forked from a process that has loaded IPython and `preload`. */
+  /** True if kernels may be forked from a process that has loaded IPython and `preload`. */
   readonly fork: boolean
   /** Modules that forked kernels have loaded. */
   readonly preload: ReadonlyArray<string>

@@ -32,7 +32,7 @@ export const maxValues = 10_000_000
 export class JsonError
   extends Schema.TaggedError<JsonError>("effect-jupyter/jupyter/JsonError")("JsonError", {
     detail: Schema.String,
-    /** Whether it is past a limit, and may be JSON. */
+    /** True if it is past a limit, and may be JSON. */
     isTooLarge: Schema.Boolean,
   }) {
   override get message(): string {

@@ -192,7 +192,7 @@ const keepAlive = (
         bytesBefore = now
         websocket.ping()
       }).pipe(
-        // What was received while this process was busy is read first.
+        // Frames received while this process was busy are read first.
         Effect.delay(0),
         Effect.delay(interval),
         Effect.forever,

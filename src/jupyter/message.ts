@@ -87,7 +87,7 @@ export class WireError
   extends Schema.TaggedError<WireError>("effect-jupyter/jupyter/WireError")("WireError", {
     /** The defect of the frame. */
     detail: Schema.String,
-    /** Whether it is past a limit, and may be a message. */
+    /** True if it is past a limit, and may be a message. */
     isTooLarge: Schema.Boolean.pipe(Schema.withConstructorDefault(Effect.succeed(false))),
     /** The `msg_id` of the request that caused it, if that is known. */
     parentId: Schema.optionalKey(Schema.String),
@@ -196,7 +196,7 @@ export function executeContent(
   options: {
     readonly silent: boolean
     readonly allowStdin: boolean
-    /** Whether it is counted and stored as a cell; true by default unless it is silent. */
+    /** True if it is counted and stored as a cell; true by default unless it is silent. */
     readonly storeHistory?: boolean | undefined
   },
 ): JsonObject {

@@ -24,7 +24,7 @@ export class ChannelError extends Schema.TaggedError<ChannelError>("effect-jupyt
     /** The close code, or the status with which the server refused the handshake. */
     code: Schema.optionalKey(Schema.Int),
     detail: Schema.String,
-    /** Whether an incoming message was larger than the limit. */
+    /** True if an incoming message was larger than the limit. */
     isTooLarge: Schema.optionalKey(Schema.Boolean),
   },
 ) {

@@ -22,9 +22,9 @@ export interface Rules {
   readonly denyWrite: ReadonlyArray<string>
   readonly denyRead: ReadonlyArray<string>
   readonly allowRead: ReadonlyArray<string>
-  /** Whether git directories can be written. */
+  /** True if git directories can be written. */
   readonly allowGit: boolean
-  /** Whether only files of the workspace and of Python can be read. */
+  /** True if only files of the workspace and of Python can be read. */
   readonly strict: boolean
   readonly limits: Limits
   readonly user: User | undefined

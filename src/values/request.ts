@@ -34,7 +34,7 @@ import type { ValueOptions } from "./options.ts"
 export interface Answer {
   /** The kind of answer: `"value"`, `"batch"`, `"done"`, `"unsupported"` or `"unreadable"`. */
   readonly kind: string
-  /** Whether it is the last batch. */
+  /** True if it is the last batch. */
   readonly isLast: boolean
   readonly detail: string
   readonly path: string
