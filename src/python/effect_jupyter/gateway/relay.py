@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import zmq
+from jupyter_client.manager import KernelManager
 from jupyter_client.session import DELIM, Session
 from jupyter_server._tz import utcnow
 from jupyter_server.services.kernels.connection import base
@@ -156,6 +157,8 @@ class Relay(ZMQChannelsWebsocketConnection):
     def handle_outgoing_message(self, stream: Any, outgoing_msg):
         if not self._is_relayed:
             return super().handle_outgoing_message(stream, outgoing_msg)
+        if stream.channel == "shell" and self.kernel_manager.shutting_down:
+            return  # Jupyter interrupts what runs first: the code did not end by itself.
         socket = self.websocket_handler.ws_connection
         if socket is None or socket.is_closing():
             return self._late.append((stream.channel, outgoing_msg))
@@ -231,6 +234,8 @@ def check_jupyter():
         and references(
             connection.handle_outgoing_message, "feed_identities", "_on_error", "_limit_rate", "_on_zmq_reply"
         )
+        and references(connection.kernel_manager.fget, "parent")
+        and hasattr(KernelManager, "shutting_down")
         and has_parameters(connection.handle_incoming_message, "self", "incoming_msg")
         and references(connection.handle_incoming_message, "send_raw", "allowed_message_types", "channels")
         and has_parameters(connection.create_stream, "self")
