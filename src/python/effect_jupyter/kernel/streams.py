@@ -16,7 +16,7 @@ from typing import Any
 
 from ipykernel.iostream import OutStream
 
-from effect_jupyter.kernel.pipes import CAPACITY, Lines, Pipe, count_waits, echo, has_children, prepare_c_streams
+from effect_jupyter.kernel.pipes import CAPACITY, Lines, Pipe, awaited_children, echo, has_children, prepare_c_streams
 
 
 class Piece:
@@ -72,7 +72,7 @@ class Output:
         # The place that wrote last, until when it may be the same `print`, and since when the line is unfinished.
         self._writer = (None, None, 0)
         self._until = 0
-        self._waits = 0
+        self._children: Any = None
         self._line_since = None
         # Whether there are lines that wait for the end of that.
         self._has_lines = False
@@ -170,7 +170,7 @@ class Output:
         writer = (threading.get_ident(), frame.f_code, frame.f_lasti)
         is_amid_line = self._is_amid_line()
         # One `print` writes its parts from one place and at once: lines of processes do not come between them.
-        is_same = self._line_since is not None and self._writer == writer and self._is_at_once()
+        is_same = is_amid_line and self._writer == writer and self._is_at_once()
         # Not amid a line, which is no longer than what is printed.
         if not (is_same or self._has_room()):
             self._wait_for_room()
@@ -192,7 +192,7 @@ class Output:
         if self._line_since is not None:
             # Last, as none of this is between two parts.
             self._until = time.thread_time_ns() + self.print_interval
-            self._waits = count_waits()
+            self._children = awaited_children()
 
     def _is_printed_by_other(self, writer):
         """Tells whether another thread is amid a `print` that has written a part of its line."""
@@ -208,8 +208,11 @@ class Output:
         return frame is not None and frame.f_code is code and frame.f_lasti == instruction
 
     def _is_at_once(self):
-        """Tells whether the thread has done next to nothing since it wrote, and waited for nothing, as for a program."""
-        return time.thread_time_ns() < self._until and count_waits() == self._waits
+        """Tells whether the thread has done next to nothing since it wrote, and has waited for no program.
+
+        It may have waited for other threads of Python, as within any `print`.
+        """
+        return time.thread_time_ns() < self._until and awaited_children() == self._children
 
     def _is_being_written(self):
         """Tells whether a forked process has written half of a line."""
