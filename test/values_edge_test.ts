@@ -196,7 +196,11 @@ types.ModuleType = Slowly
       // The second use has nothing to load.
       yield* sleep(1.9)
       const other = yield* KernelClient.make()
-      yield* other.execute("import time, types\ntypes.ModuleType = lambda name: time.sleep(60)")
+      yield* other.execute(`
+import time, types
+class Hanging(types.ModuleType):
+    def __init__(self, name): time.sleep(60)
+types.ModuleType = Hanging`)
       const error = yield* Effect.flip(other.evaluate("1", Schema.Int, { timeout: "500 millis" }))
       assert.strictEqual(error._tag, "ExecutionTimeout")
     }))
