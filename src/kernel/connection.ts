@@ -103,12 +103,17 @@ export interface Request {
 /** Sends a kernel a request and returns what `pick` makes of the messages that answer it. */
 export const ask = <A>(
   link: Pick<Link, "id" | "session" | "channel" | "ended" | "onEnded">,
-  { id = SecureRandom.uuidV4Unsafe(), type, subshell, ...options }: Request,
+  { id, type, subshell, ...options }: Request,
   pick: (message: Message, bytes: number) => A | undefined,
   bounds?: { readonly replyTimeout?: Duration.Input | undefined },
 ): Effect.Effect<A, KernelError | Conversation.Unanswered> =>
   Effect.suspend(() => {
-    const message = request(type, { id, session: link.session, ...options })
+    // A new one each time it runs: a kernel takes no message twice.
+    const message = request(type, {
+      id: id ?? SecureRandom.uuidV4Unsafe(),
+      session: link.session,
+      ...options,
+    })
     const header = subshell === undefined ? message.header : { ...message.header, subshell_id: subshell }
     const answer = Effect.catchTag(
       Conversation.ask(link.channel.request, { ...message, header }, pick, bounds),

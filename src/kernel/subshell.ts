@@ -302,9 +302,11 @@ const send = (
     if (!isAlone) connection.unsolicited(message, bytes)
     return undefined
   }
-  const id = isAlone ? newId() : Connections.besideId()
+  const newRequestId = isAlone ? newId : Connections.besideId
   return Effect.filterOrFail(
-    Connections.ask(connection, { type, content, id, ...route }, answer, { replyTimeout }),
+    Effect.suspend(() =>
+      Connections.ask(connection, { type, content, id: newRequestId(), ...route }, answer, { replyTimeout })
+    ),
     ({ status }) => status !== "error",
     (error) => new Unanswered({ detail: errorText(error) }),
   )
