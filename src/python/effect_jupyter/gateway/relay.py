@@ -157,7 +157,8 @@ class Relay(ZMQChannelsWebsocketConnection):
     def handle_outgoing_message(self, stream: Any, outgoing_msg):
         if not self._is_relayed:
             return super().handle_outgoing_message(stream, outgoing_msg)
-        if stream.channel == "shell" and self.kernel_manager.shutting_down:
+        manager: Any = self.kernel_manager
+        if stream.channel == "shell" and manager.shutting_down:
             return  # Jupyter interrupts what runs first: the code did not end by itself.
         socket = self.websocket_handler.ws_connection
         if socket is None or socket.is_closing():

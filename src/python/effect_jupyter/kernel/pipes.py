@@ -117,6 +117,12 @@ def echo(data, descriptor):
         pass  # nobody is there
 
 
+def count_waits():
+    """How many times this thread has waited, where that can be known; to be interrupted by others is no waiting."""
+    which = getattr(resource, "RUSAGE_THREAD", None)
+    return 0 if which is None else resource.getrusage(which).ru_nvcsw
+
+
 def awaited_children():
     """What the children used that this process has waited for: it changes with each of them."""
     return resource.getrusage(resource.RUSAGE_CHILDREN)

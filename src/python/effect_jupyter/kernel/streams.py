@@ -16,7 +16,16 @@ from typing import Any
 
 from ipykernel.iostream import OutStream
 
-from effect_jupyter.kernel.pipes import CAPACITY, Lines, Pipe, awaited_children, echo, has_children, prepare_c_streams
+from effect_jupyter.kernel.pipes import (
+    CAPACITY,
+    Lines,
+    Pipe,
+    awaited_children,
+    count_waits,
+    echo,
+    has_children,
+    prepare_c_streams,
+)
 
 
 class Piece:
@@ -42,7 +51,7 @@ class Output:
     # How long Python waits for the rest of a line that a forked process writes, in seconds.
     rest_timeout = 5
     # What `print` itself takes between two parts, in nanoseconds; to start a program takes longer.
-    print_interval = 50_000
+    print_interval = 200_000
     # How deep a thread may be in a `print` by which it is known to go on with its line.
     most_frames = 10
     # What is kept for the thread that sends, in characters; whoever writes more waits for it.
@@ -72,6 +81,7 @@ class Output:
         # The place that wrote last, until when it may be the same `print`, and since when the line is unfinished.
         self._writer = (None, None, 0)
         self._until = 0
+        self._waits = 0
         self._children: Any = None
         self._line_since = None
         # Whether there are lines that wait for the end of that.
@@ -192,7 +202,7 @@ class Output:
         if self._line_since is not None:
             # Last, as none of this is between two parts.
             self._until = time.thread_time_ns() + self.print_interval
-            self._children = awaited_children()
+            self._waits, self._children = count_waits(), awaited_children()
 
     def _is_printed_by_other(self, writer):
         """Tells whether another thread is amid a `print` that has written a part of its line."""
@@ -210,9 +220,10 @@ class Output:
     def _is_at_once(self):
         """Tells whether the thread has done next to nothing since it wrote, and has waited for no program.
 
-        It may have waited for other threads of Python, as within any `print`.
+        It may have waited for other threads of Python, as within any `print`, and those for programs.
         """
-        return time.thread_time_ns() < self._until and awaited_children() == self._children
+        has_waited = count_waits() != self._waits and awaited_children() != self._children
+        return time.thread_time_ns() < self._until and not has_waited
 
     def _is_being_written(self):
         """Tells whether a forked process has written half of a line."""
