@@ -110,8 +110,8 @@ layer(kernelLayer(), slow)("handlers", (it) => {
       const result = yield* kernel.execute(shows, { timeout: "10 seconds", images })
       assert.deepStrictEqual(result.images.map(({ path }) => path), ["kept"])
       // A consumer that takes its time has not used up that of the handlers.
-      const streamed = yield* kernel.stream(shows, { timeout: "300 millis", images }).pipe(
-        Stream.mapEffect((element) => Effect.delay(Effect.succeed(element), "400 millis")),
+      const streamed = yield* kernel.stream(shows, { timeout: "1 second", images }).pipe(
+        Stream.mapEffect((element) => Effect.delay(Effect.succeed(element), "1100 millis")),
         Stream.runLast,
       )
       assert.isTrue(streamed._tag === "Some" && streamed.value._tag === "ExecutionResult")
