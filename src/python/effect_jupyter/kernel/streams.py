@@ -155,12 +155,15 @@ class Output:
             if not data:
                 continue
             # A process that has just ended its line has written all of it; others may write without end.
+            is_being_written = False
             while keeps_lines and len(data) < self.most_unsent and not data.endswith(b"\n"):
-                rest = b"" if self.forked_lines.are_being_written() else pipe.read()
+                # Asked once before each look: it may end in between.
+                is_being_written = self.forked_lines.are_being_written()
+                rest = b"" if is_being_written else pipe.read()
                 if not rest:
                     break
                 data += rest
-            if keeps_lines and (data.endswith(b"\n") or self.forked_lines.are_being_written()):
+            if keeps_lines and (data.endswith(b"\n") or is_being_written):
                 pipe.lines, self._has_lines = data, True
                 continue
             pipe.is_within_line = not data.endswith(b"\n")
