@@ -33,9 +33,9 @@ export class AssetsMissing
   extends Schema.TaggedError<AssetsMissing>("effect-jupyter/AssetsMissing")("AssetsMissing", {
     /** The file, relative to where it was looked for. */
     file: Schema.String,
-    /** Where it was looked for. */
+    /** The folders that were searched. */
     folders: Schema.Array(Schema.String),
-    /** Why it could not be read, if it is there. */
+    /** The reason it could not be read, if it exists. */
     detail: Schema.optionalKey(Schema.String),
   }) {
   override get message(): string {

@@ -19,7 +19,7 @@ import type { Violation } from "../sandbox/violation.ts"
 export interface Connection {
   readonly url: string
   readonly token: Redacted.Redacted<string> | undefined
-  /** What was known of the server besides its address. */
+  /** The facts about the server besides its address. */
   readonly options: Options
   /** The headers of every request and of the WebSocket's handshake. */
   readonly headers: Readonly<Record<string, string>>
@@ -53,7 +53,7 @@ interface Address {
   readonly join: Effect.Effect<void, GatewayError>
 }
 
-/** What is known of a server besides its address. */
+/** The facts about a server besides its address. */
 interface Options {
   readonly headers?: Readonly<Record<string, string>> | undefined
   readonly kernelEnv?: Readonly<Record<string, string>> | undefined

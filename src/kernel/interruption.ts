@@ -54,7 +54,7 @@ export interface Interruption {
   readonly isUnderWay: () => boolean
 }
 
-/** Makes the interruption of an execution, which nobody has asked for yet. */
+/** Makes the interruption of an execution, which has not been asked for yet. */
 export const make: (options: InterruptionOptions) => Effect.Effect<Interruption> = Effect.fnUntraced(
   function* ({ isBehind, look, onEnd, onIgnored, prepare, send, finished, started }) {
     // Nothing that ends the execution early may cut a request short: the server would pass it on all the same.

@@ -45,7 +45,7 @@ export const ignored = Metric.counter("effect_jupyter_ignored_messages_total", {
   incremental: true,
 })
 
-/** Outputs of no running execution that nobody read. */
+/** Outputs of no running execution that no consumer read. */
 export const unreadOutputs = Metric.counter("effect_jupyter_unread_outputs_total", {
   description: "Outputs of executions that had ended which nobody read, or not in time",
   incremental: true,

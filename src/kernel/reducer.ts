@@ -174,7 +174,7 @@ export function end(progress: Progress): readonly [Progress, Output?] {
   return settle({ ...progress, reply: progress.reply ?? "error", idle: true })
 }
 
-/** The progress without exceptions that nobody will ever know to have ended the code, which are output then. */
+/** The progress of an execution that ends early: its exceptions become output, as no reply will name the last. */
 export function putOutShown(progress: Progress): readonly [Progress, Output?] {
   // A server interrupts what runs before it ends a kernel: that says nothing about the code.
   const shown = progress.shown.filter(({ ename }) => ename !== "KeyboardInterrupt")
@@ -256,7 +256,7 @@ function withPayloads(progress: Progress, payload: unknown): Progress {
   return { ...progress, pages, payloads, ignored }
 }
 
-/** A text that a pager shows is a display as any other. */
+/** Returns the display of a text that a pager shows. */
 function page(data: JsonObject): Output {
   return {
     _tag: "Display",

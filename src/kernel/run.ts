@@ -121,7 +121,7 @@ export const start: (
       started,
       finished,
       prepare: Effect.sync(() => {
-        // The kernel's last words have to get through even if nobody takes what came before.
+        // The kernel's last output has to arrive even if the consumer does not take what came before.
         isDraining = true
         conversation.resume()
       }).pipe(Effect.andThen(backlog.begin)),
@@ -159,7 +159,7 @@ export const start: (
     let wasOver = false
     let isDraining = false
     let isStuck = false
-    /** The consumer is gone: what comes now is for nobody. */
+    /** The consumer is gone: what comes now is dropped. */
     let isUnread = false
     let waitingBytes = 0
     /** Bytes that came after the execution was stopped and found no place. */

@@ -229,7 +229,7 @@ const acquire = (lock: Semaphore.Semaphore) =>
     return { release }
   }))
 
-/** A server that is quick deletes the kernel before a program that was interrupted ends; a slow one holds up nobody. */
+/** A quick server deletes the kernel before an interrupted program ends; a slow one does not hold the program up. */
 const inBackground = (closing: Effect.Effect<void>): Effect.Effect<void> =>
   Effect.flatMap(
     Effect.forkDetach(Defect.log(closing), { startImmediately: true }),

@@ -51,7 +51,7 @@ const subshellProbeTimeout: Duration.Input = "3 seconds"
 /** When it is asked once more: what was asked may have been lost in a cut. */
 const subshellProbeRetry: Duration.Input = "10 seconds"
 
-/** How long the main shell may go on with a request that nobody waits for any more. */
+/** Maximum time for which the main shell goes on with a request that has no caller any more. */
 const abandonGrace: Duration.Input = "250 millis"
 
 /** How long a kernel may take to let go of a request after an interrupt. */
