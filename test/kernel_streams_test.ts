@@ -78,7 +78,9 @@ layer(kernelLayer(), slow)("kernel streams", (it) => {
     Effect.gen(function* () {
       // The last line is whole, or what is left of its character would be the beginning of what comes next.
       const written = yield* stdout(
-        "child = subprocess.Popen(['yes', 'é€😀']); os.system('echo end'); child.kill(); child.wait()\n" +
+        "command = 'echo é€😀; echo é€😀; echo >&2; exec yes é€😀'\n" +
+          "child = subprocess.Popen(command, shell=True, stderr=subprocess.PIPE); _ = child.stderr.read(1)\n" +
+          "os.system('echo end'); child.kill(); child.wait()\n" +
           "_ = os.write(1, b'\\n')",
       )
       assert.include(written, "end\n")
