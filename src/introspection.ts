@@ -1,12 +1,12 @@
 /**
- * What can be asked of a kernel beside its executions, also while one runs: completions, documentation, variables.
+ * The results of introspection: completions, documentation, variables and other facts about a kernel and its code.
  *
  * @module
  */
 import * as Schema from "effect/Schema"
 
 /**
- * What could stand at a place in code.
+ * The completions at a position in code.
  *
  * @example
  * ```ts
@@ -20,18 +20,18 @@ import * as Schema from "effect/Schema"
  * @since 0.1.0
  */
 export class Completion extends Schema.Class<Completion>("effect-jupyter/Introspection/Completion")({
-  /** The texts that could stand there. */
+  /** The texts to insert, of which one replaces the text from `start` to `end`. */
   matches: Schema.Array(Schema.String),
-  /** Where the text that a match replaces begins, as an index of the JavaScript string. */
+  /** The start of the replaced text, as an index of the JavaScript string. */
   start: Schema.Int,
-  /** Where it ends. */
+  /** The end of the replaced text. */
   end: Schema.Int,
-  /** What the matches are, in the same order, if the kernel says it: `"function"`, `"module"`, `"instance"` … */
+  /** The kinds of the matches in the same order, as far as they are known, for instance `"function"` or `"module"`. */
   types: Schema.Array(Schema.UndefinedOr(Schema.String)),
 }) {}
 
 /**
- * What the kernel knows of a name in code.
+ * The documentation of a name in code.
  *
  * @example
  * ```ts
@@ -45,12 +45,13 @@ export class Completion extends Schema.Class<Completion>("effect-jupyter/Introsp
  */
 export class Inspection extends Schema.Class<Inspection>("effect-jupyter/Introspection/Inspection")({
   found: Schema.Boolean,
-  /** The documentation by MIME type, without colour codes. */
+  /** The documentation by MIME type, without color codes; empty if the name was not found. */
   data: Schema.Record(Schema.String, Schema.Unknown),
 }) {}
 
 /**
- * Whether code can be executed as it is.
+ * The completeness of code: `"complete"` and `"invalid"` code can be executed, `"incomplete"` code continues on the next
+ * line, and of `"unknown"` code the kernel cannot tell.
  *
  * @example
  * ```ts
@@ -65,7 +66,7 @@ export class Inspection extends Schema.Class<Inspection>("effect-jupyter/Introsp
  */
 export class Completeness extends Schema.Class<Completeness>("effect-jupyter/Introspection/Completeness")({
   status: Schema.Literals(["complete", "incomplete", "invalid", "unknown"]),
-  /** How the next line of incomplete code is to begin. */
+  /** The indentation of the next line of incomplete code. */
   indent: Schema.String,
 }) {}
 
@@ -90,7 +91,7 @@ export class HistoryEntry extends Schema.Class<HistoryEntry>("effect-jupyter/Int
 }) {}
 
 /**
- * Who the kernel is.
+ * Identifies the kernel, its language and their versions.
  *
  * @example
  * ```ts
@@ -113,12 +114,12 @@ export class KernelInfo extends Schema.Class<KernelInfo>("effect-jupyter/Introsp
   language: Schema.String,
   languageVersion: Schema.String,
   banner: Schema.String,
-  /** What the kernel says that it can, for instance `"kernel subshells"`. */
+  /** The optional features of the kernel, for instance `"kernel subshells"`. */
   features: Schema.Array(Schema.String),
 }) {}
 
 /**
- * A variable of the code.
+ * A variable in the namespace of the kernel.
  *
  * @example
  * ```ts
@@ -133,18 +134,18 @@ export class KernelInfo extends Schema.Class<KernelInfo>("effect-jupyter/Introsp
  */
 export class Variable extends Schema.Class<Variable>("effect-jupyter/Introspection/Variable")({
   name: Schema.String,
-  /** The name of its type, with the module if it is none of Python's own: `"pandas.core.frame.DataFrame"`. */
+  /** The name of its type, with the module unless it is built in, for instance `"pandas.core.frame.DataFrame"`. */
   type: Schema.String,
-  /** The memory of the object itself; all of it for arrays. */
+  /** The bytes of the object without the objects that it refers to; those of arrays with their elements. */
   bytes: Schema.Finite,
-  /** The lengths of an array or a table; one for lists, texts and the like; none otherwise. */
+  /** The dimensions of an array or a table, the length of another collection or text; empty for other values. */
   shape: Schema.Array(Schema.Finite),
-  /** The value in short; `"?"` if it raises instead of telling, and `"…"` if that takes too long. */
+  /** The abbreviated `repr` of the value; `"?"` if `repr` raises, and `"…"` if it takes too long. */
   repr: Schema.String,
 }) {}
 
 /**
- * The kernel runs code and cannot answer meanwhile, because it has no subshells.
+ * The kernel runs code and cannot answer at the same time, because it has no subshells.
  *
  * @example
  * ```ts
@@ -165,13 +166,13 @@ export class KernelBusy
     kernelId: Schema.String,
   }) {
   override get message(): string {
-    return `The kernel "${this.kernelId}" runs code and answers nothing meanwhile; ask again when it is idle, ` +
-      `or use a kernel with subshells, as ipykernel 7 has them`
+    return `The kernel "${this.kernelId}" is running code and cannot answer; ask again when it is idle, ` +
+      `or use a kernel with subshells, such as ipykernel 7`
   }
 }
 
 /**
- * The kernel gave no answer, or none that could be understood.
+ * The kernel did not answer in time, or its answer was not valid.
  *
  * @example
  * ```ts
@@ -192,9 +193,9 @@ export class IntrospectionFailed
     "IntrospectionFailed",
     {
       kernelId: Schema.String,
-      /** What was asked. */
+      /** The type of the request, for instance `"complete_request"`. */
       request: Schema.String,
-      /** What happened instead of an answer. */
+      /** The reason, such as a timeout. */
       detail: Schema.String,
     },
   ) {

@@ -1,5 +1,5 @@
 /**
- * A kernel as a scoped resource: code goes in, a Stream of chunks and a result come out.
+ * Starts a kernel as a scoped resource, which executes code and returns its output as a Stream and a result.
  *
  * @module
  */
@@ -44,17 +44,18 @@ export class KernelClient
   extends Context.Service<KernelClient, Kernels.Kernel>()("effect-jupyter/KernelClient") {}
 
 /**
- * Which kernel to start and how.
+ * Options of a kernel.
  *
  * @category options
  * @since 0.1.0
  */
 export interface ClientOptions extends Start.StartOptions {
-  /** Where images are written; `"images"` by default. Made with the first image. */
+  /** The directory that images are written to, created with the first image; `"images"` by default. */
   readonly imagesDir?: string | undefined
   /**
-   * What becomes of images: files in `imagesDir` (`"directory"`, the default), `bytes` of the result's images, or what
-   * a function makes of them, which gives the `path` that the result names. One that fails costs the image alone.
+   * The destination of images: files in `imagesDir` (`"directory"`, the default), `bytes` of the result's images, or a
+   * function that stores an image and returns the `path` for the result. If the function fails, only that image is
+   * missing.
    */
   readonly images?: Images | undefined
 }
@@ -62,7 +63,8 @@ export interface ClientOptions extends Start.StartOptions {
 /**
  * Starts a kernel and connects to it. The kernel is deleted when the scope closes.
  *
- * Fails with {@link KernelError} for the reasons `KernelStartFailed` and `ConnectionLost`.
+ * Fails with {@link KernelError}: `KernelStartFailed` if the kernel does not become ready, `ConnectionLost` if the server
+ * is not reachable, `ResourceLimit`, `Forbidden` or `NoSuchKernelspec` if the server refuses, and `InvalidOption`.
  *
  * @example
  * ```ts
@@ -97,10 +99,10 @@ export const make: (
 )
 
 /**
- * Provides a kernel, see {@link make}.
+ * Provides a kernel. Fails as {@link make} does.
  *
- * Each call is a layer of its own. One that is bound to a constant is one kernel for all that a build provides it to,
- * as with any layer: the lookup of a `LayerMap` calls `layer`, so that each key gets a kernel of its own.
+ * Like any layer, one that is assigned to a constant is built once in a program, and all its users share one kernel.
+ * Each call of `layer` returns a new layer: the lookup function of a `LayerMap` calls it to start a kernel for each key.
  *
  * @example
  * ```ts
@@ -120,7 +122,8 @@ export function layer(options?: ClientOptions): Layer.Layer<KernelClient, Kernel
 }
 
 /**
- * Provides a kernel with options that come from configuration, see {@link make}.
+ * Provides a kernel with options from configuration. Fails as {@link make} does, and with `ConfigError` if an option is
+ * missing or invalid.
  *
  * @example
  * ```ts

@@ -1,5 +1,5 @@
 /**
- * A Jupyter server that runs kernels, as a scoped resource: one of our own, or any that is there already.
+ * A Jupyter server that runs kernels, as a scoped resource: a local Kernel Gateway, or an existing remote server.
  *
  * @module
  */
@@ -17,12 +17,11 @@ import * as PubSub from "effect/PubSub"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import * as Address from "./gateway/address.ts"
 import * as Cache from "./gateway/cache.ts"
 import * as Connection from "./gateway/connection.ts"
-import { type GatewayError, gatewayError, Unauthorized, Unreachable } from "./gateway/error.ts"
+import { type GatewayError, gatewayError } from "./gateway/error.ts"
 import * as Process from "./gateway/process.ts"
-import type { RestError } from "./jupyter/rest.ts"
+import * as Remote from "./gateway/remote.ts"
 import * as Span from "./kernel/span.ts"
 import * as Options from "./options/check.ts"
 import * as Platform from "./platform.ts"
@@ -47,6 +46,7 @@ export {
   Unauthorized,
   Unreachable,
 } from "./gateway/error.ts"
+export type { RemoteOptions } from "./gateway/remote.ts"
 export { InvalidOption } from "./options/check.ts"
 
 /**
@@ -70,17 +70,17 @@ export { InvalidOption } from "./options/check.ts"
 export class KernelGateway extends Context.Service<KernelGateway, {
   /** Base URL, for instance `"http://127.0.0.1:8888"`. */
   readonly url: string
-  /** What clients authenticate with; random for a gateway of our own. */
+  /** The token that requests are authorized with; random for a local gateway. */
   readonly token: Redacted.Redacted<string> | undefined
   /**
-   * Waits for the gateway's process to end. Fails with the reason `Exited` if it ended by itself; never ends
-   * for a server that is not ours.
+   * Waits for the end of the gateway's process. Fails with the reason `Exited` if it ended by itself; never ends
+   * for a remote server.
    */
   readonly join: Effect.Effect<void, GatewayError>
 }>()("effect-jupyter/KernelGateway") {}
 
 /**
- * How to run a gateway of our own.
+ * Options of a local gateway.
  *
  * @category options
  * @since 0.1.0
@@ -90,48 +90,49 @@ export interface GatewayOptions {
   readonly host?: string | undefined
   /** The port to listen on; a free one by default. */
   readonly port?: number | undefined
-  /** Where kernels start; the current directory by default. */
+  /** The working directory of kernels; the current directory by default. */
   readonly workingDir?: string | undefined
   /**
-   * Environment variables of the kernels. They inherit nothing else but what a program needs to run at all:
-   * PATH, HOME, USER, LOGNAME, SHELL, LANG, LANGUAGE, LC_ALL, LC_CTYPE, TZ and TMPDIR.
+   * Environment variables of the kernels. Of the environment of this process they inherit only PATH, HOME, USER,
+   * LOGNAME, SHELL, LANG, LANGUAGE, LC_ALL, LC_CTYPE, TZ and TMPDIR.
    */
   readonly env?: Record<string, string> | undefined
   /**
-   * The sandbox of every kernel; none by default. `true` stands for no network and writing nowhere but in
-   * `workingDir`, see `Sandbox.Permissions` for the rest. A process of root has to say whom kernels run as.
+   * The permissions of sandboxed kernels; kernels have no sandbox by default. `true` allows no network, and writing in
+   * `workingDir` only. If this process runs as root, `Sandbox.Permissions.user` is required.
    */
   readonly sandbox?: boolean | Permissions.Permissions | Permissions.SettingsFile | undefined
   /**
-   * The interpreter; by default the service `PythonEnvironment` where one is provided, else what
-   * {@link PythonEnvironment.Options} says.
+   * The interpreter. By default it is that of the service `PythonEnvironment` if one is provided, and otherwise the
+   * default of {@link PythonEnvironment.Options}.
    */
   readonly python?: PythonEnvironment.Options | undefined
   /**
-   * Python modules that kernels have loaded when they start, for instance `["matplotlib.pyplot"]`: the first use of
-   * them takes no time, and kernels share their memory. None by default. A module that cannot be loaded fails the
-   * start. Kernels of a sandbox, which share nothing, and those on other systems than Linux load them when asked.
+   * Python modules that are imported before kernels start, for instance `["matplotlib.pyplot"]`; none by default. Their
+   * first import in a kernel takes no time, and kernels share their memory. A module that cannot be imported fails the
+   * start of the gateway. The option applies to forked kernels, see {@link GatewayOptions.fork}; others import modules
+   * when their code does.
    */
   readonly preload?: ReadonlyArray<string> | undefined
   /**
-   * Whether kernels are forked from one process that has everything loaded, which starts them in milliseconds. True
-   * by default; possible on Linux, outside of a sandbox, for kernels of Python whose own `env` changes nothing that
-   * Python or a library reads when it loads, and nothing at all where modules are preloaded. Kernels of one gateway
-   * have the same seed of `hash` then.
+   * Forks kernels from one process that has imported IPython and {@link GatewayOptions.preload}, so that they start in
+   * milliseconds; true by default. It applies to Python kernels on Linux without a sandbox. A kernel is not forked if
+   * its own `env` has a variable that Python or a library reads while it is imported, or any variable if modules are
+   * preloaded. Forked kernels of one gateway have the same seed of `hash`.
    */
   readonly fork?: boolean | undefined
-  /** What the gateway logs, see {@link make}; `"Warn"` by default. */
+  /** The minimum level of the gateway's own log, see {@link make}; `"Warn"` by default. */
   readonly logLevel?: "Debug" | "Info" | "Warn" | "Error" | undefined
-  /** Bound of the start, without the time that a managed environment takes; 30 seconds by default. */
+  /** Maximum time of the start, without the creation of a managed environment; 30 seconds by default. */
   readonly startTimeout?: Duration.Input | undefined
 }
 
 /**
- * Starts a Jupyter Kernel Gateway in a process of its own. When the scope closes, and when this process dies
- * in whatever way, the gateway, its kernels and all that they started are killed and their files removed.
+ * Starts a Jupyter Kernel Gateway in a child process. When the scope closes, or when this process dies, the gateway, its
+ * kernels and their descendants are killed, and their files removed.
  *
- * What the gateway logs goes to Effect's logger at level Debug, and its last lines into errors. Fails with
- * {@link GatewayError}, and with `SandboxError` if kernels are to be sandboxed and cannot be.
+ * The log of the gateway is passed to Effect's logger at level Debug, and its last lines become part of errors. Fails
+ * with {@link GatewayError} if the gateway cannot be started, and with `SandboxError` if kernels cannot be sandboxed.
  *
  * @example
  * ```ts
@@ -180,7 +181,7 @@ export const make: (
         onViolation: (kernelId, detail) =>
           sandbox === undefined ? Effect.void : report(sandbox.violations, violationOf(kernelId, detail)),
         env: variables,
-        // Nothing that is meant for untrusted code changes what runs outside of its sandbox.
+        // The environment of untrusted code does not apply to processes outside of its sandbox.
         ownEnv: sandbox === undefined ? variables : { ...inherited(), PATH: sandbox.host.path },
         token,
         logLevel,
@@ -205,7 +206,7 @@ export const make: (
 )
 
 /**
- * Provides a gateway of our own, see {@link make}.
+ * Provides a local gateway. Fails as {@link make} does.
  *
  * @example
  * ```ts
@@ -222,7 +223,8 @@ export function layer(options?: GatewayOptions): Layer.Layer<KernelGateway, Gate
 }
 
 /**
- * Provides a gateway of our own with options that come from configuration, see {@link make}.
+ * Provides a local gateway with options from configuration. Fails as {@link make} does, and with `ConfigError` if an
+ * option is missing or invalid.
  *
  * @example
  * ```ts
@@ -242,26 +244,9 @@ export function layerConfig(
 }
 
 /**
- * Where a server is that others run.
- *
- * @category options
- * @since 0.1.0
- */
-export interface RemoteOptions {
-  /**
-   * Base URL, with the path under which the server lives, if any; or the address that Jupyter prints, with its page and
-   * token. A name and a password in it are sent as basic authentication unless there is a token.
-   */
-  readonly url: string
-  /** What the server asks clients for; that of the address by default. */
-  readonly token?: Redacted.Redacted<string> | string | undefined
-  /** Sent with every request; none by default. */
-  readonly headers?: Record<string, string> | undefined
-}
-
-/**
- * Provides a server of the Jupyter kernels REST API that is there already: a Kernel Gateway, a Jupyter Server,
- * an Enterprise Gateway or a JupyterHub server. Fails with the reasons `Unreachable` and `Unauthorized`.
+ * Provides an existing server of the Jupyter kernels REST API: Kernel Gateway, Jupyter Server, Enterprise Gateway or
+ * JupyterHub. Fails with the reason `Unreachable` if no such server answers, `Unauthorized` if it refuses the
+ * credentials, and `InvalidOption`.
  *
  * @example
  * ```ts
@@ -273,53 +258,23 @@ export interface RemoteOptions {
  * @category layers
  * @since 0.1.0
  */
-export function layerRemote(options: RemoteOptions): Layer.Layer<KernelGateway, GatewayError> {
-  return Layer.effect(KernelGateway, makeRemote(options))
-}
-
-const makeRemote = Effect.fn("KernelGateway.makeRemote")(function* (options: RemoteOptions) {
-  yield* Effect.mapError(Options.check(Options.Remote, { ...options }), gatewayError)
-  const address = Address.parse(options.url)
-  if (address === undefined) {
-    const url = Address.withoutSecrets(options.url)
-    return yield* gatewayError(new Unreachable({ url, detail: "It is no http or https URL" }))
-  }
-  const given = Redacted.isRedacted(options.token) ? Redacted.value(options.token) : options.token
-  const token = given?.trim() ? Redacted.make(given.trim()) : address.token
-  const headers = address.authorization === undefined
-    ? options.headers
-    : { authorization: address.authorization, ...options.headers }
-  const platform = yield* Platform.services
-  const connectTo = (url: string) =>
-    Connection.make({ url, token, join: Effect.never }, { headers }).pipe(
-      Effect.tap(({ rest }) => rest.check),
-      Effect.map((connection) => ({ connection, url })),
-      Effect.mapError((error) => gatewayError(unfit(url, error))),
-      Effect.provideContext(platform),
-    )
-  const [first = address.url, ...others] = Address.candidates(address.url)
-  const { connection, url } = yield* others.reduce(
-    (found, next) =>
-      Effect.catchIf(
-        found,
-        // A server that is there and knows no kernels here may know some above.
-        (error) => isThere(error),
-        (error) =>
-          Effect.mapError(connectTo(next), (other) => other.reason._tag === "Unauthorized" ? other : error),
-      ),
-    connectTo(first),
+export function layerRemote(options: Remote.RemoteOptions): Layer.Layer<KernelGateway, GatewayError> {
+  return Layer.effect(
+    KernelGateway,
+    Remote.connect(options).pipe(
+      Effect.map((connection) => {
+        const { token, url } = connection
+        return Connection.attach(KernelGateway.of({ url, token, join: Effect.never }), connection)
+      }),
+      Span.withSpan("KernelGateway.makeRemote"),
+    ),
   )
-  return Connection.attach(KernelGateway.of({ url, token, join: Effect.never }), connection)
-})
-
-/** Whether something answered that is no Jupyter server. */
-const isThere = ({ reason }: GatewayError): boolean =>
-  reason._tag === "Unauthorized" || (reason._tag === "Unreachable" && reason.status !== undefined)
+}
 
 const randomSecret = (label: string): Redacted.Redacted<string> =>
   Redacted.make(Hex.encode(SecureRandom.randomBytesUnsafe(32)), { label })
 
-/** The option `workingDir` without links on the way, which a sandbox does not follow. */
+/** Returns the absolute path of the option `workingDir` without links, which a sandbox does not follow. */
 const findWorkspace = Effect.fnUntraced(function* (workingDir: string | undefined) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
@@ -327,7 +282,7 @@ const findWorkspace = Effect.fnUntraced(function* (workingDir: string | undefine
   return yield* Effect.orElseSucceed(fs.realPath(absolute), () => absolute)
 })
 
-/** Checks what sandboxed kernels may do and whether they can be sandboxed, before anything is started. */
+/** Resolves the permissions of sandboxed kernels and finds the programs of the sandbox, before anything is started. */
 const makeSandbox = Effect.fnUntraced(
   function* (
     input: true | Permissions.Permissions | Permissions.SettingsFile,
@@ -348,32 +303,23 @@ const makeSandbox = Effect.fnUntraced(
 const report = (violations: PubSub.PubSub<Violation>, violation: Violation) =>
   Effect.andThen(
     PubSub.publish(violations, violation),
-    // Untrusted code decides how many there are.
+    // At Debug: untrusted code decides how many there are.
     Effect.annotateLogs(Effect.logDebug(violation.detail), { kernel: violation.kernelId }),
   )
 
-/** Asks until the server answers: it listens a moment before it does. */
+/** Waits until the server answers, which it does shortly after it listens. */
 const answers = (connection: Connection.Connection) =>
   connection.rest.check.pipe(
     Effect.retry({
       schedule: Schedule.spaced("10 millis"),
       while: (error) => error.kind === "Unreachable" || error.kind === "Timeout",
     }),
-    Effect.mapError((error) => gatewayError(unfit(connection.url, error))),
-    // It is asked again and again until it listens.
+    Effect.mapError((error) => Connection.toGatewayError(connection.url, error)),
+    // Every attempt would be a span.
     Effect.withTracerEnabled(false),
   )
 
-function unfit(url: string, error: RestError): Unauthorized | Unreachable {
-  return error.kind === "Unauthorized"
-    ? new Unauthorized({ url, status: error.status ?? 0 })
-    : new Unreachable({
-      url,
-      detail: error.message,
-      ...(error.status === undefined ? {} : { status: error.status }),
-    })
-}
-
+/** The environment variables that kernels inherit from this process. */
 const inheritedNames = [
   "PATH",
   "HOME",
@@ -388,7 +334,7 @@ const inheritedNames = [
   "TMPDIR",
 ]
 
-/** What kernels get of our own environment. */
+/** Returns the part of this process's environment that kernels inherit. */
 function inherited(): Record<string, string> {
   return Object.fromEntries(inheritedNames.flatMap((name) => {
     const value = Platform.variable(name)
@@ -396,7 +342,7 @@ function inherited(): Record<string, string> {
   }))
 }
 
-/** The host to connect to: one that stands for all addresses is no address itself. */
+/** Returns the host to connect to: a server that listens on all addresses is reached at the loopback address. */
 function reachable(host: string): string {
   return host === "0.0.0.0" || host === ""
     ? "127.0.0.1"

@@ -76,12 +76,12 @@ export class KernelPool extends Context.Service<KernelPool, {
   /**
    * Returns a kernel that was not used before. It is deleted when the scope closes, and the pool starts another.
    *
-   * Without a spare the request waits, first come, first served. Fails with the reason `KernelStartFailed` if
-   * more than `maxWaiting` wait already, if `acquireTimeout` passes, if kernels cannot be started three times
-   * in a row (also if `setup` raises), if no gateway is left, and if the pool is closed; with
-   * `ConnectionLost` if no gateway answers. The pool goes on to try, at least every 10 seconds.
+   * If no kernel is ready, the request waits in a queue. It fails with the reason `KernelStartFailed` if `maxWaiting`
+   * requests wait already, if it waits longer than `acquireTimeout`, if three starts in a row fail or `setup` raises, if
+   * all gateways have ended, and if the pool is closed. It fails with `ConnectionLost` if no gateway answers. The pool
+   * continues to try starts, at least every 10 seconds.
    *
-   * `reset` of the kernel takes a spare too, before all others who wait.
+   * `reset` of the kernel requests another kernel of the pool, and is served before the queue.
    */
   readonly get: Effect.Effect<Kernel, KernelError, Scope.Scope>
   /** The current numbers of the pool. */
@@ -89,19 +89,19 @@ export class KernelPool extends Context.Service<KernelPool, {
 }>()("effect-jupyter/KernelPool") {}
 
 /**
- * The size of a pool; the options of {@link ClientOptions} apply to each kernel.
+ * Options of a pool; those of {@link ClientOptions} apply to each kernel.
  *
  * @category models
  * @since 0.1.0
  */
 export interface PoolOptions extends ClientOptions {
-  /** Shorthand for `min` and `max`: so many kernels, always. */
+  /** A constant number of kernels: sets both `min` and `max`. */
   readonly size?: number | undefined
   /** Kernels, in use or ready, that exist even without requests; 1 by default. */
   readonly min?: number | undefined
-  /** Kernels at one time, those that are being started or deleted included; 8 by default. */
+  /** The maximum number of kernels, including those that are being started or deleted; 8 by default. */
   readonly max?: number | undefined
-  /** Spares that are kept ready beside the kernels in use, as far as `max` allows; 1 by default. */
+  /** Kernels that are kept ready besides those in use, up to `max` in all; 1 by default. */
   readonly warm?: number | undefined
   /** The time without a request after which the pool shrinks to `min` kernels; 5 minutes by default. */
   readonly idleTimeToLive?: Duration.Input | undefined
@@ -122,16 +122,16 @@ export interface PoolOptions extends ClientOptions {
  * @since 0.1.0
  */
 export interface GatewaysOptions<E, R> {
-  /** Of our own or remote ones. Each new kernel goes to the one with the fewest kernels of the pool. */
+  /** Local or remote gateways. Each kernel is started on the one with the fewest kernels of the pool. */
   readonly gateways: ReadonlyArray<Layer.Layer<KernelGateway, E, R>>
 }
 
 /**
- * Makes a pool over the gateway of the environment, or over `gateways` of its own. Does not wait for kernels:
- * the first requests do. All kernels are deleted with the scope, also those in use.
+ * Makes a pool over the gateway of the context, or over `gateways`. It returns before the first kernels are ready.
+ * When the scope closes, all kernels are deleted, including those in use.
  *
- * A gateway of several may end: its kernels are lost, and the others serve. All have to be there at first:
- * otherwise this fails with their errors.
+ * Fails with the error of a gateway in `gateways` that cannot be built. If one of several gateways ends later, its
+ * kernels are lost, and new ones are started on the others.
  *
  * @example
  * ```ts
@@ -196,7 +196,7 @@ const makeOver = Effect.fnUntraced(
           orElse: () => new KernelError({ reason: Connection.notReady(initTimeout) }),
         }),
       )
-    // Not only of the kernel that shows an image: another may have made the link.
+    // Of all gateways: a kernel of another one may have made the link.
     const untrusted = gateways.flatMap((gateway) => Gateway.sandboxOf(gateway)?.rules.allowWrite ?? [])
     const sources = yield* Effect.forEach(
       gateways,
@@ -246,7 +246,7 @@ const makeOver = Effect.fnUntraced(
 )
 
 /**
- * Provides a pool, see {@link make}.
+ * Provides a pool. Fails as {@link make} does.
  *
  * @example
  * ```ts
@@ -277,7 +277,7 @@ export function layer<E, R>(
 }
 
 /**
- * Provides a pool with options that come from configuration, see {@link make}.
+ * Provides a pool with options from configuration. Fails with `ConfigError` if an option is missing or invalid.
  *
  * @example
  * ```ts
@@ -297,11 +297,10 @@ export function layerConfig(
 }
 
 /**
- * Provides a kernel of the pool as the kernel of the application: it is there at once, and so is the new one
- * after a `reset`.
+ * Provides a kernel of the pool, see {@link KernelPool}. Fails as `get` of the pool does.
  *
- * Each build takes a kernel of its own, also where it is one constant: two keys of a `LayerMap`, two services that it
- * is provided to, and two `Effect.provide` never share one. To share a kernel, bind what `Layer.provide` makes of it.
+ * The layer is not memoized: each build takes another kernel of the pool, as for each key of a `LayerMap`. To share one
+ * kernel, assign the result of `Layer.provide` to a constant.
  *
  * @example
  * ```ts

@@ -36,31 +36,31 @@ export class PythonEnvironment extends Context.Service<PythonEnvironment, {
 }>()("effect-jupyter/PythonEnvironment") {}
 
 /**
- * Which interpreter to use, or what to install.
+ * Options of an interpreter.
  *
  * @category options
  * @since 0.1.0
  */
 export interface Options {
   /**
-   * The interpreter to use. By default: `EFFECT_JUPYTER_PYTHON`, else the active virtual environment if it
-   * has the packages, else a managed environment, which is made on first use.
+   * The interpreter to use. By default it is that of `EFFECT_JUPYTER_PYTHON`, or else of the active virtual environment if
+   * it has the required packages, or else of a managed environment, which is created on first use.
    */
   readonly python?: string | undefined
-  /** The interpreter that a managed environment is made with; by default the newest of the PATH, 3.10 or later. */
+  /** The interpreter to create a managed environment with; by default the newest on the PATH, from 3.10. */
   readonly base?: string | undefined
   /**
-   * Requirements besides the gateway and ipykernel, in pip's notation; none by default. A managed environment has
-   * matplotlib too.
+   * Requirements besides the gateway and ipykernel, in pip's notation; none by default. A managed environment also has
+   * matplotlib.
    */
   readonly packages?: ReadonlyArray<string> | undefined
-  /** Where managed environments live; `effect-jupyter` in the user's cache directory by default. */
+  /** The directory of managed environments; `effect-jupyter` in the user's cache directory by default. */
   readonly cacheDir?: string | undefined
 }
 
 /**
- * Finds the interpreter, or makes a managed environment. Fails with {@link GatewayError} for the reasons
- * `PythonNotFound` and `ProvisioningFailed`.
+ * Finds the interpreter, or creates a managed environment. Fails with {@link GatewayError}: `PythonNotFound` if no
+ * usable interpreter is found, and `ProvisioningFailed` if the managed environment cannot be created.
  *
  * @example
  * ```ts
@@ -104,7 +104,7 @@ export const make: (options?: Options) => Effect.Effect<PythonEnvironment["Servi
   )
 
 /**
- * Provides the interpreter, see {@link make}, to gateways whose options name none.
+ * Provides the interpreter to gateways without the option `python`. Fails as {@link make} does.
  *
  * @example
  * ```ts
@@ -124,7 +124,8 @@ export function layer(options?: Options): Layer.Layer<PythonEnvironment, Gateway
 }
 
 /**
- * Provides the interpreter with options that come from configuration, see {@link make}.
+ * Provides the interpreter with options from configuration. Fails as {@link make} does, and with `ConfigError` if an
+ * option is missing or invalid.
  *
  * @example
  * ```ts

@@ -1,5 +1,5 @@
 /**
- * Kernels in an operating-system sandbox: what untrusted code may do, and what it tried beyond that.
+ * The permissions of untrusted code in an operating-system sandbox, and the actions that the sandbox denied.
  *
  * @module
  */
@@ -24,8 +24,8 @@ export type { Input, Limits, Permissions, SettingsFile, User } from "./sandbox/p
 export { Violation } from "./sandbox/violation.ts"
 
 /**
- * What the sandboxes of a gateway deny from now on, at least every host. Without a sandbox the stream is empty.
- * Whoever reads too slowly misses the oldest past 1,000.
+ * Streams the actions that the sandboxes of a gateway deny from now on: every connection, and on macOS others too.
+ * The stream of a gateway without a sandbox is empty. A slow consumer loses the oldest of more than 1,000 violations.
  *
  * @example
  * ```ts

@@ -1,5 +1,5 @@
 /**
- * A kernel for tests: answers by a script instead of Python, at once or when the test clock says so.
+ * A kernel for tests, which answers by scripts instead of running Python, with delays of the test clock.
  *
  * @module
  */
@@ -16,22 +16,22 @@ import type { Members, Script } from "./testing/script.ts"
 export type { Members, Output, Raised, Script } from "./testing/script.ts"
 
 /**
- * How a kernel for tests differs from others.
+ * Options of a kernel for tests.
  *
  * @category options
  * @since 0.1.0
  */
 export interface Options {
-  /** What becomes of images: `"bytes"` by default, so that tests write no files. */
+  /** The destination of images; `"bytes"` by default, so that tests write no files. */
   readonly images?: Images | undefined
-  /** Where images are written if they are; `"images"` by default. */
+  /** The directory of images if they are written to files; `"images"` by default. */
   readonly imagesDir?: string | undefined
-  /** Other members of the kernel, `complete` and `variables` for instance; they fail if they are not given. */
+  /** Other members of the kernel, for instance `complete` and `variables`; those that are not given fail. */
   readonly members?: Members | undefined
 }
 
 /**
- * What is known of a kernel for tests.
+ * The record of a kernel for tests.
  *
  * @example
  * ```ts
@@ -45,12 +45,12 @@ export interface Options {
  * @since 0.1.0
  */
 export class TestKernel extends Context.Service<TestKernel, {
-  /** The code of all executions that began, in order. */
+  /** Returns the code of all executions that began, in order. */
   readonly executed: Effect.Effect<ReadonlyArray<string>>
 }>()("effect-jupyter/TestKernel") {}
 
 /**
- * The code of all executions that began, in order.
+ * Returns the code of all executions of the kernel for tests that began, in order.
  *
  * @example
  * ```ts
@@ -73,7 +73,7 @@ export const executed: Effect.Effect<ReadonlyArray<string>, never, TestKernel> =
 )
 
 /**
- * A display for a script: its representations by MIME type.
+ * Makes a display for a script from its representations by MIME type.
  *
  * @example
  * ```ts
@@ -91,7 +91,7 @@ export function display(
   options: {
     readonly displayId?: string | undefined
     readonly metadata?: { readonly [key: string]: unknown } | undefined
-    /** Whether it changes what is displayed under its id. */
+    /** True if it updates the displays with its id; false by default. */
     readonly update?: boolean | undefined
   } = {},
 ): DisplayChunk {
@@ -108,10 +108,9 @@ export function display(
 }
 
 /**
- * Provides a kernel that does what its scripts say, with everything else of a kernel: executions run one at a time,
- * in the order they were asked for, whether or not somebody reads what they put out, and can be interrupted, timed out
- * and reset; a kernel that died is dead until then. Text, displays and results are made as those of other kernels are.
- * Code that no script matches fails with the reason `ExecutionAborted`, which names it and the scripts.
+ * Provides a kernel that answers by scripts, and otherwise behaves like a real one: executions run one at a time in the
+ * order of their requests, can be interrupted and time out, and a kernel that died fails until it is reset. Code that no
+ * script matches fails with the reason `ExecutionAborted`, whose message has the code and the scripts.
  *
  * Delays pass with the clock: under the test clock, fork the program and adjust the clock.
  *

@@ -1,5 +1,5 @@
 /**
- * How clients reach the server behind a gateway: what a `KernelGateway` knows besides its public members.
+ * The connection to the server behind a gateway, which a `KernelGateway` has besides its public members.
  *
  * @module
  */
@@ -11,11 +11,11 @@ import * as Redacted from "effect/Redacted"
 import * as DelayedAck from "../jupyter/delayed_ack.ts"
 import * as Rest from "../jupyter/rest.ts"
 import * as Address from "./address.ts"
-import type { GatewayError } from "./error.ts"
+import { type GatewayError, gatewayError, Unauthorized, Unreachable } from "./error.ts"
 import type { Rules } from "../sandbox/rules.ts"
 import type { Violation } from "../sandbox/violation.ts"
 
-/** A way to a Jupyter server. */
+/** A connection to a Jupyter server, which all kernels on it share. */
 export interface Connection {
   readonly url: string
   readonly token: Redacted.Redacted<string> | undefined
@@ -26,27 +26,27 @@ export interface Connection {
   /** Decides when to acknowledge at once; `undefined` if the server does not wait for acknowledgements. */
   readonly ackPolicy: DelayedAck.AckPolicy | undefined
   readonly rest: Rest.Rest
-  /** Succeeds with what is to be said of it when the server ended, if that can be known. */
+  /** Waits for the end of the server, and returns a description of it; never succeeds for a remote server. */
   readonly ended: Effect.Effect<string>
-  /** Whether it is a gateway of this library, of which more is known than of others. */
+  /** True for a local gateway, which supports more than the REST API of Jupyter. */
   readonly isOwn: boolean
-  /** The environment of kernels before a client adds its own. */
+  /** The environment of kernels without the variables of a client. */
   readonly kernelEnv: Readonly<Record<string, string>>
-  /** The sandbox of its kernels; `undefined` if they have none, or if the server is not ours. */
+  /** The sandbox of its kernels; `undefined` if they have none, or if the server is remote. */
   readonly sandbox: Sandbox | undefined
 }
 
-/** What all kernels of a gateway may do, and what they tried beyond that. */
+/** The permissions of all kernels of a gateway, and the actions that were denied. */
 export interface Sandbox {
   readonly rules: Rules
-  /** The gateway takes other rules from whoever knows it: those are narrower. */
+  /** Authorizes requests to the gateway that restrict the rules of a kernel. */
   readonly secret: Redacted.Redacted<string>
   /** An absolute path. */
   readonly workspace: string
   readonly violations: PubSub.PubSub<Violation>
 }
 
-/** The part of a gateway that everybody may see. */
+/** The public members of a gateway. */
 interface Address {
   readonly url: string
   readonly token: Redacted.Redacted<string> | undefined
@@ -58,7 +58,7 @@ interface Options {
   readonly headers?: Readonly<Record<string, string>> | undefined
   readonly kernelEnv?: Readonly<Record<string, string>> | undefined
   readonly sandbox?: Sandbox | undefined
-  /** Whether it is a gateway of this library. */
+  /** True for a local gateway; false by default. */
   readonly isOwn?: boolean | undefined
 }
 
@@ -66,7 +66,7 @@ interface Options {
 const ConnectionKey: unique symbol = Symbol("effect-jupyter/KernelGateway/connection")
 
 interface Connected {
-  /** A function, so that what prints a gateway prints no secrets. */
+  /** A function, so that a printed gateway shows no secrets. */
   readonly [ConnectionKey]: () => Connection
 }
 
@@ -99,12 +99,23 @@ const endedOf = (join: Address["join"]): Connection["ended"] =>
     onSuccess: () => "The gateway was closed",
   })
 
+/** Returns the error of a gateway whose server failed to answer a request. */
+export function toGatewayError(url: string, error: Rest.RestError): GatewayError {
+  return gatewayError(
+    error.kind === "Unauthorized" ? new Unauthorized({ url, status: error.status ?? 0 }) : new Unreachable({
+      url,
+      detail: error.message,
+      ...(error.status === undefined ? {} : { status: error.status }),
+    }),
+  )
+}
+
 /** Gives a gateway its connection, so that its clients share it. */
 export function attach<G extends Address>(gateway: G, connection: Connection): G {
   return { ...gateway, [ConnectionKey]: () => connection }
 }
 
-/** The connection of a gateway; a new one to the same server if the gateway was given another URL or token. */
+/** Returns the connection of a gateway; a new one to the same server if the gateway was given another URL or token. */
 export function of(gateway: Address): Effect.Effect<Connection, never, HttpClient.HttpClient> {
   const { join, token, url } = gateway
   const known = isConnected(gateway) ? gateway[ConnectionKey]() : undefined
@@ -115,7 +126,7 @@ export function of(gateway: Address): Effect.Effect<Connection, never, HttpClien
   return make({ url: address?.url ?? url, token: token ?? address?.token, join }, known?.options)
 }
 
-/** The sandbox of a gateway's kernels, if they have one. */
+/** Returns the sandbox of a gateway's kernels, if they have one. */
 export function sandboxOf(gateway: Address): Sandbox | undefined {
   return isConnected(gateway) ? gateway[ConnectionKey]().sandbox : undefined
 }

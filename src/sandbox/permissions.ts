@@ -131,7 +131,7 @@ const PlainPath = Checked((path) =>
 const ProxyUrl = Checked((url) =>
   URL.canParse(url) && /^https?:/.test(url)
     ? undefined
-    : `"${url}" is no http or https URL; give that of a proxy`
+    : `"${url}" is not an http or https URL; give that of a proxy`
 )
 /** Tells whether Duration can parse the value; its own parser throws instead. */
 const isDuration = (value: unknown): value is Duration.Input =>
