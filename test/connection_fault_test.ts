@@ -15,7 +15,7 @@
  * Never: silence, a success with a marker lost or doubled, or code that runs twice.
  */
 import { assert, layer } from "@effect/vitest"
-import { Duration, Effect, FileSystem, Layer, Redacted, Result, Schema, Stream } from "effect"
+import { Duration, Effect, FileSystem, Layer, Option, Redacted, Result, Schema, Stream } from "effect"
 import { Execution, KernelClient, KernelGateway } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import { slow, temporary, text } from "./support/kernel.ts"
@@ -268,6 +268,35 @@ layer(Layer.mergeAll(KernelGateway.layer(), Platform.layer), slow)("a connection
       const flooded = yield* runAndAct(setup, flood("flood"), "<500>", freezeAndAwait)
       judge(flooded, floodText)
       yield* stillUsable(setup, "flood end")
+    }))
+
+  it.effect("input(): a request or a reply that a broken connection lost is sent again, once", () =>
+    Effect.gen(function* () {
+      const setup = yield* setUp({ pingInterval: "500 millis" })
+      const { kernel, proxy, tell } = setup
+      const asked: Array<string> = []
+      const code = `print("<begun>", flush=True); wait_for("frozen")
+print(*[input(name) for name in ("first", "second", "third")])`
+      const answers = yield* kernel.stream(code, {
+        onInput: ({ prompt }) =>
+          Effect.sync(() => {
+            asked.push(prompt)
+            if (prompt === "second") proxy.freeze()
+            return `${prompt}-${asked.length}`
+          }),
+      }).pipe(
+        Stream.tap((element) => {
+          if (element._tag !== "TextChunk" || !element.text.includes("<begun>")) return Effect.void
+          proxy.freeze()
+          return tell("frozen")
+        }),
+        Stream.runLast,
+        Effect.timeout("20 seconds"),
+      )
+      const { value } = Option.getOrThrow(Option.map(answers, (value) => ({ value })))
+      assert.strictEqual(value._tag, "ExecutionResult")
+      assert.include(value._tag === "ExecutionResult" ? value.text : "", "first-1 second-2 third-3")
+      assert.deepStrictEqual(asked, ["first", "second", "third"])
     }))
 
   it.effect("refused for 2 s, then healed: the result arrives", () =>

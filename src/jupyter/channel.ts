@@ -97,6 +97,7 @@ const settling: Duration.Input = "2 seconds"
 export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelError, Scope.Scope> = Effect
   .fnUntraced(function* (options: ChannelOptions) {
     const outer = yield* Effect.scope
+    const runFork = Effect.runForkWith(yield* Effect.context<never>())
     const listeners = new Map<string, Conversation.Listener>()
     /** The requests among the listeners' that went out. */
     const sent = new Set<string>()
@@ -108,6 +109,8 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
     const lost = yield* Deferred.make<never, ChannelError>()
     let sequence = Sequence.unknown
     let cut: ChannelError | undefined
+    /** The latest reply on the channel `stdin`, and the connection that it went out on. */
+    let lastReply: { readonly message: Message; readonly link: Link } | undefined
     let held = false
     let wasHeld = false
 
@@ -128,11 +131,18 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       if (Result.isFailure(decoded)) return refuse(decoded.failure)
       const message = decoded.success
       const number = Sequence.numberOf(sequence, message.header.msg_id)
-      if (isRepeated(number ?? message.header.msg_id)) return
+      if (isRepeated(number ?? message.header.msg_id)) return repeatReply(message)
       sequence = Sequence.observe(sequence, message, { number, session: options.session })
       const listener = listeners.get(parentId(message) ?? "")
       if (listener === undefined) options.onUnclaimed(message, frame.length)
       else listener.onMessage(message, frame.length)
+    }
+    /** The kernel still waits for a reply that a cut lost: a server sends the request again only until it has one. */
+    const repeatReply = ({ header }: Message): void => {
+      if (lastReply === undefined || lastReply.link === current.link) return
+      if (lastReply.message.parentHeader.msg_id === header.msg_id) {
+        runFork(Effect.ignore(transmit(lastReply.message)))
+      }
     }
     const refuse = (error: WireError): void => {
       options.onMalformed(error)
@@ -194,6 +204,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
         if (!current.link.isOpen()) return Effect.delay(send(message), "10 millis")
         const { msg_id: id } = message.header
         if (listeners.has(id)) sent.add(id)
+        if (message.channel === "stdin") lastReply = { message, link: current.link }
         return current.link.transmit(message)
       })
 

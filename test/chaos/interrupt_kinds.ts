@@ -11,7 +11,7 @@ const waits = {
   print: "import time\nfor i in range(10**9):\n    print('MARK.%d' % i, flush=True); time.sleep(0.002)",
   await: "import asyncio; await asyncio.sleep(120)",
   swallow: "import time\ntry: time.sleep(120)\nexcept BaseException: pass\nwhile True: time.sleep(0.01)",
-  child: "import subprocess; subprocess.run(['sleep', '120'])",
+  child: "import subprocess; ended = subprocess.run(['sleep', '120'])",
   join:
     "import threading\nt = threading.Thread(target=threading.Event().wait, daemon=True); t.start(); t.join()",
   finally: "import time\ntry: time.sleep(120)\nfinally: time.sleep(0.2)",

@@ -200,17 +200,14 @@ const input = kind("input", 3, (dice) => ({
   const answer = `${subject.marker}.answer`
   const cell = cellOf(subject, "i", `print(input('${subject.marker}? '))`, answer)
   switch (how) {
-    case "answered": {
-      // A question, or its answer, that is lost with a link leaves the code waiting until its timeout.
-      const mayBeLost = subject.tolerated.has("ConnectionLost")
+    case "answered":
+      // Also when a link takes the question or the answer with it.
       return Effect.map(
-        conduct(subject, cell, mayBeLost ? ["ExecutionResult", "ExecutionTimeout"] : ["ExecutionResult"], {
+        conduct(subject, cell, ["ExecutionResult"], {
           onInput: ({ prompt }) => Effect.delay(Effect.succeed(prompt.replace("? ", ".answer")), ms),
-          ...(mayBeLost ? { timeout: "10 seconds" } : {}),
         }),
         ({ tag }) => tag,
       )
-    }
     case "unanswered":
       return Effect.map(conduct(subject, cell, ["InputRequested"]), ({ tag }) => tag)
     case "refused":

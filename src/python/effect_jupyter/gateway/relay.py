@@ -8,6 +8,7 @@ import functools
 import hmac
 import json
 import struct
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -132,6 +133,9 @@ class Relay(ZMQChannelsWebsocketConnection):
     _frames: Any = ()
     # What came when nobody could read it here any more: it is for whoever comes back under this session.
     _late: Any = ()
+    # By kernel and session: the request for input that was sent last and has no reply. A connection that broke may have
+    # lost either, and the kernel waits for the reply.
+    _unanswered: Any = weakref.WeakKeyDictionary()
     websocket_handler: Any
 
     def connect(self):
@@ -141,7 +145,10 @@ class Relay(ZMQChannelsWebsocketConnection):
         packs = self.websocket_handler.get_compression_options() is not None
         self._is_relayed = self.relays and self.subprotocol == V1 and not looks and not packs
         self._frames, self._late = [], []
+        unanswered = self._inputs.get(self.session_key)
         connected = super().connect()
+        if unanswered is not None and connected is not None:
+            connected.add_done_callback(lambda _: self._send_again(unanswered))
         for stream in self.channels.values():
             if isinstance(stream, Channel):
                 stream.on_drained = self._write_frames
@@ -154,6 +161,15 @@ class Relay(ZMQChannelsWebsocketConnection):
                 self.channels[name] = Channel.instead_of(self.channels[name])
                 self.channels[name].channel = name
 
+    @property
+    def _inputs(self):
+        return self._unanswered.setdefault(self.kernel_manager, {})
+
+    def _send_again(self, unanswered):
+        # Unless what the server kept had another one, which is then what the kernel waits for.
+        if "stdin" in self.channels and self._inputs.get(self.session_key) is unanswered:
+            self.handle_outgoing_message(self.channels["stdin"], unanswered)
+
     def handle_outgoing_message(self, stream: Any, outgoing_msg):
         if not self._is_relayed:
             return super().handle_outgoing_message(stream, outgoing_msg)
@@ -163,6 +179,8 @@ class Relay(ZMQChannelsWebsocketConnection):
         socket = self.websocket_handler.ws_connection
         if socket is None or socket.is_closing():
             return self._late.append((stream.channel, outgoing_msg))
+        if stream.channel == "stdin":
+            self._inputs[self.session_key] = outgoing_msg
         parts = outgoing_msg[outgoing_msg.index(DELIM) + 2 :]
         self._frames += encoded(stream.channel, parts)
         if not stream.is_draining:
@@ -194,6 +212,8 @@ class Relay(ZMQChannelsWebsocketConnection):
         stream = self.channels.get(channel)
         if stream is None:
             return self.log.warning("No such channel: %r", channel)
+        if channel == "stdin":
+            self._inputs.pop(self.session_key, None)
         stream.send_multipart([DELIM, self.session.sign(parts[:4]), *parts])
 
 
