@@ -1,5 +1,5 @@
 /**
- * The files that this package has besides its modules: Python's, and what a sandbox is started with.
+ * The files of this package other than its modules: Python code, and settings of the sandbox.
  *
  * @module
  */
@@ -14,7 +14,7 @@ import { fileURLToPath, pathToFileURL } from "node:url"
 import * as Platform from "./platform.ts"
 
 /**
- * A file of this package is not where it could be: a bundle leaves all of them out that are no modules.
+ * A file of this package is missing or unreadable, as in a bundle, which has modules only.
  *
  * @example
  * ```ts
@@ -31,7 +31,7 @@ import * as Platform from "./platform.ts"
  */
 export class AssetsMissing
   extends Schema.TaggedError<AssetsMissing>("effect-jupyter/AssetsMissing")("AssetsMissing", {
-    /** The file, relative to where it was looked for. */
+    /** The path of the file in the folders. */
     file: Schema.String,
     /** The folders that were searched. */
     folders: Schema.Array(Schema.String),
@@ -50,15 +50,15 @@ export class AssetsMissing
   }
 }
 
-/** The URL of the running module: one of this package, or the bundle that it is in. */
+/** Returns the URL of the running module: one of this package, or the bundle that contains it. */
 function here(): string {
-  // Nothing is left of it in a bundle that is CommonJS, whatever its type says.
+  // Despite its type it is undefined in a CommonJS bundle.
   const url: string | undefined = import.meta.url
   return url ?? pathToFileURL(process.argv[1] ?? "./main.js").href
 }
 
 /**
- * The folder of a package, as it is found from a module. Fails if it is not installed there.
+ * Returns the folder of a package as resolved from a module. Fails if the package is not installed.
  */
 export const packageDir = (name: string, from: string): Effect.Effect<string, Cause.UnknownError> =>
   Effect.try(() => dirname(createRequire(from).resolve(`${name}/package.json`)))
@@ -92,12 +92,12 @@ export const find: (
   },
 )
 
-/** What was read, by the folder that was named and the file: no file is read twice, nor needed again. */
+/** The contents of files that were read, by the folder and the file. */
 const sources = new Map<string, string>()
 
 /**
- * Reads a file of this package as text, see {@link find}; once for all who need it. Fails with {@link AssetsMissing},
- * and may succeed when it is tried again.
+ * Reads a file of this package as text, see {@link find}. The result is cached. Fails with {@link AssetsMissing}, which
+ * is not cached.
  */
 export const read: (name: string) => Effect.Effect<string, AssetsMissing, FileSystem.FileSystem> = Effect
   .fnUntraced(function* (name: string) {
@@ -108,7 +108,8 @@ export const read: (name: string) => Effect.Effect<string, AssetsMissing, FileSy
     const file = yield* find(name)
     const source = yield* Effect.mapError(
       fs.readFileString(file),
-      (error) => new AssetsMissing({ file: name, folders: [dirname(file)], detail: Platform.inWords(error) }),
+      (error) =>
+        new AssetsMissing({ file: name, folders: [dirname(file)], detail: Platform.describe(error) }),
     )
     sources.set(key, source)
     return source

@@ -1,14 +1,12 @@
 /**
- * Defects of effects that run in the background: no caller is there who would see them.
+ * Logs defects of effects that run in the background, whose exit no caller observes.
  *
  * @module
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 
-/**
- * Logs a defect of an effect with its cause, at level Error; expected failures stay quiet.
- */
+/** Logs a defect of an effect with its cause at level Error; failures are not logged. */
 export const log = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.tapDefect(
     self,

@@ -1,6 +1,6 @@
 /**
- * What the library asks of the platform it runs on: files, child processes, HTTP. What the context has of it, and
- * Node's implementation otherwise, which Deno runs too.
+ * The services of the platform: files, child processes, HTTP. Those of the context are used if it has them, and
+ * otherwise Node's, which Deno has as well.
  *
  * @module
  */
@@ -38,12 +38,12 @@ export type Platform =
 
 const files = Layer.mergeAll(NodeFileSystem.layer, NodePath.layer)
 
-/** What the system says of a failed call, as Node gives it. */
+/** Tells whether a value is an error of a failed system call. */
 const isErrno = Schema.is(
   Schema.Struct({ code: Schema.String, message: Schema.String, syscall: Schema.String }),
 )
 
-/** Node throws where some calls fail, as for an environment that is too long, and tells of others. */
+/** Turns system errors that Node throws into failures, such as that for an environment that is too long. */
 const withoutErrnoDefects = ({ spawn }: ChildProcessSpawner.ChildProcessSpawner["Service"]) =>
   ChildProcessSpawner.make((command) =>
     Effect.catchDefect(
@@ -66,7 +66,7 @@ const spawner = Layer.effect(
   Effect.map(ChildProcessSpawner.ChildProcessSpawner, withoutErrnoDefects),
 )
 
-/** What to do where the system has no room, by its own names. */
+/** Advice for the error codes of exhausted resources. */
 const shortages: Readonly<Record<string, string>> = {
   E2BIG: 'the environment is too long; shorten the variables of "env", or have code read them from a file',
   EMFILE: 'the program has too many files open; close some, or raise its limit ("ulimit -n")',
@@ -75,10 +75,8 @@ const shortages: Readonly<Record<string, string>> = {
   ENOMEM: "there is no memory left; end other programs, or raise the limit",
 }
 
-/**
- * What failed, in the words of the system, and what to do where it had no room.
- */
-export function inWords({ message, reason: { cause } }: PlatformError.PlatformError): string {
+/** Returns the message of the system, with advice if a resource is exhausted. */
+export function describe({ message, reason: { cause } }: PlatformError.PlatformError): string {
   if (!isErrno(cause)) return message
   const shortage = shortages[cause.code]
   return shortage === undefined ? cause.message : `${cause.message}: ${shortage}`
@@ -93,7 +91,7 @@ export const layer: Layer.Layer<Platform> = Layer.mergeAll(
   NodeCrypto.layerDigest,
 )
 
-/** The service of the context, if it is there. */
+/** Returns a context with the service of the current context, if it has it. */
 const given = <I, S>(
   key: Context.Key<I, S>,
   map: (service: S) => S = identity,
@@ -103,7 +101,7 @@ const given = <I, S>(
     Option.match({ onNone: Context.empty, onSome: (service) => Context.make(key, map(service)) }),
   )
 
-/** Returns the services of the platform: each that of the context, where there is one, and Node's otherwise. */
+/** Returns the services of the platform: those of the context, and Node's for those that it does not have. */
 export const services: Effect.Effect<Context.Context<Platform>, never, Scope.Scope> = Effect.gen(
   function* () {
     const node = yield* Layer.build(layer)
@@ -126,28 +124,24 @@ export const provide = <A, E, R>(
   Effect.flatMap(services, (platform) => Effect.provideContext(self, platform))
 
 /**
- * A variable of our own process; `undefined` if it is not set or empty. Not read through Config: what children
- * inherit is a fact of the process, whatever an application uses for its configuration.
+ * Returns an environment variable of this process; `undefined` if it is not set or empty. It is not read through Config,
+ * which an application may replace: child processes inherit the environment of the process.
  */
 export function variable(name: string): string | undefined {
   // @effect-diagnostics-next-line processEnv:off
   return process.env[name] || undefined
 }
 
-/**
- * Has a process go on that was stopped, as by SIGSTOP; does nothing to one that ended.
- */
+/** Resumes a process that was stopped, as by SIGSTOP. A process that has ended is ignored. */
 export function resume(pid: number): void {
   try {
     process.kill(pid, "SIGCONT")
   } catch {
-    // It ended.
+    // The process has ended.
   }
 }
 
-/**
- * The home of the user, by HOME or by the system's list of users; `undefined` if there is none.
- */
+/** Returns the home of the user, from HOME or the user database; `undefined` if there is none. */
 export const home: Effect.Effect<string | undefined> = Effect.orElseSucceed(
   Effect.try(() => homedir() || undefined),
   () => undefined,

@@ -116,7 +116,7 @@ threading.Timer(0.1, lambda: (display(Image(png)), print('end'))).start()`)
   it.effect("a slow consumer misses what it is told of, and nobody's output is counted", () =>
     Effect.gen(function* () {
       const unread = Metric.value(Metric.counter("effect_jupyter_unread_outputs_total", {
-        description: "Outputs of executions that had ended which nobody read, or not in time",
+        description: "Late outputs that no consumer read, or not in time",
         incremental: true,
       }))
       const kernel = yield* KernelClient.make()

@@ -33,7 +33,7 @@ describe("executions whose end is not what it should be", () => {
       const { kernel } = yield* Fake.client({ execute: without(isReply) })
       const [error, millis] = yield* timed(Effect.flip(kernel.execute("x")))
       assert.strictEqual(reasonOf(error), "ExecutionAborted")
-      assert.include(error.message, "did not say how the code ended")
+      assert.include(error.message, "sent no reply")
       assert.strictEqual(error.partial?.text, "said")
       assert.isBelow(millis, 2500)
     }))

@@ -1,5 +1,5 @@
 /**
- * The kernel that users hold, whoever starts it: a session with the options and the services of its maker.
+ * The kernel of a client or a pool: its executions, values, introspection and late output over one session.
  *
  * @module
  */
@@ -22,7 +22,7 @@ import type { Start } from "../kernel/start.ts"
 export type { ExecuteOptions } from "../kernel/options.ts"
 
 /**
- * One kernel. Executions run one at a time, in the order they were asked for, on state that persists.
+ * A kernel. Executions run one at a time in the order of their requests, and the state of the kernel persists.
  *
  * @example
  * ```ts
@@ -39,46 +39,46 @@ export type { ExecuteOptions } from "../kernel/options.ts"
  * @since 0.1.0
  */
 export interface Kernel extends TypedValues, Introspection.Introspection {
-  /** The id on the server; another one after a `reset`. */
+  /** The id of the kernel on the server, which changes with a `reset`. */
   readonly id: string
   /**
-   * Runs code to its end. Interrupting the fiber interrupts the kernel and waits until it is idle. Code that
-   * ignores two interrupts is given up after about 5 seconds, 10 if the gateway does not answer either: the
-   * kernel counts as `KernelUnresponsive` until the code ends or `reset` replaces it.
+   * Runs code and returns its result. Interrupting the fiber interrupts the kernel and waits until it is idle. If the
+   * code ignores two interrupts, the wait ends after about 5 seconds, or 10 if the gateway does not answer: executions
+   * then fail with the reason `KernelUnresponsive` until the code ends or `reset` replaces the kernel.
    *
    * Fails with `ExecutionError` if the code raises, `ExecutionTimeout` if it takes longer than `timeout`, and
-   * `KernelError` if the kernel or the connection to it fails, or an option is invalid.
+   * `KernelError` if the kernel or its connection fails, or an option is invalid.
    */
   execute(code: string, options?: ExecuteOptions): Effect.Effect<ExecutionResult, ExecutionFailure>
   /**
-   * The same, output by output as it arrives; the last element is the result. Ending the consumption early
-   * interrupts the kernel. Fails with what `execute` fails with.
+   * Runs code and emits its output as it arrives; the last element is the result. If the consumer ends early, the kernel
+   * is interrupted. Fails as `execute` does.
    */
   stream(code: string, options?: ExecuteOptions): Stream.Stream<Chunk | ExecutionResult, ExecutionFailure>
   /**
-   * What comes from now on when the execution it is of has ended: of threads, timers, tasks and processes that go on.
-   * A thread is of the cell that started it. What the kernel's main thread puts out while another execution runs, as a
-   * task does that this one awaits, is output of that execution too. Goes on after a `reset`, and ends with the kernel's
-   * scope. At most 1,024 outputs or 8 MiB wait for a consumer; `missed` counts what was left out. What nobody reads is
-   * counted and logged at Debug.
+   * Emits output that arrives after its execution has ended, such as that of threads, timers, tasks and processes. The
+   * output of a thread belongs to the execution that started it. The output of the main thread during a later execution,
+   * such as that of a task, is output of that execution as well. The stream continues after a `reset` and ends with the
+   * kernel's scope; it never fails. For each consumer at most 1,024 outputs or 8 MiB are buffered, and `missed` counts
+   * those that were dropped. Outputs without a consumer are counted by a metric and logged at Debug.
    */
   readonly output: Stream.Stream<KernelOutput>
   /**
-   * Interrupts what runs: Python raises `KeyboardInterrupt` there. Does nothing to an idle kernel. Fails with
-   * `KernelError` if the kernel ended or the server cannot be asked.
+   * Interrupts the running execution: Python raises `KeyboardInterrupt` in its code. An idle kernel is not affected.
+   * Fails with `KernelError` if the kernel has ended or the server does not answer.
    */
   readonly interrupt: Effect.Effect<void, KernelError>
   /**
-   * Replaces the kernel by a new one. What runs and what waits fails with the reason `ExecutionAborted`. If
-   * the reset is interrupted, the next execution starts the new kernel. Fails with
-   * `KernelError` if the new kernel cannot be started.
+   * Replaces the kernel by a new one. Running and queued executions fail with the reason `ExecutionAborted`. If the
+   * reset is interrupted, the next execution starts the new kernel. Fails with `KernelError` if the new kernel cannot be
+   * started.
    */
   readonly reset: Effect.Effect<void, KernelError>
 }
 
-/** What a kernel is made of. */
+/** The parts of a kernel that depend on its maker. */
 export interface KernelParts {
-  /** Used for the first kernel and again at every reset. */
+  /** Starts the first kernel, and a new one at every reset. */
   readonly start: Start
   /** `"images"` by default. */
   readonly imagesDir?: string | undefined
@@ -89,13 +89,13 @@ export interface KernelParts {
   readonly platform: Context.Context<Platform>
 }
 
-/** Starts a kernel, which ends with the scope. */
+/** Makes a kernel, which is deleted when the scope closes. */
 export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Scope.Scope> = Effect
   .fnUntraced(
     function* ({ images, imagesDir = "images", platform, start, untrusted }) {
       const output = yield* LateOutput.make({ images, imagesDir, untrusted })
       const session = yield* Session.make(start, output.publish)
-      // Of the one that made it.
+      // On the span of the caller.
       yield* Effect.annotateCurrentSpan({ "kernel.id": session.id() })
       const values = yield* Effect.provideContext(
         Values.make(session, { images, imagesDir, untrusted }),

@@ -98,7 +98,7 @@ const probe = Effect.fnUntraced(function* (python: string, requirements: Readonl
     Effect.mapError((error) =>
       unfit(
         `${
-          error._tag === "PlatformError" ? Platform.inWords(error) : error.message
+          error._tag === "PlatformError" ? Platform.describe(error) : error.message
         }; name another one, or ${install}`,
       )
     ),

@@ -63,7 +63,7 @@ export const get: (options: ManagedOptions) => Effect.Effect<
     // A file that cannot be read now, as without free descriptors, is not a reason to install again.
     Effect.catchIf(({ reason }) => reason._tag !== "Unknown", () => Effect.succeedNone),
     Effect.mapError((error) =>
-      gatewayError(new ProvisioningFailed({ directory, output: [], detail: Platform.inWords(error) }))
+      gatewayError(new ProvisioningFailed({ directory, output: [], detail: Platform.describe(error) }))
     ),
   )
   if (Option.isSome(ready)) return ready.value
@@ -83,7 +83,7 @@ const provision = Effect.fnUntraced(
       forceKillAfter: "5 seconds",
     }).pipe(
       Effect.mapError((error) =>
-        gatewayError(new PythonNotFound({ python, detail: Platform.inWords(error) }))
+        gatewayError(new PythonNotFound({ python, detail: Platform.describe(error) }))
       ),
     )
     const install = Effect.all([

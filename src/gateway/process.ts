@@ -123,7 +123,7 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
     },
   ).pipe(
     Effect.mapError((error) =>
-      gatewayError(new StartFailed({ detail: Platform.inWords(error), output: [] }))
+      gatewayError(new StartFailed({ detail: Platform.describe(error), output: [] }))
     ),
   )
   yield* Effect.addFinalizer(() =>

@@ -1,6 +1,6 @@
 /**
- * Output that a kernel wrote before it was interrupted and that is still on its way: what it does about the interrupt
- * is known only behind that.
+ * Detects output that a kernel wrote before it was interrupted and that arrives late: the effect of the interrupt shows
+ * only in the output after that.
  *
  * @module
  */
@@ -13,27 +13,27 @@ import type { Message } from "../jupyter/message.ts"
 import * as Connections from "./connection.ts"
 import type { Connection } from "./connection.ts"
 
-/** Milliseconds without a message after which nothing counts as on its way any more. */
+/** Milliseconds without a message after which there is no backlog. */
 const gap = 1000
 
-/** Milliseconds that a message of a kernel may be under way without a backlog. */
+/** Maximum milliseconds between sending and receiving a message without a backlog. */
 const transit = 1000
 
-/** Milliseconds for which a backlog holds up the judgement at most. */
+/** Maximum milliseconds after the interrupt for which a backlog is assumed. */
 const longest = 30_000
 
-/** What is still on its way of one execution. */
+/** The backlog of one execution. */
 export interface Backlog {
-  /** Asks the kernel what time it is, on the channel that is always open. */
+  /** Starts the detection at an interrupt. It requests the time of the kernel on the control channel. */
   readonly begin: Effect.Effect<void>
-  /** Takes note of a message of the execution. */
+  /** Records a message of the execution. */
   readonly note: (message: Message) => void
-  /** Whether what arrives was written so long ago that it does not show what the kernel does now. */
+  /** Tells whether the messages that arrive were written before the interrupt could have an effect. */
   readonly isBehind: () => boolean
   readonly end: () => void
 }
 
-/** Makes the backlog of an execution, which is of no interest before it is interrupted. */
+/** Makes the backlog of an execution. It records nothing before `begin`. */
 export const make: (connection: Connection) => Effect.Effect<Backlog> = Effect.fnUntraced(function* (
   connection: Connection,
 ) {
@@ -41,7 +41,7 @@ export const make: (connection: Connection) => Effect.Effect<Backlog> = Effect.f
   let asked: Fiber.Fiber<unknown> | undefined
   let begunAt: number | undefined
   let arrivedAt = -Infinity
-  /** By the kernel's clock. */
+  /** The time of the interrupt by the clock of the kernel. */
   let interruptedAt: number | undefined
   let writtenAt = -Infinity
   const ask = Connections.ask(
@@ -64,7 +64,7 @@ export const make: (connection: Connection) => Effect.Effect<Backlog> = Effect.f
     isBehind: () => {
       const now = clock.currentTimeMillisUnsafe()
       const elapsed = now - (begunAt ?? now)
-      // The clocks need not agree, but go equally fast.
+      // Only differences are compared: the two clocks may show different times.
       return now - arrivedAt < gap && elapsed < longest &&
         (interruptedAt === undefined || elapsed - (writtenAt - interruptedAt) > transit)
     },

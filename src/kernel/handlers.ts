@@ -1,5 +1,5 @@
 /**
- * Functions of the user that an execution waits for: none of them keeps it from ending.
+ * Runs functions of the user that an execution waits for, so that none of them delays its end without a bound.
  *
  * @module
  */
@@ -10,23 +10,23 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 
-/** How long handlers may take when the execution has ended early, or its time was over before they began. */
+/** Maximum time of a handler that starts after the execution ended early or timed out. */
 export const handlerGrace: Duration.Input = "5 seconds"
 
-/** How long an interrupted handler is waited for. */
+/** Maximum time to wait for the finalizers of an interrupted handler. */
 const interruptGrace: Duration.Input = "250 millis"
 
 /** The handlers of one execution. */
 export interface Handlers {
-  /** Runs a handler; gives nothing if the time of handlers is over before it ends, and from then on. */
+  /** Runs a handler. Returns none if handlers expire before it ends, and for every handler after that. */
   readonly run: <A, E, R>(handler: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
-  /** The handler that runs is waited for no longer, nor are later ones for more than {@link handlerGrace}. */
+  /** Ends the wait for the handler that runs, and limits that for later ones to {@link handlerGrace}. */
   readonly expire: () => void
-  /** Whether a handler was given up. */
+  /** Tells whether a handler was abandoned. */
   readonly gaveUp: () => boolean
 }
 
-/** Makes the handlers of an execution, which have as long as they like. */
+/** Makes the handlers of an execution, without a limit of time until they expire. */
 export function make(): Handlers {
   const expired = Deferred.makeUnsafe<void>()
   let gaveUp = false
@@ -48,7 +48,7 @@ export function make(): Handlers {
   }
 }
 
-/** Runs an effect in a fiber of its own: an interruption does not wait for what cannot be interrupted. */
+/** Runs an effect in another fiber, so that an interruption does not wait for uninterruptible parts of it. */
 export const disconnect = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(

@@ -1,6 +1,6 @@
 /**
- * What a kernel is: its language, and who implements it. Kernels of languages other than Python execute, and what
- * needs Python is refused before anything is sent to them.
+ * The language and the implementation of a kernel. Kernels of other languages than Python execute code; operations that
+ * need Python are refused before anything is sent.
  *
  * @module
  */
@@ -8,26 +8,26 @@ import * as Effect from "effect/Effect"
 import { KernelError, Unsupported } from "../execution.ts"
 import type { JsonObject } from "../jupyter/message.ts"
 
-/** What is known of a kernel when it has started. */
+/** The language and the implementation of a kernel that has started. */
 export interface Identity {
   /** For instance `"python"`. */
   readonly language: string
-  /** For instance `"ipython"`; kernels that wrap others are built on ipykernel too, but are not IPython. */
+  /** For instance `"ipython"`; wrapper kernels are built on ipykernel as well, and have other names. */
   readonly implementation: string
-  /** The reply to `kernel_info_request`; `undefined` for a kernel that is known without asking. */
+  /** The reply to `kernel_info_request`; `undefined` for the default kernel of a local gateway, which is not asked. */
   readonly info: JsonObject | undefined
 }
 
-/** The default kernel of our own gateways. */
+/** The identity of the default kernel of a local gateway. */
 export const ipython: Identity = { language: "python", implementation: "ipython", info: undefined }
 
-/** Whether it runs Python, be it IPython or not. */
+/** Tells whether the kernel runs Python, with IPython or without. */
 export const isPython = ({ language }: Identity): boolean => language === "python"
 
-/** Whether all of ipykernel's protocol means what it says. */
+/** Tells whether the kernel is IPython, which follows the protocol of ipykernel in all details. */
 export const isIPython = ({ implementation }: Identity): boolean => implementation === "ipython"
 
-/** The refusal of an operation that the kernel has not got. */
+/** Returns the error of an operation that the kernel does not support. */
 export const unsupported = ({ language }: Identity, operation: string): KernelError =>
   new KernelError({ reason: new Unsupported({ language, operation }) })
 

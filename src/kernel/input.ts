@@ -1,11 +1,11 @@
 /**
- * What code asks for with `input()`: a function of the user answers, or the code is stopped.
+ * Requests of code for input, which a function of the user answers; without it the code is stopped.
  *
  * @module
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-// Draws random bytes for many ids at once.
+// Node's function is faster: it draws random bytes for many ids at once.
 import { randomUUID } from "node:crypto"
 import * as Defect from "../defect.ts"
 import { InputRequested, ProtocolViolation } from "../execution.ts"
@@ -16,27 +16,27 @@ import type { Connection } from "./connection.ts"
 import * as Handlers from "./handlers.ts"
 
 /**
- * What code that calls `input()` asks for.
+ * A request for input, as of `input()` or `getpass()`.
  *
  * @category models
  * @since 0.1.0
  */
 export interface InputRequest {
   readonly prompt: string
-  /** The answer is not to be shown. */
+  /** True if the answer must not be shown, as for `getpass()`. */
   readonly password: boolean
 }
 
-/** How often a kernel may ask for input before the first answer: code that was interrupted may ask again. */
-const mostUnanswered = 16
+/** Maximum number of unanswered requests: there may be several, because interrupted code may ask again. */
+const maxUnanswered = 16
 
-/** Makes what takes the requests for input of one execution. */
+/** Makes a function that handles the requests for input of one execution. */
 export function make({ connection, fork, onInput, reply, stop }: {
   readonly connection: Connection
-  /** Sends the kernel an answer. */
+  /** Sends an answer to the kernel. */
   readonly reply: Conversation["reply"]
   readonly onInput: ((request: InputRequest) => Effect.Effect<string>) | undefined
-  /** Starts what ends with the execution. */
+  /** Forks an effect that is interrupted when the execution ends. */
   readonly fork: (effect: Effect.Effect<void>) => void
   /** Stops the code. */
   readonly stop: (reason: InputRequested | ProtocolViolation) => void
@@ -48,13 +48,13 @@ export function make({ connection, fork, onInput, reply, stop }: {
     const { password = false, prompt } = Exit.isSuccess(input) ? input.value : { prompt: "" }
     const refuse = () => stop(new InputRequested({ kernelId, prompt: excerpt(prompt, 1000) }))
     if (onInput === undefined) return refuse()
-    if (unanswered >= mostUnanswered) {
+    if (unanswered >= maxUnanswered) {
       const detail = `It asks for input ${unanswered} times at once`
       return stop(new ProtocolViolation({ kernelId, detail }))
     }
     unanswered++
     fork(
-      // A handler that throws must not take the reader of the connection with it.
+      // A handler that throws must not end the fiber that reads from the connection.
       Handlers.disconnect(Effect.suspend(() => onInput({ prompt, password }))).pipe(
         Defect.log,
         Effect.flatMap((value) =>

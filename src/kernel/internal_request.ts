@@ -1,5 +1,5 @@
 /**
- * Requests of ours that travel as executions: their arguments go with the code, and their answers are no output.
+ * Requests of the library that are sent as executions, with data in the metadata and buffers of the message.
  *
  * @module
  */
@@ -10,22 +10,22 @@ import type { JsonObject, Message } from "../jupyter/message.ts"
 import type { Connection } from "./connection.ts"
 import * as Transcript from "../output/transcript.ts"
 
-/** What goes with the code of a request. */
+/** The metadata and the buffers of the message that has the code. */
 interface Attachment {
   readonly metadata: JsonObject
   readonly buffers: ReadonlyArray<Uint8Array>
 }
 
-/** A request of ours that travels as an execution, which no history counts. */
+/** A request of the library that is sent as an execution, without becoming part of the history. */
 export interface InternalRequest {
-  /** Runs when its turn has come, before it is sent; gives what goes with the code. */
+  /** Returns the attachment. It runs after the time in the queue, before the request is sent. */
   readonly prepare: (connection: Connection) => Effect.Effect<Attachment, KernelError>
-  /** Tells whether a message answers the request, which then is no output. */
+  /** Tells whether a message answers the request; such a message is not output. */
   readonly isAnswer: (message: Message) => boolean
   readonly take: (message: Message) => void
 }
 
-/** Prepares a request, which counts for the timeout too. */
+/** Prepares a request within its timeout. */
 export const prepare = (
   internalRequest: InternalRequest,
   connection: Connection,

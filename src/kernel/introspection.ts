@@ -1,5 +1,5 @@
 /**
- * Questions to a kernel beside its executions. While code runs, they go to a subshell of the kernel.
+ * Introspection of a kernel: requests that are not executions. While code runs, a subshell of the kernel answers them.
  *
  * @module
  */
@@ -28,7 +28,7 @@ import type { Session } from "./session.ts"
 import * as Span from "./span.ts"
 
 /**
- * All the ways in which a question can fail.
+ * The errors of introspection.
  *
  * @category models
  * @since 0.1.0
@@ -36,55 +36,54 @@ import * as Span from "./span.ts"
 export type IntrospectionFailure = KernelBusy | IntrospectionFailed | KernelError
 
 /**
- * How to ask.
+ * Options of an introspection request.
  *
  * @category options
  * @since 0.1.0
  */
 export interface AskOptions {
   /**
-   * Bound of the answer, once the questions before this one are answered; 5 seconds by default, 30 for `complete`,
-   * which loads the completer and reads the sources of libraries first, and for `info`.
+   * Maximum time for the answer, without the time in the queue; 5 seconds by default, 30 for `info` and for `complete`,
+   * which first loads the completer and reads sources of libraries.
    */
   readonly timeout?: Duration.Input | undefined
 }
 
 /**
- * What can be asked of a kernel at any time, also while it runs code if it has subshells, as ipykernel 7 has; others
- * answer when they are idle and fail with `KernelBusy` otherwise. Cursors are indices of the JavaScript string. A reset
- * and the end of the kernel end what is asked.
+ * Introspects a kernel and its code. A kernel with subshells, such as ipykernel 7, also answers while it runs code.
  *
- * Every member fails with `KernelBusy` as said, with `IntrospectionFailed` if no answer comes in time or the answer
- * cannot be understood, and with `KernelError` if the kernel ended or the connection to it is lost.
+ * Every member fails with `KernelBusy` if the kernel runs code and has no subshells, with `IntrospectionFailed` if the
+ * answer is not valid or does not arrive in time, and with `KernelError` if the kernel ends, is reset or loses its
+ * connection. `variables` needs a Python kernel, and fails with the reason `Unsupported` for others.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Introspection {
-  /** What could stand at the cursor, which is at the end of the code by default. */
+  /** Returns the completions at the cursor, an index of the JavaScript string; the end of the code by default. */
   complete(
     code: string,
     cursor?: number,
     options?: AskOptions,
   ): Effect.Effect<Completion, IntrospectionFailure>
-  /** What the kernel knows of the name at the cursor; with `detail: 1` its source too. */
+  /** Returns the documentation of the name at the cursor, with its source code if `detail` is 1; 0 by default. */
   inspect(
     code: string,
     cursor?: number,
     options?: AskOptions & { readonly detail?: 0 | 1 | undefined },
   ): Effect.Effect<Inspection, IntrospectionFailure>
-  /** Whether the code could be executed as it is, or goes on. */
+  /** Tells whether code is complete, or continues on the next line. */
   isComplete(code: string, options?: AskOptions): Effect.Effect<Completeness, IntrospectionFailure>
-  /** The code that this kernel has executed, oldest first; the `last` so many entries if given. */
+  /** Returns the code that this kernel has executed, oldest first; only the latest `last` entries if it is given. */
   history(
     options?: AskOptions & { readonly last?: number | undefined },
   ): Effect.Effect<ReadonlyArray<HistoryEntry>, IntrospectionFailure>
-  /** Who the kernel is. */
+  /** Returns the implementation, the language and the versions of the kernel. */
   readonly info: Effect.Effect<KernelInfo, IntrospectionFailure>
   /**
-   * The variables of the code, in the order in which they were made, and those made last if there are more than
-   * 10,000. Modules, what IPython puts there and names that begin with `_` are left out. Methods of the user's own
-   * classes, as `__repr__`, run in a thread beside, and what they print is nobody's output.
+   * Returns the variables in the order of their creation; the last 10,000 if there are more. Modules, variables of
+   * IPython and names that begin with `_` are left out. Methods of the user's classes, such as `__repr__`, run in another
+   * thread, and their output is discarded.
    */
   readonly variables: Effect.Effect<ReadonlyArray<Variable>, IntrospectionFailure>
 }
@@ -104,7 +103,7 @@ const Reply = {
   }),
   inspect: Schema.Struct({
     found: Schema.Boolean,
-    // Some kernels say nothing of what they did not find.
+    // Some kernels omit it if they found nothing.
     data: Schema.NullishOr(Schema.Record(Schema.String, Schema.Unknown)).pipe(
       Schema.withDecodingDefaultKey(Effect.succeed(null)),
     ),
@@ -124,13 +123,13 @@ const Reply = {
   variables: Schema.Struct({ variables: Schema.Array(Variable) }),
 } as const
 
-/** How many values an answer may be made of: all of them are decoded at once. */
+/** Maximum number of JSON values of an answer, all of which are decoded at once. */
 const maxValues = 1_000_000
 
-/** Bound of answers for which a kernel has to load or read much, or which come while it starts. */
-const patient = { timeout: "30 seconds" } as const
+/** The timeout of requests that are answered during the start, or for which the kernel loads and reads much. */
+const longTimeout = { timeout: "30 seconds" } as const
 
-/** Makes the part of a kernel that answers questions. */
+/** Makes the introspection of a kernel. */
 export const make: (session: Session) => Effect.Effect<Introspection, never, FileSystem.FileSystem> = Effect
   .fnUntraced(function* (session) {
     const fs = yield* FileSystem.FileSystem
@@ -139,7 +138,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
       FileSystem.FileSystem,
       fs,
     )
-    // Early, while there are descriptors.
+    // Read in advance: there may be no free file descriptor later.
     yield* Effect.ignore(source)
 
     const ask = Effect.fnUntraced(function* <S extends Schema.ConstraintDecoder<unknown>>(
@@ -153,7 +152,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
       if (Json.hasMoreValues(content, maxValues)) {
         return yield* failed(`The answer has more than ${maxValues} values`)
       }
-      // Code that was executed stays as it was.
+      // The code of the history is returned unchanged, with control codes.
       const answer = question.type === "history_request" ? content : Json.plainTexts(content)
       return yield* Effect.mapError(
         Schema.decodeUnknownEffect(schema)(answer),
@@ -164,7 +163,9 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
       complete: Effect.fnUntraced(
         function* (code: string, cursor: number = code.length, options?: AskOptions) {
           const asked = Subshell.requestOf("complete", { code, cursor_pos: toCodePoints(code, cursor) })
-          const reply = yield* ask(asked, Reply.complete, { timeout: options?.timeout ?? patient.timeout })
+          const reply = yield* ask(asked, Reply.complete, {
+            timeout: options?.timeout ?? longTimeout.timeout,
+          })
           const types = reply.metadata?._jupyter_types_experimental ?? []
           return new Completion({
             matches: reply.matches,
@@ -223,7 +224,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
         const reply = yield* ask(
           { ...Subshell.requestOf("kernel_info"), isForControl: true },
           Reply.info,
-          patient,
+          longTimeout,
         )
         return new KernelInfo({
           implementation: reply.implementation,
@@ -258,7 +259,7 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
     }
   })
 
-/** Jupyter counts characters where JavaScript counts halves of some. */
+/** Converts an index: Jupyter counts code points, JavaScript counts UTF-16 code units. */
 function toCodePoints(code: string, index: number): number {
   return Array.from(code.slice(0, Math.max(0, index))).length
 }

@@ -1,6 +1,6 @@
 /**
- * Output that comes when the execution it is of does not run any more: of threads, timers and tasks. It goes to all
- * who read it, and waits for those that are slow within bounds.
+ * Output that arrives after its execution has ended, of threads, timers and tasks. Every consumer receives it, with a
+ * bounded buffer.
  *
  * @module
  */
@@ -21,7 +21,7 @@ import * as Metrics from "./metrics.ts"
 import type { Output } from "../output/output.ts"
 import * as Reducer from "./reducer.ts"
 
-/** Output and the execution that it is of. */
+/** A message with output, and the execution that it belongs to. */
 export interface Unsolicited {
   readonly message: Message
   /** The length of its frame. */
@@ -30,33 +30,33 @@ export interface Unsolicited {
   readonly executionCount: number | undefined
 }
 
-/** Who reads late output, and what there is to read. */
+/** Publishes late output to its consumers. */
 export interface LateOutput {
-  /** What comes from now on, until the scope closes. */
+  /** Emits the output that is published from now on, until the scope closes. */
   readonly stream: Stream.Stream<KernelOutput, never, Platform>
   readonly publish: (output: Unsolicited) => void
 }
 
-/** Outputs that wait for a reader. */
+/** Maximum number of buffered outputs of a consumer. */
 const maxWaiting = 1024
 
-/** Bytes that wait for a reader. */
+/** Maximum bytes of buffered outputs of a consumer. */
 const maxWaitingBytes = 8 * 1024 * 1024
 
-/** An output that waits for a reader. */
+/** A buffered output. */
 interface Entry extends Omit<Unsolicited, "message"> {
   readonly output: Output
   readonly missed: number
 }
 
-/** A reader. */
+/** A consumer and its buffer. */
 interface Reader {
   readonly queue: Queue.Queue<Entry, Cause.Done>
   bytes: number
   missed: number
 }
 
-/** Makes what late output goes through; it ends with the scope. */
+/** Makes a {@link LateOutput}; its streams end when the scope closes. */
 export const make: (options: ImageOptions) => Effect.Effect<LateOutput, never, Scope.Scope> = Effect
   .fnUntraced(
     function* (options) {
@@ -92,12 +92,12 @@ export const make: (options: ImageOptions) => Effect.Effect<LateOutput, never, S
           const [progress, written] = Reducer.step(Reducer.initial, unsolicited.message)
           const output = written ?? Reducer.putOutShown(progress)[1]
           if (output === undefined) return Metrics.ignored.updateUnsafe(1, services)
-          if (readers.size === 0) return missed("Output that nobody reads", unsolicited)
+          if (readers.size === 0) return missed("Late output had no consumer", unsolicited)
           const { bytes, executionCount, executionId } = unsolicited
           for (const reader of readers) {
             if (Queue.sizeUnsafe(reader.queue) >= maxWaiting || reader.bytes >= maxWaitingBytes) {
               reader.missed++
-              missed("Output that its reader is too slow for", unsolicited)
+              missed("Late output was dropped: its consumer is too slow", unsolicited)
               continue
             }
             reader.bytes += bytes

@@ -1,11 +1,11 @@
 /**
- * What a service wants to know of its kernels, as Effect metrics.
+ * The metrics of kernels.
  *
  * @module
  */
 import * as Metric from "effect/Metric"
 
-/** Time from asking for an execution to its turn. */
+/** Time of executions in the queue. */
 export const queued = Metric.timer("effect_jupyter_execution_queued", {
   description: "Time that executions waited for their turn",
 })
@@ -26,7 +26,7 @@ export const executions = Metric.counter("effect_jupyter_executions_total", {
   incremental: true,
 })
 
-/** Bytes of messages that executions put out. */
+/** Bytes of output messages. */
 export const outputBytes = Metric.counter("effect_jupyter_output_bytes_total", {
   description: "Bytes of output that kernels sent",
   attributes: { unit: "bytes" },
@@ -39,51 +39,51 @@ export const reconnects = Metric.counter("effect_jupyter_reconnects_total", {
   incremental: true,
 })
 
-/** Frames that were no messages, and messages that nobody understood or waited for. */
+/** Frames that are not messages, and messages that were not expected. */
 export const ignored = Metric.counter("effect_jupyter_ignored_messages_total", {
   description: "Frames and messages that were not understood or not waited for",
   incremental: true,
 })
 
-/** Outputs of no running execution that no consumer read. */
+/** Late outputs that no consumer read, or not in time. */
 export const unreadOutputs = Metric.counter("effect_jupyter_unread_outputs_total", {
-  description: "Outputs of executions that had ended which nobody read, or not in time",
+  description: "Late outputs that no consumer read, or not in time",
   incremental: true,
 })
 
-/** Kernels of this process that run. */
+/** The number of kernels that are running. */
 export const kernels = Metric.gauge("effect_jupyter_kernels", { description: "Kernels that are running" })
 
-/** Memory of all kernels that are asked for it. */
+/** Memory of all kernels with a `usageInterval`. */
 export const memory = Metric.gauge("effect_jupyter_kernel_memory_bytes", {
   description: "Resident memory of kernels, if usage is asked for",
   attributes: { unit: "bytes" },
 })
 
-/** CPU use of all kernels that are asked for it; 100 is one core. */
+/** CPU use of all kernels with a `usageInterval`; 100 is one core. */
 export const cpu = Metric.gauge("effect_jupyter_kernel_cpu_percent", {
   description: "CPU use of kernels, if usage is asked for",
   attributes: { unit: "%" },
 })
 
-/** Kernels that a pool had ready when it was asked. */
+/** Requests to pools that had a kernel ready. */
 export const poolHits = Metric.counter("effect_jupyter_pool_hits_total", {
   description: "Kernels that pools had ready when they were asked",
   incremental: true,
 })
 
-/** Requests to a pool that had to wait. */
+/** Requests to pools that had no kernel ready. */
 export const poolMisses = Metric.counter("effect_jupyter_pool_misses_total", {
   description: "Requests to pools that had no kernel ready",
   incremental: true,
 })
 
-/** Who waits for a kernel of a pool now. */
+/** The number of requests that wait for a kernel of a pool. */
 export const poolWaiting = Metric.gauge("effect_jupyter_pool_waiting", {
   description: "Requests that wait for a kernel of a pool",
 })
 
-/** Kernels that pools have ready. */
+/** The number of kernels that pools have ready. */
 export const poolWarm = Metric.gauge("effect_jupyter_pool_warm", {
   description: "Kernels of pools that are ready to be handed out",
 })

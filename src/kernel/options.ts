@@ -1,5 +1,5 @@
 /**
- * How to run one piece of code.
+ * Options of an execution.
  *
  * @module
  */
@@ -8,29 +8,29 @@ import type * as Effect from "effect/Effect"
 import type { Images } from "../output/images.ts"
 import type { InputRequest } from "./input.ts"
 
-/** How to run one piece of code. */
+/** Options of an execution. */
 export interface ExecuteOptions {
   /**
-   * Bound of the execution, from when its turn comes; none by default. When it passes, the kernel is
-   * interrupted and awaited, and the execution fails with `ExecutionTimeout`.
+   * Maximum time of the execution, without the time in the queue; none by default. After it the kernel is interrupted,
+   * and the execution fails with `ExecutionTimeout` when the kernel is idle.
    */
   readonly timeout?: Duration.Input | undefined
   /**
-   * Bytes that the result keeps: of text the first and the last half, with a line between that says how many are left
-   * out, and as many again of displays, their ids and images, with a line at the end that says how many displays are
-   * left out. Chunks of a stream are not cut. 500 MB by default.
+   * Maximum bytes of the text of the result, and again of its displays and images; 500 MB each by default. Of longer
+   * text the beginning and the end are kept, with a note of the number of bytes between. Further displays are left out,
+   * with a note of their number at the end. The chunks of a stream are complete.
    */
   readonly outputLimit?: number | undefined
   /**
-   * Answers code that calls `input()` or `getpass()`. Without it such code fails with the reason
+   * Answers `input()` and `getpass()` of the code. Without it an execution that calls them fails with the reason
    * `InputRequested`.
    */
   readonly onInput?: ((request: InputRequest) => Effect.Effect<string>) | undefined
   /**
-   * Whether the code may ask for input; true by default. With `false`, `input()` and `getpass()` raise Jupyter's
-   * `StdinNotImplementedError`, which the code can catch, and `onInput` is not asked.
+   * Allows the code to ask for input; true by default. If it is false, `input()` and `getpass()` raise Jupyter's
+   * `StdinNotImplementedError`, which the code can catch, and `onInput` is not called.
    */
   readonly allowStdin?: boolean | undefined
-  /** What becomes of images; what the client's options say by default. */
+  /** The destination of images; that of the client's options by default. */
   readonly images?: Images | undefined
 }

@@ -1,5 +1,5 @@
 /**
- * What becomes of an execution: its result, or why it failed.
+ * The outcome of an execution: its result, or the reason of its failure.
  *
  * @module
  */
@@ -20,10 +20,10 @@ import type { ChannelError } from "../jupyter/socket.ts"
 import type { Connection } from "./connection.ts"
 import { lastFrames, type Progress } from "./reducer.ts"
 
-/** Why an execution ends although the kernel did not end it. */
+/** The reason for which the library ends an execution before the kernel does. */
 export type EndReason = { readonly _tag: "Timeout" } | KernelErrorReason
 
-/** The result of an execution that the kernel ended. Fails with the exception of the code, or why there is none. */
+/** Returns the result of an execution that the kernel ended. Fails with the exception of the code, or `KernelError`. */
 export function toResult(
   progress: Progress,
   { kernelId, partial }: { readonly kernelId: string; readonly partial: ExecutionResult },
@@ -38,7 +38,7 @@ export function toResult(
   return Effect.fail(new KernelError({ reason: new ExecutionAborted({ kernelId, detail }), partial }))
 }
 
-/** The failure of an execution that was ended. */
+/** Returns the failure of an execution that the library ended. */
 export function failure(
   endReason: EndReason,
   progress: Progress,
@@ -56,12 +56,12 @@ export function failure(
     : new KernelError({ reason: endReason, partial })
 }
 
-/** The largest message that a Jupyter server accepts unless it is told otherwise. */
-const usualMaximum = 10_000_000
+/** The default maximum of the bytes of a message that Jupyter servers accept. */
+const defaultServerMaximum = 10_000_000
 
 /**
- * Output may be missing: the caller must not take the rest for the whole. `unread` is the length of the code if
- * the kernel never began with it: servers close the connection on what is too large, often without a word.
+ * Returns the reason of an execution whose output may be incomplete. `unread` is the length of the code if the kernel
+ * did not begin to run it: servers close the connection on a message that is too large, often without a reason.
  */
 export function gap(
   { id, maxMessageSize }: Connection,
@@ -72,13 +72,13 @@ export function gap(
     const detail = `A message has more than the ${maxMessageSize} bytes of the option "maxMessageSize"`
     return new ProtocolViolation({ kernelId: id, detail })
   }
-  const what = unread < usualMaximum
-    ? "not all of what the kernel said could be recovered"
+  const loss = unread < defaultServerMaximum
+    ? "not all messages of the kernel could be recovered"
     : `the code of ${(unread / 1e6).toFixed(1)} MB did not arrive, and many servers refuse more than 10 MB`
-  return new ConnectionLost({ kernelId: id, detail: `${disconnectError?.detail ?? "It was cut"}; ${what}` })
+  return new ConnectionLost({ kernelId: id, detail: `${disconnectError?.detail ?? "It was cut"}; ${loss}` })
 }
 
-/** The failure of an execution that the kernel left without a reply. */
+/** Returns the reason of an execution without a reply. */
 export function withoutReply(kernelId: string): ExecutionAborted {
-  return new ExecutionAborted({ kernelId, detail: "The kernel did not say how the code ended" })
+  return new ExecutionAborted({ kernelId, detail: "The kernel sent no reply" })
 }

@@ -1,6 +1,6 @@
 /**
- * The protocol of an execution as a fold over messages, which knows nothing of sockets or files: what a message says
- * about the execution's progress, and what it puts out. `transcript.ts` gathers that.
+ * The protocol of an execution as a pure fold over messages: each message changes the progress of the execution and may
+ * have an output. `transcript.ts` collects the outputs.
  *
  * @module
  */
@@ -12,61 +12,61 @@ import { decode, type JsonObject, maxIdLength, type Message } from "../jupyter/m
 import type { Output } from "../output/output.ts"
 import * as TruncatedText from "../output/truncated_text.ts"
 
-/** What the kernel said of an exception, without colour codes. */
+/** An exception as the kernel describes it, without color codes. */
 export interface Raised {
   readonly ename: string
   readonly evalue: string
   readonly traceback: ReadonlyArray<string>
 }
 
-/** How far an execution has come. */
+/** The progress of an execution. */
 export interface Progress {
-  /** The kernel has begun with the code: an interrupt will reach it. */
+  /** True if the kernel has begun to run the code, which an interrupt then reaches. */
   readonly started: boolean
-  /** What `execute_reply` said. */
+  /** The status of `execute_reply`. */
   readonly reply: "ok" | "error" | "aborted" | undefined
-  /** The kernel has put out everything and waits for the next request. */
+  /** True if the kernel has sent all output and waits for the next request. */
   readonly idle: boolean
-  /** The exception that ended the code, once that is known. */
+  /** The exception that ended the code, when it is known. */
   readonly raised: Raised | undefined
-  /** What the reply said of it. */
+  /** The exception that the reply names. */
   readonly named: Raised | undefined
-  /** Exceptions that the kernel showed, the one that ended the code perhaps among them. */
+  /** Exceptions that the kernel showed, which may include the one that ended the code. */
   readonly shown: ReadonlyArray<Raised>
   readonly executionCount: number | undefined
-  /** The widgets that take over what the code puts out, the one that has it last. */
-  readonly captures: ReadonlyArray<string>
-  /** What the reply asks a frontend for, besides to show a text. */
+  /** The ids of the output widgets that capture output, the current one last. */
+  readonly capturingWidgets: ReadonlyArray<string>
+  /** The requests of the reply to the frontend, except texts for a pager. */
   readonly payloads: ReadonlyArray<Payload>
-  /** What it asks to show in a pager, which comes behind all other output. */
+  /** Texts of the reply for a pager, which follow all other output. */
   readonly pages: ReadonlyArray<Output>
-  /** How many messages nobody understood. */
+  /** The number of messages that were not valid or are not known. */
   readonly ignored: number
 }
 
-/** How many widgets can be within one another: more take ever longer to look through. */
-const mostCaptures = 100
+/** Maximum number of nested widgets: the time to search them is linear in their number. */
+const maxCapturingWidgets = 100
 
-/** How many representations a display may have. */
-const mostRepresentations = 1000
+/** Maximum number of representations of a display. */
+const maxRepresentations = 1000
 
-/** Bytes that are kept of an exception's text, and of its traceback. */
-const longestException = 10_000_000
+/** Maximum bytes of an exception's text, and of its traceback. */
+const maxExceptionLength = 10_000_000
 
-/** The name of an exception that has none. */
+/** The name of an exception for which the kernel gives none. */
 const nameless = "Error"
 
-/** How many exceptions wait until it is known which of them ended the code. */
-const mostShown = 8
+/** Maximum number of exceptions that are kept until it is known which of them ended the code. */
+const maxShown = 8
 
-/** How much is told of where code was interrupted. */
-const mostFrames = 20
-const frameLength = 2000
+/** Maximum number and length of the frames of {@link lastFrames}. */
+const maxFrames = 20
+const maxFrameLength = 2000
 
-/** How many payloads a reply can have: IPython has few, and one of most kinds. */
-const mostPayloads = 100
+/** Maximum number of payloads of a reply; IPython sends few. */
+const maxPayloads = 100
 
-/** The progress of an execution that was just asked for. */
+/** The progress of an execution before its first message. */
 export const initial: Progress = {
   started: false,
   reply: undefined,
@@ -75,25 +75,25 @@ export const initial: Progress = {
   named: undefined,
   shown: [],
   executionCount: undefined,
-  captures: [],
+  capturingWidgets: [],
   payloads: [],
   pages: [],
   ignored: 0,
 }
 
 /**
- * An execution is over when its reply AND its idle have arrived: they travel on different channels, and the
- * reply can overtake the output.
+ * Tells whether an execution is over: its reply and its idle have both arrived. They are sent on different channels, and
+ * the reply can arrive before the output.
  */
 export function isOver(progress: Progress): boolean {
   return progress.reply !== undefined && progress.idle
 }
 
-/** The progress after a message whose parent is the execution's request, and what the message puts out. */
+/** Returns the progress after a message whose parent is the execution's request, and the output of the message. */
 export function step(progress: Progress, message: Message): readonly [Progress, Output?] {
   const { content, header, parentHeader } = message
-  const area = progress.captures.at(-1)
-  const inArea = area === undefined ? {} : { outputWidget: area }
+  const outputWidget = progress.capturingWidgets.at(-1)
+  const inWidget = outputWidget === undefined ? {} : { outputWidget }
   switch (header.msg_type) {
     case "status": {
       const status = decode.status(content)
@@ -106,13 +106,13 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
       const stream = decode.stream(content)
       if (Exit.isFailure(stream)) return ignored(progress)
       const { name, text } = stream.value
-      return [progress, { _tag: "Text", name, text, ...inArea }]
+      return [progress, { _tag: "Text", name, text, ...inWidget }]
     }
     case "display_data":
     case "execute_result":
     case "update_display_data": {
       const display = decode.display(content)
-      if (Exit.isFailure(display) || Object.keys(display.value.data).length > mostRepresentations) {
+      if (Exit.isFailure(display) || Object.keys(display.value.data).length > maxRepresentations) {
         return ignored(progress)
       }
       const { data, execution_count: count, metadata, transient } = display.value
@@ -123,78 +123,80 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
         metadata: metadata ?? {},
         displayId: displayIdOf(transient),
         executionCount: wholeNumber(count),
-        ...inArea,
+        ...inWidget,
       }]
     }
     case "clear_output": {
       const clear = decode.clearOutput(content)
       return Exit.isFailure(clear)
         ? ignored(progress)
-        : [progress, { _tag: "Clear", wait: clear.value.wait ?? false, ...inArea }]
+        : [progress, { _tag: "Clear", wait: clear.value.wait ?? false, ...inWidget }]
     }
     case "error": {
       const error = decode.error(content)
       if (Exit.isFailure(error)) return ignored(progress)
-      const shown = raised(error.value)
-      return area === undefined
+      const shown = exceptionOf(error.value)
+      return outputWidget === undefined
         ? settle({ ...progress, shown: [...progress.shown, shown] })
-        : [progress, { ...written([shown]), ...inArea }]
+        : [progress, { ...textOf([shown]), ...inWidget }]
     }
     case "execute_reply": {
-      // A request has one reply: what else calls itself one does not change how the code ended.
+      // A request has one reply: further ones do not change how the code ended.
       if (progress.reply === "ok" || progress.reply === "error") return ignored(progress)
       const reply = decode.executeReply(content)
-      // Whatever it says, there will be no other: an execution without a reply would never end.
+      // There is no other reply, and an execution without one would never end.
       if (Exit.isFailure(reply)) return [{ ...progress, reply: "aborted", ignored: progress.ignored + 1 }]
       const { execution_count: count, payload, status } = reply.value
       const executionCount = wholeNumber(count)
-      const asked = payload === undefined ? progress : withPayloads(progress, payload)
+      const withReply = payload === undefined ? progress : withPayloads(progress, payload)
       return settle({
-        ...asked,
+        ...withReply,
         reply: status === "ok" || status === "error" ? status : "aborted",
         executionCount,
-        named: status === "error" ? raised(reply.value) : undefined,
+        named: status === "error" ? exceptionOf(reply.value) : undefined,
       })
     }
     case "comm_msg": {
       const capture = decode.capture(content)
       if (Exit.isFailure(capture) || capture.value.comm_id.length > maxIdLength) return ignored(progress)
       const { comm_id: id, data: { state: { msg_id: execution } } } = capture.value
-      const others = progress.captures.filter((other) => other !== id)
-      const captures = execution === parentHeader["msg_id"] ? [...others, id].slice(-mostCaptures) : others
-      return [{ ...progress, captures }]
+      const others = progress.capturingWidgets.filter((other) => other !== id)
+      const capturingWidgets = execution === parentHeader["msg_id"]
+        ? [...others, id].slice(-maxCapturingWidgets)
+        : others
+      return [{ ...progress, capturingWidgets }]
     }
     default:
       return ignored(progress)
   }
 }
 
-/** The progress of an execution whose end is certain although not all of reply and idle arrived. */
+/** Returns the progress of an execution that has ended although its reply or its idle did not arrive. */
 export function end(progress: Progress): readonly [Progress, Output?] {
   return settle({ ...progress, reply: progress.reply ?? "error", idle: true })
 }
 
-/** The progress of an execution that ends early: its exceptions become output, as no reply will name the last. */
+/** Returns the progress of an execution that ends early: its exceptions become output, as no reply names the last. */
 export function putOutShown(progress: Progress): readonly [Progress, Output?] {
-  // A server interrupts what runs before it ends a kernel: that says nothing about the code.
+  // A server interrupts the code before it ends a kernel, which is not an exception of the code.
   const shown = progress.shown.filter(({ ename }) => ename !== "KeyboardInterrupt")
   return putOut({ ...progress, shown: [] }, shown)
 }
 
-/** Where the code was when it was interrupted: the last frames of the exception that ended it, if any. */
+/** Returns the last frames of the exception that ended the code: where it was when it was interrupted. */
 export function lastFrames({ raised }: Progress): ReadonlyArray<string> {
-  const frames = raised?.traceback.slice(-mostFrames) ?? []
-  return frames.map((frame) => frame.length > frameLength ? `${frame.slice(0, frameLength)}…` : frame)
+  const frames = raised?.traceback.slice(-maxFrames) ?? []
+  return frames.map((frame) => frame.length > maxFrameLength ? `${frame.slice(0, maxFrameLength)}…` : frame)
 }
 
 /**
- * Tells the exception that ended the code from those that were only shown, which are output. Reply and exceptions
- * travel apart: the order in which they arrive says nothing.
+ * Distinguishes the exception that ended the code from those that were only shown, which are output. The reply and the
+ * exceptions arrive on different channels, so that their order has no meaning.
  */
 function settle(progress: Progress): readonly [Progress, Output?] {
   const { named, raised, reply, shown } = progress
   if (reply === undefined) {
-    const late = Math.max(0, shown.length - mostShown)
+    const late = Math.max(0, shown.length - maxShown)
     return putOut({ ...progress, shown: shown.slice(late) }, shown.slice(0, late))
   }
   if (reply !== "error") return putOut({ ...progress, shown: [] }, shown)
@@ -202,11 +204,11 @@ function settle(progress: Progress): readonly [Progress, Output?] {
   const others = shown.filter((each) => !candidates.includes(each))
   const last = named?.traceback ?? []
   if (last.length > 0 && others.some(({ traceback }) => isSame(traceback, last))) {
-    // IPython gives the traceback of the last exception that it showed, whatever the reply names.
+    // IPython repeats the traceback of the last exception that it showed, even if the reply names another.
     return settle({ ...progress, named: named && { ...named, traceback: [] } })
   }
   if (!isOver(progress)) {
-    const early = candidates.splice(0, Math.max(0, candidates.length - mostShown))
+    const early = candidates.splice(0, Math.max(0, candidates.length - maxShown))
     return putOut({ ...progress, shown: candidates }, [...others, ...early])
   }
   if (raised !== undefined && raised !== named) return putOut({ ...progress, shown: [] }, shown)
@@ -214,12 +216,12 @@ function settle(progress: Progress): readonly [Progress, Output?] {
   return putOut({ ...progress, raised: ended ?? named, shown: [] }, shown.filter((each) => each !== ended))
 }
 
-/** Whether the exception is the one that the reply names, if it names one. */
+/** Tells whether an exception may be the one that the reply names, if it names one. */
 function mayBe({ ename, evalue }: Raised, named: Raised | undefined): boolean {
   return named === undefined || isNameless(named) || (named.ename === ename && named.evalue === evalue)
 }
 
-/** Whether the reply tells no exception; IPython tells that of `None` if showing a value failed. */
+/** Tells whether the reply names no exception; IPython names that of `None` if a value could not be shown. */
 function isNameless({ ename, evalue }: Raised): boolean {
   return (ename === nameless && evalue === "") || (ename === "NoneType" && evalue === "None")
 }
@@ -229,23 +231,23 @@ function isSame(a: ReadonlyArray<string>, b: ReadonlyArray<string> | undefined):
 }
 
 function putOut(progress: Progress, shown: ReadonlyArray<Raised>): readonly [Progress, Output?] {
-  return shown.length === 0 ? [progress] : [progress, written(shown)]
+  return shown.length === 0 ? [progress] : [progress, textOf(shown)]
 }
 
-/** What a notebook shows of exceptions. */
-function written(shown: ReadonlyArray<Raised>): Output {
+/** Returns exceptions as a notebook shows them. */
+function textOf(shown: ReadonlyArray<Raised>): Output {
   const lines = shown.flatMap(({ ename, evalue, traceback }) =>
     traceback.length === 0 ? [`${ename}: ${evalue}`] : traceback
   )
   return { _tag: "Text", name: "stderr", text: `${lines.join("\n")}\n` }
 }
 
-/** The progress with what the reply asks a frontend for. */
+/** Returns the progress with the requests of the reply to the frontend. */
 function withPayloads(progress: Progress, payload: unknown): Progress {
   if (!Array.isArray(payload)) return { ...progress, ignored: progress.ignored + 1 }
   const pages: Array<Output> = []
   const payloads: Array<Payload> = []
-  for (const item of payload.slice(0, mostPayloads)) {
+  for (const item of payload.slice(0, maxPayloads)) {
     const decoded = decode.payload(item)
     if (Exit.isFailure(decoded)) continue
     const data = decoded.value.source === "page" ? decode.display({ data: decoded.value.data }) : undefined
@@ -268,7 +270,7 @@ function page(data: JsonObject): Output {
   }
 }
 
-/** The id of a display, which users may choose to be a number. */
+/** Returns the id of a display, which may be a number in Python. */
 function displayIdOf(transient: unknown): string | undefined {
   const id = Predicate.hasProperty(transient, "display_id") ? transient.display_id : undefined
   if (typeof id === "number") return `${id}`
@@ -279,12 +281,12 @@ function ignored(progress: Progress): readonly [Progress] {
   return [{ ...progress, ignored: progress.ignored + 1 }]
 }
 
-/** An execution count; what is no whole number is no reason to lose the message. */
+/** Returns an execution count; `undefined` for another value, which must not invalidate the message. */
 function wholeNumber(count: number | null | undefined): number | undefined {
   return typeof count === "number" && Number.isSafeInteger(count) ? count : undefined
 }
 
-function raised(content: {
+function exceptionOf(content: {
   readonly ename?: string | undefined
   readonly evalue?: string | undefined
   readonly traceback?: ReadonlyArray<string> | undefined
@@ -292,16 +294,16 @@ function raised(content: {
   const { ename = nameless, evalue = "", traceback = [] } = content
   const length = traceback.reduce((sum, frame) => sum + frame.length, 0)
   return {
-    // Some kernels give it no name.
+    // Some kernels send an empty name.
     ename: excerpt(ename, maxIdLength) || nameless,
     evalue: plain(shortened(evalue)),
-    // Frames can also be very many.
-    traceback: length + traceback.length > longestException
+    // The number of frames has no limit either.
+    traceback: length + traceback.length > maxExceptionLength
       ? [plain(shortened(traceback.join("\n")))]
       : traceback.map(plain),
   }
 }
 
 function shortened(text: string): string {
-  return TruncatedText.toText(TruncatedText.append(TruncatedText.empty(longestException), text))
+  return TruncatedText.toText(TruncatedText.append(TruncatedText.empty(maxExceptionLength), text))
 }

@@ -1,6 +1,5 @@
 /**
- * What a kernel goes through before its first execution: it has to answer, and a Python kernel is made fit
- * for programs.
+ * Sets up a kernel before its first execution: it must answer, and a Python kernel is configured.
  *
  * @module
  */
@@ -16,22 +15,22 @@ import { ask, type Connection, type Link } from "./connection.ts"
 import * as Identity from "./identity.ts"
 import * as Reducer from "./reducer.ts"
 
-/** What `kernel/setup.py` is to know. */
+/** Options of `kernel/setup.py`. */
 export interface SetupOptions {
   /** An absolute path. */
   readonly workingDir: string | undefined
 }
 
 /**
- * Brings a kernel to its first execution. `env` are variables that the server may not have given to it: the set-up of
- * Python sets them, and for a kernel of another language a warning names them.
+ * Sets up a kernel. `env` are environment variables that the server may have ignored: they are set in a Python kernel,
+ * and for a kernel of another language a warning is logged.
  */
 export type Setup = (
   connection: Connection,
   env: Readonly<Record<string, string>>,
 ) => Effect.Effect<void, KernelError>
 
-/** Reads the set-up code and gives what runs it. */
+/** Reads the set-up code, and returns a function that runs it in a kernel. */
 export const load: (
   options: SetupOptions,
 ) => Effect.Effect<
@@ -45,10 +44,10 @@ export const load: (
     FileSystem.FileSystem,
     fs,
   )
-  // Early, while there are descriptors.
+  // Read in advance: there may be no free file descriptor later.
   yield* Effect.ignore(source)
-  // A working directory that was there once, and that code deleted, is made again for the next kernel.
-  let hasWorked = false
+  // If code deleted the working directory, it is created again for the next kernel.
+  let hasSucceeded = false
 
   return Effect.fnUntraced(function* (connection: Connection, env) {
     const { identity } = connection
@@ -57,11 +56,11 @@ export const load: (
       return yield* warn(connection, Object.keys(env))
     }
     const failed = failure(connection)
-    const json = JSON.stringify({ workingDir: workingDir ?? null, makeWorkingDir: hasWorked, env })
+    const json = JSON.stringify({ workingDir: workingDir ?? null, makeWorkingDir: hasSucceeded, env })
     const { raised, reply } = yield* source.pipe(
       Effect.mapError(({ message }) => message),
       Effect.flatMap((text) =>
-        // A namespace of its own: none of its names reach the user. A JSON string is a Python string.
+        // It runs in another namespace than the user's code. Every JSON string is a string of Python.
         runSilently(
           connection,
           `exec(${JSON.stringify(text)}, {"options": __import__("json").loads(${JSON.stringify(json)})})`,
@@ -72,11 +71,11 @@ export const load: (
     if (reply !== "ok") {
       return yield* failed(`Its set-up failed with ${raised?.ename ?? reply}: ${raised?.evalue ?? ""}`)
     }
-    hasWorked = true
+    hasSucceeded = true
   })
 })
 
-/** Names the variables that a kernel may not have; all servers pass on those that are for them. */
+/** Logs the variables that a kernel may not have; every server passes on those that begin with `KERNEL_`. */
 const warn = ({ id, identity }: Connection, names: ReadonlyArray<string>): Effect.Effect<void> => {
   const doubtful = names.filter((name) => !name.startsWith("KERNEL_"))
   return doubtful.length === 0 ? Effect.void : Effect.annotateLogs(
@@ -93,7 +92,7 @@ const warn = ({ id, identity }: Connection, names: ReadonlyArray<string>): Effec
 const failure = ({ id: kernelId }: Link) => (detail: string): KernelError =>
   new KernelError({ reason: new KernelStartFailed({ kernelId, detail }) })
 
-/** Runs code of the user before the first execution, of which it is no part: nothing is counted or shown. */
+/** Runs code of the user before the first execution. It does not count as an execution, and its output is discarded. */
 export const run: (connection: Link, code: string) => Effect.Effect<void, KernelError> = Effect
   .fnUntraced(function* (connection, code) {
     const failed = failure(connection)
@@ -107,7 +106,7 @@ export const run: (connection: Link, code: string) => Effect.Effect<void, Kernel
     return yield* failed(`Its "setup" raised ${[`${ename}: ${evalue}`, ...traceback].join("\n")}`)
   })
 
-/** What the kernel says of itself, which shows that it answers. */
+/** Returns the identity of the kernel, and so checks that it answers. */
 export const identify = (connection: Link): Effect.Effect<Identity.Identity, KernelError> =>
   ask(connection, { type: "kernel_info_request", content: {} }, ({ content, header }) => {
     if (header.msg_type !== "kernel_info_reply") return undefined
@@ -123,7 +122,7 @@ export const identify = (connection: Link): Effect.Effect<Identity.Identity, Ker
     Effect.mapError(failure(connection)),
   )
 
-/** Runs code that is not the user's: nothing is counted or shown. Fails if nobody can know how it ended. */
+/** Runs code of the library without output or an execution count. Fails if its end cannot be determined. */
 export const runSilently = (
   connection: Link,
   code: string,

@@ -1,6 +1,6 @@
 /**
- * The spans of the library, which carry the kind of a failure and no text of it: messages of exceptions and tracebacks
- * have lines of the code, and values.
+ * The spans of the library. They have the type of a failure and not its text, because messages and tracebacks contain
+ * lines of the code and values.
  *
  * @module
  */
@@ -12,10 +12,10 @@ import * as Predicate from "effect/Predicate"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 
-/** What a span says of its kernel: the one that is there when it begins. */
+/** Options of a span: the id of its kernel, read when the span begins. */
 export interface SpanOptions {
   readonly id?: () => string
-  /** Whether it belongs to no other span. */
+  /** True for a span without a parent; false by default. */
   readonly root?: boolean
 }
 
@@ -48,17 +48,17 @@ const begin = (name: string, { id, root = false }: SpanOptions): Effect.Effect<T
 const end = (span: Tracer.Span, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
   Effect.map(Clock.currentTimeNanos, (now) => span.end(now, withoutText(span, exit)))
 
-/** The same end with no more than the kind of the failure. */
+/** Returns the exit with the type of its failure only. */
 function withoutText(span: Tracer.Span, exit: Exit.Exit<unknown, unknown>): Exit.Exit<void> {
   if (Exit.isSuccess(exit)) return Exit.void
   if (Cause.hasInterruptsOnly(exit.cause)) return Exit.failCause(Cause.interrupt())
   const type = errorType(Cause.squash(exit.cause))
   span.attribute("error.type", type)
-  // The stack would show where the span ended, which is always here.
+  // A stack would be that of this function.
   return Exit.die(Object.assign(new Error(type), { name: type, stack: type }))
 }
 
-/** The name of an exception, of a reason, or of an error. */
+/** Returns the name of an exception, of a reason, or of an error. */
 export function errorType(error: unknown): string {
   const name = Predicate.hasProperty(error, "ename")
     ? error.ename
@@ -69,6 +69,6 @@ export function errorType(error: unknown): string {
     : error instanceof Error
     ? error.name
     : typeof error
-  // The code chooses the names of its exceptions.
+  // The code chooses the names of its exceptions, which may be any text.
   return typeof name === "string" && /^[\w.$]{1,100}$/u.test(name) ? name : "Error"
 }

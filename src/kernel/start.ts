@@ -1,5 +1,5 @@
 /**
- * From options to a kernel that is ready for its first execution.
+ * Starts a kernel by its options, connects to it and sets it up.
  *
  * @module
  */
@@ -20,48 +20,48 @@ import * as Identity from "./identity.ts"
 import * as Setup from "./setup.ts"
 import * as Usage from "./usage.ts"
 
-/** Which kernel to start and how. */
+/** Options of the start of a kernel. */
 export interface StartOptions {
   /**
-   * The kernel's working directory, restored after each execution that changed it, with a line on stdout that
-   * says so. By default the kernel starts in the gateway's `workingDir` and may go elsewhere.
+   * The kernel's working directory. It is restored after each execution that changed it, with a note on stdout. By
+   * default the kernel starts in the gateway's `workingDir`, and the working directory is not restored.
    */
   readonly workingDir?: string | undefined
   /**
-   * The kernelspec; the gateway's default, Python, if absent. Kernels of other languages execute, and fail with the
-   * reason `Unsupported` where Python is needed.
+   * The name of the kernelspec; the gateway's default, which is Python, if absent. Kernels of other languages execute
+   * code; operations that need Python fail with the reason `Unsupported`.
    */
   readonly kernelName?: string | undefined
   /**
-   * Environment variables of the kernel, besides those of the gateway's option `env`. Where a server may not pass them
-   * on, Python has them set before the first execution, and a warning names them for other languages.
+   * Environment variables of the kernel, besides those of the gateway's option `env`. A remote server may ignore them:
+   * in a Python kernel they are therefore set before the first execution, and for other languages a warning is logged.
    */
   readonly env?: Record<string, string> | undefined
   /**
-   * What the kernel may do; all that its gateway allows by default. May take away from that and not add to it:
-   * what is not given here is denied, but for `allowWrite`, which stays the gateway's.
+   * The permissions of the kernel; those of its gateway by default. They can only restrict those of the gateway.
+   * Permissions that are not given are denied, except `allowWrite`, whose default is that of the gateway.
    */
   readonly sandbox?: true | Permissions.Permissions | Permissions.SettingsFile | undefined
-  /** Bound of the start; 30 seconds by default. */
+  /** Maximum time of the start; 30 seconds by default. */
   readonly initTimeout?: Duration.Input | undefined
   /**
-   * Bytes of a message of the kernel; 512 MiB by default. An execution that sends a larger one fails with the reason
-   * `ProtocolViolation`, and the kernel can be used further.
+   * Maximum bytes of a message of the kernel; 512 MiB by default. An execution that sends a larger one fails with the
+   * reason `ProtocolViolation`; the kernel stays usable.
    */
   readonly maxMessageSize?: number | undefined
-  /** How often the connection and the kernel are checked for life; 10 seconds by default. */
+  /** The interval of checks that the connection and the kernel are alive; 10 seconds by default. */
   readonly pingInterval?: Duration.Input | undefined
-  /** How often the kernel is asked for its memory and CPU use, for the metrics; never by default. */
+  /** The interval at which metrics of the kernel's memory and CPU use are updated; never by default. */
   readonly usageInterval?: Duration.Input | undefined
 }
 
-/** What starts a kernel, connects to it and sets it up; with the scope it is deleted. */
+/** Starts a kernel, connects to it and sets it up. The kernel is deleted when the scope closes. */
 export type Start = Effect.Effect<Connection.Connection, KernelError, Scope.Scope>
 
-/** Bound of a start unless the options say otherwise. */
+/** The default of {@link StartOptions.initTimeout}. */
 export const defaultTimeout: Duration.Input = "30 seconds"
 
-/** Reads what a start needs and gives what starts kernels of a gateway. */
+/** Reads the files that a start needs, and returns a function that starts kernels on a gateway. */
 export const load: (
   options: StartOptions,
 ) => Effect.Effect<(gateway: Gateway.Connection) => Start, never, FileSystem.FileSystem | Path.Path> = Effect
@@ -90,7 +90,7 @@ export const load: (
           pingInterval,
           maxMessageSize: options.maxMessageSize,
         })
-        // The default kernel of our own gateways.
+        // The default kernel of a local gateway is known, which saves a request.
         const isKnown = gateway.isOwn && kernelName === undefined
         const identity = isKnown ? Identity.ipython : yield* Setup.identify(link)
         const connection: Connection.Connection = { ...link, identity }
@@ -105,7 +105,7 @@ export const load: (
       )
   })
 
-/** The rules of the kernel as a variable, which the gateway takes away before the kernel starts. */
+/** Returns the rules of the kernel as an environment variable, which the gateway removes before the kernel starts. */
 const rulesOf = Effect.fnUntraced(
   function* ({ sandbox }: Gateway.Connection, asked: StartOptions["sandbox"]) {
     if (sandbox === undefined) {

@@ -1,5 +1,5 @@
 /**
- * What kernels cost: their memory and CPU time, asked for now and then.
+ * Metrics of the memory and CPU use of kernels, which are requested at an interval.
  *
  * Follows `usage_request` of {@link https://github.com/ipython/ipykernel ipykernel}, which answers it on the
  * control channel, also while code runs.
@@ -16,7 +16,7 @@ import * as Defect from "../defect.ts"
 import { ask, type Connection } from "./connection.ts"
 import * as Metrics from "./metrics.ts"
 
-/** A figure that no sum with others goes wrong by: differences of all of them are exact. */
+/** A number small enough that sums and differences are exact. */
 const Figure = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 2 ** 50 }))
 
 const decodeUsage = Schema.decodeUnknownExit(Schema.Struct({
@@ -24,10 +24,10 @@ const decodeUsage = Schema.decodeUnknownExit(Schema.Struct({
   kernel_memory: Schema.optionalKey(Figure),
 }))
 
-/** How long a kernel may take to answer until it is asked again. */
+/** Maximum time to wait for an answer before the next request. */
 const answerTimeout: Duration.Input = "10 seconds"
 
-/** Adds the kernel's memory and CPU use to the totals of this process for as long as the scope is open. */
+/** Adds the kernel's memory and CPU use to the totals of this process while the scope is open. */
 export const report: (
   connection: Connection,
   interval: Duration.Input,
@@ -54,7 +54,7 @@ export const report: (
       if (Exit.isFailure(usage)) return Effect.void
       return record(usage.value.kernel_cpu ?? last.cpu, usage.value.kernel_memory ?? last.memory)
     }),
-    // A busy machine takes longer than an interval can be.
+    // Not the interval: a busy machine may take longer than a short one.
     Effect.timeoutOption(answerTimeout),
     Effect.catchTag("Unanswered", () => Effect.void),
     Effect.andThen(Effect.sleep(interval)),

@@ -1,5 +1,5 @@
 /**
- * What the values of options may be: they are checked where they come in, and nothing behind has to ask.
+ * Checks the values of options where they are passed, so that later code can rely on them.
  *
  * @module
  */
@@ -14,7 +14,7 @@ import * as SchemaIssue from "effect/SchemaIssue"
 import { inspect } from "node:util"
 
 /**
- * An option has a value that it cannot have. Nothing was started or sent.
+ * The value of an option is not valid. Nothing was started or sent.
  *
  * @example
  * ```ts
@@ -31,11 +31,11 @@ import { inspect } from "node:util"
  */
 export class InvalidOption
   extends Schema.TaggedError<InvalidOption>("effect-jupyter/InvalidOption")("InvalidOption", {
-    /** The name of the option, with the key in it where it has several. */
+    /** The name of the option, with the path of the value in it. */
     option: Schema.String,
-    /** The value as text; a secret is left out. */
+    /** The value as text, without secrets. */
     value: Schema.String,
-    /** What to give instead. */
+    /** Describes valid values. */
     detail: Schema.String,
   }) {
   override get message(): string {
@@ -45,7 +45,7 @@ export class InvalidOption
 
 type Findings = string | { readonly path: ReadonlyArray<PropertyKey>; readonly issue: string } | undefined
 
-/** An option that may be left out; `find` says what to give instead of a value that it cannot have. */
+/** Makes the schema of an optional option; `find` returns a description of valid values for one that is not. */
 const option = (find: (value: unknown) => Findings) =>
   Schema.optional(Schema.Unknown.check(Schema.makeFilter((value) => find(value))))
 

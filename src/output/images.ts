@@ -155,7 +155,7 @@ const write = Effect.fnUntraced(function* (
     ),
     // A file may be incomplete if the disk is full.
     Effect.tapError(() => Effect.ignore(fs.remove(file, { force: true }))),
-    Effect.mapError((error) => new ImageError({ mimeType, detail: Platform.inWords(error) })),
+    Effect.mapError((error) => new ImageError({ mimeType, detail: Platform.describe(error) })),
     // An interruption must not leave an incomplete file.
     Effect.uninterruptible,
   )

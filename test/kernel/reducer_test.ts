@@ -344,7 +344,7 @@ describe("step, on widgets that take output over", () => {
       stream,
     )
     assert.deepStrictEqual(outputs.map(({ outputWidget }) => outputWidget), ["19999", "19998"])
-    assert.isBelow(progress.captures.length, 1000)
+    assert.isBelow(progress.capturingWidgets.length, 1000)
   })
 
   it("does not take other messages of widgets for that", () => {
