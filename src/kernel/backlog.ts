@@ -28,8 +28,8 @@ export interface Backlog {
   readonly begin: Effect.Effect<void>
   /** Records a message of the execution. */
   readonly note: (message: Message) => void
-  /** Tells whether the messages that arrive were written before the interrupt could have an effect. */
-  readonly isBehind: () => boolean
+  /** Waits while the messages that arrive were written before the interrupt could have an effect. */
+  readonly caughtUp: Effect.Effect<unknown>
   readonly end: () => void
 }
 
@@ -49,6 +49,13 @@ export const make: (connection: Connection) => Effect.Effect<Backlog> = Effect.f
     { type: "kernel_info_request", channel: "control", content: {} },
     ({ header }) => interruptedAt = timeOf(header.date),
   )
+  const isBehind = (): boolean => {
+    const now = clock.currentTimeMillisUnsafe()
+    const elapsed = now - (begunAt ?? now)
+    // Only differences are compared: the two clocks may show different times.
+    return now - arrivedAt < gap && elapsed < longest &&
+      (interruptedAt === undefined || elapsed - (writtenAt - interruptedAt) > transit)
+  }
   return {
     begin: Effect.suspend(() => {
       begunAt = clock.currentTimeMillisUnsafe()
@@ -61,13 +68,9 @@ export const make: (connection: Connection) => Effect.Effect<Backlog> = Effect.f
       arrivedAt = clock.currentTimeMillisUnsafe()
       writtenAt = timeOf(header.date) ?? writtenAt
     },
-    isBehind: () => {
-      const now = clock.currentTimeMillisUnsafe()
-      const elapsed = now - (begunAt ?? now)
-      // Only differences are compared: the two clocks may show different times.
-      return now - arrivedAt < gap && elapsed < longest &&
-        (interruptedAt === undefined || elapsed - (writtenAt - interruptedAt) > transit)
-    },
+    caughtUp: Effect.repeat(Effect.delay(Effect.sync(isBehind), "50 millis"), {
+      while: (isBehind) => isBehind,
+    }),
     end: () => asked?.interruptUnsafe(),
   }
 })

@@ -5,16 +5,23 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { ExecutionTimeout, type KernelError } from "../execution.ts"
+import { ExecutionTimeout, type KernelError, ProtocolViolation } from "../execution.ts"
 import type { JsonObject, Message } from "../jupyter/message.ts"
 import type { Connection } from "./connection.ts"
 import * as Transcript from "../output/transcript.ts"
 
 /** The metadata and the buffers of the message that has the code. */
-interface Attachment {
+export interface Attachment {
   readonly metadata: JsonObject
   readonly buffers: ReadonlyArray<Uint8Array>
 }
+
+/** The attachment of code of the user. */
+export const noAttachment: Attachment = { metadata: {}, buffers: [] }
+
+/** Returns the bytes of an attachment. */
+export const sizeOf = ({ buffers }: Attachment): number =>
+  buffers.reduce((sum, { byteLength }) => sum + byteLength, 0)
 
 /** A request of the library that is sent as an execution, without becoming part of the history. */
 export interface InternalRequest {
@@ -44,3 +51,20 @@ export const prepare = (
           partial: Transcript.toResult(Transcript.empty(outputLimit), undefined),
         }),
     })
+
+/** Makes what takes the answers to a request, and tells of a message whether it is one; they are kept to the end. */
+export function taker(
+  { isAnswer, take }: InternalRequest,
+  { id: kernelId, maxMessageSize }: Connection,
+  stop: (reason: ProtocolViolation) => void,
+): (message: Message, bytes: number) => boolean {
+  let size = 0
+  return (message, bytes) => {
+    if (!isAnswer(message)) return false
+    size += bytes + 256 * message.buffers.length // About what a buffer takes besides its bytes.
+    if (size > maxMessageSize) {
+      stop(new ProtocolViolation({ kernelId, detail: `Its answers have more than ${maxMessageSize} bytes` }))
+    } else take(message)
+    return true
+  }
+}

@@ -3,6 +3,9 @@
  *
  * @module
  */
+import type * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Metric from "effect/Metric"
 
 /** Time of executions in the queue. */
@@ -19,6 +22,38 @@ export const firstOutput = Metric.timer("effect_jupyter_execution_first_output",
 export const duration = Metric.timer("effect_jupyter_execution_duration", {
   description: "Time from sending code to the end of its execution",
 })
+
+/** Measures one execution. */
+export interface Meter {
+  /** Counts bytes of a message. */
+  readonly addBytes: (bytes: number) => void
+  /** Notes the time of an output, of which the first counts. */
+  readonly markOutput: () => void
+  /** Updates the metrics. */
+  readonly report: () => void
+}
+
+/** Makes the meter of an execution that is about to be sent. */
+export function meter(clock: Clock.Clock, services: Context.Context<never>): Meter {
+  const sentAt = clock.currentTimeMillisUnsafe()
+  let total = 0
+  let firstOutputAt: number | undefined
+  return {
+    addBytes: (bytes) => {
+      total += bytes
+    },
+    markOutput: () => {
+      firstOutputAt ??= clock.currentTimeMillisUnsafe()
+    },
+    report: () => {
+      duration.updateUnsafe(Duration.millis(clock.currentTimeMillisUnsafe() - sentAt), services)
+      outputBytes.updateUnsafe(total, services)
+      if (firstOutputAt !== undefined) {
+        firstOutput.updateUnsafe(Duration.millis(firstOutputAt - sentAt), services)
+      }
+    },
+  }
+}
 
 /** Executions by outcome: the tag of the result, of the failure, or of a KernelError's reason. */
 export const executions = Metric.counter("effect_jupyter_executions_total", {

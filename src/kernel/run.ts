@@ -1,6 +1,6 @@
 /**
- * One execution on one connection: the request goes out, outputs come in, and whatever happens the kernel is
- * idle again afterwards, or known not to be.
+ * One execution on one connection: sends the request, and carries out the commands of the execution's state. Whatever
+ * happens, the kernel is idle afterwards, or known not to be.
  *
  * @module
  */
@@ -11,10 +11,10 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import type * as FileSystem from "effect/FileSystem"
 import * as LogLevel from "effect/LogLevel"
 import type * as Path from "effect/Path"
-import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
 import * as Defect from "../defect.ts"
 import {
@@ -24,23 +24,22 @@ import {
   type ExecutionResult,
   KernelDied,
   KernelError,
-  type KernelErrorReason,
   KernelUnresponsive,
   ProtocolViolation,
 } from "../execution.ts"
+import type { Conversation } from "../jupyter/conversation.ts"
 import { executeContent, type Message, request } from "../jupyter/message.ts"
-import { type Connection, executionId, isDeath } from "./connection.ts"
-import * as Backlog from "./backlog.ts"
 import * as Collector from "../output/collector.ts"
-import * as InternalRequest from "./internal_request.ts"
-import * as Handlers from "./handlers.ts"
 import type { Images } from "../output/images.ts"
-import type { Output } from "../output/output.ts"
+import * as Backlog from "./backlog.ts"
+import { type Connection, executionId, isDeath } from "./connection.ts"
+import * as ExecutionState from "./execution_state.ts"
+import * as Handlers from "./handlers.ts"
 import * as Input from "./input.ts"
-import * as Interruption from "./interruption.ts"
+import * as InternalRequest from "./internal_request.ts"
 import * as Metrics from "./metrics.ts"
 import * as Outcome from "./outcome.ts"
-import * as Reducer from "./reducer.ts"
+import * as OutputQueue from "./output_queue.ts"
 
 /** How to run a piece of code. */
 export interface RunOptions {
@@ -76,294 +75,301 @@ export interface Run {
   readonly finished: () => boolean
 }
 
-/** How long reply and idle may be apart before the kernel is asked whether it has more to say. */
-const fenceDelay: Duration.Input = "1 second"
+/** What a run tells its session. */
+export interface RunEvents {
+  /** Runs when the kernel can run other code. */
+  readonly onFree: Effect.Effect<void>
+  /** Takes the run if the kernel is free although the run is not {@link Run.finished finished}. */
+  readonly onStuck: (run: Run) => void
+}
 
-/** Bytes of output that wait for the consumer before the connection is not read any further. */
-const highWaterMark = 32 * 1024 * 1024
-
-/**
- * Sends the code. When the scope closes before the kernel is done, it is interrupted and awaited. `onFree` is
- * run when the kernel can run other code, `onStuck` is called with the run if it does not react to interrupts.
- */
+/** Sends the code. When the scope closes before the kernel is done, it is interrupted and awaited. */
 export const start: (
   connection: Connection,
   code: string,
-  options: RunOptions & { readonly onStuck: (run: Run) => void; readonly onFree: Effect.Effect<void> },
+  options: RunOptions & RunEvents,
 ) => Effect.Effect<Run, ExecutionFailure, Scope.Scope> = Effect.fnUntraced(
   function* (connection, code, options) {
-    const { channel, id: kernelId, maxMessageSize, session } = connection
+    const { id: kernelId } = connection
     const { internalRequest } = options
     const clock = yield* Clock.Clock
     const turnAt = clock.currentTimeMillisUnsafe()
-    const attached = internalRequest === undefined
-      ? { metadata: {}, buffers: [] }
+    const attachment = internalRequest === undefined
+      ? InternalRequest.noAttachment
       : yield* InternalRequest.prepare(internalRequest, connection, options)
-    const id = executionId()
-    const message = request("execute_request", {
-      id,
-      session,
-      content: executeContent(code, {
-        silent: false,
-        allowStdin: options.allowStdin ?? true,
-        storeHistory: internalRequest === undefined,
-      }),
-      ...attached,
-    })
-    const outputs = yield* Queue.unbounded<Output, Outcome.EndReason | Cause.Done>()
-    const finished = Deferred.makeUnsafe<void>()
-    const started = Deferred.makeUnsafe<void>()
-    const handlers = Handlers.make()
-    const collector = Collector.make(options, handlers)
-    const backlog = yield* Backlog.make(connection)
-    const interruption = yield* Interruption.make({
-      send: connection.interrupt,
-      started,
-      finished,
-      prepare: Effect.sync(() => {
-        // The kernel's last output has to arrive even if the consumer does not take what came before.
-        isDraining = true
-        conversation.resume()
-      }).pipe(Effect.andThen(backlog.begin)),
-      isBehind: backlog.isBehind,
-      look: Effect.suspend(() => askForRest),
-      onIgnored: Effect.suspend(() => {
-        isStuck = true
-        put(Reducer.putOutShown(progress))
-        endReason = new KernelUnresponsive({ kernelId })
-        tellLeftOut()
-        Queue.failCauseUnsafe(outputs, Cause.fail(endReason))
-        return Effect.annotateLogs(Effect.logWarning("The kernel ignores interrupts"), "kernel", kernelId)
-      }),
-      onEnd: (isUnderWay) => {
-        backlog.end()
-        if (isStuck || isUnderWay) options.onStuck(run)
-        return options.onFree
-      },
-    })
-    const sentAt = clock.currentTimeMillisUnsafe()
-    const scope = yield* Effect.scope
     const services = yield* Effect.context<never>()
+    const scope = yield* Effect.scope
     // It may have ended while this got ready: nothing is sent to it any more.
     const ended = connection.ended()
     if (ended !== undefined) return yield* new KernelError({ reason: ended })
-    const runFork = Effect.runForkWith(services)
-    /** Starts what belongs to this execution from a callback. */
-    const fork = (effect: Effect.Effect<void>): void => void runFork(Effect.forkIn(Defect.log(effect), scope))
-    const elapsed = () => Duration.millis(clock.currentTimeMillisUnsafe() - sentAt)
 
-    let progress = Reducer.initial
-    let endReason: Outcome.EndReason | undefined
-    let isFinished = false
-    let isAsking = false
-    let wasOver = false
-    let isDraining = false
-    let isStuck = false
-    /** The consumer is gone: what comes now is dropped. */
-    let isUnread = false
-    let waitingBytes = 0
-    /** Bytes that came after the execution was stopped and found no place. */
-    let leftOut = 0
-    let bytes = 0
-    let answered = 0
-    let firstOutput: Duration.Duration | undefined
-
-    /** The kernel is done with the code, or nobody can know any more. */
-    const finish = (): void => {
-      if (isFinished) return
-      unclaim(progress.executionCount)
-      // First of all: each of the next lines may run the consumer, to whom the kernel must count as idle.
-      isFinished = true
-      forgetEnd()
-      // The end may come in one read with what made the connection pause: nobody else would resume it.
-      conversation.close()
-      // An interrupt on its way would hit the next execution.
-      if (!interruption.isOwned()) runFork(options.onFree)
-      Deferred.doneUnsafe(finished, Exit.void)
-      Deferred.doneUnsafe(started, Exit.void)
-      tellLeftOut()
-      for (const page of progress.pages) Queue.offerUnsafe(outputs, page)
-      Queue.failCauseUnsafe(outputs, Cause.fail(endReason ?? Cause.Done()))
-    }
-    const tellLeftOut = (): void => {
-      if (leftOut === 0) return
-      const text = `[effect-jupyter] about ${leftOut} bytes left out\n`
-      Queue.offerUnsafe(outputs, { _tag: "Text", name: "stderr", text })
-    }
-    const put = ([next, output]: readonly [Reducer.Progress, Output?]): void => {
-      progress = next
-      if (output !== undefined) Queue.offerUnsafe(outputs, output)
-    }
-    /** The first counts. An exception that comes after it is of our own interrupt. */
-    const decide = (reason: Outcome.EndReason): void => {
-      if (isFinished || endReason !== undefined) return
-      put(Reducer.putOutShown(progress))
-      endReason = reason
-      fork(Effect.delay(Effect.sync(handlers.expire), Handlers.handlerGrace))
-    }
-    const finishWith = (reason: KernelErrorReason): void => {
-      decide(reason)
-      finish()
-    }
-    const forgetEnd = connection.onEnded((reason) => {
-      decide(reason)
-      // A kernel that is gone does not keep its state, as one does that was interrupted.
-      if (!isStuck) endReason = reason
-      finish()
-    })
-
-    /** Takes an answer, which is kept until the code ends. */
-    const takeAnswer = (
-      { take }: InternalRequest.InternalRequest,
-      message: Message,
-      length: number,
-    ): void => {
-      answered += length + 256 * message.buffers.length // About what a buffer takes besides its bytes.
-      if (answered > maxMessageSize) violated(`Its answers have more than ${maxMessageSize} bytes`)
-      else take(message)
-    }
-    const advance = (message: Message, length: number): void => {
-      if (isDeath(message)) return connection.end(new KernelDied({ kernelId }))
-      if (internalRequest?.isAnswer(message) === true) return takeAnswer(internalRequest, message, length)
-      const [next, output] = Reducer.step(progress, message)
-      if (next.ignored > progress.ignored) Metrics.ignored.updateUnsafe(1, services)
-      progress = next
-      if (output !== undefined && !isUnread) {
-        // The connection is read on for the kernel's last words, whatever is still in front of them.
-        if (isDraining && waitingBytes > highWaterMark) leftOut += length
-        else {
-          Queue.offerUnsafe(outputs, output)
-          waitingBytes += length
-          if (waitingBytes > highWaterMark && !isDraining) conversation.pause()
-        }
-      }
-      if (next.started) Deferred.doneUnsafe(started, Exit.void)
-      const isOver = Reducer.isOver(next)
-      if (isOver && conversation.isOrdered() && conversation.hasReceivedAll()) return finish()
-      // Reply and idle travel apart, and so may output of other threads: what is missing is on its way, or lost.
-      if ((next.idle || next.reply !== undefined) && !isAsking) {
-        isAsking = true
-        if (!isOver) fork(Effect.delay(askForRest, fenceDelay))
-      }
-      if (isOver && !wasOver) {
-        wasOver = true
-        fork(askForRest)
-      }
-    }
-    /** The kernel's answer to another request proves that it has no more to say to this one. */
-    const askForRest = Effect.suspend(() =>
-      isFinished ? Effect.void : Effect.ignore(Effect.andThen(conversation.fence, Effect.sync(onFenced)))
-    )
-    const size = () => attached.buffers.reduce((sum, { byteLength }) => sum + byteLength, code.length)
-    const lost = () => Outcome.gap(connection, conversation.disconnectError(), progress.started ? 0 : size())
-    const onFenced = (): void => {
-      if (isFinished) return
-      const isOver = progress.reply !== undefined || progress.shown.length > 0
-      const isUnanswered = progress.idle && conversation.disconnectError() === undefined
-      if (!isOver) return finishWith(isUnanswered ? Outcome.withoutReply(kernelId) : lost())
-      put(Reducer.end(progress))
-      if (conversation.hasReceivedAll()) return finish()
-      finishWith(lost())
-    }
-    const opening = channel.request(message, {
-      onFenced,
-      onTooLarge: ({ detail }) => violated(detail),
+    const message = toMessage(connection, code, options, attachment)
+    const meter = Metrics.meter(clock, services)
+    const handlers = Handlers.make()
+    const collector = Collector.make(options, handlers)
+    const backlog = yield* Backlog.make(connection)
+    const opening = connection.channel.request(message, {
+      onFenced: () => dispatch({ _tag: "Fenced", delivery }),
+      onTooLarge: ({ detail }) => stop(new ProtocolViolation({ kernelId, detail })),
       onMessage: (message, length) => {
-        bytes += length
         backlog.note(message)
-        if (message.header.msg_type === "input_request") return onInput(message)
-        advance(message, length)
-        if (firstOutput === undefined && message.channel === "iopub" && Queue.sizeUnsafe(outputs) > 0) {
-          firstOutput = elapsed()
-        }
+        if (message.header.msg_type === "input_request") onInput(message)
+        else receive(message, length)
       },
     }, { tracksLosses: true })
     // Until the end, which may come after that of the scope: a kernel that ignores interrupts goes on.
     const conversation = yield* Scope.provide(opening, Scope.makeUnsafe())
-    const unclaim = connection.claim(id, (message, length) => {
-      bytes += length
-      advance(message, length)
+    const delivery = deliveryOf(connection, conversation, code.length + InternalRequest.sizeOf(attachment))
+    const outputs = yield* OutputQueue.make(conversation)
+    const runFork = Effect.runForkWith(services)
+    /** Starts what ends with the execution, from a callback. */
+    const fork = (effect: Effect.Effect<void>): void => void runFork(Effect.forkIn(Defect.log(effect), scope))
+    const { dispatch, free, isFree, state, transition } = interpret({
+      connection,
+      conversation,
+      delivery,
+      backlog,
+      outputs,
+      runFork,
+      expireHandlers: () => fork(Effect.delay(Effect.sync(handlers.expire), Handlers.handlerGrace)),
+      onClose: (executionCount) => {
+        unclaim(executionCount)
+        forgetEnd()
+      },
+      onFree: (isSafe) => {
+        if (!isSafe) options.onStuck(run)
+        runFork(options.onFree)
+      },
     })
-    /** Interrupts the code; decided at once, as it may end, or do again what it is stopped for, before a fiber begins. */
-    const stop = (reason: Outcome.EndReason): void => {
-      if (isFinished || endReason !== undefined) return
-      decide(reason)
-      fork(interruption.run)
+    const stop = (reason: Outcome.EndReason): void => dispatch({ _tag: "Stopped", reason })
+    const takeAnswer = internalRequest && InternalRequest.taker(internalRequest, connection, stop)
+    const receive = (message: Message, length: number): void => {
+      meter.addBytes(length)
+      if (isDeath(message)) return connection.end(new KernelDied({ kernelId }))
+      if (takeAnswer?.(message, length) === true) return
+      const before = state().progress
+      const [next, commands, output] = ExecutionState.onMessage(state(), message, delivery)
+      if (next.progress.ignored > before.ignored) Metrics.ignored.updateUnsafe(1, services)
+      if (output !== undefined) {
+        meter.markOutput()
+        outputs.offer(output, length)
+      }
+      transition(next, commands)
     }
+    const unclaim = connection.claim(message.header.msg_id, receive)
+    const forgetEnd = connection.onEnded((reason) => dispatch({ _tag: "KernelEnded", reason }))
     // One that is stopped says nothing by itself, and what is asked of it waits as it does.
     connection.onStopped(() => stop(new KernelUnresponsive({ kernelId })))
-    const violated = (detail: string): void => stop(new ProtocolViolation({ kernelId, detail }))
     const onInput = Input.make({
       connection,
-      reply: (message) => conversation.reply(message),
+      reply: conversation.reply,
       onInput: options.onInput,
       fork,
       stop,
     })
     yield* Effect.addFinalizer(() => {
-      isUnread = true
-      return connection.ended() !== undefined || (isFinished && !interruption.isOwned())
-        ? Effect.void
-        : Effect.andThen(Effect.ignore(Queue.clear(outputs)), interruption.run)
+      if (isFree()) return Effect.void
+      return Effect.andThen(
+        outputs.discard,
+        Effect.suspend(() => {
+          dispatch({ _tag: "ConsumerGone" })
+          return free
+        }),
+      )
     })
-    // Annotations cost more than what is rarely asked for is worth.
-    const isDebugEnabled = yield* LogLevel.isEnabled("Debug")
-    const log = (event: string) =>
-      isDebugEnabled
-        ? Effect.annotateLogs(Effect.logDebug(event), { kernel: kernelId, execution: id })
-        : Effect.void
+    const log = yield* logger({ kernel: kernelId, execution: message.header.msg_id })
     yield* Effect.addFinalizer(() => {
-      Metrics.duration.updateUnsafe(elapsed(), services)
-      Metrics.outputBytes.updateUnsafe(bytes, services)
-      if (firstOutput !== undefined) Metrics.firstOutput.updateUnsafe(firstOutput, services)
+      meter.report()
       return log("Execution ended")
     })
 
-    const toResult = () =>
-      progress.reply === "ok" && handlers.gaveUp()
-        ? Effect.fail(fail({ _tag: "Timeout" }))
-        : Outcome.toResult(progress, { kernelId, partial: collector.result(progress) })
-    const fail = (endReason: Outcome.EndReason): ExecutionFailure =>
-      Outcome.failure(endReason, progress, { timeout: options.timeout, partial: collector.result(progress) })
-    let delivered = false
     const run: Run = {
-      pull: Queue.takeAll(outputs).pipe(
-        Effect.matchEffect({
-          onSuccess: (batch) => {
-            const wasFull = waitingBytes > highWaterMark
-            // First of all: the reader goes on within the release and may have to hold the connection again.
-            waitingBytes = 0
-            if (wasFull && !isFinished) conversation.resume()
-            return collector.collect(batch)
-          },
-          onFailure: (end): Run["pull"] => {
-            if (!Cause.isDone(end)) return Effect.fail(fail(end))
-            if (delivered) return Cause.done()
-            delivered = true
-            return Effect.map(toResult(), (result) => Arr.of(result))
-          },
-        }),
-      ),
-      finished: () => isFinished && !interruption.isUnderWay(),
+      pull: pullFrom(outputs, collector, {
+        onEnd: () =>
+          state().progress.reply === "ok" && handlers.gaveUp()
+            ? failureOf({ _tag: "Timeout" })
+            : Outcome.toResult(state().progress, { kernelId, partial: collector.result(state().progress) }),
+        onFailure: (reason) => failureOf(reason),
+      }),
+      finished: () => state().phase === "finished" && !state().isInterruptPending,
     }
-
+    const failureOf = (reason: Outcome.EndReason) => {
+      const { progress } = state()
+      const { timeout } = options
+      return Effect.fail(
+        Outcome.failure(reason, progress, { timeout, partial: collector.result(progress) }),
+      )
+    }
     yield* log("Execution starts")
     yield* conversation.send.pipe(
-      Effect.mapError((error) => {
-        const reason = connection.ended() ?? new ConnectionLost({ kernelId, detail: error.detail })
-        finishWith(reason)
+      Effect.mapError(({ detail }) => {
+        const reason = connection.ended() ?? new ConnectionLost({ kernelId, detail })
+        dispatch({ _tag: "KernelEnded", reason })
         return new KernelError({ reason })
       }),
     )
     if (options.timeout !== undefined) {
       const spent = Duration.millis(clock.currentTimeMillisUnsafe() - turnAt)
-      const rest = Duration.subtract(Duration.fromInputUnsafe(options.timeout), spent)
       const expire = Effect.sync(() => {
         handlers.expire()
         stop({ _tag: "Timeout" })
       })
+      const rest = Duration.subtract(Duration.fromInputUnsafe(options.timeout), spent)
       yield* Effect.forkScoped(Effect.delay(expire, rest))
     }
     return run
   },
 )
+
+/** What the commands of an execution are carried out on. */
+interface Parts {
+  readonly connection: Connection
+  readonly conversation: Conversation
+  readonly delivery: ExecutionState.Delivery
+  readonly backlog: Backlog.Backlog
+  readonly outputs: OutputQueue.OutputQueue
+  readonly runFork: (effect: Effect.Effect<unknown>) => Fiber.Fiber<unknown>
+  readonly expireHandlers: () => void
+  readonly onClose: (executionCount: number | undefined) => void
+  readonly onFree: (isSafe: boolean) => void
+}
+
+/** Holds the state of an execution, and carries out its commands. */
+function interpret({ backlog, connection, conversation, delivery, outputs, ...parts }: Parts) {
+  let state = ExecutionState.initial(connection.id)
+  const freed = Deferred.makeUnsafe<void>()
+  // Not of the scope: what ends the execution early must not end its interruption.
+  const timers = new Set<Fiber.Fiber<unknown>>()
+  const after = (wait: Effect.Effect<unknown, unknown>, event: ExecutionState.Event): void => {
+    const dispatching = Effect.andThen(wait, Effect.sync(() => dispatch(event)))
+    const timer = parts.runFork(Effect.ignore(Defect.log(dispatching)))
+    timers.add(timer)
+    timer.addObserver(() => timers.delete(timer))
+  }
+  const cancelTimers = (): void => timers.forEach((timer) => timer.interruptUnsafe())
+
+  const carryOut = (command: ExecutionState.Command): void => {
+    switch (command._tag) {
+      case "Emit":
+        return outputs.offerAlways(command.output)
+      case "Drain":
+        outputs.drain()
+        return void parts.runFork(backlog.begin)
+      case "Interrupt":
+        // The server passes it on all the same if the request is cut short.
+        return void parts.runFork(
+          Effect.ensuring(
+            Effect.ignore(Defect.log(connection.interrupt)),
+            Effect.sync(() => dispatch({ _tag: "InterruptAnswered" })),
+          ),
+        )
+      case "Fence": {
+        const { delay } = command
+        const fence = delay === 0 ? conversation.fence : Effect.delay(conversation.fence, delay)
+        return after(fence, { _tag: "Fenced", delivery })
+      }
+      case "Wait": {
+        const sleep = Effect.sleep(command.duration)
+        return after(command.isForOutput ? Effect.andThen(sleep, backlog.caughtUp) : sleep, command.event)
+      }
+      case "ExpireHandlers":
+        return parts.expireHandlers()
+      case "Close":
+        cancelTimers()
+        parts.onClose(state.progress.executionCount)
+        // The end may come in one read with what made the connection pause.
+        return conversation.close()
+      case "Free":
+        backlog.end()
+        if (state.phase === "finished") cancelTimers()
+        parts.onFree(command.isSafe)
+        return void Deferred.doneUnsafe(freed, Exit.void)
+      case "Finish":
+        if (state.phase === "abandoned") {
+          parts.runFork(
+            Effect.annotateLogs(Effect.logWarning("The kernel ignores interrupts"), "kernel", connection.id),
+          )
+        }
+        return outputs.end(command.endReason)
+    }
+  }
+
+  // In their order: some have effects that are events again.
+  const commands: Array<ExecutionState.Command> = []
+  let isCarryingOut = false
+  const transition = (next: ExecutionState.State, added: ReadonlyArray<ExecutionState.Command>): void => {
+    state = next
+    if (added.length === 0) return
+    commands.push(...added)
+    if (isCarryingOut) return
+    isCarryingOut = true
+    for (let command = commands.shift(); command !== undefined; command = commands.shift()) carryOut(command)
+    isCarryingOut = false
+  }
+  const dispatch = (event: ExecutionState.Event): void => transition(...ExecutionState.step(state, event))
+  return {
+    dispatch,
+    transition,
+    state: () => state,
+    isFree: () => Deferred.isDoneUnsafe(freed),
+    free: Deferred.await(freed),
+  }
+}
+
+/** The request for an execution. */
+const toMessage = (
+  { session }: Connection,
+  code: string,
+  { allowStdin = true, internalRequest }: RunOptions,
+  attachment: InternalRequest.Attachment,
+): Message =>
+  request("execute_request", {
+    id: executionId(),
+    session,
+    content: executeContent(code, {
+      silent: false,
+      allowStdin,
+      storeHistory: internalRequest === undefined,
+    }),
+    ...attachment,
+  })
+
+const deliveryOf = (
+  connection: Connection,
+  { disconnectError, hasReceivedAll, isOrdered }: Conversation,
+  size: number,
+): ExecutionState.Delivery => ({
+  isOrdered,
+  hasReceivedAll,
+  wasCut: () => disconnectError() !== undefined,
+  lossReason: (isStarted) => Outcome.gap(connection, disconnectError(), isStarted ? 0 : size),
+})
+
+/** Pulls chunks and, when the outputs end, what becomes of the execution. */
+function pullFrom(
+  outputs: OutputQueue.OutputQueue,
+  { collect }: Collector.OutputCollector,
+  { onEnd, onFailure }: {
+    readonly onEnd: () => Effect.Effect<ExecutionResult, ExecutionFailure>
+    readonly onFailure: (reason: Outcome.EndReason) => Effect.Effect<never, ExecutionFailure>
+  },
+): Run["pull"] {
+  let isDelivered = false
+  return Effect.matchEffect(outputs.takeAll, {
+    onSuccess: collect,
+    onFailure: (end): Run["pull"] => {
+      if (!Cause.isDone(end)) return onFailure(end)
+      if (isDelivered) return Cause.done()
+      isDelivered = true
+      return Effect.map(onEnd(), (result) => Arr.of(result))
+    },
+  })
+}
+
+/** Logs at Debug; annotations cost more than what is rarely asked for is worth. */
+const logger = (annotations: Readonly<Record<string, string>>) =>
+  Effect.map(
+    LogLevel.isEnabled("Debug"),
+    (isEnabled) => (event: string): Effect.Effect<void> =>
+      isEnabled ? Effect.annotateLogs(Effect.logDebug(event), annotations) : Effect.void,
+  )
