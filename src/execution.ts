@@ -25,18 +25,15 @@ export {
 export {
   ConnectionLost,
   ExecutionAborted,
-  Forbidden,
   InputRequested,
   KernelDied,
   KernelErrorReason,
   KernelNotFound,
   KernelStartFailed,
   KernelUnresponsive,
-  NoSuchKernelspec,
   ProtocolViolation,
-  ResourceLimit,
-  Unsupported,
 } from "./execution/reason.ts"
+export { Forbidden, NoSuchKernelspec, ResourceLimit, Unsupported } from "./execution/refusal.ts"
 export { InvalidOption } from "./options/check.ts"
 export { best, preference, type Representation } from "./execution/representation.ts"
 
@@ -65,7 +62,7 @@ export class ExecutionError
     ename: Schema.String,
     /** The exception as text. */
     evalue: Schema.String,
-    /** The frames, without colour codes. */
+    /** The frames, without color codes. */
     traceback: Schema.Array(Schema.String),
     /** The outputs up to the error. */
     partial: ExecutionResult,
@@ -76,7 +73,7 @@ export class ExecutionError
 }
 
 /**
- * The execution ran for longer than its `timeout`. The kernel was interrupted and is idle again.
+ * The execution took longer than its `timeout`. The kernel was interrupted and is idle again.
  *
  * @example
  * ```ts
@@ -98,9 +95,9 @@ export class ExecutionTimeout
   extends Schema.TaggedError<ExecutionTimeout>("effect-jupyter/Execution/ExecutionTimeout")(
     "ExecutionTimeout",
     {
-      /** The bound that was exceeded. */
+      /** The timeout of the execution. */
       timeout: Schema.DurationFromString,
-      /** The last frames of the interrupted code, empty if they are not known. */
+      /** The last frames of the interrupted code; empty if they are not known. */
       traceback: Schema.Array(Schema.String).pipe(
         Schema.withDecodingDefaultKey(Effect.succeed([])),
         Schema.withConstructorDefault(Effect.succeed([])),
@@ -119,7 +116,7 @@ export class ExecutionTimeout
 const KernelErrorTypeId = "~effect-jupyter/Execution/KernelError"
 
 /**
- * The kernel failed, not the code. `reason` says how.
+ * The kernel or the connection to it failed, not the code. `reason` has the details.
  *
  * @example
  * ```ts

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import { InvalidOption } from "../options/check.ts"
 import { orAbsent } from "./json.ts"
+import { Forbidden, NoSuchKernelspec, ResourceLimit, Unsupported } from "./refusal.ts"
 
 const kernelId = orAbsent(Schema.String)
 const ofKernel = (id: string | undefined): string => id === undefined ? "The kernel" : `The kernel "${id}"`
@@ -40,7 +40,7 @@ export class KernelDied
 }
 
 /**
- * The kernel did not react to interrupts. Its state is as it was; it may come back when the code ends.
+ * The kernel did not react to interrupts. Its state is not affected, and it becomes usable when the code ends.
  *
  * @example
  * ```ts
@@ -125,7 +125,7 @@ export class KernelNotFound
 }
 
 /**
- * The connection to the kernel, or the server behind it, is gone.
+ * The connection to the kernel was lost, or the server has ended.
  *
  * @example
  * ```ts
@@ -175,7 +175,7 @@ export class ExecutionAborted
     "ExecutionAborted",
     {
       kernelId,
-      /** The cause of the end. */
+      /** The cause, for instance a reset. */
       detail: Schema.String,
     },
   ) {
@@ -186,7 +186,7 @@ export class ExecutionAborted
 }
 
 /**
- * The code asked for input, and there is no `onInput` to answer.
+ * The code asked for input, and `onInput` was not given or failed.
  *
  * @example
  * ```ts
@@ -205,18 +205,17 @@ export class ExecutionAborted
 export class InputRequested
   extends Schema.TaggedError<InputRequested>("effect-jupyter/Execution/InputRequested")("InputRequested", {
     kernelId,
-    /** The text with which the code asked. */
+    /** The prompt of the code. */
     prompt: Schema.String,
   }) {
   override get message(): string {
-    return `The code asked for input with the prompt "${this.prompt}", which nobody answers; ` +
-      `pass values to the code instead`
+    return `The code asked for input with the prompt "${this.prompt}" and got no answer; ` +
+      `give the option "onInput", or pass values to the code instead`
   }
 }
 
 /**
- * The kernel sent what no program has a use for: a message past a bound, or an answer that contradicts itself. Its
- * state is as it was, and it can be used further.
+ * The kernel sent a message that is past a limit or not valid. Its state is not affected, and it stays usable.
  *
  * @example
  * ```ts
@@ -242,136 +241,8 @@ export class ProtocolViolation
     },
   ) {
   override get message(): string {
-    return `${ofKernel(this.kernelId)} sent what cannot be taken: ${this.detail}; ` +
-      `it keeps its state, have the code send less or use "reset" if it is not trusted any more`
-  }
-}
-
-/**
- * The server starts no more kernels, for this user or at all.
- *
- * @example
- * ```ts
- * import { Effect } from "effect"
- * import { KernelClient } from "effect-jupyter"
- *
- * export const retried = KernelClient.make().pipe(
- *   Effect.catchReason("KernelError", "ResourceLimit", ({ retryAfter }) =>
- *     Effect.delay(KernelClient.make(), retryAfter ?? "10 seconds"))
- * )
- * ```
- *
- * @category errors
- * @since 0.1.0
- */
-export class ResourceLimit
-  extends Schema.TaggedError<ResourceLimit>("effect-jupyter/Execution/ResourceLimit")("ResourceLimit", {
-    /** The message of the server. */
-    detail: Schema.String,
-    /** The time until the next attempt that the server suggests. */
-    retryAfter: Schema.optionalKey(Schema.DurationFromString),
-  }) {
-  override get message(): string {
-    const when = this.retryAfter === undefined ? "later" : `in ${Duration.format(this.retryAfter)}`
-    return `The server starts no more kernels: ${this.detail}; ` +
-      `close kernels that are not used, or try again ${when}`
-  }
-}
-
-/**
- * The server does not let this user start the kernel.
- *
- * @example
- * ```ts
- * import { Effect } from "effect"
- * import type { Execution } from "effect-jupyter"
- *
- * export const handled = <A>(kernel: Effect.Effect<A, Execution.KernelError>) =>
- *   kernel.pipe(
- *     Effect.catchReason("KernelError", "Forbidden", (reason) => Effect.logError(reason.detail))
- *   )
- * ```
- *
- * @category errors
- * @since 0.1.0
- */
-export class Forbidden
-  extends Schema.TaggedError<Forbidden>("effect-jupyter/Execution/Forbidden")("Forbidden", {
-    /** The message of the server. */
-    detail: Schema.String,
-  }) {
-  override get message(): string {
-    return `The server refuses to start the kernel: ${this.detail}; check the token and its permissions, ` +
-      `and the variable "KERNEL_USERNAME" in "env" if it is an Enterprise Gateway`
-  }
-}
-
-/**
- * The server has no kernelspec of this name.
- *
- * @example
- * ```ts
- * import { Effect } from "effect"
- * import { KernelClient } from "effect-jupyter"
- *
- * export const program = KernelClient.make({ kernelName: "julia" }).pipe(
- *   Effect.tapErrorTag("KernelError", ({ reason }) =>
- *     reason._tag === "NoSuchKernelspec" ? Effect.logError(`There are only ${reason.known}`) : Effect.void)
- * )
- * ```
- *
- * @category errors
- * @since 0.1.0
- */
-export class NoSuchKernelspec
-  extends Schema.TaggedError<NoSuchKernelspec>("effect-jupyter/Execution/NoSuchKernelspec")(
-    "NoSuchKernelspec",
-    {
-      /** The name that was asked for, or the server's own default. */
-      kernelName: Schema.String,
-      /** The names that the server knows. */
-      known: Schema.Array(Schema.String),
-    },
-  ) {
-  override get message(): string {
-    const known = this.known.length === 0
-      ? "no kernelspec at all"
-      : this.known.map((name) => `"${name}"`).join(", ")
-    return `There is no kernelspec "${this.kernelName}" on the server, which knows ${known}; ` +
-      `install it there, or give another "kernelName"`
-  }
-}
-
-/**
- * The operation needs a kernel of IPython, and this one is not. Nothing was sent to it.
- *
- * @example
- * ```ts
- * import { Effect, Schema } from "effect"
- * import { KernelClient } from "effect-jupyter"
- *
- * export const program = Effect.gen(function*() {
- *   const bash = yield* KernelClient.make({ kernelName: "bash" })
- *   return yield* bash.evaluate("x", Schema.Int)
- * }).pipe(
- *   Effect.catchReason("KernelError", "Unsupported", ({ language, operation }) =>
- *     Effect.logError(`${language} has no ${operation}`))
- * )
- * ```
- *
- * @category errors
- * @since 0.1.0
- */
-export class Unsupported
-  extends Schema.TaggedError<Unsupported>("effect-jupyter/Execution/Unsupported")("Unsupported", {
-    /** The kernel's name for its language, for instance `"bash"`. */
-    language: Schema.String,
-    /** The method or option, for instance `"evaluate"`. */
-    operation: Schema.String,
-  }) {
-  override get message(): string {
-    return `The operation "${this.operation}" needs a Python kernel with IPython, ` +
-      `and this one of "${this.language}" is none; use "execute" instead`
+    return `${ofKernel(this.kernelId)} sent a message that is not accepted: ${this.detail}; ` +
+      `its state is not affected, have the code send less, or use "reset" if it is not trusted`
   }
 }
 

@@ -61,7 +61,7 @@ const whole = (least: number, most: number) =>
 
 const isDuration = Schema.is(Schema.Duration)
 
-/** The length of a duration in milliseconds; `undefined` if it is none: Effect takes NaN for zero. */
+/** Returns a duration in milliseconds; `undefined` if it is not valid. Effect would convert NaN to zero. */
 function millis(value: unknown): number | undefined {
   const parts = typeof value === "object" && value !== null && !isDuration(value)
     ? Object.values(value)
@@ -73,7 +73,7 @@ function millis(value: unknown): number | undefined {
   })
 }
 
-const bound = option((value) =>
+const timeout = option((value) =>
   (millis(value) ?? -1) >= 0 ? undefined : 'give a duration from zero up, for instance "30 seconds"'
 )
 const interval = option((value) =>
@@ -82,7 +82,7 @@ const interval = option((value) =>
     : 'give a duration of a millisecond or more, for instance "10 seconds"'
 )
 
-/** What the system takes for a path or an argument. */
+/** A path, or an argument of a process. */
 const folder = text(/^[^\0]+$/, "give a path, which is not empty and has no character NUL")
 
 const variables = option((value) => {
@@ -108,7 +108,7 @@ const headers = option((value) => {
     if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name)) {
       return { path: [name], issue: "give a name of letters, digits and hyphens" }
     }
-    // What HTTP allows in a value.
+    // The characters that HTTP allows in a value.
     if (typeof text !== "string" || !/^[\t\x20-\x7e\x80-\xff]*$/.test(text)) {
       return { path: [name], issue: "give a string of one line in Latin letters" }
     }
@@ -122,9 +122,9 @@ const images = option((value) =>
     : 'give "directory", "bytes" or a function'
 )
 
-const timing = { initTimeout: bound, pingInterval: interval, usageInterval: interval } as const
+const timing = { initTimeout: timeout, pingInterval: interval, usageInterval: interval } as const
 
-/** The options of a gateway of our own. */
+/** The options of a local gateway. */
 export const Gateway = Schema.Struct({
   host: text(/^[^\s/?#@\0]+$/, "give the name or the address of a network interface of this machine"),
   port: whole(0, 65_535),
@@ -135,7 +135,7 @@ export const Gateway = Schema.Struct({
       ? undefined
       : 'give "Debug", "Info", "Warn" or "Error"'
   ),
-  startTimeout: bound,
+  startTimeout: timeout,
   preload: option((value) =>
     Array.isArray(value) && value.every((name) => typeof name === "string" && /^[^\s\0]+$/.test(name))
       ? undefined
@@ -143,9 +143,9 @@ export const Gateway = Schema.Struct({
   ),
 })
 
-/** The options of a server that is there already. */
+/** The options of a remote server. */
 export const Remote = Schema.Struct({
-  // What a line of a file ends with is no part of it.
+  // White space around it is ignored, such as the line end of a file.
   token: option((value) => {
     const token = Redacted.isRedacted(value) ? Redacted.value(value) : value
     return typeof token === "string" && /^[\x21-\x7e]*$/.test(token.trim())
@@ -171,7 +171,7 @@ export const Kernel = Schema.Struct({
 
 /** The options of an execution. */
 export const Execute = Schema.Struct({
-  timeout: bound,
+  timeout,
   outputLimit: whole(0, Number.MAX_SAFE_INTEGER),
   images,
 })
@@ -179,7 +179,7 @@ export const Execute = Schema.Struct({
 const secrets = new Set(["env", "headers", "token"])
 const findings = SchemaIssue.makeFormatterStandardSchemaV1()
 
-/** Fails with the first option that has a value it cannot have. */
+/** Fails with the first option whose value is not valid. */
 export function check(
   schema: Schema.ConstraintDecoder<unknown>,
   options: Readonly<Record<string, unknown>>,
@@ -194,13 +194,13 @@ export function check(
   return Effect.fail(
     new InvalidOption({
       option: [name, ...keys].join("."),
-      value: secrets.has(name) ? "what was given" : shown(options[name]),
+      value: secrets.has(name) ? "the given value" : textOf(options[name]),
       detail: found?.message ?? "give another",
     }),
   )
 }
 
-/** The absolute path of a folder that an option names. Fails if it is relative to a directory that was deleted. */
+/** Returns the absolute path of a folder. Fails if it is relative and the current directory was deleted. */
 export function resolve(
   path: Path.Path,
   option: string,
@@ -211,14 +211,14 @@ export function resolve(
     () =>
       new InvalidOption({
         option,
-        value: shown(value),
+        value: textOf(value),
         detail: "the current directory was deleted; give an absolute path",
       }),
   )
 }
 
-/** A value as text, short enough for a message. */
-function shown(value: unknown): string {
+/** Returns a value as text, truncated for a message. */
+function textOf(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.slice(0, 200))
   return inspect(value, { depth: 1, breakLength: Infinity }).slice(0, 200)
 }
