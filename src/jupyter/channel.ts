@@ -1,6 +1,6 @@
 /**
- * The channels of one kernel over one WebSocket: messages go out in order, and one reader hands every
- * message that comes in to whoever asked for the replies to its request.
+ * The channels of one kernel over one WebSocket. Messages are sent in order, and every message that is received is passed
+ * to the listener of the request that it answers.
  *
  * @module
  */
@@ -14,28 +14,27 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
-import { randomUUID } from "node:crypto"
 import * as Defect from "../defect.ts"
+import * as Arrivals from "./arrivals.ts"
 import * as Conversation from "./conversation.ts"
 import { type Link, type LinkOptions, open } from "./link.ts"
-import { type Message, parentId, request, type WireError } from "./message.ts"
-import * as Sequence from "./sequence.ts"
+import { type Message, parentId, type WireError } from "./message.ts"
 import { ChannelError, type Frame } from "./socket.ts"
 
 /**
- * Where and how to connect, and what to tell of it.
+ * The server and the kernel to connect to, and functions that are called for other events than answers.
  *
  * @category options
  * @since 0.1.0
  */
 export interface ChannelOptions extends LinkOptions {
-  /** How long to try to get a lost connection back; 10 seconds by default. */
+  /** Maximum time to restore a connection that was cut; 10 seconds by default. */
   readonly reconnectTimeout?: Duration.Input | undefined
-  /** Takes the messages that nobody listens for, the kernel's own ones among them. */
+  /** Called for a message without a listener, such as one that answers no request. */
   readonly onUnclaimed: (message: Message, bytes: number) => void
-  /** Takes note of a frame that is no message. */
+  /** Called for a frame that is not a message. */
   readonly onMalformed: (error: WireError) => void
-  /** Takes note of a connection that was lost and is back. */
+  /** Called when a connection that was cut is restored. */
   readonly onReconnected?: (() => void) | undefined
 }
 
@@ -48,23 +47,20 @@ export interface ChannelOptions extends LinkOptions {
 export interface Channel {
   /** The format that the server agreed to. */
   readonly protocol: "v1" | "legacy"
-  /** Listens for what answers a request, which `send` of the conversation sends; ends with the scope. */
+  /** Opens a conversation: its `send` sends the request, and its listener gets the answers until the scope closes. */
   readonly request: Conversation.Open
-  /** Whether the connection is not being restored. */
+  /** Tells whether the connection is open. It is not while it is being restored. */
   readonly isConnected: () => boolean
-  /** Fails when the connection is gone for good; never succeeds. */
+  /** Fails when the connection cannot be restored; never succeeds. */
   readonly lost: Effect.Effect<never, ChannelError>
 }
 
-/** At least so many message ids are remembered to recognise a message that comes again after a reconnection. */
-const remembered = 8192
-
-/** How long a restored connection may take to become quiet before new requests go out all the same. */
-const settling: Duration.Input = "2 seconds"
+/** Maximum time to wait for a restored connection to become quiet before it sends new requests. */
+const quietTimeout: Duration.Input = "2 seconds"
 
 /**
- * Connects to the channels of a kernel; the connection closes with the scope. A connection that is cut is
- * restored under the same session, so that the server replays what was missed.
+ * Connects to the channels of a kernel. The connection closes with the scope. If it is cut, it is restored with the same
+ * session, for which the server replays the missed messages. Fails if the first connection cannot be opened.
  *
  * @example
  * ```ts
@@ -96,100 +92,17 @@ const settling: Duration.Input = "2 seconds"
  */
 export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelError, Scope.Scope> = Effect
   .fnUntraced(function* (options: ChannelOptions) {
-    const outer = yield* Effect.scope
+    const { session } = options
     const runFork = Effect.runForkWith(yield* Effect.context<never>())
-    const listeners = new Map<string, Conversation.Listener>()
-    /** The requests among the listeners' that went out. */
+    const { arrivals, listeners, receive } = makeInbox(options)
+    /** The ids of the requests with a listener that were sent. */
     const sent = new Set<string>()
-    /** Numbers of the kernel's messages, and whole ids of others. */
-    let seen = new Set<string | number>()
-    let seenBefore = new Set<string | number>()
-    const gate = yield* Latch.make(true)
+    const reading = makeReading()
     const connected = yield* Latch.make(true)
     const lost = yield* Deferred.make<never, ChannelError>()
-    let sequence = Sequence.unknown
-    let cut: ChannelError | undefined
-    /** The latest reply on the channel `stdin`, and the connection that it went out on. */
+    /** The latest reply on the channel `stdin`, and the connection that it was sent on. */
     let lastReply: { readonly message: Message; readonly link: Link } | undefined
-    let held = false
-    let wasHeld = false
-
-    /** Tells all who wait that there is no reader any more, and why. */
-    const end = (cause: Cause.Cause<ChannelError>): Effect.Effect<unknown> =>
-      Effect.suspend(() => {
-        const defect = cause.reasons.find(Cause.isDieReason)
-        const [first] = defect === undefined ? [] : Cause.pretty(Cause.fromReasons([defect])).split("\n")
-        const detail = `Reading it failed${first === undefined ? "" : `: ${first}`}`
-        return Deferred.fail(
-          lost,
-          Option.getOrElse(Cause.findErrorOption(cause), () => new ChannelError({ detail })),
-        )
-      })
-
-    const receive = (frame: Frame): void => {
-      const decoded = current.link.decode(frame)
-      if (Result.isFailure(decoded)) return refuse(decoded.failure)
-      const message = decoded.success
-      const number = Sequence.numberOf(sequence, message.header.msg_id)
-      if (isRepeated(number ?? message.header.msg_id)) return repeatReply(message)
-      sequence = Sequence.observe(sequence, message, { number, session: options.session })
-      const listener = listeners.get(parentId(message) ?? "")
-      if (listener === undefined) options.onUnclaimed(message, frame.length)
-      else listener.onMessage(message, frame.length)
-    }
-    /** The kernel still waits for a reply that a cut lost: a server sends the request again only until it has one. */
-    const repeatReply = ({ header }: Message): void => {
-      if (lastReply === undefined || lastReply.link === current.link) return
-      if (lastReply.message.parentHeader.msg_id === header.msg_id) {
-        runFork(Effect.ignore(transmit(lastReply.message)))
-      }
-    }
-    const refuse = (error: WireError): void => {
-      options.onMalformed(error)
-      if (!error.isTooLarge) return
-      // One whose request nobody can read may be for any of them.
-      const { parentId } = error
-      const concerned = parentId === undefined ? [...listeners.values()] : [listeners.get(parentId)]
-      for (const listener of concerned) listener?.onTooLarge?.(error)
-    }
-    const isRepeated = (id: string | number): boolean => {
-      if (seen.has(id) || seenBefore.has(id)) return true
-      if (seen.size === remembered) {
-        seenBefore = seen
-        seen = new Set()
-      }
-      seen.add(id)
-      return false
-    }
-
-    /** Reads until the connection is cut. */
-    const read = ({ acknowledge, pull }: Link): Effect.Effect<never, ChannelError> =>
-      pull.pipe(
-        Effect.flatMap((frames) => {
-          const isExpected = listeners.size > 0
-          for (const frame of frames) receive(frame)
-          if (held) return gate.await
-          return isExpected ? acknowledge(frames) : Effect.void
-        }),
-        Effect.forever({ disableYield: true }),
-      )
-
-    /** Whether reading was put off since this was asked last. */
-    const takeHeld = (): boolean => {
-      const was = wasHeld
-      wasHeld = held
-      return was
-    }
-
-    const connect = Effect.uninterruptibleMask((restore) =>
-      Effect.gen(function* () {
-        const scope = yield* Scope.fork(outer)
-        const link = yield* restore(Scope.provide(open(options, takeHeld), scope)).pipe(
-          Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))),
-        )
-        return { link, scope }
-      })
-    )
+    const connect = connectIn(yield* Effect.scope, options, reading.wasPaused)
     let current = yield* connect
 
     const send = (message: Message): Effect.Effect<void, ChannelError> =>
@@ -200,7 +113,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       )
     const transmit = (message: Message): Effect.Effect<void, ChannelError> =>
       Effect.suspend(() => {
-        // The reader is about to notice that it is cut, and to reconnect.
+        // The connection was cut, which the reader is about to notice.
         if (!current.link.isOpen()) return Effect.delay(send(message), "10 millis")
         const { msg_id: id } = message.header
         if (listeners.has(id)) sent.add(id)
@@ -208,46 +121,34 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
         return current.link.transmit(message)
       })
 
-    /** The kernel's answer to a later request: behind everything that it sent before, on two channels. */
-    const fence = (listen: Conversation.Open) =>
-      Effect.suspend(() => {
-        const asked = request("kernel_info_request", {
-          id: randomUUID(),
-          session: options.session,
-          content: {},
-        })
-        let answers = 0
-        return Effect.raceFirst(
-          Conversation.ask(listen, asked, (message) => {
-            if (message.header.msg_type === "kernel_info_reply" || Conversation.isIdle(message)) answers++
-            return answers === 2 ? true : undefined
-          }),
-          Deferred.await(lost),
-        )
-      })
-    const listenBy = (sendBy: typeof send): Conversation.Open => (message, listener, { tracksLosses } = {}) =>
+    /** Sends the reply to a repeated request again: the server repeats it if the first reply was lost. */
+    const repeatReply = ({ header }: Message): void => {
+      if (lastReply === undefined || lastReply.link === current.link) return
+      if (lastReply.message.parentHeader.msg_id === header.msg_id) {
+        runFork(Effect.ignore(transmit(lastReply.message)))
+      }
+    }
+    const fence = (open: Conversation.Open) =>
+      Effect.raceFirst(Conversation.fence(open, session), Deferred.await(lost))
+    const openBy = (sendBy: typeof send): Conversation.Open => (message, listener, { tracksLosses } = {}) =>
       Effect.acquireRelease(
         Effect.sync((): Conversation.Conversation => {
           const id = message.header.msg_id
           let hasPaused = false
           const resume = (): void => {
-            if (!hasPaused) return
+            if (hasPaused) reading.resume()
             hasPaused = false
-            held = false
-            gate.openUnsafe()
           }
-          if (tracksLosses === true) mark()
+          if (tracksLosses === true) arrivals.begin()
           listeners.set(id, listener)
           return {
             id,
             send: sendBy(message),
             reply: sendBy,
-            fence: Effect.asVoid(fence(listenBy(sendBy))),
+            fence: Effect.asVoid(fence(openBy(sendBy))),
             pause: () => {
               hasPaused = true
-              held = true
-              wasHeld = true
-              gate.closeUnsafe()
+              reading.pause()
             },
             resume,
             close: () => {
@@ -255,69 +156,65 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
               sent.delete(id)
               resume()
             },
-            hasReceivedAll: () => cut === undefined || Sequence.missing(sequence) === 0,
-            isOrdered: () => sequence.origin !== undefined,
-            disconnectError: () => cut,
+            hasReceivedAll: arrivals.isComplete,
+            isOrdered: arrivals.isNumbered,
+            disconnectError: arrivals.disconnectError,
           }
         }),
         ({ close }) => Effect.sync(close),
       )
 
-    const mark = (): void => {
-      cut = undefined
-      sequence = Sequence.begin(sequence)
+    /** Reads until the connection is cut. */
+    const read = ({ acknowledge, decode, pull }: Link): Effect.Effect<never, ChannelError> =>
+      pull.pipe(
+        Effect.flatMap((frames) => {
+          const isExpected = listeners.size > 0
+          for (const frame of frames) {
+            const repeated = receive(frame, decode)
+            if (repeated !== undefined) repeatReply(repeated)
+          }
+          if (reading.isPaused()) return reading.untilResumed
+          return isExpected ? acknowledge(frames) : Effect.void
+        }),
+        Effect.forever({ disableYield: true }),
+      )
+    const fail = (cause: Cause.Cause<ChannelError>) => Deferred.fail(lost, errorOf(cause))
+    /** Waits until the kernel has answered earlier requests, and then admits new ones and reports lost answers. */
+    const settle = (waiting: ReadonlyArray<() => void>): Effect.Effect<unknown> => {
+      const quiet = Effect.ignore(fence(openBy(transmit)))
+      if (waiting.length === 0) {
+        // The server exchanges messages with the kernel when it opens a connection; none of them counts later.
+        const begin = Effect.andThen(quiet, Effect.sync(arrivals.begin))
+        return Effect.andThen(Effect.timeoutOption(begin, quietTimeout), connected.open)
+      }
+      connected.openUnsafe()
+      return Effect.andThen(quiet, Effect.sync(() => waiting.forEach((onFenced) => onFenced())))
     }
-
-    const reconnect = connect.pipe(
-      Effect.retry({
-        schedule: Schedule.exponential("50 millis").pipe(
-          (backoff) => Schedule.min([backoff, Schedule.spaced("1 second")]),
-          Schedule.upTo({ duration: options.reconnectTimeout ?? "10 seconds" }),
-        ),
-        // A server that refuses knows why; one that is overloaded may change its mind.
-        while: (error) => error.code === undefined || error.code >= 500,
-      }),
-      Effect.timeoutOrElse({
-        duration: options.reconnectTimeout ?? "10 seconds",
-        orElse: () => new ChannelError({ detail: "The server cannot be reached any more" }),
-      }),
-    )
-
     yield* Effect.gen(function* () {
       while (true) {
         const error = yield* Effect.flip(read(current.link))
         connected.closeUnsafe()
-        cut = error
+        arrivals.cut(error)
         yield* Scope.close(current.scope, Exit.fail(error))
         const waiting = [...listeners].flatMap(([id, { onFenced }]) =>
           sent.has(id) && onFenced !== undefined ? [onFenced] : []
         )
-        current = yield* Effect.mapError(reconnect, (final) =>
-          new ChannelError({
-            ...(final.code === undefined ? {} : { code: final.code }),
-            detail: `${error.detail}; reconnecting failed: ${final.detail}`,
-          }))
+        current = yield* retrying(connect, {
+          after: error,
+          timeout: options.reconnectTimeout ?? "10 seconds",
+        })
         options.onReconnected?.()
-        const quiet = Effect.ignore(fence(listenBy(transmit)))
-        const settle = waiting.length > 0
-          ? Effect.andThen(quiet, Effect.sync(() => waiting.forEach((onFenced) => onFenced())))
-          // To open a connection the server talks to the kernel, which is nothing to count in what is asked next.
-          : Effect.andThen(
-            Effect.timeoutOption(Effect.andThen(quiet, Effect.sync(mark)), settling),
-            connected.open,
-          )
-        if (waiting.length > 0) connected.openUnsafe()
-        yield* settle.pipe(
+        yield* settle(waiting).pipe(
           Defect.log,
-          Effect.tapDefect((defect) => end(Cause.die(defect))),
+          Effect.tapDefect((defect) => fail(Cause.die(defect))),
           Effect.forkIn(current.scope),
         )
       }
     }).pipe(
-      // First: what waits for the reader may close its scope.
+      // Logged first: a caller that waits for `lost` may close the scope.
       Defect.log,
-      // Nobody may wait for a reader that is gone, for whatever reason.
-      Effect.onError(end),
+      // No caller may wait for a reader that has ended, even with a defect.
+      Effect.onError(fail),
       Effect.ignoreCause,
       Effect.forkScoped,
     )
@@ -326,8 +223,132 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       get protocol() {
         return current.link.protocol
       },
-      request: listenBy(send),
+      request: openBy(send),
       isConnected: () => connected.isOpen(),
       lost: Deferred.await(lost),
     }
   })
+
+interface Inbox {
+  /** The listeners by the ids of their requests. */
+  readonly listeners: Map<string, Conversation.Listener>
+  readonly arrivals: Arrivals.Arrivals
+  /** Passes a message to its listener. Returns a message that was received before instead. */
+  readonly receive: (frame: Frame, decode: Link["decode"]) => Message | undefined
+}
+
+/** Makes an inbox without listeners. */
+function makeInbox({ onMalformed, onUnclaimed, session }: ChannelOptions): Inbox {
+  const listeners = new Map<string, Conversation.Listener>()
+  const arrivals = Arrivals.make(session)
+  const refuse = (error: WireError): void => {
+    onMalformed(error)
+    if (!error.isTooLarge) return
+    // Without a readable parent header the message may answer any of the requests.
+    const { parentId } = error
+    const concerned = parentId === undefined ? [...listeners.values()] : [listeners.get(parentId)]
+    for (const listener of concerned) listener?.onTooLarge?.(error)
+  }
+  return {
+    listeners,
+    arrivals,
+    receive: (frame, decode) => {
+      const decoded = decode(frame)
+      if (Result.isFailure(decoded)) {
+        refuse(decoded.failure)
+        return undefined
+      }
+      const message = decoded.success
+      if (!arrivals.record(message)) return message
+      const listener = listeners.get(parentId(message) ?? "")
+      if (listener === undefined) onUnclaimed(message, frame.length)
+      else listener.onMessage(message, frame.length)
+      return undefined
+    },
+  }
+}
+
+interface Reading {
+  readonly pause: () => void
+  readonly resume: () => void
+  readonly isPaused: () => boolean
+  /** Tells whether reading was paused at any time since the last call. */
+  readonly wasPaused: () => boolean
+  readonly untilResumed: Effect.Effect<void>
+}
+
+/** Makes the state of reading, which is not paused. */
+function makeReading(): Reading {
+  const gate = Latch.makeUnsafe(true)
+  let wasPaused = false
+  return {
+    pause: () => {
+      wasPaused = true
+      gate.closeUnsafe()
+    },
+    resume: () => gate.openUnsafe(),
+    isPaused: () => !gate.isOpen(),
+    wasPaused: () => {
+      const was = wasPaused
+      wasPaused = !gate.isOpen()
+      return was
+    },
+    untilResumed: gate.await,
+  }
+}
+
+interface Connected {
+  readonly link: Link
+  readonly scope: Scope.Closeable
+}
+
+/** Opens a connection in a child of the scope, which closes it alone. */
+const connectIn = (
+  outer: Scope.Scope,
+  options: LinkOptions,
+  wasPaused: () => boolean,
+): Effect.Effect<Connected, ChannelError> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.fork(outer)
+      const link = yield* restore(Scope.provide(open(options, wasPaused), scope)).pipe(
+        Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))),
+      )
+      return { link, scope }
+    })
+  )
+
+/** Repeats attempts to connect, unless the server refuses. */
+const retrying = (
+  connect: Effect.Effect<Connected, ChannelError>,
+  { after, timeout }: { readonly after: ChannelError; readonly timeout: Duration.Input },
+): Effect.Effect<Connected, ChannelError> =>
+  connect.pipe(
+    Effect.retry({
+      schedule: Schedule.exponential("50 millis").pipe(
+        (backoff) => Schedule.min([backoff, Schedule.spaced("1 second")]),
+        Schedule.upTo({ duration: timeout }),
+      ),
+      // A refusal is final, but not the error of a server that is overloaded.
+      while: (error) => error.code === undefined || error.code >= 500,
+    }),
+    Effect.timeoutOrElse({
+      duration: timeout,
+      orElse: () => new ChannelError({ detail: "The server cannot be reached any more" }),
+    }),
+    Effect.mapError(({ code, detail }) =>
+      new ChannelError({
+        ...(code === undefined ? {} : { code }),
+        detail: `${after.detail}; reconnecting failed: ${detail}`,
+      })
+    ),
+  )
+
+/** Returns the error of a reader that ended, by a failure or a defect. */
+function errorOf(cause: Cause.Cause<ChannelError>): ChannelError {
+  return Option.getOrElse(Cause.findErrorOption(cause), () => {
+    const defect = cause.reasons.find(Cause.isDieReason)
+    const [first] = defect === undefined ? [] : Cause.pretty(Cause.fromReasons([defect])).split("\n")
+    return new ChannelError({ detail: `Reading it failed${first === undefined ? "" : `: ${first}`}` })
+  })
+}

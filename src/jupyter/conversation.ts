@@ -10,29 +10,30 @@ import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import type { Message, WireError } from "./message.ts"
+import { randomUUID } from "node:crypto"
+import { type Message, request, type WireError } from "./message.ts"
 import type { ChannelError } from "./socket.ts"
 
 /**
- * Takes the messages of a conversation, as they arrive.
+ * Receives the messages of a conversation as they arrive.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Listener {
-  /** Takes a message; `bytes` is the length of its frame. */
+  /** Called for each message; `bytes` is the length of its frame. */
   readonly onMessage: (message: Message, bytes: number) => void
   /**
-   * The connection was cut and is back, and the kernel has since answered everything that was asked on the shell
-   * channel before: what has not arrived by now never will.
+   * Called after a reconnection, when the kernel has answered all earlier requests on the shell channel: messages that
+   * have not arrived by then are lost.
    */
   readonly onFenced?: (() => void) | undefined
-  /** A message that may have been for the listener is past a bound. */
+  /** Called for a message that is past a limit and may belong to the conversation. */
   readonly onTooLarge?: ((error: WireError) => void) | undefined
 }
 
 /**
- * A request that is listened to.
+ * A request whose answers are received.
  *
  * @category models
  * @since 0.1.0
@@ -41,31 +42,31 @@ export interface Conversation {
   readonly id: string
   /** Sends the request; waits for the connection if it is being restored. */
   readonly send: Effect.Effect<void, ChannelError>
-  /** Sends a message that answers one of the kernel. */
+  /** Sends the reply to a request of the kernel, as for input. */
   readonly reply: (message: Message) => Effect.Effect<void, ChannelError>
-  /** Succeeds when the kernel has answered everything that it was asked on the shell channel before. */
+  /** Waits until the kernel has answered all earlier requests on the shell channel. */
   readonly fence: Effect.Effect<void, ChannelError | Unanswered>
-  /** Reads no further until {@link resume}: the messages wait in the server. */
+  /** Stops reading from the connection until {@link resume}: messages wait in the server. */
   readonly pause: () => void
   readonly resume: () => void
-  /** Listens no more, and resumes. */
+  /** Removes the listener, and resumes reading. */
   readonly close: () => void
   /**
-   * Whether all messages of the kernel arrived since the latest conversation with it began that tracks losses. For a
-   * kernel that does not number its messages: whether the connection was never cut.
+   * Tells whether all messages of the kernel arrived since the latest conversation that tracks losses began. For a
+   * kernel that does not number its messages, tells whether the connection was never cut since then.
    */
   readonly hasReceivedAll: () => boolean
   /**
-   * Whether the kernel numbers its messages as ipykernel does, which sends them in their order. Others may put out
-   * what belongs to a request after its `idle`.
+   * Tells whether the kernel numbers its messages, as ipykernel does, and sends them in order. Others may send output of
+   * a request after its `idle`.
    */
   readonly isOrdered: () => boolean
-  /** What cut the connection since then, if anything did. */
+  /** Returns the error that cut the connection since then. */
   readonly disconnectError: () => ChannelError | undefined
 }
 
 /**
- * Listens for what answers a request, until the scope closes.
+ * Opens a conversation, which closes with the scope.
  *
  * @category models
  * @since 0.1.0
@@ -74,13 +75,13 @@ export type Open = (
   message: Message,
   listener: Listener,
   options?: {
-    /** Begins to count messages, for {@link Conversation.hasReceivedAll}. */
+    /** Begins to count messages for {@link Conversation.hasReceivedAll}; false by default. */
     readonly tracksLosses?: boolean | undefined
   },
 ) => Effect.Effect<Conversation, never, Scope.Scope>
 
 /**
- * The request went out, and no answer will come.
+ * The request was sent, and its answer will not arrive.
  *
  * @category errors
  * @since 0.1.0
@@ -95,8 +96,9 @@ export class Unanswered extends Schema.TaggedError<Unanswered>("effect-jupyter/j
 }
 
 /**
- * Sends a request and returns what `pick` makes of the messages that answer it, as soon as that is something. Fails
- * with {@link Unanswered} if a cut or a bound took the answer, or if none came within `replyTimeout` after `idle`.
+ * Sends a request and returns the first value other than `undefined` that `pick` returns for the messages that answer
+ * it. Fails with {@link Unanswered} if the answer was lost or is past a limit, or if none arrives within `replyTimeout`
+ * after `idle`.
  *
  * @category utils
  * @since 0.1.0
@@ -113,7 +115,7 @@ export const ask = <A>(
     const fail = (detail: string): void => {
       Deferred.doneUnsafe(answer, Exit.fail(new Unanswered({ detail })))
     }
-    // A fence is on the main shell, and says nothing of the others.
+    // A fence is answered by the main shell, not by subshells.
     const isFenced = message.channel === "shell" && message.header["subshell_id"] === undefined
     const conversation = yield* open(message, {
       onMessage: (message, bytes) => {
@@ -126,13 +128,30 @@ export const ask = <A>(
     })
     const silence = replyTimeout === undefined ? Effect.never : idle.await.pipe(
       Effect.andThen(Effect.sleep(replyTimeout)),
-      Effect.andThen(new Unanswered({ detail: "It said nothing" })),
+      Effect.andThen(new Unanswered({ detail: "The kernel sent no answer" })),
     )
     return yield* Effect.raceFirst(Deferred.await(answer), Effect.andThen(conversation.send, silence))
   }))
 
 /**
- * Whether the kernel has done what the message's parent asks for.
+ * Sends a request, and waits until the kernel has answered it on two channels: all its earlier messages on these precede
+ * the answers.
+ *
+ * @category utils
+ * @since 0.1.0
+ */
+export const fence = (open: Open, session: string): Effect.Effect<void, ChannelError | Unanswered> =>
+  Effect.suspend(() => {
+    const message = request("kernel_info_request", { id: randomUUID(), session, content: {} })
+    let answers = 0
+    return Effect.asVoid(ask(open, message, (answer) => {
+      if (answer.header.msg_type === "kernel_info_reply" || isIdle(answer)) answers++
+      return answers === 2 ? true : undefined
+    }))
+  })
+
+/**
+ * Tells whether a message says that the kernel has finished its parent's request.
  *
  * @category guards
  * @since 0.1.0

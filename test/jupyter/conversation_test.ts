@@ -76,7 +76,7 @@ describe("ask", () => {
     Effect.gen(function* () {
       assert.deepStrictEqual(
         yield* play([({ onMessage }) => onMessage(idle, 1)]),
-        unanswered("It said nothing"),
+        unanswered("The kernel sent no answer"),
       )
       const tooLarge = new WireError({ detail: "It is too large", isTooLarge: true })
       assert.deepStrictEqual(
