@@ -1,9 +1,10 @@
 /** What sandboxed code tries against files. */
 import { assert, layer } from "@effect/vitest"
-import { Effect, FileSystem } from "effect"
+import { Duration, Effect, FileSystem } from "effect"
+import { execFileSync } from "node:child_process"
 import { readdirSync, statSync } from "node:fs"
 import process from "node:process"
-import { KernelClient, PythonEnvironment } from "../src/mod.ts"
+import { KernelClient, KernelGateway, PythonEnvironment, type Sandbox } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import { slow } from "./support/kernel.ts"
 import { supervisors } from "./support/processes.ts"
@@ -16,7 +17,9 @@ import {
   py,
   repository,
   sandboxLayer,
+  sandboxUser,
   Workspace,
+  workspace,
 } from "./support/sandbox.ts"
 
 const files = {
@@ -291,5 +294,111 @@ attempt("bridges", lambda: sorted({stat.S_IFMT(os.lstat(os.path.join(runtime, "h
       assert.strictEqual(places, "true")
       // Sockets, which no code in here can connect to, and an empty folder.
       assert.strictEqual(bridges, JSON.stringify([0o040000, 0o140000]).replace(",", ", "))
+    }))
+})
+
+/** A kernel in a workspace with files that a shell makes, which ends with the effect. */
+const attackIn = Effect.fnUntraced(function* (
+  shell: string,
+  code: string,
+  permissions: Sandbox.Permissions = {},
+) {
+  const workingDir = yield* workspace()
+  execFileSync("bash", ["-c", shell], { cwd: workingDir })
+  if (isRoot) execFileSync("chown", ["-hR", "65534:65534", workingDir])
+  const gateway = yield* KernelGateway.make({ workingDir, sandbox: { ...sandboxUser, ...permissions } })
+  const kernel = yield* Effect.provideService(attacker(), KernelGateway.KernelGateway, gateway)
+  return yield* outcomes(kernel, code)
+}, Effect.scoped)
+
+layer(Platform.layer, slow)("names in a sandbox", (it) => {
+  it.effect("a .env below a folder of any name that is UTF-8 is hidden", () =>
+    Effect.gen(function* () {
+      const names = [
+        "line\nfeed",
+        "--bind",
+        "--",
+        "a b",
+        "$HOME",
+        "[x]",
+        "{a,b}",
+        "?",
+        "*",
+        "\\",
+        "'",
+        '"',
+        "ü",
+        "%s",
+      ]
+      const make = (name: string) => {
+        const quoted = `'./${name.replaceAll("'", `'"'"'`)}'`
+        return `mkdir ${quoted}; echo SECRET > ${quoted}/.env`
+      }
+      const results = yield* attackIn(
+        names.map(make).join("\n"),
+        `for name in ${py(names)}: attempt(name, lambda: read(f"{name}/.env"))`,
+      )
+      assert.deepStrictEqual(results, Object.fromEntries(names.map((name) => [name, "EACCES"])))
+    }))
+
+  it.effect("what a rule is about is refused below a name that is not UTF-8, and other files are not", () =>
+    Effect.gen(function* () {
+      const cases: ReadonlyArray<readonly [string, string, Sandbox.Permissions?]> = [
+        ["mkdir -p $'bad\\xff'; echo SECRET > $'bad\\xff/.env'", "bad\\xff/.env"],
+        ["mkdir -p $'a/\\xff/b'; echo SECRET > $'a/\\xff/b/.env'", "a/\\xff/b/.env"],
+        ["mkdir $'\\xff'; echo SECRET > $'\\xff/s'; ln -s $'\\xff/s' .env", "\\xff/s"],
+        ["mkdir $'\\xff'; ln -s $'\\xff' link; mkdir link/.env", "\\xff/.env"],
+        ["echo SECRET > $'\\xff.key'", "\\xff.key", { denyRead: ["**/*.key"] }],
+        ["mkdir -p $'\\xff/.vscode'", "\\xff/.vscode"],
+      ]
+      for (const [shell, name, permissions] of cases) {
+        const error = yield* Effect.flip(attackIn(shell, "", permissions))
+        assert.include(error.message, `${name}' cannot be protected: Its name is not UTF-8; rename it`, shell)
+      }
+      const shell = "mkdir $'\\xff'; echo plain > $'\\xff/plain.txt'"
+      assert.deepStrictEqual(
+        yield* attackIn(shell, `attempt("plain", lambda: read(b"\\xff/plain.txt"))`),
+        { plain: "read" },
+      )
+    }))
+
+  it.effect("a thousand git directories and secrets are protected as few are", () =>
+    Effect.gen(function* () {
+      const results = yield* attackIn(
+        "mkdir -p r{1..1000}/.git; touch r{1..1000}/.git/HEAD; echo SECRET | tee r{1..500}/.env > /dev/null",
+        `
+attempts = {
+    "write": lambda folder: write(folder + "/.git/config"),
+    "rename": lambda folder: os.rename(folder, "moved"),
+    "rename .git": lambda folder: os.rename(folder + "/.git", folder + "/moved"),
+}
+for label, action in attempts.items():
+    attempt(label, lambda: sorted({outcome(lambda: action(f"r{number}")) for number in range(1, 1001)}))
+attempt("read", lambda: sorted({outcome(lambda: read(f"r{number}/.env")) for number in range(1, 501)}))
+attempt("umount", lambda: call("umount2", b"r1/.git", 2))
+attempt("umount in a namespace", lambda: in_child(lambda: [call("unshare", 0x10020000), call("umount2", b"r1/.git", 2)]))
+attempt("other files", lambda: write("r1/plain.txt"))
+`,
+      )
+      const { "umount in a namespace": inNamespace, ...others } = results
+      assert.deepStrictEqual(others, {
+        write: '["EROFS"]',
+        rename: '["EBUSY"]',
+        "rename .git": '["EBUSY"]',
+        read: '["EACCES"]',
+        umount: "EPERM",
+        "other files": "written",
+      })
+      assert.include(["EPERM", "EINVAL"], inNamespace)
+    }))
+
+  it.effect("more files and folders to protect than can be mounted are refused at once", () =>
+    Effect.gen(function* () {
+      const [time, error] = yield* Effect.timed(
+        Effect.flip(attackIn("mkdir r{1..3100}; touch r{1..3100}/.env", "")),
+      )
+      assert.include(error.message, "more than 3000 files and folders to protect")
+      assert.include(error.message, 'set "allowGit"')
+      assert.isBelow(Duration.toSeconds(time), 15)
     }))
 })

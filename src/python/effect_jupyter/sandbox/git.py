@@ -5,6 +5,7 @@ programs. Standard library only.
 import os
 import stat
 
+from effect_jupyter.sandbox.names import utf8
 from effect_jupyter.sandbox.submodules import submodules
 
 # A kernel starts no later than after so many directories; those at the top come first.
@@ -31,17 +32,7 @@ class Repositories:
         above = [place for folder in folders if (place := repository_above(folder)) is not None]
         places = [*above, *(path for path in known if os.path.basename(path) == ".git")]
         top = [path for folder in folders for path in at_top(folder)]
-        return [utf8(path) for path in [*known, *top, *without_repository(places, folders)]]
-
-
-def utf8(path):
-    """The path; RuntimeError if srt, which is written in JavaScript, would take it for another."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        name = os.fsencode(path)
-        raise RuntimeError(f"The git directory {name} cannot be protected: Its name is not UTF-8; rename it") from None
-    return path
+        return [utf8(path, "git directory") for path in [*known, *top, *without_repository(places, folders)]]
 
 
 def at_top(folder):

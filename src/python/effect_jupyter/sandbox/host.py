@@ -18,7 +18,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from effect_jupyter.sandbox import bubblewrap, git, macos
+from effect_jupyter.sandbox import bubblewrap, git, macos, mounts, names
 from effect_jupyter.sandbox.bubblewrap import is_under
 from effect_jupyter.sandbox.placeholders import Placeholders, registries
 from effect_jupyter.system import remove_tree
@@ -267,7 +267,13 @@ class Sandbox:
         if macos.IS_HERE:
             completed["unixSockets"] = macos.sockets(self._runtime_dir, kernel_id)
             completed["allowWrite"] += completed["unixSockets"]
-        return self._helper.wrap(kernel_id, command, completed).result(20)
+        try:
+            return self._helper.wrap(kernel_id, command, completed).result(20)
+        except RuntimeError as error:
+            # srt has a bound of its own, and speaks of options that are not the user's.
+            if "bwrap arguments" not in str(error):
+                raise
+            raise RuntimeError(mounts.too_many("more than 3000")) from None
 
     def orders(self, kernel_id, command, rules, env):
         """What `launcher.py` is to do, in its own terms."""
@@ -318,6 +324,7 @@ class Sandbox:
         needed = [*python_files(), *self._settings["needed"], *(SYSTEM if rules["strict"] else [])]
         denied = [path for path in rules["denyRead"] if "*" not in path]
         hidden = [path for path in needed if any(is_under(path, folder) for folder in denied)]
+        names.check([*rules["denyRead"], *rules["denyWrite"], *self._settings_of_tools(rules["allowWrite"])])
         return {
             "allowNet": rules["allowNet"],
             # Those of other gateways too, also if they start later.
@@ -334,6 +341,11 @@ class Sandbox:
                 self.helper_dir,
             ],
         }
+
+    def _settings_of_tools(self, folders):
+        """Patterns of the files that srt protects further down as well."""
+        paths = [path for path in self._settings["protected"] if os.path.dirname(path) in folders]
+        return [os.path.join(os.path.dirname(path), "**", os.path.basename(path)) for path in paths]
 
     def _settings_of_agents(self, strict):
         """srt denies parts of this folder, or all of it if it is not there: which is so for the first kernel only.

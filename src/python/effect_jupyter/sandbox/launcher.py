@@ -24,6 +24,9 @@ from effect_jupyter.sandbox.user import drop_privileges
 
 CHANNELS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
+# Options are so many when bubblewrap has hundreds of mounts to make.
+MANY_WORDS = 600
+
 
 def listen(connection):
     """The kernel's channels; the sandbox could not create them."""
@@ -46,10 +49,10 @@ def give(listeners, connection):
     return there
 
 
-def with_options(launch):
+def with_options(launch, options):
     """The command; everybody can read its words, so that the options, secrets among them, are in a file of nobody."""
     file = os.memfd_create("options", 0)
-    os.write(file, "".join(f"{option}\0" for option in launch["options"]).encode())
+    os.write(file, "".join(f"{option}\0" for option in options).encode())
     os.lseek(file, 0, os.SEEK_SET)
     return [*launch["command"], "--args", str(file), "--", *launch["inner"]]
 
@@ -77,8 +80,16 @@ def main():
         drop_privileges(user, launch["paths"])
     for path, is_directory in launch["placeholders"]:
         placeholders.make(path, is_directory)
+    options = launch["options"]
+    if len(options) > MANY_WORDS:
+        from effect_jupyter.sandbox import mounts
+
+        try:
+            options = mounts.make_ahead(options, launch["inside"]["writable"])
+        except RuntimeError as error:
+            sys.exit(str(error))
     # All that is open here closes on exec, but for the three standard streams and the options.
-    command = with_options(launch)
+    command = with_options(launch, options)
     os.execve(command[0], command, environment)
 
 

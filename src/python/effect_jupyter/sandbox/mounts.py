@@ -1,0 +1,99 @@
+"""Mounts that are made before bubblewrap starts, which takes them over with the folder that they are in. For each mount
+that it makes itself it reads the list of all. Standard library only.
+"""
+
+import errno
+import os
+import struct
+
+from effect_jupyter.sandbox.bubblewrap import is_under, operations
+
+# As many as it makes within the time that a start has, on a busy machine.
+MANY = 800
+PR_SET_DUMPABLE = 4
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
+
+
+def make_ahead(options, folders):
+    """Makes the mounts below folders; the options that are left for bubblewrap.
+
+    RuntimeError if there are too many for it and this process may make none.
+    """
+    ours, rest = separate(options, folders)
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not become_root_of_a_namespace(libc, ctypes):
+        if len(ours) > MANY:
+            raise RuntimeError(too_many(len(ours)))
+        return options
+
+    def check(result, path):
+        if result != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+
+    read_only = struct.pack("QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
+    check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "/")
+    for option, source, target in ours:
+        place = os.fsencode(target)
+        check(libc.mount(os.fsencode(source), place, None, MS_BIND | MS_REC, None), target)
+        if option == "--ro-bind":
+            size = ctypes.c_size_t(len(read_only))
+            check(libc.syscall(MOUNT_SETATTR, AT_FDCWD, place, AT_RECURSIVE, read_only, size), target)
+    return rest
+
+
+def too_many(count):
+    return (
+        f"It has {count} files and folders to protect, which takes too long: two for each git directory, and each file "
+        'that "denyRead" matches; choose a "workingDir" with fewer, name folders in it in "allowWrite", or set "allowGit"'
+    )
+
+
+def separate(options, folders):
+    """The mounts below folders that can be made first, and the other options."""
+    ours, rest, covers, open_folders = [], [], set(), set()
+    for option, *arguments in operations(options):
+        is_bind = option in ("--bind", "--ro-bind")
+        target = arguments[-1] if arguments else ""
+        is_same = is_bind and arguments[0] == target
+        around = [folder for folder in folders if target != folder and is_under(target, folder)]
+        # What is mounted on something else that is hidden has to come after it.
+        if is_bind and around and covers.isdisjoint(with_ancestors(target)):
+            if not open_folders.isdisjoint(around):
+                ours.append([option, *arguments])
+                continue
+            # The folder is mounted over it. What stays is that it cannot be renamed.
+            if is_same:
+                ours.append(["--bind", *arguments])
+                continue
+        rest += [option, *arguments]
+        if is_same and target in folders:
+            open_folders.add(target)
+        elif option in ("--tmpfs", "--dev", "--proc", "--dev-bind") or (is_bind and not is_same):
+            covers.add(target)
+    return ours, rest
+
+
+def with_ancestors(path):
+    while path != "/":
+        yield path
+        path = os.path.dirname(path)
+
+
+def become_root_of_a_namespace(libc, ctypes):
+    """Whether this process may mount from now on, in a namespace of its own; it has no more rights to files."""
+    libc.syscall(MOUNT_SETATTR, -1, b"", 0, None, ctypes.c_size_t(0))
+    if ctypes.get_errno() == errno.ENOSYS:
+        return False
+    uid, gid = os.getuid(), os.getgid()
+    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0:
+        return False
+    # A process that has become another user may not write its own files otherwise; bubblewrap is the same again.
+    libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+    return True
