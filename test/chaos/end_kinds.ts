@@ -4,6 +4,7 @@ import process from "node:process"
 import { type Kind, kind } from "./kind.ts"
 import { shown, tagOf, violation } from "./model.ts"
 import { cellOf, conduct, same, type Subject } from "./subject.ts"
+import { descendants } from "../support/processes.ts"
 import { maxPooled, type Part, pidOf, signal, type World } from "./world.ts"
 
 /** An operation that may do more than use the kernel. */
@@ -126,6 +127,12 @@ const endings: Readonly<Record<Part, ReadonlyArray<string>>> = {
   zygote: ["KernelDied"],
 }
 
+/** Whether the kernel is known to be none of those that were forked from the zygote, and ended with it. */
+const isStarted = (world: World, zygote: number): boolean => {
+  const kernel = world.pid()
+  return kernel !== undefined && !descendants(zygote).some(({ pid }) => pid === kernel)
+}
+
 const gatewayDeath = kind("gateway killed", 0.5, (dice) => ({
   part: dice.pick(["supervisor", "gateway", "zygote"]),
   ms: dice.int(0, 200),
@@ -133,7 +140,7 @@ const gatewayDeath = kind("gateway killed", 0.5, (dice) => ({
   Effect.gen(function* () {
     const { world } = subject
     const pid = pidOf(part)
-    if (pid === undefined) return "None"
+    if (pid === undefined || (part === "zygote" && isStarted(world, pid))) return "None"
     world.isLost = true
     const fiber = yield* Effect.forkChild(
       conduct(subject, cellOf(subject, "k", sleeping), endings[part]),

@@ -49,7 +49,10 @@ export const judge = Effect.fnUntraced(function* (
       `${cell.marker} failed with ${tag}, where ${allowed.join(" or ")} was expected: ${failure.message}`,
     )
   }
-  yield* checkPartial(model, cell, { text: failure.partial?.text, mayLose: tag === "ConnectionLost" })
+  // A deadline that passes while a cut is being mended is what the failure tells, and not the cut.
+  const mayLose = tag === "ConnectionLost" ||
+    (tag === "ExecutionTimeout" && subject.tolerated.has("ConnectionLost"))
+  yield* checkPartial(model, cell, { text: failure.partial?.text, mayLose })
   return { tag, failure }
 })
 
