@@ -1,10 +1,10 @@
 /** Operations that end the kernel, its scope or its gateway, and what is left behind. */
 import { Effect, Fiber } from "effect"
 import process from "node:process"
+import { descendants } from "../support/processes.ts"
 import { type Kind, kind } from "./kind.ts"
 import { shown, tagOf, violation } from "./model.ts"
 import { cellOf, conduct, same, type Subject } from "./subject.ts"
-import { descendants } from "../support/processes.ts"
 import { maxPooled, type Part, pidOf, signal, type World } from "./world.ts"
 
 /** An operation that may do more than use the kernel. */
