@@ -1,5 +1,5 @@
 /**
- * The state of a pool: spare kernels, kernels in use, requests that wait, and starts under way.
+ * The state of a pool: it balances kernels, starts and requests that wait, each of which has its own module.
  *
  * Kernels are assigned in synchronous functions, so that an interruption cannot lose one.
  *
@@ -8,24 +8,18 @@
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as FiberHandle from "effect/FiberHandle"
 import * as Latch from "effect/Latch"
 import * as Metric from "effect/Metric"
 import * as Scope from "effect/Scope"
 import * as Defect from "../defect.ts"
-import { ConnectionLost, ExecutionAborted, type KernelError } from "../execution.ts"
+import type { KernelError } from "../execution.ts"
 import * as Metrics from "../kernel/metrics.ts"
+import * as Kernels from "./kernels.ts"
 import * as Plan from "./plan.ts"
-import {
-  failureOf,
-  type GatewaySlot,
-  type KernelLifecycle,
-  makeSlot,
-  maxFailures,
-  type Source,
-  startFailed,
-} from "./source.ts"
+import { type KernelLifecycle, makeSlot, type Source, startFailed } from "./source.ts"
+import * as Starts from "./starts.ts"
+import * as Waiters from "./waiters.ts"
 
 /** The options of {@link make}. */
 export interface PoolStateOptions<K> {
@@ -63,24 +57,6 @@ export interface KernelPoolState<K> {
   readonly inventory: () => Inventory
 }
 
-/** A running kernel and the scope that deletes it. */
-interface PooledKernel<K> {
-  readonly kernel: K
-  readonly scope: Scope.Closeable
-  readonly slot: GatewaySlot<K>
-  /** Removes the listener for the end of a spare. */
-  stopListening: () => void
-  isRemoved: boolean
-}
-
-/** A request for a kernel. */
-interface Request<K> {
-  readonly hasPriority: boolean
-  readonly answer: Deferred.Deferred<PooledKernel<K>, KernelError>
-  /** The kernel that was assigned to it. */
-  pooled: PooledKernel<K> | undefined
-}
-
 /** Makes a pool and starts its kernels; all of them are deleted with the scope. */
 export const make: <K extends KernelLifecycle>(
   options: PoolStateOptions<K>,
@@ -95,28 +71,49 @@ export const make: <K extends KernelLifecycle>(
     const fork = (effect: Effect.Effect<void>): void => void runFork(Effect.forkIn(Defect.log(effect), scope))
 
     const slots = options.sources.map(makeSlot)
-    const all = new Set<PooledKernel<K>>()
-    const spares: Array<PooledKernel<K>> = []
-    /** Open while a request waits: delayed starts begin at once then. */
+    const waiters = Waiters.make<Kernels.PooledKernel<K>>()
     const hasWaiters = Latch.makeUnsafe(false)
-    const waiters: Array<Request<K>> = []
-    let busy = 0
-    let starting = 0
-    let probing = 0
-    let stopping = 0
     let isActive = true
     let isClosed = false
-    let lastFailure: KernelError | undefined
     let reported = { waiting: 0, warm: 0 }
 
-    const counts = (): Plan.Counts => ({
-      warm: spares.length,
-      waiting: waiters.length,
-      busy,
-      starting,
-      probing,
-      stopping,
+    /**
+     * Serves requests, and starts or deletes kernels until their number is the desired one. It is re-entrant: answering
+     * a request resumes a fiber that may call it.
+     */
+    const balance = (): void => {
+      if (isClosed) return
+      while (waiters.size() > 0) {
+        const spare = kernels.take()
+        if (spare === undefined) break
+        waiters.answer(spare)
+      }
+      if (waiters.size() > 0) hasWaiters.openUnsafe()
+      else hasWaiters.closeUnsafe()
+      while (Plan.toStart(limits, counts(), isActive) > 0) {
+        const slot = Plan.chooseGateway(slots, counts())
+        if (slot === undefined) break
+        starts.begin(slot, counts().busy === 0 ? 0 : options.replacementDelay)
+      }
+      while (Plan.toRetire(limits, counts(), isActive) > 0 && kernels.retire()) continue
+      updateMetrics()
+    }
+    const failAll = (error: KernelError): void => {
+      waiters.failAll(error)
+      updateMetrics()
+    }
+    const kernels = Kernels.make<K>({ fork, onChange: balance })
+    const starts = Starts.make<K>({
+      slots,
+      kernels,
+      scope,
+      fork,
+      untilWaiting: hasWaiters.await,
+      isClosed: () => isClosed,
+      onChange: balance,
+      onUnavailable: failAll,
     })
+    const counts = (): Plan.Counts => ({ ...kernels.counts(), ...starts.counts(), waiting: waiters.size() })
     /** Updates the metrics, which are sums over all pools of the process. */
     const updateMetrics = (): void => {
       const { waiting, warm } = counts()
@@ -125,185 +122,38 @@ export const make: <K extends KernelLifecycle>(
       reported = { waiting, warm }
     }
 
-    /**
-     * Serves requests, and starts or deletes kernels until their number is the desired one. It is re-entrant: answering
-     * a request resumes a fiber that may call it.
-     */
-    const balance = (): void => {
-      if (isClosed) return
-      while (waiters.length > 0 && spares.length > 0) {
-        const request = waiters.shift()
-        const spare = spares.shift()
-        if (request === undefined || spare === undefined) break
-        spare.stopListening()
-        busy++
-        request.pooled = spare
-        Deferred.doneUnsafe(request.answer, Exit.succeed(spare))
-      }
-      if (waiters.length > 0) hasWaiters.openUnsafe()
-      else hasWaiters.closeUnsafe()
-      while (Plan.toStart(limits, counts(), isActive) > 0) {
-        const slot = Plan.chooseGateway(slots, counts())
-        if (slot === undefined) break
-        starting++
-        slot.kernels++
-        slot.isProbed = slot.failures > 0
-        if (slot.isProbed) probing++
-        fork(start(slot, busy === 0 ? 0 : options.replacementDelay))
-      }
-      while (Plan.toRetire(limits, counts(), isActive) > 0) {
-        const spare = spares.shift()
-        if (spare === undefined) break
-        spare.stopListening()
-        fork(remove(spare))
-      }
-      updateMetrics()
-    }
-    const failAll = (error: KernelError): void => {
-      for (const { answer } of waiters.splice(0)) Deferred.doneUnsafe(answer, Exit.fail(error))
-      updateMetrics()
-    }
-
-    /** Marks a kernel as stopping, and returns the effect that deletes it. */
-    const remove = (pooled: PooledKernel<K>, pause: Duration.Input = 0): Effect.Effect<void> => {
-      if (pooled.isRemoved) return Effect.void
-      pooled.isRemoved = true
-      all.delete(pooled)
-      stopping++
-      return Effect.andThen(Effect.sleep(pause), Scope.close(pooled.scope, Exit.void)).pipe(
-        Effect.ensuring(Effect.sync(() => {
-          stopping--
-          pooled.slot.kernels--
-          balance()
-        })),
-        Effect.uninterruptible,
-      )
-    }
     /** Takes back a kernel that was handed out or assigned. It is deleted, as it may have been used. */
-    const returnKernel = (pooled: PooledKernel<K>): Effect.Effect<void> => {
-      busy--
+    const returnKernel = (pooled: Kernels.PooledKernel<K>): Effect.Effect<void> => {
       // The borrower may go on with another kernel, which the deletion would slow down.
-      const removal = remove(pooled, waiters.length > 0 || isClosed ? 0 : options.replacementDelay)
+      const pause = waiters.size() > 0 || isClosed ? 0 : options.replacementDelay
+      const removal = kernels.giveBack(pooled, pause)
       balance()
       return removal
     }
 
-    const addSpare = (pooled: PooledKernel<K>): void => {
-      all.add(pooled)
-      spares.push(pooled)
-      pooled.stopListening = pooled.kernel.onEnded(() => {
-        const index = spares.indexOf(pooled)
-        // The spare was assigned meanwhile: a removed listener may still be called once.
-        if (index < 0) return
-        spares.splice(index, 1)
-        fork(remove(pooled))
-        balance()
-      })
-    }
-
-    /** Starts a kernel after the pause, or as soon as a request waits. */
-    const start = (slot: GatewaySlot<K>, pause: Duration.Input): Effect.Effect<void> =>
-      Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
-        const { failures, isProbed } = slot
-        const own = yield* Scope.fork(scope)
-        const exit = yield* Effect.timeoutOption(hasWaiters.await, pause).pipe(
-          Effect.andThen(Scope.provide(slot.source.start, own)),
-          Effect.raceFirst(Effect.flatMap(Deferred.await(slot.gone), (detail) => startFailed(detail))),
-          restore,
-          Effect.exit,
-        )
-        starting--
-        if (isProbed) {
-          probing--
-          slot.isProbed = false
-        }
-        if (Exit.isSuccess(exit) && exit.value.ended() === undefined && !isClosed) {
-          slot.failures = 0
-          slot.isPaused = false
-          addSpare({ kernel: exit.value, scope: own, slot, stopListening: () => {}, isRemoved: false })
-          return balance()
-        }
-        stopping++
-        if (!isClosed) yield* onStartFailed(slot, { exit, failures })
-        balance()
-        yield* Scope.close(own, exit)
-        stopping--
-        slot.kernels--
-        balance()
-      }))
-
-    const onStartFailed = (
-      slot: GatewaySlot<K>,
-      { exit, failures: before }: { readonly exit: Exit.Exit<K, KernelError>; readonly failures: number },
-    ): Effect.Effect<void> =>
-      Effect.suspend(() => {
-        const error = failureOf(exit)
-        lastFailure = error
-        // Another start that was under way at the same time failed first: it counts as one failure.
-        if (slot.failures !== before) return logFailure(slot, error)
-        const failures = ++slot.failures
-        slot.isPaused = true
-        fork(Effect.delay(
-          Effect.sync(() => {
-            // Another start has failed since, and its pause is longer.
-            if (slot.failures !== failures) return
-            slot.isPaused = false
-            balance()
-          }),
-          Plan.retryDelay(failures),
-        ))
-        if (slots.every((each) => each.isGone || each.failures >= maxFailures)) failAll(error)
-        return logFailure(slot, error)
-      })
-    const logFailure = (slot: GatewaySlot<K>, error: KernelError): Effect.Effect<void> =>
-      Effect.annotateLogs(Effect.logWarning(error.message), { gateway: slot.source.name })
-
-    const onGatewayGone = (slot: GatewaySlot<K>, detail: string): void => {
-      slot.isGone = true
-      lastFailure = startFailed(detail)
-      // Without this, the connections would try to reconnect for seconds.
-      for (const { kernel, slot: owner } of [...all]) {
-        if (owner === slot) kernel.end(new ConnectionLost({ kernelId: kernel.id, detail }))
-      }
-      Deferred.doneUnsafe(slot.gone, Exit.succeed(detail))
-      const reason = unavailableReason()
-      if (reason !== undefined) failAll(reason)
-      balance()
-    }
-
-    /** Returns why no kernel can be expected, or `undefined` if one can. */
-    const unavailableReason = (): KernelError | undefined => {
-      if (isClosed) return startFailed("The pool is closed")
-      const cause = lastFailure === undefined ? "" : `: ${lastFailure.message}`
-      if (slots.every(({ isGone }) => isGone)) return startFailed(`No gateway of the pool is left${cause}`)
-      const isBroken = starting + spares.length === 0 &&
-        slots.every(({ failures, isGone, isPaused }) => isGone || (isPaused && failures >= maxFailures))
-      return isBroken ? lastFailure : undefined
-    }
-
     /** Adds a request to the waiters; it may be answered at once. */
-    const enqueue = (hasPriority: boolean): Effect.Effect<Request<K>, KernelError> =>
+    const enqueue = (
+      hasPriority: boolean,
+    ): Effect.Effect<Waiters.Request<Kernels.PooledKernel<K>>, KernelError> =>
       Effect.suspend(() => {
-        const reason = unavailableReason()
+        const reason = starts.unavailableReason()
         if (reason !== undefined) return Effect.fail(reason)
-        if (!hasPriority && spares.length === 0 && waiters.length >= options.maxWaiting) {
+        const { waiting, warm } = counts()
+        if (!hasPriority && warm === 0 && waiting >= options.maxWaiting) {
           return Effect.fail(startFailed(
-            `${waiters.length} requests wait for a kernel of the pool already, and more than its "maxWaiting" ` +
+            `${waiting} requests wait for a kernel of the pool already, and more than its "maxWaiting" ` +
               `must not; ask for fewer at once, or raise "max" or "maxWaiting"`,
           ))
         }
-        const request: Request<K> = { hasPriority, answer: Deferred.makeUnsafe(), pooled: undefined }
-        const others = waiters.findIndex((each) => !each.hasPriority)
-        waiters.splice(hasPriority && others >= 0 ? others : waiters.length, 0, request)
+        const request = waiters.add(hasPriority)
         balance()
         return Effect.succeed(request)
       })
     /** Removes a request that failed or was interrupted. */
-    const cancel = (request: Request<K>): void => {
-      const index = waiters.indexOf(request)
-      if (index >= 0) waiters.splice(index, 1)
+    const cancel = (request: Waiters.Request<Kernels.PooledKernel<K>>): void => {
+      waiters.remove(request)
       // The check of the kernel did not end, so that its state is unknown.
-      if (request.pooled !== undefined) fork(returnKernel(request.pooled))
+      if (request.assigned !== undefined) fork(returnKernel(request.assigned))
       balance()
     }
 
@@ -316,7 +166,7 @@ export const make: <K extends KernelLifecycle>(
         let isHit = true
         while (true) {
           const request = yield* enqueue(hasPriority)
-          isHit &&= request.pooled !== undefined
+          isHit &&= request.assigned !== undefined
           const pooled = yield* Deferred.await(request.answer).pipe(
             Effect.flatMap((pooled) =>
               Effect.map(options.isAlive(pooled.kernel), (isAlive) => isAlive ? pooled : undefined)
@@ -333,16 +183,17 @@ export const make: <K extends KernelLifecycle>(
           // The assigned kernel was dead: the request is served again before others.
           hasPriority = true
           isHit = false
-          if (request.pooled !== undefined) fork(returnKernel(request.pooled))
+          if (request.assigned !== undefined) fork(returnKernel(request.assigned))
         }
       })).pipe(
         Effect.timeoutOrElse({ duration: options.acquireTimeout, orElse: () => Effect.fail(timeoutError()) }),
       )
     const timeoutError = (): KernelError => {
       const bound = Duration.format(Duration.fromInputUnsafe(options.acquireTimeout))
-      const cause = lastFailure === undefined ? "" : `; the last start that failed: ${lastFailure.message}`
+      const failure = starts.lastFailure()
+      const cause = failure === undefined ? "" : `; the last start that failed: ${failure.message}`
       return startFailed(
-        `No kernel of the pool was free within ${bound}, ${busy} of at most ${limits.max} are in use${cause}`,
+        `No kernel of the pool was free within ${bound}, ${counts().busy} of at most ${limits.max} are in use${cause}`,
       )
     }
 
@@ -360,29 +211,25 @@ export const make: <K extends KernelLifecycle>(
       Effect.sync(() => {
         isClosed = true
         failAll(startFailed("The pool is closed"))
-        for (const spare of spares.splice(0)) spare.stopListening()
-        for (const { kernel } of all) {
-          kernel.end(new ExecutionAborted({ kernelId: kernel.id, detail: "The pool is closed" }))
-        }
+        kernels.endAll("The pool is closed")
         updateMetrics()
       })
     )
     for (const slot of slots) {
-      fork(Effect.map(slot.source.gone, (detail) => onGatewayGone(slot, detail)))
+      fork(Effect.map(slot.source.gone, (detail) => starts.onGatewayGone(slot, detail)))
     }
     yield* restartIdleTimer
     balance()
 
     return {
       acquire,
-      inventory: () => ({
-        warm: spares.length,
-        waiting: waiters.length,
-        busy,
-        starting,
-        stopping,
-        sources: slots.map(({ isGone, kernels, source: { name } }) => ({ name, kernels, isGone })),
-      }),
+      inventory: () => {
+        const { probing: _, ...others } = counts()
+        return {
+          ...others,
+          sources: slots.map(({ isGone, kernels, source: { name } }) => ({ name, kernels, isGone })),
+        }
+      },
     }
   },
 )
