@@ -78,6 +78,7 @@ it.live(
         "patches_are_left_out_where_they_do_not_fit",
         "all_or_nothing_is_put_in_its_place",
         "kernels_are_left_as_they_are_where_they_do_not_fit",
+        "cells_are_left_to_ipython_where_it_does_not_fit",
         "frames_are_those_of_jupyter",
         "activity_is_that_of_jupyter",
         "messages_stay_in_order",

@@ -85,9 +85,12 @@ layer(kernelLayer(), slow)("kernel streams", (it) => {
       )
       assert.include(written, "end\n")
       assert.include(written, "é€😀\né€😀\n")
-      const slowly = "child = subprocess.Popen('while :; do echo x; sleep 0.001; done', shell=True)"
+      const slowly =
+        "child = subprocess.Popen('while :; do echo x; echo >&2; sleep 0.001; done', shell=True, stderr=subprocess.PIPE)"
       assert.strictEqual((yield* stdout(`${slowly}; print('begin')`)).replaceAll("x\n", ""), "begin\n")
-      assert.include(yield* stdout("time.sleep(0.01); child.kill(); child.wait();"), "x\n")
+      // The first of these reads ends what was written before this cell, the last waits for a line after it.
+      const waiting = "for _ in range(3): os.read(child.stderr.fileno(), 65536)\n"
+      assert.include(yield* stdout(`${waiting}child.kill(); child.wait();`), "x\n")
       assert.strictEqual(yield* stdout("print('after')"), "after\n")
     }))
 

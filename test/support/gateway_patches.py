@@ -4,6 +4,7 @@ Usage: gateway_patches.py FOLDER, which is that of the Python files. Prints a li
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
@@ -15,6 +16,7 @@ sys.path.append(sys.argv[1])
 import zmq
 from effect_jupyter.gateway import app as gateway_app
 from effect_jupyter.gateway import relay as gateway_relay
+from effect_jupyter.kernel import cells
 from effect_jupyter.kernel.application import KernelApp, PythonKernel
 from ipykernel.iostream import IOPubThread, OutStream
 from ipykernel.ipkernel import IPythonKernel
@@ -82,6 +84,21 @@ def kernels_are_left_as_they_are_where_they_do_not_fit():
     with mock.patch.object(IPythonKernel, "_execute_sleep", 0.5):
         assert KernelApp().kernel_class is IPythonKernel
     assert KernelApp().kernel_class is PythonKernel
+
+
+def cells_are_left_to_ipython_where_it_does_not_fit():
+    """Each part for itself: the others are in place all the same."""
+    places = [place for place, *_ in cells.parts()]
+    for odd in places:
+        with contextlib.ExitStack() as stack:
+            before = {}
+            for owner, name in places:
+                stock = getattr(owner, name)
+                before[owner, name] = anything if (owner, name) == odd else getattr(stock, "__wrapped__", stock)
+                stack.enter_context(mock.patch.object(owner, name, before[owner, name]))
+            cells.install()
+            left = [place for place in places if getattr(*place) is before[place]]
+            assert left == [odd], (odd, left)
 
 
 def frames_are_those_of_jupyter():
@@ -207,6 +224,7 @@ def run():
         patches_are_left_out_where_they_do_not_fit,
         all_or_nothing_is_put_in_its_place,
         kernels_are_left_as_they_are_where_they_do_not_fit,
+        cells_are_left_to_ipython_where_it_does_not_fit,
         frames_are_those_of_jupyter,
         activity_is_that_of_jupyter,
     ):

@@ -25,6 +25,7 @@ from tornado.ioloop import IOLoop
 from traitlets import Float, default
 
 from effect_jupyter.compatibility import references
+from effect_jupyter.kernel import cells
 from effect_jupyter.kernel.imports import formatted_always, hold_while_importing, hold_while_showing
 from effect_jupyter.kernel.interrupts import (
     Interrupt,
@@ -32,6 +33,7 @@ from effect_jupyter.kernel.interrupts import (
     interruptible_hooks,
     is_main_thread,
     keep_running,
+    set_handler,
 )
 from effect_jupyter.kernel.streams import output
 from effect_jupyter.kernel.tracebacks import is_amid, show_members
@@ -59,12 +61,11 @@ class PythonKernel(IPythonKernel):
         kind = parent.get("header", {}).get("msg_type")
         Interrupt.came = False
         handler = Interrupt.handler if kind in self.leading_to_code else Interrupt.remember
-        self.saved_sigint_handler = signal.signal(signal.SIGINT, handler)
+        self.saved_sigint_handler = set_handler(signal.SIGINT, handler)
 
     def post_handler_hook(self):
         if is_main_thread():
-            Interrupt.keep(signal.getsignal(signal.SIGINT))
-        super().post_handler_hook()
+            Interrupt.keep(set_handler(signal.SIGINT, self.saved_sigint_handler))
 
     def _cancel_on_sigint(self, future):
         return Interrupt.cancel(future, self.shell.user_global_ns)
@@ -156,6 +157,7 @@ class KernelApp(IPKernelApp):
             InteractiveShell.showtraceback = hold_while_showing(shown, is_amid)
             AutoFormattedTB.structured_traceback = formatted_always(AutoFormattedTB.structured_traceback)
         hold_while_importing()
+        cells.install()
         return PythonKernel
 
     @default("outstream_class")

@@ -3,12 +3,20 @@
 import asyncio
 import contextlib
 import functools
+import importlib
 import inspect
 import os
 import signal
 import threading
 import traceback
 from typing import Any
+
+try:
+    # The functions of `signal` make enums of what they take and return, which takes longer than all else.
+    signals: Any = importlib.import_module("_signal")
+except ImportError:
+    signals = signal
+set_handler, getsignal = signals.signal, signals.getsignal
 
 
 class Interrupt:
@@ -45,21 +53,21 @@ class Interrupt:
     @classmethod
     def is_remembered(cls):
         """Whether it is for us to let interrupts through: other handlers have their reasons."""
-        return is_main_thread() and signal.getsignal(signal.SIGINT) == cls.remember
+        return is_main_thread() and getsignal(signal.SIGINT) == cls.remember
 
     @classmethod
     def is_ours(cls):
-        return is_main_thread() and signal.getsignal(signal.SIGINT) in (cls.remember, cls.awaiting)
+        return is_main_thread() and getsignal(signal.SIGINT) in (cls.remember, cls.awaiting)
 
     @classmethod
     @contextlib.contextmanager
     def let_through(cls):
         """The handler is the code's for a while, and what the code makes of it is kept."""
-        previous = signal.signal(signal.SIGINT, cls.handler)
+        previous = set_handler(signal.SIGINT, cls.handler)
         try:
             yield
         finally:
-            cls.keep(signal.signal(signal.SIGINT, previous))
+            cls.keep(set_handler(signal.SIGINT, previous))
 
     @classmethod
     def keep(cls, handler):
@@ -114,11 +122,11 @@ class Interrupt:
                 raise asyncio.CancelledError
 
         cls.awaiting = interrupt
-        previous = signal.signal(signal.SIGINT, interrupt)
+        previous = set_handler(signal.SIGINT, interrupt)
         try:
             yield
         finally:
-            cls.keep(signal.signal(signal.SIGINT, previous))
+            cls.keep(set_handler(signal.SIGINT, previous))
             cls.awaiting = None
 
 
