@@ -56,6 +56,22 @@ describe("a gateway is not there", { concurrent: true }, () => {
       assert.isBelow(error.message.length, 700)
     }))
 
+  it.live("if its answer has no end, whatever the status: at once", () =>
+    Effect.gen(function* () {
+      for (const status of [200, 500]) {
+        const answer = { status, body: `["words", `.repeat(10_000), isEndless: true }
+        const [error, millis] = yield* timed(check(answer))
+        assert.strictEqual(error.reason._tag, "Unreachable")
+        for (
+          const part of [`${status}`, `["words", `, ...(status === 200 ? ["more than 16777216 bytes"] : [])]
+        ) {
+          assert.include(error.message, part)
+        }
+        assert.isBelow(error.message.length, 1000)
+        assert.isBelow(millis, 5000)
+      }
+    }))
+
   it.live("if it accepts connections and is silent: within 10 seconds", () =>
     Effect.gen(function* () {
       const [error, millis] = yield* timed(Effect.flip(Fake.client({ rest: () => "silence" })))
@@ -147,6 +163,31 @@ describe("a kernel does not start", { concurrent: true }, () => {
         if (reason._tag !== "NoSuchKernelspec") assert.include(reason.message, said)
       }))
   }
+
+  it.live("if the answer to the start has no end, and if there are a hundred thousand kernelspecs", () =>
+    Effect.gen(function* () {
+      for (const status of [201, 500]) {
+        const answer = { status, body: `{"id": "1", `.repeat(10_000), isEndless: true }
+        const [error, millis] = yield* timed(
+          startFailure({ rest: (name) => name === "POST /api/kernels" ? answer : undefined }),
+        )
+        assert.isTrue(Execution.isKernelError(error) && error.reason._tag === "KernelStartFailed")
+        assert.isBelow(error.message.length, 1000)
+        assert.isBelow(millis, 5000)
+      }
+      const names = Array.from({ length: 100_000 }, (_, index) => [`spec-${index}`, {}])
+      const kernelspecs = { status: 200, body: JSON.stringify({ kernelspecs: Object.fromEntries(names) }) }
+      const rest = (name: string) =>
+        name === "GET /api/kernelspecs"
+          ? kernelspecs
+          : name === "POST /api/kernels"
+          ? { status: 500, body: "no" }
+          : undefined
+      const error = yield* Effect.flip(Effect.scoped(Fake.client({ rest }, { kernelName: "cobol" })))
+      assert.isTrue(Execution.isKernelError(error) && error.reason._tag === "NoSuchKernelspec")
+      assert.include(error.message, "and 99980 others")
+      assert.isBelow(error.message.length, 1000)
+    }))
 
   it.live("if the start is not answered: within initTimeout", () =>
     Effect.gen(function* () {

@@ -66,6 +66,9 @@ export class Forbidden
   }
 }
 
+/** Maximum number of kernelspecs that a message names. */
+const maxShown = 20
+
 /**
  * The server has no kernelspec of this name.
  *
@@ -94,9 +97,9 @@ export class NoSuchKernelspec
     },
   ) {
   override get message(): string {
-    const known = this.known.length === 0
-      ? "no kernelspec at all"
-      : this.known.map((name) => `"${name}"`).join(", ")
+    const shown = this.known.slice(0, maxShown).map((name) => `"${name.slice(0, 100)}"`).join(", ")
+    const others = this.known.length > maxShown ? ` and ${this.known.length - maxShown} others` : ""
+    const known = shown === "" ? "no kernelspec at all" : `${shown}${others}`
     return `There is no kernelspec "${this.kernelName}" on the server, which knows ${known}; ` +
       `install it there, or give another "kernelName"`
   }

@@ -13,11 +13,13 @@ import * as Fiber from "effect/Fiber"
 import * as Headers from "effect/http/Headers"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
+import type * as HttpClientResponse from "effect/http/HttpClientResponse"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
+import * as Stream from "effect/Stream"
 import * as Defect from "../defect.ts"
 import { plain } from "./control_codes.ts"
 import * as WaitBudget from "./wait_budget.ts"
@@ -252,15 +254,19 @@ const sender = (
       // Any header may be a secret of the user, which spans would show.
       Effect.updateService(Headers.CurrentRedactedNames, (names) => [...names, ...secret]),
       Effect.flatMap((response) =>
-        Effect.map(response.text, (text) => ({ status: response.status, text, response }))
+        Effect.map(readBody(response), (body) => ({ ...body, status: response.status, response }))
       ),
       Effect.mapError((error) => restError("Unreachable", describe(error))),
       Effect.timeoutOrElse({
         duration: requestTimeout,
         orElse: () => timedOut(name, requestTimeout),
       }),
-      Effect.flatMap(({ response, status, text }) => {
-        if (status >= 200 && status < 300) return Effect.succeed({ name, response, text })
+      Effect.flatMap(({ isWhole, response, status, text }) => {
+        if (status >= 200 && status < 300) {
+          if (isWhole) return Effect.succeed({ name, response, text })
+          const detail = `Its answer has more than ${maxBodyBytes} bytes: "${bodyExcerpt(text)}"`
+          return Effect.fail(restError("Malformed", detail, { status }))
+        }
         const kind = status === 401 || status === 403
           ? "Unauthorized"
           : status === 404
@@ -277,6 +283,28 @@ const sender = (
 }
 
 type Answer = Effect.Success<ReturnType<ReturnType<typeof sender>>>
+
+/** Maximum bytes of an answer: servers with hundreds of kernelspecs need a hundredth of that. */
+const maxBodyBytes = 16 * 1024 * 1024
+
+/** Reads the body of a response, which is not read any further once it is past the bound. */
+const readBody = (response: HttpClientResponse.HttpClientResponse) =>
+  Effect.suspend(() => {
+    const decoder = new TextDecoder()
+    let bytes = 0
+    let text = ""
+    return response.stream.pipe(
+      Stream.takeWhile((chunk) => {
+        bytes += chunk.byteLength
+        if (bytes <= maxBodyBytes) text += decoder.decode(chunk, { stream: true })
+        return bytes <= maxBodyBytes
+      }),
+      Stream.runDrain,
+      // Clients over `fetch` fail where there is no body.
+      Effect.catchIf(({ reason }) => reason._tag === "EmptyBodyError", () => Effect.void),
+      Effect.map(() => ({ text: text + decoder.decode(), isWhole: bytes <= maxBodyBytes })),
+    )
+  })
 
 /** Decodes an answer. Fails with an error that says which kind of answer was expected. */
 const read =

@@ -17,6 +17,8 @@ import { KernelClient, KernelGateway } from "../../src/mod.ts"
 export interface Answer {
   readonly status: number
   readonly body?: string
+  /** Repeats the body for as long as it is read. */
+  readonly isEndless?: boolean
   readonly headers?: Record<string, string>
   /** Milliseconds until it comes. */
   readonly after?: number
@@ -123,7 +125,11 @@ export const make = (script: Script = {}): Effect.Effect<FakeServer, never, Scop
       requests.push(name)
       const reaction = script.rest?.(name) ?? answer(name)
       if (reaction === "silence") return
-      const respond = () => response.writeHead(reaction.status, reaction.headers).end(reaction.body)
+      const respond = () => {
+        response.writeHead(reaction.status, reaction.headers)
+        if (reaction.isEndless === true) repeat(response, reaction.body ?? "")
+        else response.end(reaction.body)
+      }
       request.resume().on("end", () => {
         if (reaction.after === undefined) respond()
         else void wait(reaction.after).then(respond)
@@ -238,6 +244,12 @@ const listen = (server: Server, tcp: Set<Socket>): Effect.Effect<Server, never, 
         tcp.forEach((socket) => socket.destroy())
       }),
   )
+
+function repeat(response: ServerResponse, body: string): void {
+  while (!response.destroyed) {
+    if (!response.write(body)) return void response.once("drain", () => repeat(response, body))
+  }
+}
 
 function refuse(socket: Socket, { body = "", headers = {}, status }: Answer): void {
   const lines = Object.entries({ ...headers, "content-length": `${Buffer.byteLength(body)}` })
