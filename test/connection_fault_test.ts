@@ -270,6 +270,42 @@ layer(Layer.mergeAll(KernelGateway.layer(), Platform.layer), slow)("a connection
       yield* stillUsable(setup, "flood end")
     }))
 
+  it.effect("stream marks the first chunk after output that a broken connection lost, before it fails at the end", () =>
+    Effect.gen(function* () {
+      const setup = yield* setUp({ pingInterval: "500 millis" })
+      const { kernel, proxy, tell } = setup
+      const code =
+        `print("<begun>", flush=True); wait_for("frozen"); print("<lost>", flush=True); wait_for("back")
+from IPython.display import display
+display("<shown>"); print("<next>", flush=True); 1`
+      const chunks: Array<Execution.Chunk> = []
+      const freeze = Effect.gen(function* () {
+        const opened = proxy.opened()
+        proxy.freeze()
+        yield* tell("frozen")
+        yield* eventually(() => proxy.opened() > opened ? undefined : "the client is not back")
+        yield* tell("back")
+      })
+      const error = yield* kernel.stream(code).pipe(
+        Stream.runForEach((element) => {
+          if (element._tag === "ExecutionResult") return Effect.void
+          chunks.push(element)
+          return chunks.length === 1 ? Effect.orDie(freeze) : Effect.void
+        }),
+        Effect.flip,
+        Effect.timeout("20 seconds"),
+      )
+      assert.strictEqual(error._tag === "KernelError" && error.reason._tag, "ConnectionLost")
+      assert.deepStrictEqual(
+        chunks.flatMap((chunk) => chunk._tag === "ClearOutput" ? [] : [[chunk.text?.trim(), chunk.afterGap]]),
+        [["<begun>", undefined], ["'<shown>'", true], ["<next>", undefined], ["1", undefined]],
+      )
+      const roundTrip = yield* Schema.encodeEffect(Execution.Chunk)(
+        chunks[1] ?? new Execution.ClearOutput({ wait: false }),
+      )
+      assert.include(roundTrip, { afterGap: true })
+    }))
+
   it.effect("input(): a request or a reply that a broken connection lost is sent again, once", () =>
     Effect.gen(function* () {
       const setup = yield* setUp({ pingInterval: "500 millis" })

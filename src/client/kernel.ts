@@ -53,6 +53,7 @@ export interface Kernel extends TypedValues, Introspection.Introspection {
   /**
    * Runs code and emits its output as it arrives; the last element is the result. If the consumer ends early, the kernel
    * is interrupted. Fails as `execute` does.
+   * A chunk has `afterGap` if output before it may be lost with a connection that was cut.
    */
   stream(code: string, options?: ExecuteOptions): Stream.Stream<Chunk | ExecutionResult, ExecutionFailure>
   /**

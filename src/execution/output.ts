@@ -36,9 +36,16 @@ export class Image extends Schema.Class<Image>("effect-jupyter/Execution/Image")
   bytes: Schema.optionalKey(Schema.Uint8ArrayFromBase64),
 }) {}
 
+/**
+ * Set if outputs before this chunk may be lost: the connection was cut, and messages of the kernel are missing. At most
+ * one chunk after each gap has it. If they do not arrive, the execution fails with `ConnectionLost` when the code ends.
+ */
+const afterGap = Schema.optionalKey(Schema.Literal(true))
+
 const TextFields = Schema.TaggedStruct("TextChunk", {
   name: Schema.Literals(["stdout", "stderr"]),
   text: Schema.String,
+  afterGap,
 })
 // Compiled because there may be millions of chunks.
 SchemaJITCompiler.enable(TextFields.ast)
@@ -74,6 +81,7 @@ const DisplayFields = Json.withJson(
     update: Schema.Boolean.pipe(Schema.withConstructorDefault(Effect.succeed(false))),
     /** Set if this is the value of the cell's last expression. */
     executionCount: Json.orAbsent(Schema.Int),
+    afterGap,
   }),
   Json.display,
 )
@@ -114,6 +122,7 @@ export class DisplayChunk
 export class ClearOutput
   extends Schema.TaggedClass<ClearOutput>("effect-jupyter/Execution/ClearOutput")("ClearOutput", {
     wait: Schema.Boolean,
+    afterGap,
   }) {}
 
 /**

@@ -26,6 +26,11 @@ export interface Arrivals {
    * messages, tells whether the connection was never cut since then.
    */
   readonly isComplete: () => boolean
+  /**
+   * Tells whether messages before the latest one may be lost, once for each gap. Messages of other channels may still
+   * fill a gap.
+   */
+  readonly takeGap: () => boolean
   /** Tells whether the kernel numbers its messages, as ipykernel does. */
   readonly isNumbered: () => boolean
   /** Returns the error that last cut the connection since {@link Arrivals.begin}. */
@@ -47,6 +52,8 @@ export function make(session: string): Arrivals {
   let older = new Set<string | number>()
   let sequence = Sequence.unknown
   let error: ChannelError | undefined
+  let cutCount = 0
+  let knownMissing = 0
   return {
     record: (message) => {
       const number = Sequence.numberOf(sequence, message.header.msg_id)
@@ -62,12 +69,21 @@ export function make(session: string): Arrivals {
     },
     cut: (cause) => {
       error = cause
+      cutCount++
     },
     begin: () => {
       error = undefined
+      cutCount = 0
+      knownMissing = 0
       sequence = Sequence.begin(sequence)
     },
     isComplete: () => error === undefined || Sequence.missing(sequence) === 0,
+    takeGap: () => {
+      if (error === undefined) return false
+      const before = knownMissing
+      knownMissing = Sequence.missing(sequence) ?? cutCount
+      return knownMissing > before
+    },
     isNumbered: () => sequence.origin !== undefined,
     disconnectError: () => error,
   }

@@ -157,6 +157,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
               resume()
             },
             hasReceivedAll: arrivals.isComplete,
+            takeGap: arrivals.takeGap,
             isOrdered: arrivals.isNumbered,
             disconnectError: arrivals.disconnectError,
           }

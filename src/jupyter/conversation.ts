@@ -56,6 +56,8 @@ export interface Conversation {
    * kernel that does not number its messages, tells whether the connection was never cut since then.
    */
   readonly hasReceivedAll: () => boolean
+  /** Tells whether messages before the latest one of the kernel may be lost, once for each gap. */
+  readonly takeGap: () => boolean
   /**
    * Tells whether the kernel numbers its messages, as ipykernel does, and sends them in order. Others may send output of
    * a request after its `idle`.

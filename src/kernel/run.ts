@@ -152,7 +152,7 @@ export const start: (
       if (next.progress.ignored > before.ignored) Metrics.ignored.updateUnsafe(1, services)
       if (output !== undefined) {
         meter.markOutput()
-        outputs.offer(output, length)
+        outputs.offer(conversation.takeGap() ? { ...output, afterGap: true } : output, length)
       }
       transition(next, commands)
     }

@@ -101,6 +101,7 @@ export function makeToChunks(
         displayId: output.displayId,
         update: output.update,
         executionCount: output.executionCount,
+        ...gapOf(output),
       }),
       output.outputWidget,
     )
@@ -109,9 +110,12 @@ export function makeToChunks(
   const toChunk = (output: Output): Chunk => {
     switch (output._tag) {
       case "Text":
-        return toText(output.name, output.text, output.outputWidget)
+        return output.afterGap === undefined ? toText(output.name, output.text, output.outputWidget) : append(
+          new TextChunk({ name: output.name, text: output.text, afterGap: true }),
+          output.outputWidget,
+        )
       case "Clear":
-        return append(new ClearOutput({ wait: output.wait }), output.outputWidget)
+        return append(new ClearOutput({ wait: output.wait, ...gapOf(output) }), output.outputWidget)
       case "Display":
         return toDisplay(output)
     }
@@ -140,6 +144,10 @@ export function makeToChunks(
       )
       // The hot path: one effect for all of them.
       : Effect.sync(() => Arr.map(outputs, toChunk))
+}
+
+function gapOf({ afterGap }: Output): { readonly afterGap?: true } {
+  return afterGap === undefined ? {} : { afterGap }
 }
 
 function hasImage(output: Output): output is Display {

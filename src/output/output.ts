@@ -5,22 +5,24 @@
  */
 import type { JsonObject } from "../jupyter/message.ts"
 
-/** An output of the kernel; `outputWidget` is the id of the widget that shows it. */
+/** An output of the kernel. */
 export type Output =
-  | {
-    readonly _tag: "Text"
-    readonly name: "stdout" | "stderr"
-    readonly text: string
+  & {
+    /** The id of the widget that shows it. */
     readonly outputWidget?: string | undefined
+    /** Set if outputs before this one may be lost. */
+    readonly afterGap?: true | undefined
   }
-  | {
-    readonly _tag: "Display"
-    /** Whether it updates an earlier display. */
-    readonly update: boolean
-    readonly data: JsonObject
-    readonly metadata: JsonObject
-    readonly displayId: string | undefined
-    readonly executionCount: number | undefined
-    readonly outputWidget?: string | undefined
-  }
-  | { readonly _tag: "Clear"; readonly wait: boolean; readonly outputWidget?: string | undefined }
+  & (
+    | { readonly _tag: "Text"; readonly name: "stdout" | "stderr"; readonly text: string }
+    | {
+      readonly _tag: "Display"
+      /** Whether it updates an earlier display. */
+      readonly update: boolean
+      readonly data: JsonObject
+      readonly metadata: JsonObject
+      readonly displayId: string | undefined
+      readonly executionCount: number | undefined
+    }
+    | { readonly _tag: "Clear"; readonly wait: boolean }
+  )

@@ -33,6 +33,7 @@ const play = (
             resume: () => {},
             close: () => void listeners.delete(id),
             hasReceivedAll: () => true,
+            takeGap: () => false,
             isOrdered: () => true,
             disconnectError: () => undefined,
           }

@@ -77,6 +77,7 @@ const makeFake = (
               resume: () => {},
               close: () => void listeners.delete(id),
               hasReceivedAll: () => true,
+              takeGap: () => false,
               isOrdered: () => true,
               disconnectError: () => undefined,
             }
