@@ -60,7 +60,7 @@ const questions = Effect.fnUntraced(function* (kernel: KernelClient.Kernel) {
   const variables = yield* kernel.variables
   const names = variables.map(({ name }) => name)
   assert.includeMembers(names, ["some_name", "documented", "broken", "long", "array"])
-  assert.notIncludeMembers(names, ["In", "Out", "exit", "get_ipython", "_hidden", "look", "numpy"])
+  assert.notIncludeMembers(names, ["In", "Out", "exit", "get_ipython", "_hidden", "variables_of", "numpy"])
   const of = (name: string) => variables.find((variable) => variable.name === name)
   assert.deepStrictEqual([of("some_name")?.type, of("some_name")?.repr], ["int", "1"])
   assert.strictEqual(of("broken")?.type, "Broken")
@@ -97,7 +97,7 @@ layer(kernelLayer(), slow)("introspection", (it) => {
       // It leaves nothing behind.
       assert.strictEqual((yield* kernel.execute("1")).executionCount, 2)
       assert.strictEqual(
-        yield* text(kernel.execute("[n for n in dir() if 'look' in n or 'source' in n]")),
+        yield* text(kernel.execute("[n for n in dir() if 'variables_of' in n or 'source' in n]")),
         "[]",
       )
     }))

@@ -1,1 +1,1 @@
-"""What effect-jupyter runs in Python. Files of it are read and started by their path; nothing else is in its folder."""
+"""The Python code of effect-jupyter. Its files are read and started by their path; its folder contains nothing else."""

@@ -1,11 +1,11 @@
-"""Tells whether private parts of Jupyter are what a patch expects; where they are not, Jupyter's own way will do."""
+"""Checks that private parts of Jupyter are as a patch expects. If they are not, Jupyter is not patched."""
 
 import inspect
 import sys
 
 
 def is_compatible(patch, check):
-    """Whether the check holds; a line of the log says so if it does not."""
+    """Tells whether the check succeeds; logs a line if it does not."""
     try:
         reason = None if check() else "its private parts are others"
     except Exception as error:
@@ -16,12 +16,12 @@ def is_compatible(patch, check):
 
 
 def has_parameters(function, *names):
-    """Whether the function has these parameters and no others."""
+    """Tells whether the function has exactly these parameters."""
     return list(inspect.signature(function).parameters) == list(names)
 
 
 def references(function, *names):
-    """Whether the code of the function, or of functions within it, mentions all of these names."""
+    """Tells whether the code of the function, or of functions in it, uses all of these names."""
     found, todo = set(), [inspect.unwrap(function).__code__]
     while todo:
         code = todo.pop()

@@ -1,4 +1,4 @@
-"""What the operating system says of processes, and does to them and to folders. Standard library only."""
+"""System calls for processes and folders. Standard library only."""
 
 import ctypes
 import os
@@ -19,7 +19,7 @@ def prctl(option, *values):
 
 
 def die_with(parent):
-    """Ends this process when `parent`, which started it, ends."""
+    """Makes this process end when `parent`, which started it, ends."""
     if sys.platform.startswith("linux"):
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the line above
@@ -39,10 +39,10 @@ def stat_fields(pid):
 
 
 def remove_tree(folder):
-    """Removes a folder and all below it, of whatever depth and permissions; what cannot be removed stays."""
-    import subprocess  # not for kernels, which need the rest of this
+    """Removes a folder with all that it contains, of any depth and permissions. Errors are ignored."""
+    import subprocess  # imported here: kernels need only the rest of this module
 
-    # Not by Python's own functions: folders in folders in folders exceed its stack.
+    # Not by Python's own functions, which are recursive: deep folders exceed the stack.
     for command in (["/bin/rm", "-rf"], ["/bin/chmod", "-R", "u+rwX"], ["/bin/rm", "-rf"]):
         if os.path.lexists(folder):
             subprocess.run([*command, "--", folder], stderr=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""Jupyter Kernel Gateway, set up for one program on this machine; `gateway/main.py` starts it."""
+"""Jupyter Kernel Gateway, configured for one program on this machine; `gateway/main.py` starts it."""
 
 import asyncio
 import errno
@@ -34,7 +34,7 @@ MAX_FRAME = 1024 * 1024 * 1024
 class Connection(relay.Relay):
     """Sends each message at once: Nagle's algorithm and delayed acknowledgements cost 40 ms a message."""
 
-    # Whether Jupyter Server's own ways to do these two are what is replaced here.
+    # True if the methods of Jupyter Server that are replaced here have the expected form.
     nudges = False
     replaces = False
     is_new = False
@@ -47,7 +47,7 @@ class Connection(relay.Relay):
         return super().connect()
 
     async def _register_session(self):
-        """Ends at once what this connection replaces: a closing handshake with nobody would lose output."""
+        """Ends the replaced connection without a closing handshake, during which output would be lost."""
         stale = self._open_sessions.get(f"{self.kernel_id}:{self.session.session}") if self.replaces else None
         if stale is not None and stale.ws_connection is not None:
             stale.ws_connection._abort()
@@ -62,14 +62,14 @@ class Connection(relay.Relay):
         super().create_stream()
 
     def nudge(self):
-        """Waits until new channels work. On channels that a client comes back to it would swallow a message.
+        """Waits until new channels work. On channels that a client reconnects to it would consume a message.
 
-        Jupyter Server asks twice a second for output, and waits for what another channel hears too.
+        Jupyter Server sends a request twice a second until output arrives, and waits for another channel as well.
         """
         return asyncio.ensure_future(self._wait_for_output()) if self.nudges else super().nudge()
 
     async def _wait_for_output(self):
-        # A busy kernel has output enough, and would answer late.
+        # A busy kernel sends output anyway, and would answer late.
         if not self.is_new or self.kernel_manager.execution_state == "busy":
             return
         received = asyncio.Event()
@@ -82,7 +82,7 @@ class Connection(relay.Relay):
         self._listening.on_recv(receive)
         asked = [self.kernel_manager.connect_control()]
         if self.kernel_manager.kernel_name != OWN_KERNEL:
-            # Many kernels answer it there alone, or put out nothing about what comes on the control channel.
+            # Many kernels answer it on the shell channel only, or send no status for the control channel.
             asked.append(self.kernel_manager.connect_shell())
         try:
             for pause in pauses(self.kernel_info_timeout):
@@ -105,7 +105,7 @@ class Connection(relay.Relay):
 
     def disconnect(self):
         was_listening = self._listening is not None
-        # What comes from now on is kept for whoever comes back.
+        # Messages that arrive from now on are kept for a client that reconnects.
         self._stop_listening()
         super().disconnect()
         if was_listening:
@@ -113,7 +113,7 @@ class Connection(relay.Relay):
 
 
 def pauses(total):
-    """Seconds to wait, again and again, ever longer up to half a second, `total` together."""
+    """Yields pauses in seconds that grow to half a second, `total` in all."""
     pause = 0.01
     while total > 0:
         yield pause
@@ -131,7 +131,7 @@ class Gateway(KernelGatewayApp):
     def init_http_server(self):
         if not self.listens:
             if self.port == 0:
-                # Jupyter's own way does not tell which one the system chose.
+                # Jupyter does not report the port that the system chose.
                 [free, *others] = bind_sockets(0, self.ip)
                 self.port = free.getsockname()[1]
                 for listening in (free, *others):
@@ -148,7 +148,7 @@ class Gateway(KernelGatewayApp):
 
 
 def give_each_kernel_its_environment():
-    """Kernel Gateway keeps the environment of a request in a place that concurrent requests share."""
+    """Separates the environments of concurrent requests, which Kernel Gateway keeps in one variable."""
 
     stock_post: Any = JupyterMainKernelHandler.post
 
@@ -156,7 +156,7 @@ def give_each_kernel_its_environment():
         env = (self.get_json_body() or {}).get("env", {})
         if not isinstance(env, dict):
             raise HTTPError(400, "The environment of a kernel is an object")
-        # All of it: the request comes from our own program.
+        # All variables: the request comes from the program that started the gateway.
         requested_env.set({"PATH": os.environ.get("PATH", ""), **env})
         with Manager.room.for_kernel(env):
             await stock_post(self)
@@ -215,7 +215,7 @@ def check_managers():
 
 
 def patch():
-    """Puts our ways in the places of Jupyter's where these are what ours were made for."""
+    """Replaces the methods of Jupyter that have the expected form."""
     Connection.nudges = is_compatible("connections that open at once", check_connections)
     Connection.replaces = is_compatible("connections that replace others at once", check_sessions)
     Gateway.listens = is_compatible("large requests", check_server)
@@ -225,7 +225,7 @@ def patch():
 
 
 def write_kernelspec(runtime_dir, launcher, is_sandboxed):
-    """A kernel that dies with the gateway, found before any that the user has installed."""
+    """Writes the kernelspec of a kernel that ends with the gateway. It precedes those that the user has installed."""
     directory = os.path.join(runtime_dir, "kernels", OWN_KERNEL)
     os.makedirs(directory)
     with open(os.path.join(directory, "kernel.json"), "w") as file:
@@ -234,7 +234,7 @@ def write_kernelspec(runtime_dir, launcher, is_sandboxed):
                 "argv": [sys.executable, *launcher, "{connection_file}"],
                 "display_name": "Python 3 (effect-jupyter)",
                 "language": "python",
-                # A signal to the sandbox would end it; `SandboxedKernels` knows whom to send it to.
+                # A signal would end the sandbox; `SandboxedKernels` sends it to the kernel inside.
                 "interrupt_mode": "message" if is_sandboxed else "signal",
                 "metadata": {"debugger": False},
             },
@@ -250,24 +250,24 @@ def configuration(settings, kernels):
     config.KernelGatewayApp.log_level = settings["logLevel"]
     config.KernelGatewayApp.kernel_websocket_connection_class = Connection
     config.KernelGatewayApp.default_kernel_name = OWN_KERNEL
-    # The client pings; a ping that a busy loop answers late would close the connection.
+    # The client sends pings; one of the server that a busy loop answers late would close the connection.
     config.KernelGatewayApp.ws_ping_interval = 0
     config.KernelGatewayApp.kernel_manager_class = kernels
-    if is_compatible("kernels whose end is noticed soon", check_managers):
+    if is_compatible("detection of the end of kernels", check_managers):
         config.SeedingMappingKernelManager.kernel_manager_class = "effect_jupyter.gateway.kernels.Manager"
     config.SeedingMappingKernelManager.root_dir = settings["workingDir"]
-    # A kernel that does not end by itself is killed; whoever deleted it is not interested in it any more.
+    # A deleted kernel that does not end by itself is killed.
     config.KernelManager.shutdown_wait_time = 1.0
-    # A dead kernel stays dead and says so: a new one under the same id would hide the loss of state.
+    # A dead kernel is not restarted: a new one with the same id would hide the loss of state.
     config.KernelRestarter.restart_limit = 0
     config.KernelRestarter.time_to_dead = 0.5
-    # Output is never thrown away to protect a browser.
+    # Jupyter's limit drops output to protect a browser.
     config.ZMQChannelsWebsocketConnection.limit_rate = False
     return config
 
 
 def run(settings, environment, sandbox, zygote, send):
-    """Serves until the process ends; `sandbox` has a place for every kernel, `zygote` forks them; either can be None."""
+    """Serves until the process ends. `sandbox` sandboxes kernels, `zygote` forks them; either can be None."""
     patch()
     Manager.environment = environment
     Manager.room = limits.Room()
@@ -289,14 +289,14 @@ def run(settings, environment, sandbox, zygote, send):
         # A request that names another specification would leave the sandbox.
         app.force_kernel_name = OWN_KERNEL
     app.initialize(argv=[])
-    # Messages that nobody sees need not be made; traitlets drops them only when they are.
+    # Skips messages below the level: otherwise traitlets formats them before it drops them.
     app.log.setLevel(app.log_level)
-    # Six sockets and more for each kernel; ZeroMQ's default is 1023 in all.
+    # Each kernel needs six sockets and more; ZeroMQ's default is 1023 in all.
     context = app.kernel_manager.context
     context.set(zmq.MAX_SOCKETS, context.get(zmq.SOCKET_LIMIT))
-    # ZeroMQ drops what a subscriber is too slow for, past 1000 messages and without a word.
+    # By default ZeroMQ silently drops messages if a subscriber has 1000 unread ones.
     context.setsockopt(zmq.RCVHWM, 0)
-    # A kernel that just starts does not listen yet; ZeroMQ would look again after 100 ms.
+    # A kernel that is starting does not listen yet; ZeroMQ's default is a retry after 100 ms.
     context.setsockopt(zmq.RECONNECT_IVL, 10)
     send({"port": app.port})
     app.start()

@@ -6,19 +6,19 @@ Standard library only, and little of it: the zygote begins before anything else 
 import os
 import sys
 
-# What a shell calls an interpreter and its installer.
+# The commands of an interpreter and its installer.
 COMMANDS = {"python": "", "python3": "", "pip": "-m pip", "pip3": "-m pip"}
 
 
 class Environment:
-    """What every kernel of a gateway gets; `runtime_dir` is None where kernels cannot see it."""
+    """The environment of all kernels of a gateway; `runtime_dir` is None if kernels cannot see it."""
 
     def __init__(self, runtime_dir):
         self._runtime_dir = runtime_dir
         self._commands = None if runtime_dir is None else write_commands(os.path.join(runtime_dir, "bin"))
 
     def of_kernel(self, env, python):
-        """`env` for a kernel that `python` runs: programs are looked for beside it first."""
+        """Returns `env` for a kernel that `python` runs: its folder comes first in PATH."""
         changed = dict(env)
         folder = os.path.dirname(python)
         if folder:
@@ -31,7 +31,7 @@ class Environment:
         return changed if self._runtime_dir is None else self._with_caches(changed)
 
     def _with_caches(self, env):
-        """Libraries keep fonts and parsed sources; without a place they warn, or do it again in each process."""
+        """Adds folders for caches of libraries, which otherwise warn or work without a cache."""
         home = env.get("HOME") or os.path.expanduser("~")
         for name, variable, default in (
             ("cache", "XDG_CACHE_HOME", os.path.join(home, ".cache")),
@@ -44,7 +44,7 @@ class Environment:
 
 
 def write_commands(folder):
-    """Makes the commands that the folder of this interpreter lacks; None if it has all of them.
+    """Creates the commands that the folder of this interpreter lacks; returns None if it has all of them.
 
     An interpreter of the system is often `python3` only, and the `pip` on the PATH that of another.
     """
@@ -62,12 +62,12 @@ def write_commands(folder):
 
 
 def is_writable(folder):
-    """Whether a file can be made in a folder, or in the nearest one above if it does not exist."""
+    """Tells whether a file can be created in a folder, or in its nearest parent if it does not exist."""
     while not os.path.isdir(folder):
         if os.path.lexists(folder) or folder == os.path.dirname(folder):
             return False
         folder = os.path.dirname(folder)
-    # Permissions do not tell: a file system may be mounted read-only.
+    # Permissions are not enough: a file system may be mounted read-only.
     path = os.path.join(folder, f".effect-jupyter-{os.getpid()}")
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

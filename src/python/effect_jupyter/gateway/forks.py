@@ -1,4 +1,4 @@
-"""Has Jupyter fork kernels where it would start a process."""
+"""Makes Jupyter fork kernels instead of starting processes."""
 
 import inspect
 import os
@@ -11,7 +11,7 @@ PARAMETERS = ["cmd", "stdin", "stdout", "stderr", "env", "independent", "cwd", "
 
 
 def is_known(module):
-    """Whether Jupyter starts processes in the way that `install` replaces."""
+    """Tells whether Jupyter starts processes by the function that `install` replaces."""
     launch = getattr(module, "launch_kernel", None)
     return (
         launch is not None
@@ -21,7 +21,7 @@ def is_known(module):
 
 
 def install(zygote, script, module: Any = local_provisioner):
-    """Kernels that run `script` are forked from now on. Tells whether that is so."""
+    """Forks kernels that run `script` from now on. Returns whether that is possible."""
     if not is_known(module):
         zygote.give_up("This is another Jupyter than the one they were made for")
         return False

@@ -1,20 +1,20 @@
-"""What the gateway names but does not use is not loaded: that would take most of its start. Standard library only."""
+"""Defers imports of modules that the gateway never uses, which would take most of its start. Standard library only."""
 
 import importlib
 import sys
 import types
 from typing import Any
 
-# Formats that jsonschema checks where it finds a package for them; nothing here has any.
+# Packages with which jsonschema checks further formats; no schema here has them.
 OPTIONAL = ("fqdn", "isoduration", "rfc3986_validator", "rfc3987", "rfc3987_syntax", "uri_template", "webcolors")
-# The whole application of Jupyter Server, of which one function is named, and notebooks as files.
+# The application of Jupyter Server, of which one function is imported, and the format of notebooks.
 UNUSED = {"jupyter_server.serverapp": ("random_ports",), "nbformat": ()}
-# What Python takes for a module that cannot be imported.
+# The value in `sys.modules` of a module that cannot be imported.
 NOTHING: Any = None
 
 
 class Deferred(types.ModuleType):
-    """A module that is loaded when something is asked of it, or when one of `functions` is called."""
+    """A module that is loaded when an attribute is read, or when one of `functions` is called."""
 
     def __init__(self, name, functions):
         super().__init__(name)

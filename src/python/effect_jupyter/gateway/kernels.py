@@ -1,4 +1,4 @@
-"""The gateway's kernels: plain ones, and ones in a sandbox."""
+"""The managers of the gateway's kernels, with and without a sandbox."""
 
 import asyncio
 import functools
@@ -23,20 +23,21 @@ from effect_jupyter.gateway.zygote_client import Zygote
 from effect_jupyter.sandbox.host import Sandbox
 from effect_jupyter.sandbox.processes import Watch, find_leader, is_stopped, snapshot
 
-# What the request in progress wants to be the environment of its kernel.
+# The environment of the kernel that the current request starts.
 requested_env: ContextVar[dict[str, str] | None] = ContextVar("requested_env", default=None)
 
-# The kernelspec of our own kernel, which takes the place of any that the user has under this name.
+# The name of the gateway's kernelspec, which precedes one of the user with this name.
 OWN_KERNEL = "python3"
 RULES = "EFFECT_JUPYTER_SANDBOX"
-# What makes the loader, a shell, Node or Python run other code, or write files: not before the sandbox is complete.
+# Variables that make the loader, a shell, Node or Python run other code or write files. They are set in the sandbox
+# only.
 INSIDE_ONLY = re.compile(
     "LD_.*|GLIBC_TUNABLES|GCONV_PATH|MALLOC_.*|BASH.*|SHELLOPTS|ENV|PS4|SSH2?_CLIENT|NODE_.*|PYTHON.*", re.DOTALL
 )
 
 
 class Manager(KernelGatewayIOLoopKernelManager):
-    """One kernel, in the environment of its interpreter; its last words are kept."""
+    """Manages one kernel, in the environment of its interpreter, and keeps the end of its standard error."""
 
     # Set before the first kernel.
     environment: Environment
@@ -52,7 +53,7 @@ class Manager(KernelGatewayIOLoopKernelManager):
         return "ipc" if self.kernel_name == OWN_KERNEL else "tcp"
 
     async def _async_wait(self, pollinterval=0.005):
-        # Whether it has ended is looked at more often than ten times a second.
+        # Jupyter checks ten times a second whether the process has ended.
         await super()._async_wait(pollinterval=min(pollinterval, 0.005))
 
     async def _async_launch_kernel(self, kernel_cmd, **kw):
@@ -82,20 +83,20 @@ class Manager(KernelGatewayIOLoopKernelManager):
         try:
             await super()._async_post_start_kernel(**kw)
         except BaseException:
-            # It is in nobody's list yet.
+            # It is not registered yet.
             self.stop_restarter()
             await self._async_kill_kernel()
             await self._async_cleanup_resources()
             raise
 
     def exit_code(self):
-        """The status with which the process ended; None if that is not known."""
+        """Returns the exit status of the process; None if it is not known."""
         process = getattr(self.provisioner, "process", None)
         return None if process is None else process.poll()
 
 
 def end_of(exit_code, words):
-    """How a kernel ended and what it said, for people."""
+    """Describes the end of a kernel, with the end of its standard error."""
     if exit_code is None or exit_code > 0 and words:
         return words or "It ended without a word"
     if exit_code >= 0:
@@ -108,15 +109,15 @@ def end_of(exit_code, words):
 
 
 class Kernels(relay.Activity, SeedingMappingKernelManager):
-    """Marks every process of a kernel, so that none outlives it: not one that left the process group either."""
+    """Marks all processes of a kernel, including those that leave its process group, so that none outlives it."""
 
-    zygote: Zygote | None = None  # what kernels are forked from, if they are
+    zygote: Zygote | None = None  # the process that kernels are forked from
     get_kernel: Any
     loading_bound = 10.0
     most_last_words = 100
 
     def kernel_model(self, kernel_id):
-        """What is told of a kernel, and whether its process is stopped: it cannot say so itself."""
+        """Returns the model of a kernel, with "stopped", which the kernel cannot tell itself."""
         model = super().kernel_model(kernel_id)
         pid = self._pid_of(kernel_id)
         return {**model, "stopped": pid is not None and is_stopped(pid)}
@@ -129,7 +130,7 @@ class Kernels(relay.Activity, SeedingMappingKernelManager):
         self._last_words = {}
 
     def ensure_root_dir(self):
-        """Code may have deleted the working directory, in which every kernel starts."""
+        """Creates the working directory again if code has deleted it."""
         if os.path.isdir(self.root_dir):
             return
         try:
@@ -141,14 +142,14 @@ class Kernels(relay.Activity, SeedingMappingKernelManager):
 
     async def start_kernel(self, *args, env=None, kernel_id=None, **kwargs):
         self.ensure_root_dir()
-        # Whoever waits for it is faster than whoever does not.
+        # The start waits for the zygote, which is faster than a start without it.
         deadline = time.monotonic() + self.loading_bound
         while self.zygote is not None and self.zygote.is_loading():
             if time.monotonic() > deadline:
                 self.zygote.give_up(f"Nothing was loaded within {self.loading_bound:g} s")
             await asyncio.sleep(0.002)
         env = requested_env.get() if env is None else env
-        # In the workspace, wherever the gateway itself is.
+        # In the workspace, which is not the working directory of the gateway.
         kwargs["path"] = kwargs.get("path") or ""
         kernel_id = kernel_id or self.new_kernel_id()
         env = {**(os.environ if env is None else env), MARK: kernel_id}
@@ -176,7 +177,7 @@ class Kernels(relay.Activity, SeedingMappingKernelManager):
     def _check_kernel_id(self, kernel_id):
         words = self._last_words.get(kernel_id)
         if words and kernel_id not in self:
-            # Who waits for it to be ready is to know why it never will be.
+            # A client that waits for the kernel gets the reason.
             raise Told(404, words)
         super()._check_kernel_id(kernel_id)
 
@@ -191,9 +192,9 @@ class Kernels(relay.Activity, SeedingMappingKernelManager):
 
 
 class SandboxedKernels(Kernels):
-    """Puts every kernel into a sandbox of its own."""
+    """Manages kernels of which each is in its own sandbox."""
 
-    # Set before the first kernel: the places of kernels, and what tells the program of a violation.
+    # Set before the first kernel: the sandbox, and a function that reports violations to the program.
     sandbox: Sandbox
     send: Callable[[dict[str, Any]], None]
     start_bound = 20.0
@@ -209,7 +210,7 @@ class SandboxedKernels(Kernels):
         if kwargs.get("kernel_name") not in (None, "", OWN_KERNEL):
             raise HTTPError(400, f'There is no sandboxed kernel "{kwargs["kernel_name"]}"; leave the name out')
         self.ensure_root_dir()
-        # Not where a request wants: outside of the workspace there is nothing for a kernel.
+        # Not in the folder of the request: a kernel cannot use folders outside of the workspace.
         kwargs["path"] = ""
         env = dict(env or requested_env.get() or {})
         try:
@@ -223,7 +224,7 @@ class SandboxedKernels(Kernels):
         errors = Errors()
         try:
             preparing = self.sandbox.prepare(kernel_id, rules, inside)
-            # The launcher gets ready meanwhile.
+            # The launcher loads at the same time.
             ordering = asyncio.ensure_future(self._order(kernel_id, preparing, rules, inside, ours))
             streams = {"stdin": theirs.fileno(), "stderr": errors.writer}
             await super().start_kernel(*args, env=env, kernel_id=kernel_id, **streams, **kwargs)
@@ -247,13 +248,13 @@ class SandboxedKernels(Kernels):
             raise
         finally:
             if ordering is not None:
-                # It may still wait for the descriptor.
+                # The launcher may still wait for the descriptor.
                 ordering.cancel()
                 await asyncio.wait([ordering])
             ours.close()
 
     async def _order(self, kernel_id, preparing, rules, inside, launcher):
-        """Tells the launcher what to do, once that is known."""
+        """Sends the launcher its orders when they are complete."""
         command = await self._with_timeout(preparing, "The rules were not ready")
         orders = self.sandbox.orders(kernel_id, command, rules, inside)
         launcher.setblocking(False)
@@ -262,18 +263,18 @@ class SandboxedKernels(Kernels):
         except asyncio.TimeoutError:
             raise RuntimeError(f"Its launcher did not listen within {self.start_bound:g} s") from None
         except OSError:
-            pass  # it ended, and standard error says why
+            pass  # it ended, with the reason on standard error
         launcher.close()
 
     async def _with_timeout(self, future, complaint):
-        """The value of a future of another thread, which goes on whoever loses interest in it."""
+        """Waits for a future of another thread. Cancelling the wait does not cancel the future."""
         try:
             return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), self.start_bound)
         except asyncio.TimeoutError:
             raise RuntimeError(f"{complaint} within {self.start_bound:g} s") from None
 
     async def _wait_until_inside(self, kernel_id, errors):
-        """A sandbox that cannot start ends at once, which nobody would notice for a minute."""
+        """Watches a sandbox that starts: Jupyter would notice after a minute that it ended at once."""
         deadline = time.monotonic() + self.start_bound
         while (inner_pid := self._started(kernel_id)) is None:
             if kernel_id not in self or not await self.get_kernel(kernel_id).is_alive():
@@ -314,7 +315,7 @@ class SandboxedKernels(Kernels):
                 try:
                     await self._look(kernel_id, watch, children)
                 except Exception:
-                    # Among many kernels one that is just ending must not leave the others without limits.
+                    # An error of a kernel that is ending must not stop the limits of the others.
                     self.log.exception("The limits of kernel %s could not be checked", kernel_id)
             await asyncio.sleep(0.25)
         self._watching = None
@@ -343,14 +344,14 @@ class SandboxedKernels(Kernels):
 
     async def shutdown_kernel(self, kernel_id, *args, **kwargs):
         await super().shutdown_kernel(kernel_id, *args, **kwargs)
-        # Whoever deletes a kernel may look at the workspace afterwards.
+        # After the deletion of a kernel its placeholders in the workspace must be gone.
         ending = self._ending.get(kernel_id)
         if ending is not None:
             await self._with_timeout(ending, "The folder of the kernel was not removed")
 
 
 class Errors:
-    """What a kernel writes to standard error by itself: only the end is kept, and nothing of it is a log of ours."""
+    """Keeps the end of a kernel's standard error, which is not passed to the log of the gateway."""
 
     kept = 8192
 
@@ -371,7 +372,7 @@ class Errors:
         return self._text.decode(errors="replace").strip()
 
     def stop(self):
-        """Takes what is there; nobody listens any more."""
+        """Reads the rest after the end of the listener."""
         self._read()
         if self._reader is not None:
             asyncio.get_running_loop().remove_reader(self._reader)

@@ -1,4 +1,4 @@
-"""What the system gives to the process of a gateway, which has sockets for all kernels, and how it refuses more."""
+"""The limits of the gateway's process, which has the sockets of all kernels, and the errors when they are reached."""
 
 import contextlib
 import errno
@@ -9,10 +9,10 @@ import sys
 import zmq
 from tornado.web import HTTPError
 
-# Descriptors that a kernel takes in the gateway, with its connection, and what is left for requests to be answered.
+# File descriptors that a kernel and its connection take in the gateway, and a reserve for requests.
 OF_KERNEL, RESERVE = 24, 64
-# Bytes of a variable of the environment, its name included: the system starts no program with a longer one.
-LONGEST_VARIABLE = 128 * 1024
+# Maximum bytes of an environment variable with its name: the system starts no program with a longer one.
+MAX_VARIABLE = 128 * 1024
 WHAT = {
     errno.EAGAIN: "processes",
     errno.ENOMEM: "memory",
@@ -24,7 +24,7 @@ WHAT = {
 
 
 class Told(HTTPError):
-    """An answer in words of others, which tornado would take for a format."""
+    """An error response whose text tornado does not interpret as a format."""
 
     def __init__(self, status, words):
         self._words = words
@@ -34,17 +34,17 @@ class Told(HTTPError):
 
 
 class Room:
-    """As many descriptors as the system allows for this process, and as many as before for the kernels."""
+    """Raises the limit of file descriptors of this process, and keeps the original one for kernels."""
 
     def __init__(self):
         self._starting = 0
         self._before = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # Only where they can be taken back from a kernel.
+        # Only if the limit of a kernel can be set back.
         if hasattr(resource, "prlimit"):
             resource.setrlimit(resource.RLIMIT_NOFILE, (self._before[1], self._before[1]))
 
     def take_back(self, pid):
-        """Gives a process that was just started the limit that it would have had."""
+        """Sets the original limit for a process that was just started."""
         if hasattr(resource, "prlimit"):
             try:
                 resource.prlimit(pid, resource.RLIMIT_NOFILE, self._before)
@@ -53,7 +53,7 @@ class Room:
 
     @contextlib.contextmanager
     def for_kernel(self, env):
-        """Refuses a start for which the system has no room, before it is attempted and while it is."""
+        """Refuses starts for which the system lacks resources, before and during the attempt."""
         why = too_long(env)
         if why is not None:
             raise Told(400, why)
@@ -71,7 +71,7 @@ class Room:
             self._starting -= 1
 
     def _has_descriptors(self, count):
-        """Whether enough are left if so many kernels start."""
+        """Tells whether enough descriptors are free for so many kernels."""
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if limit == resource.RLIM_INFINITY:
             return True
@@ -83,19 +83,19 @@ class Room:
 
 
 def too_long(env):
-    """Why no program can be started with this environment; None if one can."""
+    """Returns the reason for which no program can be started with this environment; None if one can."""
     for name, value in env.items():
         size = len(f"{name}={value}".encode(errors="surrogateescape")) + 1
-        if size > LONGEST_VARIABLE:
+        if size > MAX_VARIABLE:
             return (
                 f'The variable "{name}" has {size} bytes, and the system starts no program with more than '
-                f"{LONGEST_VARIABLE}; shorten it, or write it to a file"
+                f"{MAX_VARIABLE}; shorten it, or write it to a file"
             )
     return None
 
 
 def refusal(error):
-    """The status and the words for what the system refused while a kernel started; None for anything else."""
+    """Returns the HTTP status and the text for an error of the system during a start; None for other errors."""
     if error.errno == errno.E2BIG:
         return 400, "The environment of the kernel is longer than the system allows; give fewer variables, or files"
     if error.errno in WHAT:

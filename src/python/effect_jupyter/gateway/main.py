@@ -1,9 +1,9 @@
-"""Starts the gateway of one program, with a sandbox for its kernels if that is asked for.
+"""Starts the gateway of one program, with a sandbox for its kernels if one is configured.
 
 The environment variable EFFECT_JUPYTER_SETTINGS is a JSON object: {"host", "port", "workingDir", "runtimeDir",
-"logLevel", "kernelEnv": the environment of kernels before requests add to it, "fork": whether kernels may be forked,
-"preload": modules that they have then, "sandbox": see `host.py`, or null, "secret": what a request has to know
-that says what its kernel may do}. The token comes in KG_AUTH_TOKEN.
+"logLevel", "kernelEnv": the environment of kernels without that of requests, "fork": true if kernels may be forked,
+"preload": modules that forked kernels have imported, "sandbox": see `host.py`, or null, "secret": authorizes requests
+that restrict a kernel's rules}. The token comes in KG_AUTH_TOKEN.
 
 Standard output has lines of JSON: {"port": ...} once the server listens, {"refused": {...}} if there can be no
 sandbox, {"violation": ..., "kernel": ...} for what a sandbox denied. Logs go to standard error. A port that is
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 
-# The folder that has nothing but our package, in place of the one of this file.
+# The folder that contains only this package, instead of the folder of this file.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[: not getattr(sys.flags, "safe_path", sys.flags.isolated)] = [ROOT]
 sys.dont_write_bytecode = True
@@ -28,7 +28,7 @@ from effect_jupyter.gateway.environment import Environment
 from effect_jupyter.sandbox import check, host
 
 if sys.flags.no_site:
-    # A project that is installed in place can be one that a kernel writes to: no code of it runs at every start, and
+    # A project that is installed in place may be writable for a kernel: none of its code runs at every start, and
     # what is above is not looked for there.
     sys.modules["sitecustomize"] = sys.modules["usercustomize"] = imports.NOTHING
     site.main()
@@ -37,18 +37,18 @@ printing = threading.Lock()
 
 
 def send(message):
-    """One line for the program; threads may speak at once."""
+    """Sends one line to the program, from any thread."""
     with printing:
         print(json.dumps(message), flush=True)
 
 
 def make_sandbox(settings, runtime_dir, workspace, secret):
-    """Checks the machine, makes the sandbox and starts its helper, which gets ready meanwhile."""
-    host.keep_from_importing(settings["rules"]["allowWrite"])
+    """Checks the machine, makes the sandbox and starts its helper, which loads at the same time."""
+    host.remove_from_module_path(settings["rules"]["allowWrite"])
     sandbox = host.Sandbox(settings, runtime_dir, workspace, secret)
     sandbox.start_helper(
         on_violation=lambda kernel, line: send({"violation": line, "kernel": kernel}),
-        # Without the helper nobody filters the network any more, and no kernel can start.
+        # Without the helper the network is not filtered, and no kernel can start.
         on_end=lambda: os.kill(os.getpid(), signal.SIGKILL),
     )
     readable = [*settings["needed"], *host.python_files()]
@@ -66,14 +66,14 @@ def refuse(reason):
 
 def main():
     settings = json.loads(os.environ.pop("EFFECT_JUPYTER_SETTINGS"))
-    # Jupyter never removes the temporary directories that it makes; there the supervisor does.
+    # Jupyter does not remove its temporary directories; the supervisor removes this one.
     tempfile.tempdir = settings["runtimeDir"]
     sandbox = zygote = None
-    # What is in that folder is hidden from a sandbox, which has caches of its own.
+    # That folder is hidden from a sandbox, which has its own caches.
     is_sandboxed = settings["sandbox"] is not None
     environment = Environment(None if is_sandboxed else settings["runtimeDir"])
     try:
-        # Kernels in a sandbox share nothing, and other systems than Linux do not like processes that are copies.
+        # Sandboxed kernels share no memory, and forked processes are not reliable on systems other than Linux.
         if settings["fork"] and settings["sandbox"] is None and sys.platform == "linux":
             env = environment.of_kernel(settings["kernelEnv"], sys.executable)
             zygote = zygote_client.Zygote(settings["preload"], env=env, cwd=settings["workingDir"])

@@ -1,8 +1,8 @@
-"""The processes that a kernel started, wherever they went: none outlives it.
+"""Finds all processes that a kernel started, so that none outlives it.
 
-A resource limit is handed down to whatever a process starts, in whatever way, with whatever environment and in whatever
-session. That of realtime scheduling is one that nobody has or needs: each kernel gets one too high to matter, which is
-its own. Where the system has no such limits, or one is set already, the environment alone tells. Standard library only.
+Every process inherits the resource limits of its parent, in any session and environment. The limit of realtime
+scheduling is hardly ever used: each kernel gets a unique value of it, too high to have an effect. If the system has no
+such limit, or one is set already, processes are found by their environment only. Standard library only.
 """
 
 import os
@@ -12,36 +12,36 @@ import signal
 from effect_jupyter.system import process_ids
 
 MARK = "EFFECT_JUPYTER_KERNEL"
-# A process that starts others without end ends them as often; who was told to end starts none.
-MOST_ROUNDS = 100
+# Repeated, because a process may start others while it is killed.
+MAX_ROUNDS = 100
 
 
 def limit_of(kernel_id):
-    """A number of microseconds, more than 100,000 years."""
+    """Returns the limit of a kernel in microseconds: more than 100,000 years."""
     digits = "".join(character for character in kernel_id if character in "0123456789abcdef")
     return (1 << 62) + int(digits[:14] or "0", 16)
 
 
 def mark(pid, kernel_id):
-    """Marks a kernel that has just been started, and so all that it will start."""
+    """Marks a kernel that has just been started, and so all processes that it will start."""
     if hasattr(resource, "prlimit"):
         limit = limit_of(kernel_id)
         try:
             resource.prlimit(pid, resource.RLIMIT_RTTIME, (limit, limit))
         except (OSError, ValueError):
-            pass  # it ended, or is itself within a kernel, with whose processes it ends
+            pass  # it ended, or runs in another kernel, with whose processes it ends
 
 
 def kill_processes_of(*kernel_ids):
     known = set()
-    for _ in range(MOST_ROUNDS):
+    for _ in range(MAX_ROUNDS):
         found = [pid for pid in processes_of(kernel_ids) if pid not in known]
         for pid in found:
             known.add(pid)
             try:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
-                pass  # it ended, or belongs to somebody else
+                pass  # it ended, or belongs to another user
         if not found:
             return
 
@@ -60,4 +60,4 @@ def read(pid, file):
         with open(f"/proc/{pid}/{file}", "rb") as opened:
             return opened.read()
     except OSError:
-        return b""  # it ended, or belongs to somebody else
+        return b""  # it ended, or belongs to another user

@@ -1,17 +1,16 @@
-"""Makes a virtual environment, once, however many processes ask for it at the same time.
+"""Creates a virtual environment once for all processes that request it at the same time.
 
 Usage: provision.py DIRECTORY REQUIREMENT ...
 
-Prints the interpreter's path to standard output and what it is doing to standard error. The environment is
-built in a folder of its own below DIRECTORY; the file `current` names it when, and only when, it is
-complete. A build that was cut short is never looked at again and is removed by the next one. Ends with status 73
-if DIRECTORY cannot be written to. Standard library only.
+Prints the interpreter's path to standard output and its progress to standard error. The environment is built in a new
+folder in DIRECTORY; the file `current` has its name if it is complete. An incomplete build is removed by the next one.
+Ends with status 73 if DIRECTORY is not writable. Standard library only.
 """
 
 import os
 import sys
 
-# The folder that has nothing but our package, in place of the one of this file.
+# The folder that contains only this package, instead of the folder of this file.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[: not getattr(sys.flags, "safe_path", sys.flags.isolated)] = [ROOT]
 sys.dont_write_bytecode = True
@@ -29,7 +28,7 @@ from effect_jupyter.system import PR_SET_PDEATHSIG, prctl, remove_tree
 
 UNWRITABLE = 73
 
-# Settings of the user that lead packages elsewhere; the last of the options takes back what a file of settings says.
+# Settings of the user that install packages elsewhere; the last of the options overrides a settings file.
 ELSEWHERE = re.compile("PYTHON.*|PIP_(PREFIX|ROOT|TARGET|USER)|UV_(SYSTEM_PYTHON|TARGET|PREFIX)")
 INTO_THE_ENVIRONMENT = ["--no-user", "--target="]
 
@@ -45,50 +44,50 @@ for requirement in sys.argv[1:]:
 
 
 def die_with_parent():
-    """Programs started here must not go on writing when this process is killed."""
+    """Ends a program that is started here when this process is killed."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def end_when_input_closes():
-    """Standard input closes when the program that asked is gone: stop, with everything that was started."""
+    """Ends this process and its descendants when standard input closes, as when the program has ended."""
     while os.read(0, 512) != b"":
         pass
     os.killpg(0, signal.SIGKILL)
 
 
 def run(*command, temporary):
-    # Where packages come from is for the settings of the user to say, where they go is not.
+    # The settings of the user determine the source of packages, but not their destination.
     env = {name: value for name, value in os.environ.items() if not ELSEWHERE.fullmatch(name)}
     subprocess.run(
         command,
         check=True,
-        # The usual place may be read-only.
+        # The default folder may be read-only.
         env={**env, "TMPDIR": temporary},
-        # What lies in the working directory of the program is no module or setting of an installer.
+        # Files in the working directory of the program must not act as modules or settings of an installer.
         cwd="/",
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
-        # Safe here: this process has one other thread, which only reads.
+        # `preexec_fn` is safe: this process has one other thread, which only reads.
         preexec_fn=die_with_parent,
     )
 
 
 def absolute(requirement):
-    """A requirement that is a path, seen from elsewhere."""
+    """Returns a requirement with an absolute path if it is a path."""
     return os.path.abspath(requirement) if requirement.startswith(".") else requirement
 
 
 def build(environment, requirements):
     python = os.path.join(environment, "bin", "python")
     uv = shutil.which("uv")
-    # Not by a link that another version may move under: its packages would be in another folder.
+    # Not a link, whose target may become another version with another folder of packages.
     base = os.path.realpath(sys.executable)
     requirements = [absolute(requirement) for requirement in requirements]
     temporary = os.path.join(environment, "tmp")
     os.mkdir(temporary)
     if uv is not None:
         run(uv, "venv", "--quiet", "--allow-existing", "--python", base, environment, temporary=temporary)
-        # Code may install packages: the interpreter brings its own pip, without any index.
+        # Code may install packages: `ensurepip` installs pip without an index.
         if importlib.util.find_spec("ensurepip") is None:
             requirements.append("pip")
         else:
@@ -123,7 +122,7 @@ def provision(directory, requirements):
             if name.startswith("build-"):
                 remove_tree(os.path.join(directory, name))
         environment = tempfile.mkdtemp(prefix="build-", dir=directory)
-        # Sandboxed kernels of root run as somebody else.
+        # Sandboxed kernels of root run as another user.
         os.chmod(environment, 0o755)
         try:
             python = build(environment, requirements)
@@ -141,7 +140,7 @@ def provision(directory, requirements):
 
 def main():
     threading.Thread(target=end_when_input_closes, daemon=True).start()
-    # Ends through the exception handlers, so that a build under way is removed.
+    # Raises SystemExit, so that an incomplete build is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Interrupted"))
     directory, *requirements = sys.argv[1:]
     try:

@@ -1,13 +1,13 @@
-"""Keeps a gateway and everything it starts on a leash.
+"""Runs a gateway, and ends it with all its descendants when the program ends.
 
 Usage: supervisor.py RUNTIME_DIR SCRIPT [ARG ...]
 
-Claims RUNTIME_DIR, which lies in a directory that all gateways of a user share, runs SCRIPT with this interpreter and the arguments in a child process, and ends when
-the child ends, when it is asked to (SIGTERM, SIGINT), or when its standard input closes, which happens
-however the parent dies. Whatever the reason, it then kills every process that descends from it, removes
-RUNTIME_DIR and exits with the child's status. If it is killed itself, the system kills the gateway and its kernels, and
-another process that waits for that kills what these had started. Standard library only: it has to stay small and to work when
-nothing else does.
+Claims RUNTIME_DIR, which lies in a directory that all gateways of a user share, runs SCRIPT with this interpreter and
+the arguments in a child process, and ends when the child ends, when it is asked to (SIGTERM, SIGINT), or when its
+standard input closes, which happens however the parent dies. Whatever the reason, it then kills every process that
+descends from it, removes RUNTIME_DIR and exits with the child's status. If it is killed itself, the system kills the
+gateway and its kernels, and another process that waits for that kills what these had started. Standard library only:
+it has to stay small and to work when nothing else does.
 """
 
 import os
@@ -30,13 +30,13 @@ from effect_jupyter.gateway.processes import kill_processes_of
 from effect_jupyter.sandbox.placeholders import registries, remove_all
 from effect_jupyter.system import PR_SET_CHILD_SUBREAPER, die_with, prctl, process_ids, remove_tree, stat_fields
 
-# After so many seconds a directory without a lock is nobody's.
+# Seconds after which a directory without a lock counts as abandoned.
 CLAIM_BOUND = 60
 LINUX = sys.platform.startswith("linux")
 
 
 def become_gateway(script, arguments, supervisor):
-    """The child's side of the fork: the gateway, in this very interpreter."""
+    """Runs the gateway in the forked child, with the same interpreter."""
     die_with(supervisor)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -49,16 +49,16 @@ def become_gateway(script, arguments, supervisor):
 
 
 def start_guard(runtime_dir, lock):
-    """Starts what kills the processes of all kernels when this process is gone: they may have left their parents.
+    """Starts a process that kills the processes of all kernels when this one is killed.
 
-    Whatever else ends this process, that one ends with it.
+    They may not be descendants of this process any more. If this process ends otherwise, that one ends as well.
     """
     reader, writer = os.pipe()
     if os.fork() != 0:
         os.close(reader)
         return
     try:
-        # A signal to the group of the supervisor is not for it, nor does it keep the streams open.
+        # It has its own process group, without signals to that of the supervisor, and keeps no streams open.
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
@@ -74,13 +74,13 @@ def start_guard(runtime_dir, lock):
 
 
 def kernels(runtime_dir):
-    """The kernels whose connection files are there."""
+    """Returns the kernels that have a connection file."""
     found = (re.fullmatch(r"kernel-(.+)\.json", name) for name in os.listdir(runtime_dir))
     return [match[1] for match in found if match is not None]
 
 
 def parents():
-    """The parent of every process, by pid."""
+    """Returns the parent of every process by pid."""
     if LINUX:
         found = {}
         for pid in process_ids():
@@ -107,7 +107,7 @@ def descendants():
 
 
 def kill_all():
-    """Kills until nothing is left; a process may fork while it is being killed."""
+    """Kills descendants until none is left: a process may fork while it is killed."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         alive = descendants()
@@ -115,7 +115,7 @@ def kill_all():
             try:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
-                pass  # it is gone, or somebody else's
+                pass  # it ended, or belongs to another user
         try:
             while os.waitpid(-1, os.WNOHANG)[0] != 0:
                 pass
@@ -126,7 +126,7 @@ def kill_all():
 
 
 def reap(gateway):
-    """Collects dead children; the exit status of the gateway if it is among them."""
+    """Collects dead children. Returns the exit status of the gateway if it is among them."""
     status = None
     try:
         while True:
@@ -140,7 +140,7 @@ def reap(gateway):
 
 
 def wait_for_gateway(gateway, lifeline, wakeup):
-    """Waits for one of the three reasons to end; the gateway's exit status if that was it."""
+    """Waits for one of the three reasons to end. Returns the gateway's exit status if it has ended."""
     while True:
         status = reap(gateway)
         if status is not None:
@@ -153,13 +153,13 @@ def wait_for_gateway(gateway, lifeline, wakeup):
 
 
 def claim(runtime_dir):
-    """Locks the directory, which the program has created, for as long as this process lives; the lock's descriptor."""
+    """Locks the directory, which the program has created, until this process ends. Returns the lock's descriptor."""
     while True:
         os.makedirs(runtime_dir, 0o700, exist_ok=True)
         path = os.path.join(runtime_dir, "lock")
         lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Before it was locked it looked abandoned, and another supervisor may have removed it.
+        # Another supervisor may have removed it before it was locked.
         if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(lock)):
             return lock
         os.close(lock)
@@ -167,18 +167,18 @@ def claim(runtime_dir):
 
 
 def remove(runtime_dir):
-    """Removes the directory, what sandboxes left in a workspace, and the directory that gateways share if it is empty."""
+    """Removes the directory, placeholders of sandboxes, and the directory that gateways share if it is empty."""
     registry = os.path.dirname(runtime_dir)
     remove_tree(runtime_dir)
     remove_all(registry)
     try:
         os.rmdir(registry)
     except OSError:
-        pass  # others are in there
+        pass  # it has directories of other gateways
 
 
 def remove_abandoned(runtime_dir):
-    """Removes directories whose supervisor was killed: those that nobody has locked."""
+    """Removes the directories that are not locked: their supervisors were killed."""
     for registry in registries(os.path.dirname(os.path.dirname(runtime_dir))):
         try:
             for entry in os.scandir(registry):
@@ -222,7 +222,7 @@ def main():
         os.close(wakeup)
         become_gateway(script, arguments, supervisor)
         return 0
-    # After the gateway, which has nothing of it then.
+    # After the fork of the gateway, which does not inherit it.
     start_guard(runtime_dir, lock)
     status = None
     try:
@@ -238,5 +238,5 @@ def main():
 
 if __name__ == "__main__":
     code = main()
-    # A signal shows as 128 + its number, as in a shell.
+    # The status of a signal is 128 + its number, as in a shell.
     sys.exit(code if code >= 0 else 128 - code)

@@ -1,4 +1,4 @@
-"""The process that the kernels of a gateway are forked from: what all of them import is there already.
+"""The process that the kernels of a gateway are forked from, which has imported the modules that all of them need.
 
 Usage: zygote.py DESCRIPTOR MODULE ...
 
@@ -6,15 +6,15 @@ DESCRIPTOR is a socket to the gateway, which keeps messages apart. Each is a JSO
 other side. {"ready": true} goes out once the MODULEs are imported, {"failed": why} if there can be no kernels of this
 process, {"refused": why} if it is for a MODULE that cannot be imported. {"request": number, "argv", "env", "cwd",
 "stderr", "until"} comes in for a kernel, with a descriptor that is to be its standard error if "stderr" is true;
-{"forked": pid, "request"} goes out, then {"pid", "request"} from the new process itself, before the time "until", when it
-is a kernel, or {"unforked": why, "request"} if it is none. The number of a process that ended stays taken until
+{"forked": pid, "request"} goes out, then {"pid", "request"} from the new process itself, before the time "until", when
+it is a kernel, or {"unforked": why, "request"} if it is none. The number of a process that ended stays taken until
 {"reap": pid} comes in. Nothing that goes wrong with a request ends this process, whose end is that of all its kernels.
 """
 
 import os
 import sys
 
-# The folder that has nothing but our package, in place of the one of this file.
+# The folder that contains only this package, instead of the folder of this file.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[: not getattr(sys.flags, "safe_path", sys.flags.isolated)] = [ROOT]
 sys.dont_write_bytecode = True
@@ -33,22 +33,22 @@ import time
 from effect_jupyter.kernel import load_application
 from effect_jupyter.system import die_with
 
-LARGEST = 1024 * 1024
+MAX_MESSAGE = 1024 * 1024
 LOADED_BY_ALL = (
     "IPython.core.completerlib IPython.core.debugger IPython.core.oinspect IPython.extensions.storemagic"
     " IPython.utils.wildcard cProfile concurrent.futures.thread faulthandler pdb pstats sqlite3 stringprep"
     " tornado.platform.asyncio unicodedata"
 ).split()
 MARK = b"EFFECT_JUPYTER_KERNEL"
-# What passes.
+# Errors of the system that are temporary.
 SHORTAGES = (errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EINTR, errno.EAGAIN)
 
 
 def preload(modules):
-    """Imports what the user names, from the working directory too, as a kernel would."""
+    """Imports the modules of the option `preload`, from the working directory as well, as a kernel would."""
     path = list(sys.path)
     sys.path.insert(0, "")
-    # As the kernel will have it, which sets it too late for a matplotlib that is there already.
+    # The kernel sets the same value, but too late if matplotlib is imported already.
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     for module in modules:
         try:
@@ -59,7 +59,7 @@ def preload(modules):
 
 
 def warm_up():
-    """Loads what every kernel would load while it starts."""
+    """Imports the modules that every kernel would import while it starts."""
     from jupyter_client import localinterfaces
 
     localinterfaces.localhost()
@@ -80,7 +80,7 @@ def warm_up():
 
 
 def show_exception():
-    """What shows exceptions is loaded with the first one, which an interrupt or a lack of descriptors may meet."""
+    """Shows an exception: its modules could not be imported later during an interrupt or without descriptors."""
     from IPython.core.ultratb import AutoFormattedTB
 
     try:
@@ -90,7 +90,7 @@ def show_exception():
 
 
 def draw():
-    """Fonts and formats are looked for with the first plot. No figure of the user's: those are pyplot's."""
+    """Draws a plot, which caches fonts and formats. The figure is not one of pyplot, which has those of the user."""
     import io
 
     import IPython.core.pylabtools  # noqa: F401
@@ -104,7 +104,7 @@ def draw():
 
 
 def check_for_threads():
-    """A thread is not in the copy, and what it held would be held for ever. Some libraries end theirs for a fork."""
+    """Refuses a fork with other threads, whose locks would stay locked. Some libraries end their threads for a fork."""
     if threading.active_count() > 1:
         raise RuntimeError(f"There are threads: {', '.join(thread.name for thread in threading.enumerate())}")
     child = os.fork()
@@ -117,11 +117,11 @@ def check_for_threads():
 
 
 class Refused(Exception):
-    """What the user asked for is not to be had."""
+    """A module of the option `preload` cannot be imported."""
 
 
 class Control:
-    """The connection with the gateway, with which this process ends."""
+    """The connection with the gateway. This process ends when it is closed."""
 
     def __init__(self, descriptor):
         self._socket = socket.socket(fileno=descriptor)
@@ -136,10 +136,10 @@ class Control:
                 self._wait_after(error)
 
     def receive(self):
-        """The next message and the files that came with it."""
+        """Returns the next message and the files that are attached to it."""
         while True:
             try:
-                message, files, _, _ = socket.recv_fds(self._socket, LARGEST, 1)
+                message, files, _, _ = socket.recv_fds(self._socket, MAX_MESSAGE, 1)
             except (OSError, MemoryError) as error:
                 self._wait_after(error)
                 continue
@@ -148,7 +148,7 @@ class Control:
             return message, files
 
     def _wait_after(self, error):
-        """Until the system has room again."""
+        """Waits until the system may have resources again."""
         if isinstance(error, OSError) and error.errno not in SHORTAGES:
             os._exit(0)
         time.sleep(0.05)
@@ -158,7 +158,7 @@ class Control:
 
 
 def serve(control):
-    """Forks a kernel for each request; returns in the kernel only, with what it is to be and its files."""
+    """Forks a kernel for each request. Returns in the kernel only, with the request and its files."""
     while True:
         message, files = control.receive()
         request = None
@@ -173,13 +173,13 @@ def serve(control):
 
 
 def answer(control, message, files):
-    """Does what a message asks for; the request in the process that it made, None in this one."""
+    """Handles a message. Returns the request in the forked process, and None in this one."""
     request = json.loads(message)
     if "reap" in request:
         try:
             os.waitpid(request["reap"], os.WNOHANG)
         except ChildProcessError:
-            pass  # it was collected before
+            pass  # it was already collected
         return None
     if request["stderr"] and not files:
         raise OSError(errno.EMFILE, "Its standard error was not received")
@@ -191,7 +191,7 @@ def answer(control, message, files):
 
 
 def refuse(control, message, error):
-    """Tells that there is no kernel for a message, whatever is wrong with it."""
+    """Answers that no kernel was forked for a message."""
     try:
         number = json.loads(message)["request"]
     except Exception:
@@ -203,14 +203,14 @@ def refuse(control, message, error):
 
 
 def place_of_mark():
-    """Where the system shows the environment that this process was started with: what a kernel leaves is found by it."""
+    """Returns the address of the mark in this process's initial environment, by which its descendants are found."""
     getenv = ctypes.CDLL(None).getenv
     getenv.restype = ctypes.c_void_p
     return getenv(MARK)
 
 
 def become_kernel(kernel, files, zygote, place):
-    """From here on this process is as if it had just been started for the kernel."""
+    """Turns the forked process into the state of one that was just started for the kernel."""
     die_with(zygote)
     for file in files:
         os.dup2(file, 2)
@@ -224,7 +224,7 @@ def become_kernel(kernel, files, zygote, place):
     os.environ.update(kernel["env"], JPY_PARENT_PID=str(zygote))
     time.tzset()
     tempfile.tempdir = None
-    # Python's own generators are seeded anew by every fork.
+    # Python seeds its own generators again after every fork.
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
@@ -250,7 +250,7 @@ def main():
         control.send(failed=str(error))
         sys.exit(1)
     gc.collect()
-    # Looking for garbage among what is here would only copy the pages that it lies on.
+    # Collecting the objects that exist would only copy their memory pages.
     gc.freeze()
     control.send(ready=True)
     changed = {name: value for name, value in os.environ.items() if before.get(name) != value}
@@ -259,7 +259,7 @@ def main():
     try:
         become_kernel(kernel, files, zygote, place)
         for name, value in changed.items():
-            # As if the module were loaded now.
+            # The time at which the module is loaded in a started kernel.
             if kernel["env"].get(name) == before.get(name):
                 os.environ[name] = value
         if time.monotonic() > kernel["until"]:

@@ -1,11 +1,11 @@
-"""What is in a kernel: its application, set-up, streams, interrupts, tracebacks and variables."""
+"""The code in a kernel: its application, set-up, streams, interrupts, tracebacks and variables."""
 
 import os
 import sys
 
 
 def load_application():
-    """Returns the class of the application. Afterwards no import leads to our folder, and bytecode is written as usual."""
+    """Returns the class of the application. After that no import finds the folder of this package."""
     from effect_jupyter.kernel.application import KernelApp
 
     sys.path.remove(os.path.dirname(os.path.dirname(__path__[0])))

@@ -1,4 +1,4 @@
-"""IPython's kernel, made fit for programs: output comes early, in lines and all of it, interrupts hit the code alone."""
+"""IPython's kernel for programs: output is sent early, in lines and without loss, and interrupts hit only the code."""
 
 import contextlib
 import inspect
@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import Any
 
-# Jupyter's debugger is of no use to programs, and takes longer to load than all the rest.
+# Jupyter's debugger is not used by programs, and takes longer to load than everything else.
 nothing: Any = None
 has_debugger = "debugpy" in sys.modules
 sys.modules.setdefault("debugpy", nothing)
@@ -43,20 +43,20 @@ try:
 except ImportError:
     pass  # it has none
 if not has_debugger:
-    # The code of the user may have it all the same.
+    # The code of the user may still import it.
     del sys.modules["debugpy"]
 
 
 class PythonKernel(IPythonKernel):
     shell: Any
-    # To let output overtake the reply; whoever reads us waits for both.
+    # A delay of replies in favor of output is not needed: the client waits for both.
     _execute_sleep = Float(0.0).tag(config=True)
-    # Messages that lead to code of the user past IPython's way to run cells.
+    # Messages that run code of the user outside of cells.
     leading_to_code = frozenset(("comm_open", "comm_msg", "comm_close", "complete_request", "inspect_request"))
 
     def pre_handler_hook(self):
         if not is_main_thread():
-            return  # a subshell, which no signal reaches
+            return  # a subshell: signals reach the main thread only
         parent: Any = self.get_parent("shell")
         kind = parent.get("header", {}).get("msg_type")
         Interrupt.came = False
@@ -71,17 +71,17 @@ class PythonKernel(IPythonKernel):
         return Interrupt.cancel(future, self.shell.user_global_ns)
 
     def set_parent(self, ident, parent, channel="shell"):
-        """What other threads print belongs to the main shell's request, not to one of a subshell that came later."""
+        """Attributes the output of other threads to the request of the main shell, not to one of a subshell."""
         is_main = is_main_thread()
         if is_main and channel == "shell":
             output.set_parent(parent)
-        # A private part of ipykernel: where it is not there, its own way will do.
+        # A private part of ipykernel: if it is missing, ipykernel's behavior stays.
         context = getattr(self, "_shell_context", None)
         if is_main or channel != "shell" or context is None or not hasattr(self.shell, "set_thread_parent"):
             return super().set_parent(ident, parent, channel)
         Kernel.set_parent(self, ident, parent, channel)
         self._shell_context = context
-        # What methods of the user print while they are looked at belongs to nobody.
+        # The output of the user's methods during introspection is discarded.
         is_look = parent["header"]["msg_type"] in ("complete_request", "inspect_request")
         self.shell.set_thread_parent({**parent, "header": {}} if is_look else parent)
 
@@ -91,14 +91,14 @@ class PythonKernel(IPythonKernel):
             return await super().do_execute(*args, **kwargs)
         finally:
             if os.getpid() != process:
-                # A process that the code forked is at its end, and is not another kernel.
+                # A process that the code forked ends here: it is not another kernel.
                 end_fork(self.shell.last_execution_result)
-            # Whatever `sys.stdout` is by now.
+            # The code may have replaced `sys.stdout`.
             output.finish()
 
 
 def end_fork(result):
-    """Ends as a program does that ran this code."""
+    """Ends the forked process as a program ends that ran this code."""
     error = result and result.error_in_exec
     code = error.code if isinstance(error, SystemExit) else int(error is not None)
     with contextlib.suppress(Exception):
@@ -110,7 +110,7 @@ def end_fork(result):
 
 
 def after_output(thread):
-    """What sends messages on IOPub, behind all that was written before."""
+    """Sends messages on IOPub after all earlier output."""
     send = thread.send_multipart
 
     def send_multipart(*args, **kwargs):
@@ -123,13 +123,13 @@ def after_output(thread):
 
 class KernelApp(IPKernelApp):
     def parse_command_line(self, argv=None):
-        """There is nothing to parse, and Jupyter takes long to find that out."""
-        # The history goes with the kernel; a file for it takes longer to open, and would be that of all kernels.
+        """Skips the parser of Jupyter, which takes long although there are no options."""
+        # The history is in memory: a file takes longer to open, and would be shared by all kernels.
         self.config.HistoryManager.hist_file = ":memory:"
 
     @default("parent_handle")
     def _default_parent_handle(self):
-        # ipykernel reads it when it is imported, which is before a forked kernel has a parent.
+        # ipykernel reads it on import, which is before a forked kernel has its parent.
         return int(os.environ.get("JPY_PARENT_PID") or 0)
 
     def start(self):
@@ -140,12 +140,12 @@ class KernelApp(IPKernelApp):
 
     def initialize(self, argv=None):
         super().initialize(argv)
-        # Messages that nobody sees need not be made; traitlets drops them only when they are.
+        # Skips messages below the level: otherwise traitlets formats them before it drops them.
         self.log.setLevel(self.log_level)
 
     @default("kernel_class")
     def _default_kernel_class(self):
-        # These are private parts of ipykernel and IPython: where they are others, their own way will do.
+        # These are private parts of ipykernel and IPython: if they differ, the original behavior stays.
         restores = references(IPythonKernel.post_handler_hook, "saved_sigint_handler")
         sleeps = isinstance(getattr(IPythonKernel, "_execute_sleep", None), Float)
         if not (restores and sleeps and inspect.iscoroutinefunction(getattr(InteractiveShell, "run_code", None))):
@@ -162,7 +162,7 @@ class KernelApp(IPKernelApp):
 
     @default("outstream_class")
     def _default_outstream_class(self):
-        # These are private parts of ipykernel: where they are others, its own class will do.
+        # These are private parts of ipykernel: if they differ, its own class is used.
         is_known = (
             references(OutStream.__init__, "_io_loop", "_parent_header_global", "_setup_stream_redirects", "_local")
             and references(OutStream.parent_header.fget, "_parent_header_global")
@@ -174,9 +174,9 @@ class KernelApp(IPKernelApp):
         return "effect_jupyter.kernel.streams.Stream" if is_known else "ipykernel.iostream.OutStream"
 
     def init_iopub(self, context):
-        # ZeroMQ drops what a subscriber is too slow for, past 1000 messages and without a word.
+        # By default ZeroMQ silently drops messages if a subscriber has 1000 unread ones.
         context.setsockopt(zmq.SNDHWM, 0)
         super().init_iopub(context)
         self.iopub_thread.send_multipart = after_output(self.iopub_thread)
-        # It would make the socket for what it sends itself with the first output, when there may be no descriptors left.
+        # Otherwise it creates its internal socket with the first output, when there may be no free descriptors.
         self.iopub_thread.schedule(lambda: getattr(self.iopub_thread, "_event_pipe", None))

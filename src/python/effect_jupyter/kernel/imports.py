@@ -1,5 +1,5 @@
-"""Holds interrupts back where one would leave something half done that is not the user's: a module that a library loads
-when it is first needed, or the traceback of an exception. An import that the code asks for itself can be interrupted.
+"""Delays interrupts while a library imports a module, or a traceback is formatted: an interrupt would leave it
+incomplete. Imports by the code itself can be interrupted.
 """
 
 import _thread
@@ -15,12 +15,12 @@ from typing import Any
 
 from effect_jupyter.kernel.interrupts import Interrupt, is_main_thread
 
-# Seconds for which an interrupt is held back; a second one passes at once.
-LONGEST = 1.0
+# Maximum seconds of the delay of an interrupt; a second one is not delayed.
+MAX_DELAY = 1.0
 
 
 class Hold:
-    """Keeps the interrupt that comes until `release`. In the main thread only."""
+    """Delays interrupts until `release`. Used in the main thread only."""
 
     def __init__(self):
         self._came = self._is_over = False
@@ -28,7 +28,7 @@ class Hold:
 
     @staticmethod
     def is_needed():
-        """Whether interrupts are for the code now: other handlers have their reasons."""
+        """Tells whether SIGINT has the handler of the kernel; handlers of the code are not replaced."""
         return is_main_thread() and signal.getsignal(signal.SIGINT) in (signal.default_int_handler, Interrupt.awaiting)
 
     def _keep(self, number, frame):
@@ -36,16 +36,16 @@ class Hold:
             self._handler(number, frame)
             return
         self._came = True
-        # A thread of `threading` takes a lock that the interrupted code may hold.
+        # Not a thread of `threading`, which needs a lock that the interrupted code may hold.
         _thread.start_new_thread(self._insist, (threading.main_thread().ident,))
 
     def _insist(self, main):
-        time.sleep(LONGEST)
+        time.sleep(MAX_DELAY)
         if not self._is_over:
             signal.pthread_kill(main, signal.SIGINT)
 
     def release(self, frame, passes_on=True):
-        """Ends it, and has what came hit the code if that goes on."""
+        """Ends the delay. A delayed interrupt hits the code if it is still running."""
         self._is_over = True
         signal.signal(signal.SIGINT, self._handler)
         if self._came and passes_on:
@@ -53,11 +53,11 @@ class Hold:
 
 
 class Imports:
-    """Python's own way to load a module, which it asks for with this name of this module each time."""
+    """The function with which Python loads modules, which it looks up by this name for each import."""
 
     place: Any = getattr(importlib, "_bootstrap", None)
     load: Any = getattr(place, "_find_and_load", None)
-    # Whether the code is importing: what is loaded for that is interrupted with it.
+    # True while the code imports a module: imports by that module are interrupted with it.
     is_of_code = False
 
     @classmethod
@@ -66,7 +66,7 @@ class Imports:
 
     @classmethod
     def is_asked_by_code(cls, frame):
-        """Whether what imports is the code, and no library that it uses."""
+        """Tells whether the code itself imports, and not a library."""
         while frame is not None and "importlib" in frame.f_code.co_filename:
             frame = frame.f_back
         return frame is not None and frame.f_globals.get("__name__") == "__main__"
@@ -89,16 +89,16 @@ def find_and_load(name, import_):
 
 
 def hold_while_importing():
-    """Replaces Python's way to load modules, where it is the one that is known here."""
+    """Replaces Python's function to load modules, if it has the expected form."""
     if Imports.is_compatible():
-        # Python takes away the frames of this file from tracebacks.
+        # Python removes frames with this file name from tracebacks.
         code = find_and_load.__code__.replace(co_filename=Imports.load.__code__.co_filename)
         find_and_load.__code__ = code
         Imports.place._find_and_load = find_and_load
 
 
 def hold_while_showing(showtraceback, is_by_code):
-    """IPython's own way to show an exception; when the code has ended with it, an interrupt has nobody to hit."""
+    """Shows an exception as IPython does, with interrupts delayed. After the end of the code they are dropped."""
 
     @functools.wraps(showtraceback)
     def show(self, *args, **kwargs):
@@ -114,7 +114,7 @@ def hold_while_showing(showtraceback, is_by_code):
 
 
 def formatted_always(structured_traceback):
-    """IPython's own way to format an exception, or Python's where that fails, as it does without descriptors."""
+    """Formats an exception as IPython does, or as Python does if that fails, for instance without descriptors."""
 
     @functools.wraps(structured_traceback)
     def format_exception(self, etype=None, evalue=None, etb=None, *args, **kwargs):

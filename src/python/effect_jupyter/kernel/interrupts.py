@@ -1,4 +1,4 @@
-"""Interrupts hit the code of the user alone, wherever it is: in a statement, in a hook, or in an `await`."""
+"""Directs interrupts to the code of the user only: in a statement, in a hook, or in an `await`."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ import traceback
 from typing import Any
 
 try:
-    # The functions of `signal` make enums of what they take and return, which takes longer than all else.
+    # The functions of `signal` convert to enums, which takes longer than everything else.
     signals: Any = importlib.import_module("_signal")
 except ImportError:
     signals = signal
@@ -20,22 +20,22 @@ set_handler, getsignal = signals.signal, signals.getsignal
 
 
 class Interrupt:
-    """An interrupt is for the code of the user.
+    """Handles SIGINT.
 
-    Anywhere else Python's own handler would tear a message in two, swallow a reply, or end the kernel: there it is
-    remembered for the code that is about to run.
+    Outside of the user's code Python's own handler would truncate a message, lose a reply, or end the kernel. There an
+    interrupt is kept for the code that is about to run.
     """
 
     came = False
-    # What the code has made of SIGINT, which holds while code runs.
+    # The handler of SIGINT that the code has set, which applies while code runs.
     handler: Any = signal.default_int_handler
-    # The handler of the cell that awaits something.
+    # The handler of the cell that is awaiting.
     awaiting = None
     # The task of that cell.
     cell = None
-    # Whether the cell that awaits something is in its own code.
+    # True while the cell that is awaiting runs its own code.
     is_in_code = False
-    # Whether the cell that awaits something was cancelled by an interrupt, and the exception that was shown as one.
+    # True if an interrupt cancelled the cell that is awaiting, and the exception that was shown as an interrupt.
     cancelled = False
     shown = None
 
@@ -45,14 +45,14 @@ class Interrupt:
 
     @classmethod
     def take(cls):
-        """Raises the one that came before the code did."""
+        """Raises an interrupt that arrived before the code began."""
         if cls.came and is_main_thread():
             cls.came = False
             raise KeyboardInterrupt
 
     @classmethod
     def is_remembered(cls):
-        """Whether it is for us to let interrupts through: other handlers have their reasons."""
+        """Tells whether SIGINT has the handler of the kernel; handlers of the code are not replaced."""
         return is_main_thread() and getsignal(signal.SIGINT) == cls.remember
 
     @classmethod
@@ -62,7 +62,7 @@ class Interrupt:
     @classmethod
     @contextlib.contextmanager
     def let_through(cls):
-        """The handler is the code's for a while, and what the code makes of it is kept."""
+        """Sets the handler of the code while it runs, and keeps the one that it has set at its end."""
         previous = set_handler(signal.SIGINT, cls.handler)
         try:
             yield
@@ -71,13 +71,13 @@ class Interrupt:
 
     @classmethod
     def keep(cls, handler):
-        # A handler that is not Python's cannot be set again.
+        # A handler that was not set by Python cannot be restored.
         if handler is not None and handler not in (cls.remember, cls.awaiting):
             cls.handler = handler
 
     @classmethod
     def of(cls, error):
-        """The interrupt that a cancellation of ours stands for, as `asyncio.run` tells it; None for other errors."""
+        """Returns the interrupt that caused a cancellation, in the form of `asyncio.run`; None for other errors."""
         if not (cls.cancelled and issubclass(type(error), asyncio.CancelledError)):
             return None
         cls.shown = error
@@ -86,7 +86,8 @@ class Interrupt:
     @classmethod
     @contextlib.contextmanager
     def cancel(cls, cell, names):
-        """For a cell that awaits: cancels it where it waits, raises where it runs. `names` is its global namespace.
+        """Handles an interrupt of a cell that awaits: cancels it in an `await`, raises in its code. `names` are its
+        globals.
 
         `asyncio.run` raises with the second interrupt only, and not before code that blocks ends by itself.
         """
@@ -116,7 +117,7 @@ class Interrupt:
                 return
             cls.cancelled = True
             loop.call_soon_threadsafe(cell.cancel)
-            # In a task or a callback of the code KeyboardInterrupt would end the loop, and the kernel with it.
+            # A KeyboardInterrupt in a task or a callback of the code would end the loop, and the kernel with it.
             is_another = task is not None and task not in others
             if is_run_by(frame, names) or (is_another and count > 1):
                 raise asyncio.CancelledError
@@ -131,10 +132,10 @@ class Interrupt:
 
 
 def keep_running(loop):
-    """Has the event loop of a kernel run until it is stopped, whatever code raises in it.
+    """Runs the event loop of a kernel until it is stopped, despite exceptions of code.
 
-    asyncio lets out KeyboardInterrupt and SystemExit of tasks and callbacks, and what a signal handler raises while it
-    waits, which ends programs: in a kernel it ends the cell that awaits something.
+    KeyboardInterrupt and SystemExit in tasks, callbacks and signal handlers end the event loop of asyncio. In a kernel
+    they end the cell that is awaiting.
     """
     start, process = loop.start, os.getpid()
 
@@ -145,7 +146,7 @@ def keep_running(loop):
             except BaseException as error:
                 if os.getpid() != process or loop.asyncio_loop.is_closed():
                     raise
-                # A task keeps it for what awaits the task.
+                # A task keeps its exception for the code that awaits it.
                 if not is_of_task(error):
                     traceback.print_exception(type(error), error, error.__traceback__)
                     if Interrupt.cell is not None:
@@ -156,7 +157,7 @@ def keep_running(loop):
 
 
 def is_of_task(error):
-    """Whether a task of asyncio, rather than a callback or the loop itself, let it out."""
+    """Tells whether a task of asyncio raised the exception, and not a callback or the loop itself."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code is not asyncio.Handle._run.__code__:
         trace = trace.tb_next
@@ -169,7 +170,7 @@ def is_main_thread():
 
 
 def is_run_by(frame, names):
-    """Whether code with this global namespace runs, or waits for what runs."""
+    """Tells whether code with these globals is on the stack."""
     while frame is not None:
         if frame.f_globals is names:
             return True
@@ -178,7 +179,7 @@ def is_run_by(frame, names):
 
 
 def interruptible_code(run_code):
-    """IPython's own way to run code, with the code's handler of interrupts."""
+    """Runs code as IPython does, with the code's handler of interrupts."""
 
     @functools.wraps(run_code)
     async def run(self, code, result: Any = None, **kwargs):
@@ -192,7 +193,7 @@ def interruptible_code(run_code):
             return await run_code(self, code, result, **kwargs)
         finally:
             Interrupt.is_in_code = not is_cell and Interrupt.is_in_code
-            # The reply names what was shown.
+            # The reply names the exception that was shown.
             error = getattr(result, "error_in_exec", None)
             if is_cell and error is not None and error is Interrupt.shown:
                 result.error_in_exec = Interrupt.of(error)
@@ -201,13 +202,13 @@ def interruptible_code(run_code):
 
 
 def interruptible_hooks(trigger):
-    """The same for what the user wants to run before and after each cell; drawing plots is such a hook."""
+    """Wraps hooks that run before and after each cell, such as the one that draws plots, in the same way."""
 
     @functools.wraps(trigger)
     def run(self, *args, **kwargs):
         if not Interrupt.is_ours():
             return trigger(self, *args, **kwargs)
-        # The reply gives the traceback that was shown last, which is to be that of the code.
+        # The reply has the traceback that was shown last, which must be that of the code.
         traceback = getattr(self.shell, "_last_traceback", None)
         try:
             with Interrupt.let_through():

@@ -3,7 +3,7 @@
 import os
 import sys
 
-# The folder that has nothing but our package, in place of the one of this file.
+# The folder that contains only this package, instead of the folder of this file.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[: not getattr(sys.flags, "safe_path", sys.flags.isolated)] = [ROOT]
 sys.dont_write_bytecode = True

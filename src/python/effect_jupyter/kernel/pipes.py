@@ -1,4 +1,4 @@
-"""The pipes that file descriptors 1 and 2 of a kernel lead to, and what writes to them."""
+"""The pipes behind file descriptors 1 and 2 of a kernel, and the writers to them."""
 
 import codecs
 import contextlib
@@ -13,12 +13,12 @@ import tempfile
 
 # The capacity of a pipe.
 CAPACITY = 65536
-# Buffering by lines, as `setvbuf` of every C library has it.
+# The constant for line buffering of `setvbuf`, which is the same in all C libraries.
 IOLBF = 1
 
 
 class Pipe:
-    """What file descriptor 1 or 2 leads to."""
+    """The pipe behind file descriptor 1 or 2."""
 
     def __init__(self, stream, descriptor):
         self.stream = stream
@@ -32,12 +32,12 @@ class Pipe:
         self.lines = b""
 
     def read(self):
-        """What has been written by now and no more: a process may write for ever. None if nobody will again."""
+        """Returns the bytes written so far, and not those written meanwhile; None if the pipe has no writers."""
         try:
             data = os.read(self.reader, CAPACITY)
             if not data:
                 return None
-            # A process can make a pipe larger.
+            # A process can enlarge a pipe.
             if len(data) == CAPACITY and hasattr(fcntl, "F_GETPIPE_SZ"):
                 rest = fcntl.fcntl(self.reader, fcntl.F_GETPIPE_SZ) - CAPACITY
                 if rest > 0:
@@ -52,14 +52,14 @@ class Pipe:
 
 
 class Lines:
-    """Lines that forked processes write whole, however long they are: one waits for the other."""
+    """Writes lines of forked processes as a whole, of any length: processes wait for one another."""
 
     def __init__(self):
         try:
-            # Processes that are forked have it, and no others.
+            # Only forked processes inherit it.
             self._file = open(os.memfd_create("lines"), "w") if sys.platform == "linux" else tempfile.TemporaryFile("w")
         except OSError:
-            self._file = None  # short ones are whole without
+            self._file = None  # short writes are atomic
 
     def write(self, descriptor, text):
         rest = memoryview(encoded(text))
@@ -84,7 +84,7 @@ class Lines:
 
 
 def encoded(text):
-    """Text as UTF-8, in which the halves of surrogate pairs that stand alone are replaced."""
+    """Encodes text as UTF-8, with lone surrogates replaced."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -92,7 +92,7 @@ def encoded(text):
 
 
 def prepare_c_streams():
-    """Buffers C's standard output by lines, as a terminal would; gives what flushes it, if that can be had."""
+    """Sets line buffering for C's standard output, as for a terminal. Returns the function that flushes it, or None."""
     try:
         library = ctypes.CDLL(None)
         name = "__stdoutp" if sys.platform == "darwin" else "stdout"
@@ -109,22 +109,22 @@ def prepare_c_streams():
 
 
 def echo(data, descriptor):
-    """What is written to standard error goes to the gateway as well: it may be the last words of the kernel."""
+    """Writes standard error to the gateway as well, which reports it if the kernel dies."""
     try:
         if select.select([], [descriptor], [], 0)[1]:
             os.write(descriptor, data[-4096:])
     except (OSError, ValueError):
-        pass  # nobody is there
+        pass  # the gateway has ended
 
 
 def count_waits():
-    """How many times this thread has waited, where that can be known; to be interrupted by others is no waiting."""
+    """Returns how often this thread has waited, if that is known. Preemption by other threads does not count."""
     which = getattr(resource, "RUSAGE_THREAD", None)
     return 0 if which is None else resource.getrusage(which).ru_nvcsw
 
 
 def awaited_children():
-    """What the children used that this process has waited for: it changes with each of them."""
+    """Returns the resource usage of collected children, which changes with each of them."""
     return resource.getrusage(resource.RUSAGE_CHILDREN)
 
 

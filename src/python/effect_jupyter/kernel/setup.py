@@ -1,8 +1,8 @@
-"""Makes a fresh Python kernel fit for programs: plain text, a working directory that stays, its environment.
+"""Sets up a Python kernel for programs: plain text, a constant working directory, and environment variables.
 
-Runs inside the kernel before the first execution, in a namespace of its own, so that none of its names
-reach the user. `options` is put into that namespace: {"workingDir": str | None, "makeWorkingDir": bool,
-"env": {str: str}}. A kernel that is not IPython gets what every Python has.
+Runs in the kernel before the first execution, in a separate namespace, so that the user does not see its names.
+`options` in that namespace is {"workingDir": str | None, "makeWorkingDir": bool, "env": {str: str}}. Of a kernel
+without IPython only the parts that every Python has are set up.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ except ImportError:
 
 options: dict[str, Any] = globals()["options"]
 
-# Servers that are not ours give their kernels nothing of it, or a part.
+# Remote servers pass none of the variables to their kernels, or only some.
 os.environ.update(options["env"])
 if "TZ" in options["env"] and hasattr(time, "tzset"):
     time.tzset()
 
-# Programs that the code starts must not colour their output either.
+# Programs that the code starts must not color their output either.
 for _name in ("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "LS_COLORS"):
     os.environ.pop(_name, None)
 os.environ["NO_COLOR"] = "1"
@@ -42,13 +42,14 @@ os.environ["TERM"] = "dumb"
 def _speed_up(kernel):
     from IPython.core.compilerop import CachingCompiler
 
-    # ipykernel names cells for its debugger by a hash in pure Python: a microsecond and more for every byte of code.
+    # ipykernel names cells for its debugger by a hash in pure Python, which takes a microsecond for each byte of code.
     _shell.compile = CachingCompiler()
-    # ipykernel puts off each reply by half a millisecond, to let output overtake it; whoever reads us waits for both.
+    # ipykernel delays each reply by half a millisecond in favor of output, which is not needed: the client waits for
+    # both.
     if isinstance(getattr(kernel, "_execute_sleep", None), float):
         kernel._execute_sleep = 0.0
-    # ipykernel cancels `await` on SIGINT by a callback, for which nobody wakes an event loop that is asleep. A
-    # signal handler of the loop's own, for whatever signal, makes every signal wake it.
+    # ipykernel cancels `await` on SIGINT by a callback, which does not wake an event loop that waits. With a signal
+    # handler of the loop, for any signal, every signal wakes it.
     asyncio.get_event_loop().add_signal_handler(signal.SIGURG, lambda: None)
 
 
@@ -56,15 +57,15 @@ _variables = {}
 
 
 def _send_variables(comm, message):
-    """Runs beside the code of the user, which executions of ours would not: they have hooks."""
-    if "look" not in _variables:
+    """Answers requests for variables outside of executions, which would run the hooks of the user."""
+    if "variables_of" not in _variables:
         exec(message["content"]["data"]["source"], _variables)
-    comm.send(_variables["look"](_shell))
+    comm.send(_variables["variables_of"](_shell))
     comm.close()
 
 
 class _Forgetful(dict):
-    """What IPython 9 would keep of all output for as long as the kernel lives, for `%notebook` alone."""
+    """Replaces the record of all output that IPython 9 keeps for `%notebook` until the kernel ends."""
 
     def __missing__(self, _key):
         return []
@@ -85,7 +86,7 @@ def _keep_no_output():
 
 
 def _well_formed(value):
-    """A value whose texts have no halves of surrogate pairs, which cannot be sent."""
+    """Replaces lone surrogates in the texts of a value: they cannot be sent."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
@@ -107,7 +108,7 @@ def _pack_well_formed(pack):
 
 
 def _text_of(error):
-    """Its text, or what Python's own tracebacks have in place of one that cannot be made."""
+    """Returns the text of an exception, or the placeholder that Python uses if `str` raises."""
     try:
         return str(error)
     except BaseException:
@@ -115,7 +116,7 @@ def _text_of(error):
 
 
 def _show_always(showtraceback):
-    """Shows an exception also where its text cannot be made."""
+    """Shows an exception even if `str` of it raises."""
 
     @functools.wraps(showtraceback)
     def show(self, kind, error, lines):
@@ -125,13 +126,13 @@ def _show_always(showtraceback):
 
 
 def _result_after(before):
-    """The result of code that IPython has run since that one, if it came so far."""
+    """Returns the result of code that IPython has run since the given one, if there is one."""
     result = getattr(_shell, "last_execution_result", None)
     return None if result is before else result
 
 
 def _answer_always(execute):
-    """Answers also where IPython's own way to run code fails: without a reply nobody knows how the code ended."""
+    """Runs code and sends a reply even if IPython fails: the client waits for it."""
 
     @functools.wraps(execute)
     async def answer(*everything, **named):
@@ -160,7 +161,7 @@ def _answer_always(execute):
 
 
 def _end_always(run_cell):
-    """Gives a result where IPython lets an exception out, which in a task may end the kernel."""
+    """Runs code and returns a result even if IPython raises, which may end the kernel in a task."""
 
     from IPython.core.interactiveshell import ExecutionResult
 
@@ -183,7 +184,7 @@ def _end_always(run_cell):
 
 
 def _decide_always(should_run_async):
-    """Leaves code that cannot be compiled to what runs it, which says why."""
+    """Accepts code that cannot be compiled, so that running it reports the reason."""
 
     @functools.wraps(should_run_async)
     def decide(*everything, **named):
@@ -196,7 +197,7 @@ def _decide_always(should_run_async):
 
 
 def _end_well(kernel):
-    """Makes every execution end with what the code did."""
+    """Patches IPython so that the reply of every execution states how the code ended."""
     if callable(getattr(getattr(kernel, "session", None), "pack", None)):
         kernel.session.pack = _pack_well_formed(kernel.session.pack)
     if asyncio.iscoroutinefunction(getattr(kernel, "do_execute", None)):
@@ -219,7 +220,7 @@ def _is_somewhere():
 
 
 def _from_somewhere(show):
-    """Shows an exception; the code may have deleted the current directory, which IPython looks at."""
+    """Shows an exception even if the code has deleted the current directory, which IPython reads."""
 
     @functools.wraps(show)
     def shown(*everything, **named):
@@ -250,7 +251,7 @@ def _keep_working_dir(working_dir):
             os.makedirs(working_dir, exist_ok=True)
             os.chdir(working_dir)
         except OSError as error:
-            # Once: it may stay so for long.
+            # Reported once: the condition may persist.
             if complaint != str(error):
                 complaint = str(error)
                 say(f"working directory {working_dir} is gone and cannot be made again: {error}")
@@ -280,7 +281,7 @@ if options["workingDir"] is not None:
 
 
 def _note_cell(start):
-    """Remembers the cell that starts a thread, or hands work to one."""
+    """Records the cell that starts a thread, or submits work to one."""
 
     @functools.wraps(start)
     def noted(self, *everything, **named):
@@ -291,7 +292,7 @@ def _note_cell(start):
 
 
 def _output_for_cell(run):
-    """What a thread puts out is of the cell that started it, whichever runs by then."""
+    """Attributes the output of a thread to the cell that started it, even during a later cell."""
 
     @functools.wraps(run)
     def run_for_cell(self, *everything, **named):
@@ -307,7 +308,7 @@ def _output_for_cell(run):
     return run_for_cell
 
 
-# These are private parts of Python and ipykernel: where they are others, its own way will do.
+# These are private parts of Python and ipykernel: if they differ, the original behavior stays.
 if hasattr(_shell, "set_thread_parent") and hasattr(_shell, "reset_thread_parent"):
     for _class, _begin, _run in (
         (threading.Thread, "start", "_bootstrap_inner"),
@@ -319,12 +320,12 @@ if hasattr(_shell, "set_thread_parent") and hasattr(_shell, "reset_thread_parent
 
 
 def _tell_what_runs(parent_header):
-    """The request that something is put out for; if another runs on the main thread, which may wait for it, that too."""
+    """Returns the request of an output, and the one that runs on the main thread, which may be waiting for it."""
 
     def get(self):
         header = parent_header.fget(self)
         if threading.current_thread() is not threading.main_thread():
-            return header  # what is of no request stays so
+            return header  # output without a request stays without one
         if not header:
             return self._parent_header_global  # of the event loop itself
         running = self._parent_header_global.get("msg_id")

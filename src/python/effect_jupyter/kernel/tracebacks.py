@@ -1,4 +1,4 @@
-"""Exceptions that hold others have them in their traceback; one that code shows itself is output of the code."""
+"""Tracebacks of exception groups include their members. An exception that code shows itself is output of the code."""
 
 import builtins
 import contextlib
@@ -11,12 +11,12 @@ from effect_jupyter.kernel.interrupts import Interrupt
 from effect_jupyter.kernel.streams import output
 
 GROUP = getattr(builtins, "BaseExceptionGroup", ())
-# Members of one group, groups within one another, and lines of all of it.
+# Maximum number of members of a group, of nested groups, and of lines in all.
 WIDTH, DEPTH, LINES = 100, 20, 5000
 
 
 def holds_others(error):
-    """Whether it is a group, or was raised from one or while one was handled."""
+    """Tells whether an exception is a group, or has one among its causes and contexts."""
     seen = set()
     todo = [error]
     while todo:
@@ -30,7 +30,7 @@ def holds_others(error):
 
 
 def lines_of(kind, error, trace, offset):
-    """The traceback as Python shows it, the members and their members in it, without the first frames."""
+    """Returns the traceback as Python formats it, with the members of groups and without the first frames."""
     for _ in range(offset):
         trace = trace and (trace.tb_next or trace)
     whole = traceback.TracebackException(kind, error, trace, max_group_width=WIDTH, max_group_depth=DEPTH)  # pyright: ignore[reportCallIssue]
@@ -40,7 +40,7 @@ def lines_of(kind, error, trace, offset):
 
 
 def is_amid(frame, names):
-    """Whether code with this global namespace goes on after it; to show the value of an expression ends it."""
+    """Tells whether code with these globals continues after the exception. Showing a value ends the code."""
     while frame is not None and frame.f_globals is not names:
         if str(frame.f_globals.get("__name__")).endswith(".displayhook"):
             return False
@@ -50,7 +50,7 @@ def is_amid(frame, names):
 
 @contextlib.contextmanager
 def written_to_stderr(shell):
-    """What is shown comes where it was shown among the rest, and is not taken for what ended the code."""
+    """Writes a shown exception as output at its place, so that it is not taken for the one that ended the code."""
 
     def write(kind, error, lines):
         sys.stdout.flush()
@@ -64,13 +64,13 @@ def written_to_stderr(shell):
 
 
 def show_members(showtraceback):
-    """IPython's own way to show an exception, but for those that hold others or that the code shows itself."""
+    """Shows an exception as IPython does, except for groups and for those that the code shows itself."""
 
     @functools.wraps(showtraceback)
     def show(self, *args, **kwargs):
         if output.is_child and isinstance(sys.exc_info()[1], SystemExit):
-            return  # programs do not tell it
-        # A forked process has no other way to tell it.
+            return  # a program does not show it
+        # A forked process cannot report it otherwise.
         is_text = output.is_child or is_amid(sys._getframe(1), self.user_global_ns)
         with written_to_stderr(self) if is_text else contextlib.nullcontext():
             show_any(self, is_text, *args, **kwargs)

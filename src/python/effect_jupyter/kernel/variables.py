@@ -1,7 +1,7 @@
-"""Tells of the variables of the user. Standard library only; runs in a namespace of its own, beside running code.
+"""Describes the variables of the user. Standard library only; runs in a separate namespace, also while code runs.
 
-Defines `look`, which gives {"variables": [{"name", "type", "bytes", "shape", "repr"}, ...]}. Methods of the user's own
-classes run in a thread that is given up when one of them takes long; what they print is nobody's output.
+Defines `variables_of`, which returns {"variables": [{"name", "type", "bytes", "shape", "repr"}, ...]}. Methods of the
+user's classes run in a thread that is abandoned if one of them takes long; their output is discarded.
 """
 
 import array
@@ -15,12 +15,12 @@ import time
 import types
 from typing import Any
 
-MOST = 10_000  # variables
-LENGTH = 200  # characters of a text
-MANY = 1_000  # elements of which a class of the user's may make a text itself
-PATIENCE = 0.3  # seconds without a variable done
-BUDGET = 3.0  # seconds for all variables
-MOST_STUCK = 4  # threads that cannot be ended
+MAX_VARIABLES = 10_000  # variables
+MAX_LENGTH = 200  # characters of a text
+MAX_ELEMENTS = 1_000  # elements of a value whose class formats it
+VARIABLE_TIMEOUT = 0.3  # seconds for one variable
+TOTAL_TIMEOUT = 3.0  # seconds for all variables
+MAX_ABANDONED = 4  # abandoned threads that did not end
 
 SHORT = (bool, int, float, complex, type(None), str, bytes, bytearray, array.array)
 SIZED = (str, bytes, bytearray, list, tuple, set, frozenset, dict, range)
@@ -39,7 +39,7 @@ _stuck = []
 
 
 class GivenUp(BaseException):
-    """Raised within a method of the user's that takes too long."""
+    """Raised in a method of the user that takes too long."""
 
 
 def _attempt(action, otherwise):
@@ -51,14 +51,14 @@ def _attempt(action, otherwise):
 
 def _cut(text):
     text = str.__str__(text)
-    short = text if len(text) <= LENGTH else text[: LENGTH - 1] + "…"
+    short = text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 1] + "…"
     return short.encode("utf-8", "replace").decode()
 
 
 def _type_of(value):
-    """Runs no code of the user's, as the attributes of a class may."""
+    """Returns the name of a type without running code of the user, which attributes of a class may do."""
     kind = type(value)
-    # There is none if the code that made the class had no name.
+    # It is missing if the code that created the class had no `__name__`.
     module, name = _attempt(lambda: _module_of(kind), None), _name_of(kind)
     is_plain = module in ("builtins", "__main__") or not isinstance(module, str)
     return _cut(name if is_plain else f"{module}.{name}")
@@ -72,15 +72,15 @@ def _number(value):
 
 
 class Look(threading.Thread):
-    """Describes variables one after the other until it is given up."""
+    """Describes variables one after the other until it is abandoned."""
 
     def __init__(self, entries, shell):
         super().__init__(name="effect-jupyter-variables", daemon=True)
         self.entries, self.shell = entries, shell
         self.described = []
-        # Whoever is stuck would be so once more.
+        # A class whose method did not return is not called again.
         self.avoided = {look.kind for look in _stuck}
-        # Whose methods run.
+        # The class whose methods run.
         self.kind = None
         self.is_given_up = False
         self.is_over = threading.Event()
@@ -93,7 +93,7 @@ class Look(threading.Thread):
             finally:
                 with self.lock:
                     self.is_over.set()
-        except BaseException:  # it may come at any line
+        except BaseException:  # it may be raised at any line
             self.is_over.set()
 
     def describe_all(self):
@@ -106,15 +106,15 @@ class Look(threading.Thread):
             self.described.append(description)
 
     def wait(self, deadline):
-        """What it has described when it is over, takes too long for one of them, or for all."""
+        """Returns the descriptions when all are done, or when one or all of them take too long."""
         count = 0
-        while not self.is_over.wait(PATIENCE) and len(self.described) > count and time.monotonic() < deadline:
+        while not self.is_over.wait(VARIABLE_TIMEOUT) and len(self.described) > count and time.monotonic() < deadline:
             count = len(self.described)
         self.is_given_up = True
         return list(self.described)
 
     def give_up(self):
-        """Ends the thread, which works in Python code, but not in what that calls."""
+        """Ends the thread. This works in Python code, but not in C code that it calls."""
         with self.lock:
             if not self.is_over.is_set():
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident or 0), ctypes.py_object(GivenUp))
@@ -144,12 +144,12 @@ class Look(threading.Thread):
         return _number(sys.getsizeof(value)) if size is None else size
 
     def repr_of(self, value, depth=3):
-        """Like `repr`, in a time that does not grow with the value for what Python itself has."""
+        """Returns an abbreviated `repr`. For built-in types its time does not depend on the size of the value."""
         kind = type(value)
         if kind in SHORT:
             return _short(value)
         for base in BRACKETS:
-            if issubclass(kind, base) and (kind is base or base.__len__(value) > MANY):
+            if issubclass(kind, base) and (kind is base or base.__len__(value) > MAX_ELEMENTS):
                 text = self.elements_of(value, base, depth)
                 return text if kind is base else f"{_type_of(value)}({text})"
         if kind in self.avoided:
@@ -157,7 +157,7 @@ class Look(threading.Thread):
         self.kind = kind
         numpy: Any = sys.modules.get("numpy")
         if kind is getattr(numpy, "ndarray", None):
-            # The user may have asked for all elements to be shown.
+            # The user may have configured libraries to show all elements.
             return f"array({numpy.array2string(value, threshold=100, edgeitems=3, separator=', ', prefix='array(')})"
         return repr(value)
 
@@ -183,15 +183,15 @@ class Look(threading.Thread):
 def _short(value):
     kind = type(value)
     if kind in (str, bytes, bytearray):
-        return repr(value[:LENGTH]) + ("…" if len(value) > LENGTH else "")
+        return repr(value[:MAX_LENGTH]) + ("…" if len(value) > MAX_LENGTH else "")
     if kind is array.array:
         return repr(value[:6]) + ("…" if len(value) > 6 else "")
-    # Python may take minutes for the digits, and does nothing else meanwhile.
+    # Python may take minutes to convert the digits, and blocks all threads.
     return f"<int of {value.bit_length()} bits>" if kind is int and value.bit_length() > 1024 else repr(value)
 
 
 def _name(name, value):
-    """All that can be said in no time."""
+    """Returns the parts of a description that take constant time."""
     is_short = type(value) in SHORT
     return {
         "name": name,
@@ -203,24 +203,24 @@ def _name(name, value):
 
 
 def _entries_of(namespace, hidden):
-    """The variables made last, without modules and what IPython has put there."""
+    """Returns the latest variables, without modules and variables of IPython."""
     nothing = object()
     entries = []
     for name, value in list(namespace.items()):
         is_own = type(name) is str and not name.startswith("_") and hidden.get(name, nothing) is not value
         if is_own and not issubclass(type(value), types.ModuleType):
             entries.append((_cut(name), value))
-    return entries[-MOST:]
+    return entries[-MAX_VARIABLES:]
 
 
-def look(shell):
+def variables_of(shell):
     entries = _entries_of(shell.user_ns, shell.user_ns_hidden)
     described = []
-    deadline = time.monotonic() + BUDGET
+    deadline = time.monotonic() + TOTAL_TIMEOUT
     while len(described) < len(entries):
         rest = entries[len(described) :]
         _stuck[:] = [look for look in _stuck if not look.is_over.is_set()]
-        if len(_stuck) >= MOST_STUCK or time.monotonic() >= deadline:
+        if len(_stuck) >= MAX_ABANDONED or time.monotonic() >= deadline:
             described += [_name(name, value) for name, value in rest]
             break
         worker = Look(rest, shell)

@@ -1,12 +1,12 @@
-"""The command of bubblewrap that srt makes, changed into ours. Standard library only."""
+"""Changes the command of bubblewrap that srt makes. Standard library only."""
 
 import os
 import shlex
 
-# Shares even less than srt asks for: no shared memory, no semaphores, no name of the host.
+# Isolation besides that of srt: no shared memory, semaphores or name of the host.
 ISOLATED = ["--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
 
-# How many arguments those options of bubblewrap take that srt uses.
+# The number of arguments of the options of bubblewrap that srt uses.
 ARGUMENTS = {
     **dict.fromkeys(("--bind", "--ro-bind", "--dev-bind", "--setenv"), 2),
     **dict.fromkeys(("--tmpfs", "--dev", "--proc", "--unsetenv", "--cap-add", "--cap-drop"), 1),
@@ -14,10 +14,10 @@ ARGUMENTS = {
 
 
 def split(command):
-    """(bubblewrap, its options, what runs in it) of a command line of srt."""
+    """Splits a command line of srt into bubblewrap, its options, and the command that runs in it."""
     words = shlex.split(command)
     if words[3:4] == ["srt-args"]:
-        # A long list of mounts is in a file, which the fourth word names and "--args 9" stands for.
+        # A long list of mounts is in a file, which the fourth word names; "--args 9" refers to it.
         with open(words[4]) as file:
             mounts = file.read().split("\0")[:-1]
         words = words[5:]
@@ -28,16 +28,16 @@ def split(command):
 
 
 def operations(options):
-    """The options of bubblewrap, each with its arguments."""
+    """Returns the options of bubblewrap, each with its arguments."""
     words = iter(options)
     for option in words:
         yield [option, *(next(words) for _ in range(ARGUMENTS.get(option, 0)))]
 
 
 def bounded(options, *, memory, writable):
-    """The options, isolated; what is not among `writable` is mounted to be read, and what is memory has a size.
+    """Returns the options with further isolation: mounts are read-only except `writable`, and tmpfs has a size.
 
-    srt lets every command write to a folder of a fixed name in /tmp, which another user may have made first.
+    srt allows every command to write to a folder with a fixed name in /tmp, which another user may have created.
     """
     result = [*ISOLATED]
     for option, *arguments in operations(options):
@@ -47,7 +47,7 @@ def bounded(options, *, memory, writable):
             result += ["--size", "1048576"]
         result += [option, *arguments]
         if (option, *arguments) == ("--dev", "/dev"):
-            # What is in there counts too: whoever fills it is told so before the limit of memory ends the kernel.
+            # Its files count as memory: code that fills it gets an error before the limit of memory ends the kernel.
             result += [
                 *([] if memory is None else ["--size", str(max(memory // 2, 4096))]),
                 "--tmpfs",
@@ -59,7 +59,7 @@ def bounded(options, *, memory, writable):
 
 
 def mount_points(options):
-    """(path, whether it is a directory) of what bubblewrap has to find, or make, to mount something on."""
+    """Returns the mount points that bubblewrap needs, as (path, True for a directory)."""
     return [
         (arguments[1], os.path.isdir(arguments[0]))
         for option, *arguments in operations(options)

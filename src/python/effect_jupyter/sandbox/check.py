@@ -1,6 +1,4 @@
-"""Whether this machine can sandbox kernels, tried out and answered in the terms of `SandboxError`. Standard
-library only.
-"""
+"""Checks whether this machine can sandbox kernels. Failures are reasons of `SandboxError`. Standard library only."""
 
 import os
 import re
@@ -10,7 +8,7 @@ import sys
 from effect_jupyter.sandbox import macos
 from effect_jupyter.sandbox.bubblewrap import ISOLATED
 
-# What bubblewrap says, and what to do about it.
+# Errors of bubblewrap, and advice.
 FAILURES = (
     (
         "Can't mount proc",
@@ -33,11 +31,11 @@ FAILURES = (
         "sudo sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000",
     ),
 )
-# Prints the first of its arguments that cannot be read.
+# Prints the first argument that is not readable.
 TRY_TO_READ = "import os, sys; print(*[p for p in sys.argv[1:] if not os.access(p, os.R_OK)][:1], end='')"
 
 
-# Whether what leads to other processes can be kept from being written; see `sandboxed_kernel.py`.
+# Checks that Landlock can restrict writing; see `sandboxed_kernel.py`.
 NO_LANDLOCK = (
     "Sandboxed kernels can write to named pipes and devices that others left open to everybody: Linux has no Landlock, or"
     " one before 5.19"
@@ -45,7 +43,7 @@ NO_LANDLOCK = (
 
 
 class Refused(Exception):
-    """There can be no sandbox; `reason` says why in the terms of `SandboxError`."""
+    """The machine cannot sandbox kernels; `reason` is a reason of `SandboxError`."""
 
     def __init__(self, tag, **details):
         super().__init__(tag)
@@ -53,7 +51,7 @@ class Refused(Exception):
 
 
 def try_out(bwrap, *, readable, workspace, identity):
-    """Runs Python in the smallest sandbox."""
+    """Runs Python in a minimal sandbox."""
     command = [
         bwrap,
         *ISOLATED,

@@ -1,5 +1,5 @@
-"""What git reads below the folders that a kernel may write: whoever writes there has the user's next git command run
-programs. Standard library only.
+"""Finds the files of git in writable folders: git commands of the user run programs that these files name. Standard
+library only.
 """
 
 import os
@@ -8,24 +8,24 @@ import stat
 from effect_jupyter.sandbox.names import utf8
 from effect_jupyter.sandbox.submodules import submodules
 
-# A kernel starts no later than after so many directories; those at the top come first.
-MOST_DIRECTORIES = 10000
-# Nor after so many submodules, of which a kernel can have a repository of its own tell more.
-MOST_SUBMODULES = 1000
-# Nor after so many bytes of indices; one that is longer has millions of files.
-MOST_BYTES = 256 * 1024 * 1024
-# What makes a directory one of git, as git itself sees it.
+# Maximum number of directories to search before a kernel starts; those at the top come first.
+MAX_DIRECTORIES = 10000
+# Maximum number of submodules: a kernel can write a repository that declares any number.
+MAX_SUBMODULES = 1000
+# Maximum bytes of indices to read; a longer one has millions of files.
+MAX_BYTES = 256 * 1024 * 1024
+# The entries by which git recognizes a git directory.
 PARTS = ("HEAD", "objects", "refs")
 
 
 class Repositories:
-    """The git directories of a workspace, once seen always known: a kernel could hide one among many directories."""
+    """The git directories of a workspace. They are remembered, as a kernel could hide one among many directories."""
 
     def __init__(self):
         self._known = set()
 
     def protected(self, folders):
-        """Paths below `folders` that are not to be written, among them some that are not there."""
+        """Returns paths below `folders` that must not be writable, including some that do not exist."""
         folders = [folder for folder in folders if os.path.isdir(folder)]
         self._known.update(*map(find, folders))
         known = sorted(filter(os.path.lexists, self._known), key=lambda path: (path.count("/"), path))
@@ -36,12 +36,12 @@ class Repositories:
 
 
 def at_top(folder):
-    """What keeps a folder without a repository from becoming one, be it one without `.git`."""
+    """Returns the paths that prevent a folder from becoming a repository, with `.git` or without."""
     place = os.path.join(folder, ".git")
     if os.path.isfile(place) and os.path.getsize(place) > 0 or is_git(place):
         return [place]
     head = os.path.join(folder, "HEAD")
-    # An empty file is an error for git. An empty directory, which the third makes of the first, is not: git is to find
+    # An empty file would be an error for git. With the third path the first is an empty directory, so that git finds
     # the repository above.
     return [place, head, os.path.join(place, "hooks")] if is_in_repository(folder) else [place, head]
 
@@ -51,7 +51,7 @@ def is_in_repository(folder):
 
 
 def repository_above(folder):
-    """The nearest `.git` above a folder; None if there is none."""
+    """Returns the nearest `.git` above a folder; None if there is none."""
     while folder != "/":
         folder = os.path.dirname(folder)
         place = os.path.join(folder, ".git")
@@ -61,10 +61,10 @@ def repository_above(folder):
 
 
 def without_repository(places, folders):
-    """The folders of submodules that have no repository: git would take one that appears there for the submodule's,
-    and run what its settings name.
+    """Returns the folders of submodules without a repository: git would use a repository that is created there, and run
+    the programs of its settings.
     """
-    seen, left = set(), MOST_BYTES
+    seen, left = set(), MAX_BYTES
     for place in places:
         worktree = os.path.dirname(place)
         directory = place if os.path.isdir(place) else read_path(place, "gitdir:")
@@ -73,16 +73,16 @@ def without_repository(places, folders):
         paths, done = submodules(worktree, directory, left)
         left -= done
         inside = [path for path in paths if any(path.startswith(f"{folder.rstrip('/')}/") for folder in folders)]
-        seen.update(inside[: MOST_SUBMODULES - len(seen)])
-    # git follows no link on the way either.
+        seen.update(inside[: MAX_SUBMODULES - len(seen)])
+    # git does not follow links in the path either.
     return sorted(
         path for path in seen if not os.path.lexists(os.path.join(path, ".git")) and os.path.realpath(path) == path
     )
 
 
 def find(top):
-    """The git directories below a folder, and the files named `.git` that lead to others."""
-    found, todo, left = [], [top], MOST_DIRECTORIES
+    """Returns the git directories below a folder, and the files named `.git` that refer to others."""
+    found, todo, left = [], [top], MAX_DIRECTORIES
     for folder in todo:
         try:
             with os.scandir(folder) as entries:
@@ -106,7 +106,7 @@ def is_git(folder):
 
 
 def named_by(place, top):
-    """The git directory of a worktree or submodule, and the one that it shares, as far as they are below `top`."""
+    """Returns the git directory of a worktree or submodule, and the one that it shares, if they are below `top`."""
     directory = read_path(place, "gitdir:")
     if directory is None:
         return []
@@ -116,7 +116,7 @@ def named_by(place, top):
 
 
 def read_path(file, prefix):
-    """The path in a file of git, seen from its folder; the file may be a pipe, a link, or without end."""
+    """Returns the path in a file of git, relative to its folder. The file may be a pipe, a link, or without an end."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:

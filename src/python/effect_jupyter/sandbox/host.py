@@ -1,7 +1,7 @@
-"""The sandbox of a gateway's kernels, from the gateway's side: the helper process that runs srt, and a place for
-each kernel. Standard library only.
+"""The gateway's side of the sandbox: the helper process that runs srt, and the folder and the rules of each kernel.
+Standard library only.
 
-`settings` is what the program resolved, with absolute paths everywhere: {"rules": see `complete`, "user": {"uid",
+`settings` comes from the program, and all its paths are absolute: {"rules": see `complete`, "user": {"uid",
 "gid"} or null, "helper": the command of the helper, "tools": paths of programs by name, "path": PATH
 without folders that a kernel may write to, "needed": paths that every kernel reads, "protected": paths that
 no kernel may write to}.
@@ -24,9 +24,9 @@ from effect_jupyter.sandbox.placeholders import Placeholders, registries
 from effect_jupyter.system import remove_tree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-# The folder that has our package and nothing else.
+# The folder that contains only this package.
 ROOT = os.path.dirname(os.path.dirname(HERE))
-# What Python reads besides its own files, and what a program that it starts needs to run at all.
+# Paths that Python reads besides its own files, and those that any program needs.
 SYSTEM = (
     "/usr /bin /sbin /lib /lib32 /lib64 /opt /etc/alternatives /etc/ca-certificates /etc/fonts /etc/group"
     " /etc/hosts /etc/ld.so.cache /etc/ld.so.conf /etc/ld.so.conf.d /etc/locale.alias /etc/localtime"
@@ -36,14 +36,14 @@ SYSTEM = (
 
 
 def python_files():
-    """Where the interpreter and its packages are, those that it shares with another environment among them."""
+    """Returns the folders of the interpreter and its packages, including those shared with another environment."""
     packages = [folder for folder in sys.path if os.path.basename(folder) in ("site-packages", "dist-packages")]
     places = (sys.prefix, sys.base_prefix, sys.executable, *filter(os.path.isdir, packages))
     return sorted({*map(os.path.realpath, places), sys.prefix, ROOT})
 
 
-def keep_from_importing(writable):
-    """No module of this process comes from where a kernel may write, such as a project that is installed in place."""
+def remove_from_module_path(writable):
+    """Removes writable folders from the module search path, such as a project that is installed in place."""
     safe = python_files()
     writable = [os.path.realpath(folder) for folder in writable]
     sys.path[:] = [
@@ -55,7 +55,7 @@ def keep_from_importing(writable):
 
 
 def limits(given):
-    """Limits by their name in the module `resource`. What a process maps but never writes is not its memory."""
+    """Returns limits by their names in the module `resource`. Mapped memory that is never written does not count."""
     names = {
         "memory": "RLIMIT_DATA",
         "processes": "RLIMIT_NPROC",
@@ -66,16 +66,16 @@ def limits(given):
 
 
 class Identity:
-    """Whom everything sandboxed runs as, and what it has to see."""
+    """The user that sandboxed processes run as, and the paths that it needs."""
 
     def __init__(self, settings, workspace):
         self.user = settings["user"]
         seen = [*python_files(), *settings["needed"], settings["helper"][0], workspace]
-        # Only now: a kernel must not be able to have another place shown to a later one.
+        # Determined once: a kernel must not be able to redirect a path of a later one.
         self.paths = sorted({os.path.realpath(path) for path in seen if os.path.exists(path)})
 
     def command(self, command):
-        """What starts a command as the user."""
+        """Returns the command that starts another one as the user."""
         if self.user is None:
             return command
         identity = json.dumps({**self.user, "paths": self.paths})
@@ -83,7 +83,7 @@ class Identity:
 
 
 class Helper:
-    """The process that wraps commands and filters the network for all kernels of a gateway."""
+    """The process that converts commands and filters the network traffic for all kernels of a gateway."""
 
     def __init__(self, command, *, path, folder, workspace, on_violation, on_end):
         self._pending = {}
@@ -97,9 +97,9 @@ class Helper:
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # srt protects the files of its working directory, and keeps its sockets in TMPDIR.
+            # srt protects files in its working directory, and creates its sockets in TMPDIR.
             cwd=workspace,
-            # Nothing else: a proxy or a preloaded module of ours would be the kernels' too.
+            # No other variables: kernels would get a proxy or a preloaded library as well.
             env={"PATH": path, "HOME": folder, "TMPDIR": folder},
             text=True,
         )
@@ -109,20 +109,20 @@ class Helper:
         self._send(settings)
 
     def wait_until_ready(self):
-        """Raises an exception if the helper cannot wrap commands."""
+        """Raises an exception if the helper cannot convert commands."""
         self._ready.result(20)
 
     def wrap(self, kernel_id, command, rules):
-        """A future of the sandboxed command."""
+        """Returns a future of the sandboxed command."""
         return self._ask({"wrap": kernel_id, "command": command, "rules": rules})
 
     def ended(self, kernel_id):
-        """A future that is done when the files which protected the workspace from this kernel are gone."""
+        """Returns a future that is done when the files that protected the workspace from this kernel are removed."""
         return self._ask({"ended": kernel_id})
 
     def _ask(self, question):
         answer = Future()
-        # Whoever waits may lose interest; the answer comes all the same.
+        # The future may be cancelled before the answer arrives.
         answer.set_running_or_notify_cancel()
         with self._lock:
             self._count += 1
@@ -132,13 +132,13 @@ class Helper:
         return answer
 
     def _send(self, message):
-        # Another one than for the answers: a helper that cannot speak does not listen either.
+        # Not the thread that reads answers: a helper whose output is blocked does not read its input either.
         with self._writing:
             try:
                 self._process.stdin.write(json.dumps(message) + "\n")
                 self._process.stdin.flush()
             except OSError:
-                pass  # the listener notices
+                pass  # the listener fails as well
 
     def _listen(self):
         try:
@@ -169,7 +169,7 @@ class Helper:
 
 
 class Sandbox:
-    """Places for kernels: a folder, the rules, the command."""
+    """Makes the folder, the rules and the command of each kernel."""
 
     def __init__(self, settings, runtime_dir, workspace, secret):
         self._settings = settings
@@ -190,7 +190,7 @@ class Sandbox:
         self._places = os.path.join(runtime_dir, "places")
         self._helper: Any = None
         if self._user is not None:
-            # The other user may pass through, and sees what is given to it.
+            # The other user may enter it, and can read only its own folders.
             os.chmod(self._registry, 0o711)
             os.chmod(runtime_dir, 0o711)
         os.mkdir(self._places, 0o711)
@@ -220,21 +220,21 @@ class Sandbox:
         self._helper.wait_until_ready()
 
     def rules_of(self, request):
-        """The rules that a request gives, which are the gateway's unless it knows the secret; ValueError if not."""
+        """Returns the rules of a request; by default those of the gateway. Raises ValueError without the secret."""
         if request is None:
             return self.rules
         given = json.loads(request)
         if not hmac.compare_digest(given["secret"], self._secret):
-            raise ValueError("the secret is another")
+            raise ValueError("the secret is wrong")
         return given["rules"]
 
     def own_dir(self, kernel_id):
         return os.path.join(self._places, kernel_id)
 
     def started(self, kernel_id):
-        """The number that a kernel's process has in its sandbox, once it is there; ValueError if it is none."""
+        """Returns the pid of the kernel in its sandbox; None before it is known. Raises ValueError for another file."""
         try:
-            # Code of the workspace may have run in there before: this may be a pipe, a link, or without end.
+            # Code may have changed the file: it may be a pipe, a link, or without an end.
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW
             file = os.open(os.path.join(self.own_dir(kernel_id), "started"), flags)
         except FileNotFoundError:
@@ -245,9 +245,9 @@ class Sandbox:
             os.close(file)
 
     def prepare(self, kernel_id, rules, env):
-        """A future of the sandboxed command of a kernel, whose folder is there afterwards.
+        """Creates the folder of a kernel, and returns a future of its sandboxed command.
 
-        `env` is set within the sandbox, beside the environment that the command is started in.
+        `env` is set in the sandbox, in addition to the environment of the command.
         """
         own_dir = self.own_dir(kernel_id)
         self._give(own_dir)
@@ -260,7 +260,7 @@ class Sandbox:
     def _wrap(self, kernel_id, command, rules):
         own_dir = self.own_dir(kernel_id)
         writable = [folder for folder in rules["allowWrite"] if os.path.isdir(folder)]
-        # Before it is seen which of them are there: from now on they stay.
+        # Before the existing files are listed: from now on placeholders are not removed.
         self._placeholders.hold(writable)
         self._holding[kernel_id] = writable
         completed = self.complete(rules, own_dir)
@@ -270,13 +270,13 @@ class Sandbox:
         try:
             return self._helper.wrap(kernel_id, command, completed).result(20)
         except RuntimeError as error:
-            # srt has a bound of its own, and speaks of options that are not the user's.
+            # srt has another limit, with an error about options that the user does not have.
             if "bwrap arguments" not in str(error):
                 raise
             raise RuntimeError(mounts.too_many("more than 3000")) from None
 
     def orders(self, kernel_id, command, rules, env):
-        """What `launcher.py` is to do, in its own terms."""
+        """Returns the orders of `launcher.py`."""
         writable = [*rules["allowWrite"], self.own_dir(kernel_id)]
         orders = {
             "ownDir": self.own_dir(kernel_id),
@@ -296,7 +296,7 @@ class Sandbox:
         return json.dumps({**orders, "command": [bwrap], "options": options, "inner": words}).encode()
 
     def end(self, kernel_id):
-        """A future of the end of a kernel's place, once the kernel itself is gone."""
+        """Removes the folder of a kernel that has ended. Returns a future that is done then."""
         return self._cleaner.submit(self._end, kernel_id)
 
     def _end(self, kernel_id):
@@ -307,9 +307,9 @@ class Sandbox:
             os.rename(self.own_dir(kernel_id), trash)
         except FileNotFoundError:
             pass
-        # What a kernel left may be much; nobody waits for that.
+        # In the background: a kernel may have left many files.
         self._remover.submit(remove_tree, trash)
-        # A start that was given up may still be on its way.
+        # An abandoned start may still be in progress.
         self._planner.submit(self._release, kernel_id).result(20)
         self._helper.ended(kernel_id).result(20)
 
@@ -320,14 +320,14 @@ class Sandbox:
         return os.path.join(self._runtime_dir, f"kernel-{kernel_id}.pid")
 
     def complete(self, rules, own_dir):
-        """The rules of one kernel: what the user gave, and what a kernel needs in order to run at all."""
+        """Returns the rules of one kernel: those of the user, and those that every kernel needs."""
         needed = [*python_files(), *self._settings["needed"], *(SYSTEM if rules["strict"] else [])]
         denied = [path for path in rules["denyRead"] if "*" not in path]
         hidden = [path for path in needed if any(is_under(path, folder) for folder in denied)]
         names.check([*rules["denyRead"], *rules["denyWrite"], *self._settings_of_tools(rules["allowWrite"])])
         return {
             "allowNet": rules["allowNet"],
-            # Those of other gateways too, also if they start later.
+            # Includes those of other gateways, even if they start later.
             "denyRead": [*rules["denyRead"], *registries(os.path.dirname(self._registry))],
             "allowRead": [*rules["allowRead"], *filter(os.path.exists, hidden), own_dir, self.helper_dir],
             "allowWrite": [*rules["allowWrite"], own_dir],
@@ -343,14 +343,14 @@ class Sandbox:
         }
 
     def _settings_of_tools(self, folders):
-        """Patterns of the files that srt protects further down as well."""
+        """Returns patterns of the files that srt protects in subfolders as well."""
         paths = [path for path in self._settings["protected"] if os.path.dirname(path) in folders]
         return [os.path.join(os.path.dirname(path), "**", os.path.basename(path)) for path in paths]
 
     def _settings_of_agents(self, strict):
-        """srt denies parts of this folder, or all of it if it is not there: which is so for the first kernel only.
+        """Creates the folder: srt denies parts of it, or all of it if it does not exist.
 
-        In a strict sandbox it would make those parts within what is read-only already, and fail.
+        In a strict sandbox srt would fail to create those parts, because the folder is read-only there.
         """
         folder = os.path.join(self._workspace, ".claude")
         parts = ("agents", "commands", "settings.json", "settings.local.json")

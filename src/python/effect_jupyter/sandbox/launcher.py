@@ -10,7 +10,7 @@ user has to see, "placeholders": [path, whether it is a directory] of what has t
 import os
 import sys
 
-# The folder that has nothing but our package, in place of the one of this file.
+# The folder that contains only this package, instead of the folder of this file.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[: not getattr(sys.flags, "safe_path", sys.flags.isolated)] = [ROOT]
 sys.dont_write_bytecode = True
@@ -24,25 +24,25 @@ from effect_jupyter.sandbox.user import drop_privileges
 
 CHANNELS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
-# Options are so many when bubblewrap has hundreds of mounts to make.
-MANY_WORDS = 600
+# The options may be hundreds of mounts.
+MAX_WORDS = 600
 
 
 def listen(connection):
-    """The kernel's channels; the sandbox could not create them."""
+    """Creates the sockets of the kernel's channels, which the sandbox does not allow."""
     sockets = []
     for channel in CHANNELS:
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         listener.bind(f"{connection['ip']}-{connection[channel]}")
         listener.listen(100)
-        # ZeroMQ accepts until there is nobody left.
+        # ZeroMQ accepts connections until none is waiting, and must not block then.
         listener.setblocking(False)
         sockets.append(listener)
     return sockets
 
 
 def give(listeners, connection):
-    """The end of a connection that holds the sockets and the description, to be standard output."""
+    """Returns a socket that holds the listeners and the description, which becomes standard output."""
     here, there = _socket.socketpair()
     descriptors = array.array("i", [listener.fileno() for listener in listeners])
     here.sendmsg([json.dumps(connection).encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)])
@@ -50,7 +50,7 @@ def give(listeners, connection):
 
 
 def with_options(launch, options):
-    """The command; everybody can read its words, so that the options, secrets among them, are in a file of nobody."""
+    """Returns the command. All users can read its words, so that options with secrets are in an unnamed file."""
     file = os.memfd_create("options", 0)
     os.write(file, "".join(f"{option}\0" for option in options).encode())
     os.lseek(file, 0, os.SEEK_SET)
@@ -65,7 +65,7 @@ def main():
     user, environment = launch["user"], dict(os.environ)
     if user is not None:
         environment["HOME"] = os.path.join(launch["ownDir"], "home")
-    # Not among the words of a command either.
+    # These are secrets as well.
     environment["EFFECT_JUPYTER_INSIDE"] = json.dumps(launch["inside"])
     if macos.IS_HERE:
         macos.run(launch, connection, environment, lambda: drop_privileges(user, []))
@@ -74,21 +74,21 @@ def main():
     os.umask(0o022)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
-    # Not standard input: with a socket there, bash takes itself for a remote shell and reads ~/.bashrc.
+    # Not standard input: if that is a socket, bash assumes a remote shell and reads ~/.bashrc.
     os.dup2(there.fileno(), 1)
     if user is not None:
         drop_privileges(user, launch["paths"])
     for path, is_directory in launch["placeholders"]:
         placeholders.make(path, is_directory)
     options = launch["options"]
-    if len(options) > MANY_WORDS:
+    if len(options) > MAX_WORDS:
         from effect_jupyter.sandbox import mounts
 
         try:
             options = mounts.make_ahead(options, launch["inside"]["writable"])
         except RuntimeError as error:
             sys.exit(str(error))
-    # All that is open here closes on exec, but for the three standard streams and the options.
+    # Other descriptors than those of the standard streams and the options close on exec.
     command = with_options(launch, options)
     os.execve(command[0], command, environment)
 

@@ -1,4 +1,4 @@
-"""What differs on macOS, where the sandbox is Seatbelt's. Nothing in CI tries it. Standard library only.
+"""The sandbox on macOS, which is Seatbelt. It is not tested in CI. Standard library only.
 
 There are no namespaces: a kernel makes its sockets itself, at the five paths that its profile names, finds its
 connection file in its own folder, and lives no longer than its gateway because its launcher stays and watches.
@@ -16,17 +16,17 @@ CONNECTION_FILE = "connection.json"
 
 
 def smallest_sandbox():
-    """Runs a program in a sandbox that denies nothing."""
+    """Checks that a program can run in a sandbox without restrictions."""
     return [SANDBOX_EXEC, "-p", "(version 1)(allow default)"]
 
 
 def sockets(runtime_dir, kernel_id):
-    """Where a kernel listens; Jupyter counts them from one."""
+    """Returns the paths of a kernel's sockets, which Jupyter counts from one."""
     return [os.path.join(runtime_dir, f"kernel-{kernel_id}-ipc-{number}") for number in range(1, 6)]
 
 
 def split(command):
-    """(variables, words) of a command line that sets variables by `env`: everybody can read its words."""
+    """Splits a command line with `env` into variables and words: all users can read the words of a command."""
     words = shlex.split(command)
     variables = {}
     if os.path.basename(words[0]) == "env" and "=" in words[1]:
@@ -38,7 +38,7 @@ def split(command):
 
 
 def run(launch, connection, environment, drop_privileges):
-    """Runs the sandboxed command as long as the gateway lives, and ends with its status."""
+    """Runs the sandboxed command until the gateway ends, and exits with its status."""
     import subprocess
 
     environment = {**environment, **launch["environment"]}
@@ -68,10 +68,10 @@ def run(launch, connection, environment, drop_privileges):
 
 
 def end(pid_file):
-    """Kills what a launcher that was killed has left."""
+    """Kills the processes of a launcher that was killed."""
     try:
         with open(pid_file) as file:
             os.killpg(int(file.read()), signal.SIGKILL)
         os.unlink(pid_file)
     except (OSError, ValueError):
-        pass  # it never started, or is gone
+        pass  # it did not start, or has ended

@@ -1,5 +1,5 @@
-"""Mounts that are made before bubblewrap starts, which takes them over with the folder that they are in. For each mount
-that it makes itself it reads the list of all. Standard library only.
+"""Creates mounts before bubblewrap starts, which keeps them with the folder that they are in. For each mount that
+bubblewrap creates itself it reads the list of all mounts, which is slow. Standard library only.
 """
 
 import errno
@@ -8,8 +8,8 @@ import struct
 
 from effect_jupyter.sandbox.bubblewrap import is_under, operations
 
-# As many as it makes within the time that a start has, on a busy machine.
-MANY = 800
+# Maximum number of mounts that bubblewrap creates within the time of a start, on a busy machine.
+MAX_MOUNTS = 800
 PR_SET_DUMPABLE = 4
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
@@ -17,16 +17,16 @@ MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
 
 
 def make_ahead(options, folders):
-    """Makes the mounts below folders; the options that are left for bubblewrap.
+    """Creates the mounts below folders, and returns the remaining options of bubblewrap.
 
-    RuntimeError if there are too many for it and this process may make none.
+    Raises RuntimeError if there are too many for bubblewrap and this process cannot create mounts.
     """
     ours, rest = separate(options, folders)
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
-    if not become_root_of_a_namespace(libc, ctypes):
-        if len(ours) > MANY:
+    if not enter_mount_namespace(libc, ctypes):
+        if len(ours) > MAX_MOUNTS:
             raise RuntimeError(too_many(len(ours)))
         return options
 
@@ -53,19 +53,19 @@ def too_many(count):
 
 
 def separate(options, folders):
-    """The mounts below folders that can be made first, and the other options."""
+    """Returns the mounts below folders that can be created first, and the other options."""
     ours, rest, covers, open_folders = [], [], set(), set()
     for option, *arguments in operations(options):
         is_bind = option in ("--bind", "--ro-bind")
         target = arguments[-1] if arguments else ""
         is_same = is_bind and arguments[0] == target
         around = [folder for folder in folders if target != folder and is_under(target, folder)]
-        # What is mounted on something else that is hidden has to come after it.
+        # A mount in a folder that another mount hides must be created after that one.
         if is_bind and around and covers.isdisjoint(with_ancestors(target)):
             if not open_folders.isdisjoint(around):
                 ours.append([option, *arguments])
                 continue
-            # The folder is mounted over it. What stays is that it cannot be renamed.
+            # The mount of the folder hides this one, which still prevents renaming.
             if is_same:
                 ours.append(["--bind", *arguments])
                 continue
@@ -83,15 +83,15 @@ def with_ancestors(path):
         path = os.path.dirname(path)
 
 
-def become_root_of_a_namespace(libc, ctypes):
-    """Whether this process may mount from now on, in a namespace of its own; it has no more rights to files."""
+def enter_mount_namespace(libc, ctypes):
+    """Enters a mount namespace without further rights to files. Returns False if the system does not allow it."""
     libc.syscall(MOUNT_SETATTR, -1, b"", 0, None, ctypes.c_size_t(0))
     if ctypes.get_errno() == errno.ENOSYS:
         return False
     uid, gid = os.getuid(), os.getgid()
     if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0:
         return False
-    # A process that has become another user may not write its own files otherwise; bubblewrap is the same again.
+    # Without this, a process that has changed its user may not write its files in /proc; bubblewrap does the same.
     libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         with open(f"/proc/self/{name}", "w") as file:

@@ -1,8 +1,9 @@
-"""The empty files and folders that bubblewrap needs in a workspace in order to mount something on them: they are there
-as long as any gateway of this user has a kernel there, since a mount goes with what it is on. Standard library only.
+"""The empty files and folders in a workspace that are mount points of bubblewrap. They exist while any gateway of this
+user has a kernel there, because a mount disappears with its mount point. Standard library only.
 
-For each folder a file in `registry`, a directory that no kernel sees, lists what was made below it. Whoever has a kernel
-there holds a shared lock of that file; whoever gets an exclusive one is the last, and removes what is listed.
+For each folder a file in `registry`, a directory that no kernel sees, lists the placeholders below it. A gateway with
+a kernel there holds a shared lock of that file; one that gets an exclusive lock is the last, and removes the
+placeholders.
 """
 
 import fcntl
@@ -23,14 +24,14 @@ class Placeholders:
         self._lock = threading.Lock()
 
     def hold(self, folders):
-        """Keeps others from removing what is below the folders."""
+        """Prevents other processes from removing placeholders below the folders."""
         with self._lock:
             for folder in folders:
                 file, count = self._held.get(folder) or (self._share(folder), 0)
                 self._held[folder] = file, count + 1
 
     def note(self, folders, paths):
-        """Lists paths that are to be made; returns those that are below the folders."""
+        """Records paths before they are created. Returns those that are below the folders."""
         made = []
         with self._lock:
             for path in paths:
@@ -50,7 +51,7 @@ class Placeholders:
                     remove_if_last(file, self._path(folder))
 
     def _path(self, folder):
-        import hashlib  # not for the supervisor, which needs the rest of this
+        import hashlib  # imported here: the supervisor needs only the rest of this module
 
         return os.path.join(self._registry, PREFIX + hashlib.sha256(folder.encode()).hexdigest()[:32])
 
@@ -58,7 +59,7 @@ class Placeholders:
         path = self._path(folder)
         while True:
             file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            # Who has an exclusive lock is about to be done.
+            # Exclusive locks are held for a short time only.
             fcntl.flock(file, fcntl.LOCK_SH)
             if is_at(file, path):
                 return file
@@ -73,7 +74,7 @@ def is_at(file, path):
 
 
 def remove_all(registry):
-    """Removes what nobody holds any more."""
+    """Removes placeholders that no process uses any more."""
     try:
         paths = [os.path.join(registry, name) for name in os.listdir(registry) if name.startswith(PREFIX)]
     except OSError:
@@ -87,7 +88,7 @@ def remove_all(registry):
 
 
 def remove_if_last(file, path):
-    """Closes the file, and removes what it lists unless others hold it."""
+    """Closes the file, and removes the placeholders that it lists unless other processes hold it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if is_at(file, path):
@@ -105,7 +106,7 @@ def remove_if_last(file, path):
 
 
 def make(path, is_directory):
-    """Makes a placeholder unless something is there; without a link on the way, whoever may have made one."""
+    """Creates a placeholder unless the path exists, without following links in the path."""
 
     def create(name, folder):
         if is_directory:
@@ -117,7 +118,7 @@ def make(path, is_directory):
 
 
 def remove(path):
-    """Removes an empty file or folder, without a link on the way."""
+    """Removes an empty file or folder, without following links in the path."""
 
     def delete(name, folder):
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -130,7 +131,7 @@ def remove(path):
 
 
 def in_folder(path, action):
-    """Calls `action` with a name and an open folder; what cannot be done is left undone."""
+    """Calls `action` with a name and an open folder; errors are ignored."""
     *steps, name = filter(None, path.split("/"))
     try:
         folder = os.open("/", OPEN_DIRECTORY)
@@ -147,7 +148,7 @@ def in_folder(path, action):
 
 
 def registries(folder):
-    """The directories in which gateways of this user keep theirs."""
+    """Returns the directories that gateways of this user share."""
     try:
         return [entry.path for entry in os.scandir(folder) if is_registry(entry)]
     except OSError:
@@ -155,7 +156,7 @@ def registries(folder):
 
 
 def is_registry(entry):
-    """Whether the directory is one that gateways of this user share; others may have made what looks like one."""
+    """Tells whether gateways of this user share the directory, which another user may have created."""
     try:
         return (
             re.fullmatch(r"effect-jupyter-[0-9a-f]{12}", entry.name) is not None

@@ -1,5 +1,5 @@
-"""The processes of a sandboxed kernel from outside: bounds of all together, as the system bounds each alone, and the
-one to interrupt. Standard library only.
+"""Watches the processes of a sandboxed kernel from outside: limits of all together, as the system limits each only,
+and the one to interrupt. Standard library only.
 """
 
 import os
@@ -8,11 +8,11 @@ import signal
 from effect_jupyter.system import process_ids, stat_fields
 
 TICKS = os.sysconf("SC_CLK_TCK")
-# How many looks in a row a kernel may have all the processes that it may have: what forks without end does.
-PATIENCE = 8
+# Consecutive checks with the maximum number of processes after which a kernel counts as forking without an end.
+MAX_FULL_CHECKS = 8
 
 
-# What a process holds: its own pages, where they are, and the tables of all its pages. Shared ones are in files.
+# The memory of a process: its private pages, in memory or swap, and its page tables. Shared pages are in files.
 PRIVATE = (b"RssAnon:", b"VmSwap:", b"VmPTE:", b"HugetlbPages:")
 
 
@@ -36,7 +36,7 @@ def read(pid):
 
 
 def snapshot():
-    """All processes by parent, as (pid, memory, threads, seconds, depth)."""
+    """Returns all processes by parent, as (pid, memory, threads, seconds, depth)."""
     children = {}
     for pid in process_ids():
         found = read(pid)
@@ -46,15 +46,15 @@ def snapshot():
 
 
 class Leader:
-    """The process of a kernel, seen from outside of its sandbox, and the group of those that it started."""
+    """The process of a kernel as seen from outside of its sandbox, and its process group."""
 
     def __init__(self, pid):
         self.pid = pid
         self._birth = birth(pid)
 
     def interrupt(self):
-        """Sends the signal that a message inside would only ask for: before whoever asks goes on."""
-        # Another process may have the number by now.
+        """Sends the interrupt signal before the request returns; a message to the kernel would be handled later."""
+        # The number may have been reused.
         if self._birth is not None and birth(self.pid) == self._birth:
             os.killpg(self.pid, signal.SIGINT)
 
@@ -67,15 +67,15 @@ def birth(pid):
 
 
 def is_stopped(pid):
-    """Whether a signal or a debugger has stopped the process."""
+    """Tells whether a signal or a debugger has stopped the process."""
     try:
         return stat_fields(pid)[0] in (b"T", b"t")
     except (OSError, IndexError):
-        return False  # it ended, or the system does not tell
+        return False  # it ended, or cannot be read
 
 
 def children(pid):
-    """The processes whose parent this one is."""
+    """Returns the child processes of a process."""
     if not os.path.exists("/proc/thread-self/children"):
         return [child for child, *_ in snapshot().get(pid, ())]
     found = []
@@ -89,7 +89,7 @@ def children(pid):
 
 
 def find_leader(sandbox, inner_pid):
-    """The process below `sandbox` that has this number in the innermost namespace; None if there is none."""
+    """Returns the process below `sandbox` with this pid in the innermost namespace; None if there is none."""
     todo, found = [sandbox], {}
     while todo:
         for child in children(todo.pop()):
@@ -101,12 +101,12 @@ def find_leader(sandbox, inner_pid):
                 continue
             if int(numbers[-1]) == inner_pid:
                 found[len(numbers)] = child
-    # The outer namespace of the sandbox has the same numbers.
+    # The outer namespace of the sandbox may have the same pid.
     return Leader(found[max(found)]) if found else None
 
 
 def in_shared_files(pid):
-    """Bytes of the files in /dev/shm as a process sees it, mapped by any process or not."""
+    """Returns the bytes of the files in the /dev/shm of a process, mapped or not."""
     try:
         status = os.statvfs(f"/proc/{pid}/root/dev/shm")
     except OSError:
@@ -115,17 +115,17 @@ def in_shared_files(pid):
 
 
 class Watch:
-    """Looks at one kernel again and again."""
+    """Checks the limits of one kernel repeatedly."""
 
     def __init__(self, limits):
         self._limits = limits
         self._full = 0
 
     def exceeded(self, children, pid):
-        """What the kernel whose sandbox is `pid` has too much of, in words; None if nothing."""
+        """Describes the limit that the kernel in the sandbox `pid` exceeds; returns None if it exceeds none."""
         limits = self._limits
         memory, shared, seconds = 0, 0, 0.0
-        # The sandbox's own processes are less deep, and are not the kernel's.
+        # Processes in outer namespaces are those of the sandbox itself.
         threads, inside = {}, {}
         todo = [pid]
         while todo:
@@ -141,8 +141,8 @@ class Watch:
         if seconds > limits.get("cpuTime", float("inf")):
             return f"CPU time of {seconds:.1f} s, more than {limits['cpuTime']}"
         count = threads[max(threads)] if threads else 0
-        # The system counts one more: the first process of the sandbox.
+        # The system also counts the first process of the sandbox.
         self._full = self._full + 1 if count + 1 >= limits.get("processes", float("inf")) else 0
-        if self._full >= PATIENCE:
+        if self._full >= MAX_FULL_CHECKS:
             return f"processes without end, more than {limits['processes']}"
         return None

@@ -1,20 +1,20 @@
-"""Starts an IPython kernel inside a sandbox, where `launcher.py` has put it.
+"""Starts an IPython kernel in a sandbox; `launcher.py` runs it there.
 
 Usage: sandboxed_kernel.py OWN_DIR LIMITS [COMMAND ...], where LIMITS is a JSON object of limits by their name in the
-module `resource`. With a COMMAND, which is this one again in an environment that may have Python run other code first,
-it only sees to it that nothing comes before the limits and the filter of system calls.
+module `resource`. With a COMMAND it only sets the limits and the filter of system calls before it runs that. The
+COMMAND is this program again, in an environment with which Python may run other code first.
 
-The environment variable EFFECT_JUPYTER_INSIDE is a JSON object: {"variables": what that environment has more, "writable":
-paths that may be written}. It is taken away.
+The environment variable EFFECT_JUPYTER_INSIDE is a JSON object: {"variables": further variables of that environment,
+"writable": paths that may be written}. It is removed.
 
 Standard output is a socket that holds one message: the content of the connection file, and the listening sockets of
-the kernel's channels. The sandbox lets nobody create such sockets.
+the kernel's channels. In the sandbox such sockets cannot be created.
 """
 
 import os
 import sys
 
-# The folder that has nothing but our package, in place of the one of this file.
+# The folder that contains only this package, instead of the folder of this file.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[: not getattr(sys.flags, "safe_path", sys.flags.isolated)] = [ROOT]
 sys.dont_write_bytecode = True
@@ -31,12 +31,12 @@ import struct
 from effect_jupyter.system import PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, prctl
 
 SECCOMP_MODE_FILTER = 2
-# Lines of a filter: (operation, lines to skip if so, lines to skip if not, value).
+# Instructions of a filter: (operation, instructions to skip if true, if false, value).
 LOAD, EQUALS, MASK, GIVE = 0x20, 0x15, 0x54, 0x06
 ALLOW = (GIVE, 0, 0, 0x7FFF0000)
 REFUSE = (GIVE, 0, 0, 0x00050000 | errno.EPERM)
 UNKNOWN = (GIVE, 0, 0, 0x00050000 | errno.ENOSYS)
-# The part of O_TMPFILE that is its own.
+# The bit of O_TMPFILE that no other flag has.
 UNNAMED = 0o20000000
 
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
@@ -51,7 +51,7 @@ CHANNELS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 def limit(limits):
     for name, value in limits.items():
         number = getattr(resource, name)
-        # Past the soft limit of CPU time comes a signal, past the hard one the end.
+        # The soft limit of CPU time raises a signal, the hard one kills the process.
         hard = value + 1 if name == "RLIMIT_CPU" else value
         resource.setrlimit(number, (value, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -65,19 +65,19 @@ def on(value, then):
     return [(EQUALS, 0, len(then), value), *then]
 
 
-def forbid_what_leads_out():
-    """Refuses with EPERM what srt's own filter leaves open and no namespace separates.
+def forbid_unisolated_calls():
+    """Denies system calls with EPERM that srt's filter allows and namespaces do not isolate.
 
-    That is every family of sockets but the internet's and the kernel's own; `socketpair(AF_UNIX, kind)` unless the
-    kind is connected, because one of a pair of datagram sockets can send to any address; the kernel's keys, which all
-    processes of a session share; and programs that whoever runs them becomes this user by.
+    These are sockets of other families than the internet and netlink; `socketpair(AF_UNIX, kind)` unless the kind is
+    connected, because a datagram socket of a pair can send to any address; keys of the system, which all processes of a
+    session share; and setting the bits of a file with which other users run it as this user.
     """
-    # The last two are calls by the argument that is a mode, of those that change and of those that make files.
+    # The last two map calls to the argument with the mode: calls that change files, and calls that create them.
     architecture, sock, pair, keys, changes, makes = {
         "x86_64": (0xC000003E, 41, 53, (248, 249, 250), {90: 1, 91: 1, 268: 2, 133: 1, 259: 2, 85: 1}, {2: 2, 257: 3}),
         "aarch64": (0xC00000B7, 198, 199, (217, 218, 219), {52: 1, 53: 2, 33: 2}, {56: 3}),
     }[os.uname().machine]
-    # The mode for the second is in memory, where no filter looks; programs take it for an old system.
+    # The mode of the second is in memory, which a filter cannot read; programs handle this as on an old system.
     fchmodat2, openat2 = 452, 437
 
     def on_any(values, then):
@@ -91,7 +91,7 @@ def forbid_what_leads_out():
         return [load(16 + 8 * argument), (MASK, 0, 0, stat.S_ISUID | stat.S_ISGID), *on(0, [ALLOW]), REFUSE]
 
     def if_made(argument):
-        # Otherwise there is no mode, whatever the argument is.
+        # Otherwise the argument is not a mode.
         return [load(8 + 8 * argument), (MASK, 0, 0, os.O_CREAT | UNNAMED), *on(0, [ALLOW]), *by_mode(argument)]
 
     numbers = [
@@ -104,15 +104,15 @@ def forbid_what_leads_out():
         *on(openat2, [UNKNOWN]),
         ALLOW,
     ]
-    # srt's filter ends whoever uses another architecture.
+    # srt's filter kills processes of another architecture.
     install([load(4), *on(architecture, numbers), ALLOW])
 
 
-def forbid_memory_of_nobody():
-    """Files in memory, shared memory and queues of messages are no process's: no limit counts them.
+def forbid_uncounted_memory():
+    """Denies files in memory, shared memory and message queues, which belong to no process and count for no limit.
 
-    Nor does one count shared memory without a file, which stays when it is no longer mapped: `multiprocessing` and others
-    have theirs in /dev/shm, which has a size.
+    The same holds for anonymous shared memory, which stays when it is unmapped. `multiprocessing` and others use
+    /dev/shm, which has a size.
     """
     mmap, *numbers = {"x86_64": (9, 319, 29, 68), "aarch64": (222, 279, 194, 186)}[os.uname().machine]
     memfd_secret = 447
@@ -122,16 +122,16 @@ def forbid_memory_of_nobody():
 
 
 def own_files(is_bounded):
-    """What belongs to the sandbox itself; a mapping of /dev/zero that is written is memory that no limit counts."""
+    """Returns the paths that the sandbox needs. Without /dev/zero: its shared mappings are memory without a limit."""
     devices = [entry for entry in os.scandir("/dev") if not entry.is_symlink()]
     return ["/proc", *(entry.path for entry in devices if not (is_bounded and entry.name == "zero"))]
 
 
 def restrict_writing(writable):
-    """Lets only what is below these paths be opened to be written.
+    """Allows to open for writing only files below these paths.
 
-    For files the mounts see to that, but not for pipes and devices: what leads to another process can be written through
-    a mount that is only to be read. Without Landlock, or one that lets nothing be moved to another folder, it stays so.
+    Mounts ensure this for files, but not for pipes and devices, which can be written through a read-only mount. Without
+    Landlock, or with a version that does not allow moving files between folders, this is not restricted.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION) < 2:
@@ -142,7 +142,7 @@ def restrict_writing(writable):
         try:
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
-            continue  # what is not there is not written
+            continue  # a path that does not exist is not writable
         access = WRITE_FILE | REFER if os.path.isdir(path) else WRITE_FILE
         rule = struct.pack("=Qi", access, place)
         checked(libc.syscall(LANDLOCK_ADD_RULE, rules, LANDLOCK_RULE_PATH_BENEATH, rule, 0))
@@ -159,7 +159,7 @@ def checked(result):
 
 
 def install(program):
-    """Makes a filter of system calls the law, beside those that are there."""
+    """Installs a filter of system calls, in addition to existing ones."""
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
     pointer = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
     prctl(PR_SET_NO_NEW_PRIVS, 1)
@@ -168,7 +168,7 @@ def install(program):
 
 
 def receive():
-    """The connection's description and the listeners, by address."""
+    """Receives the content of the connection file, and the listening sockets by address."""
     with socket.socket(fileno=1) as gift:
         room = socket.CMSG_SPACE(len(CHANNELS) * array.array("i").itemsize)
         message, ancillary, _, _ = gift.recvmsg(65536, room)
@@ -187,8 +187,8 @@ def receive():
     return connection, dict(zip(addresses, descriptors))
 
 
-def keep(connection, own_dir, is_bounded):
-    """A file that is nowhere but in this process; its path."""
+def write_connection_file(connection, own_dir, is_bounded):
+    """Writes the connection file to memory of this process, and returns its path."""
     if is_bounded:
         path = os.path.join(own_dir, "connection.json")
         file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -218,7 +218,7 @@ def use_own_dir(own_dir):
 
 
 def keep_secret(own_dir):
-    """srt has git give the secret of the proxy to a program as an argument, which everybody on the machine can read."""
+    """Replaces the command by which srt passes the proxy's secret to git as an argument, which all users can read."""
     before, found, rest = os.environ.get("GIT_SSH_COMMAND", "").partition(",proxyauth=")
     secret, quote, after = rest.partition("'")
     if found and quote:
@@ -228,8 +228,8 @@ def keep_secret(own_dir):
         os.environ["GIT_SSH_COMMAND"] = f"{before},proxyauthfile={path}'{after}"
 
 
-def tell_that_it_is_there(own_dir):
-    """The sandbox stands; who wants to talk to the kernel connects while it loads."""
+def report_pid(own_dir):
+    """Reports the pid of the kernel when the sandbox is complete."""
     started = os.path.join(own_dir, "started")
     with open(f"{started}.part", "w") as file:
         file.write(str(os.getpid()))
@@ -237,7 +237,7 @@ def tell_that_it_is_there(own_dir):
 
 
 def adopt(listeners):
-    """Makes ZeroMQ listen on the sockets that are there already."""
+    """Makes ZeroMQ listen on the existing sockets."""
     import zmq
 
     bind = zmq.Socket.bind
@@ -258,27 +258,27 @@ def main():
     inside = json.loads(os.environ.pop("EFFECT_JUPYTER_INSIDE", "null"))
     variables = {} if inside is None else inside["variables"]
     if is_linux:
-        # Not twice.
+        # Only once.
         if inside is not None:
             restrict_writing([*inside["writable"], *own_files(is_bounded)])
             if is_bounded:
-                forbid_memory_of_nobody()
-        forbid_what_leads_out()
+                forbid_uncounted_memory()
+        forbid_unisolated_calls()
     limit(json.loads(limits))
     if command:
         os.execve(command[0], command, {**os.environ, **variables})
     if is_linux:
-        # A group of its own, which an interrupt reaches as a whole.
+        # Its own process group, which an interrupt reaches as a whole.
         os.setsid()
         connection, listeners = receive()
-        connection_file = keep(connection, own_dir, is_bounded)
+        connection_file = write_connection_file(connection, own_dir, is_bounded)
     else:
-        # See `macos.py`, whose other half this is.
+        # The counterpart of `macos.py`.
         connection_file, listeners = os.path.join(own_dir, "connection.json"), {}
     use_own_dir(own_dir)
     keep_secret(own_dir)
-    tell_that_it_is_there(own_dir)
-    # In the sandbox's own count of processes.
+    report_pid(own_dir)
+    # The pid in the namespace of the sandbox.
     os.environ["JPY_PARENT_PID"] = str(os.getppid())
     sys.argv[1:] = [connection_file]
     adopt(listeners)

@@ -1,5 +1,5 @@
-"""Where a repository has submodules, as its index says: git enters each of them whenever it looks at what has changed.
-Standard library only.
+"""Reads the submodules of a repository from its index: git enters each of them when it looks for changes. Standard
+library only.
 """
 
 import glob
@@ -7,19 +7,19 @@ import os
 import stat
 import struct
 
-LONGEST_NAME = 4096
+MAX_NAME_LENGTH = 4096
 KIND, SUBMODULE = 0o170000, 0o160000
 
 
-def submodules(worktree, directory, most):
-    """The folders of a working tree that belong to other repositories, whether these are there or not; and how many of
-    at most so many bytes were looked at.
+def submodules(worktree, directory, limit):
+    """Returns the folders of a working tree that are submodules, even if they have no repository; and the number of
+    bytes that were read, at limit `limit`.
     """
-    # The second are those that an index shares with others.
+    # The second are shared indices, which an index may refer to.
     files = [os.path.join(directory, "index"), *glob.glob(os.path.join(glob.escape(directory), "sharedindex.*"))]
     names, done = set(), 0
     for file in files:
-        data = read(file, most - done)
+        data = read(file, limit - done)
         names.update(names_in(data))
         done += len(data)
     return [os.path.join(worktree, os.fsdecode(name)) for name in sorted(names) if is_below(name)], done
@@ -29,33 +29,33 @@ def is_below(name):
     return not {b"", b".", b".."}.intersection(name.split(b"/"))
 
 
-def read(file, most):
-    """The bytes of an index, none if it has more; the file may be a pipe, a link, or without end."""
+def read(file, limit):
+    """Returns the bytes of an index; none if it is longer. The file may be a pipe, a link, or without an end."""
     try:
         with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as opened:
             status = os.fstat(opened.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > most or opened.read(4) != b"DIRC":
+            if not stat.S_ISREG(status.st_mode) or status.st_size > limit or opened.read(4) != b"DIRC":
                 return b""
             return b"DIRC" + opened.read(status.st_size)
     except OSError:
-        return b""  # there is none, or it is not readable
+        return b""  # it does not exist, or is not readable
 
 
 def names_in(data):
-    """The names of submodules in an index, which does not say how long its hashes are."""
-    # As almost always: the mode of one is nowhere.
+    """Returns the names of submodules in an index, trying both lengths of hashes, which the index does not state."""
+    # The usual case: the mode of submodules does not occur.
     if struct.pack(">I", SUBMODULE) not in data:
         return []
     for length in (20, 32):
         try:
             return parse(data, length)
         except (struct.error, ValueError):
-            pass  # it is the other, or none
+            pass  # it has the other length, or is not an index
     return []
 
 
 def parse(data, hash_length):
-    """Follows git's `gitformat-index`, versions 2 to 4; ValueError or struct.error if it is none."""
+    """Parses an index by git's `gitformat-index`, versions 2 to 4. Raises ValueError or struct.error."""
     version, count = struct.unpack_from(">II", data, 4)
     at, name, found = 12, b"", []
     for _ in range(count):
@@ -64,11 +64,11 @@ def parse(data, hash_length):
         start = at + 42 + hash_length + (2 if flags & 0x4000 else 0)
         kept = 0
         if version == 4:
-            # Begins like the one before, but for so many bytes.
+            # The name shares a prefix with the previous one: all but this number of bytes.
             removed, start = number(data, start)
             kept = len(name) - removed
         end = data.index(b"\0", start)
-        if kept < 0 or kept + end - start > LONGEST_NAME or flags & 0xFFF != min(kept + end - start, 0xFFF):
+        if kept < 0 or kept + end - start > MAX_NAME_LENGTH or flags & 0xFFF != min(kept + end - start, 0xFFF):
             raise ValueError("It is no index, or its hashes have another length")
         name = name[:kept] + data[start:end]
         at = end + 1 if version == 4 else at + (end - at + 8) // 8 * 8
@@ -78,13 +78,13 @@ def parse(data, hash_length):
 
 
 def number(data, at):
-    """A number of git's variable length, and where it ends."""
+    """Returns a number of variable length, and the index of its end."""
     value = data[at : at + 1]
     if not value:
         raise ValueError("It ends too early")
     result, at = value[0] & 0x7F, at + 1
     while data[at - 1] & 0x80:
-        if at >= len(data) or result > LONGEST_NAME:
+        if at >= len(data) or result > MAX_NAME_LENGTH:
             raise ValueError("It is no index")
         result, at = (result + 1) << 7 | data[at] & 0x7F, at + 1
     return result, at

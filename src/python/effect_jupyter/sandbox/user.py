@@ -1,4 +1,4 @@
-"""Becoming another user who still sees what sandboxed kernels are made of. Standard library only.
+"""Changes to an unprivileged user, with access to the files that sandboxed kernels need. Standard library only.
 
 As a program: user.py IDENTITY COMMAND ..., where IDENTITY is a JSON object {"uid", "gid", "paths"}, becomes
 COMMAND as that user.
@@ -15,10 +15,10 @@ MS_PRIVATE = 0x40000
 
 
 def drop_privileges(user, paths):
-    """Gives up root for good. Each of `paths` can be reached afterwards, where it was.
+    """Changes to the user permanently. Each of `paths` is accessible after that.
 
-    Interpreters and packages of root are often in a home that nobody else may enter. In a mount namespace of
-    this process such a home is replaced by an empty folder with only these paths in it.
+    Interpreters and packages of root are often in a home that other users may not enter. In a mount namespace of this
+    process such a home is replaced by an empty folder with only these paths in it.
     """
     if sys.platform.startswith("linux"):
         expose_paths(user, paths)
@@ -26,7 +26,7 @@ def drop_privileges(user, paths):
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    # The largest number means "leave it as it is".
+    # The largest id means "unchanged" to the system.
     if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or os.getgroups():
         raise PermissionError(f"The process did not become the user {uid}")
 
@@ -34,9 +34,9 @@ def drop_privileges(user, paths):
 def expose_paths(user, paths):
     hidden = {}
     for path in outermost(set(paths)):
-        # Somebody who may write on the way could lead elsewhere.
+        # A user who can write a folder of the path could redirect it.
         if os.path.realpath(path) != path:
-            raise PermissionError(f"{path} is not where it was any more")
+            raise PermissionError(f"{path} was moved or replaced")
         closed = closed_ancestor(user, path)
         if closed is not None:
             hidden.setdefault(closed, []).append(path)
@@ -58,20 +58,20 @@ def expose_paths(user, paths):
 
 
 def open_place(path):
-    """A handle of what is at a path; nobody has led elsewhere since that was looked at."""
+    """Opens a path, and checks that it was not redirected since it was resolved."""
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     if os.readlink(f"/proc/self/fd/{descriptor}") != path:
-        raise PermissionError(f"{path} is not where it was any more")
+        raise PermissionError(f"{path} was moved or replaced")
     return descriptor
 
 
 def outermost(paths):
-    """Those that are in no other."""
+    """Returns the paths that are in no other one."""
     return [path for path in sorted(paths) if not any(path.startswith(f"{other}/") for other in paths)]
 
 
 def closed_ancestor(user, path):
-    """The topmost folder on the way that the user may not enter."""
+    """Returns the topmost folder of a path that the user may not enter."""
     folder = ""
     for name in path.split("/")[1:-1]:
         folder = f"{folder}/{name}"
@@ -89,7 +89,7 @@ def may_enter(user, status):
 
 
 def make_place(path, descriptor):
-    """Something to mount on, of the same kind."""
+    """Creates a mount point of the same kind."""
     os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         os.mkdir(path, 0o755)

@@ -1,1 +1,1 @@
-"""Values of kernels. A kernel is sent the sources of these modules, and has no folder of them."""
+"""Values of kernels. The sources of these modules are sent to a kernel, which has no folder with them."""

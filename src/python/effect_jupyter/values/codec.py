@@ -1,8 +1,9 @@
 """Values of Python as JSON with tags and buffers.
 
-Runs inside the kernel, as a module that no variable of the user leads to. Uses the standard library alone.
+Runs in the kernel, as a module that no variable of the user refers to. Standard library only.
 
-A JSON object with the key "$" stands for what JSON does not have; "v" is its value, or the index of its buffer.
+A JSON object with the key "$" is a value of a type that JSON does not have; "v" is its content, or the index of a
+buffer.
 """
 
 import array
@@ -20,14 +21,14 @@ import uuid
 from effect_jupyter.values.errors import Unsupported, step_to, unsupported
 from effect_jupyter.values.libraries import INEXACT, arrow, of_library
 
-# Beyond it not every integer is a number of JavaScript.
+# The largest integer up to which JavaScript represents all integers.
 SAFE = 2**53 - 1
-# How deep values may be nested: well within what the parsers of both sides can do.
+# Maximum depth of values, well below the limits of the parsers on both sides.
 MAX_DEPTH = 200
-# What that takes of Python's stack at most, with as much below it; the user may have set a lower limit.
+# Maximum frames of Python's stack for that, and as many below it; the user may have set a lower limit.
 STACK = 3000
 
-# The key of a tag, and keys that JSON escapes: after a key with a backslash, V8 can take another for it.
+# The key of a tag, and keys that JSON escapes: V8 can confuse a later key with one that has a backslash.
 UNSAFE_KEY = re.compile(r'^\$\Z|[\x00-\x1f"\\]').search
 
 dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
@@ -35,7 +36,7 @@ surrogates = re.compile("[\ud800-\udfff]")
 
 
 def to_bytes(text):
-    """JSON text as UTF-8, which has no halves of surrogate pairs: they become escapes."""
+    """Encodes JSON text as UTF-8, with lone surrogates as escapes."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -43,7 +44,7 @@ def to_bytes(text):
 
 
 def with_stack(action):
-    """Does something that goes as deep as MAX_DEPTH."""
+    """Calls a function whose recursion is as deep as MAX_DEPTH."""
     limit = sys.getrecursionlimit()
     if limit >= STACK:
         return action()
@@ -55,7 +56,7 @@ def with_stack(action):
 
 
 class Encoder:
-    """Encodes values that travel in one message."""
+    """Encodes the values of one message."""
 
     def __init__(self, arrow=False):
         self.buffers = []
@@ -65,7 +66,7 @@ class Encoder:
         self.known = {}
 
     def text(self, value):
-        """The JSON text of a value, as bytes; its binary parts are added to the buffers."""
+        """Returns the JSON text of a value as bytes; its binary parts are added to the buffers."""
         text = to_bytes(with_stack(lambda: dumps(self.encode(value))))
         self.bytes += len(text)
         return text
@@ -77,7 +78,7 @@ class Encoder:
         if kind is int:
             return value if -SAFE <= value <= SAFE else {"$": "int", "v": f"{value:x}"}
         if kind is float:
-            # False for the infinities and for what is not a number.
+            # False for infinities and NaN.
             return value if value - value == 0 else {"$": "float", "v": repr(value)}
         encode = self.known.get(kind)
         if encode is None:
@@ -85,7 +86,7 @@ class Encoder:
         return encode(self, value)
 
     def binary(self, data):
-        """Takes bytes that nobody changes any more: they may be sent after this request."""
+        """Adds bytes that do not change any more: they may be sent after this request."""
         self.bytes += len(data)
         self.buffers.append(data)
         return len(self.buffers)
@@ -94,7 +95,7 @@ class Encoder:
         return {"$": "array", "dtype": dtype, "shape": shape, "v": self.binary(data)}
 
     def enter(self, value):
-        """Begins a level. What goes on below is called from where this is: each frame counts MAX_DEPTH times."""
+        """Begins a level. The caller encodes the parts itself, as each frame counts MAX_DEPTH times."""
         if id(value) in self.within:
             raise unsupported(value, "It contains itself")
         if len(self.within) >= MAX_DEPTH:
@@ -175,8 +176,8 @@ def collection(encoder, value):
 
 
 def check_distinct(value, encoded, what):
-    """Refuses what becomes less in JavaScript, where a path and its text are the same."""
-    # Only what is no object can be equal to something else, such as two that are not a number.
+    """Refuses values that would be equal in JavaScript, such as a path and its text."""
+    # In JavaScript only primitive values can be equal, two NaN among them.
     primitives = [
         str(item) if type(item) is dict else (type(item), item)
         for item in encoded
@@ -217,7 +218,7 @@ def moment(encoder, value):
 
 
 def duration(encoder, value):
-    # Those of pandas have them.
+    # Those of pandas have nanoseconds.
     if getattr(value, "nanoseconds", 0):
         raise unsupported(value, INEXACT)
     return {"$": "timedelta", "v": str(value // datetime.timedelta(microseconds=1))}
@@ -234,7 +235,7 @@ def no_encoding(encoder, value):
     raise unsupported(value)
 
 
-# In order: the first type that fits counts.
+# In this order: the first type that matches is used.
 ENCODERS = (
     (enum.Enum, enumerated),
     (str, lambda encoder, value: str.__str__(value)),
@@ -256,7 +257,7 @@ ENCODERS = (
 
 
 def find(value, kind):
-    """How to encode values of a type."""
+    """Returns the function that encodes values of a type."""
     encode = of_library(value, kind)
     if encode is not None:
         return encode

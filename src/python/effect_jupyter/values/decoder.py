@@ -1,6 +1,6 @@
-"""Values of Python from JSON with tags and buffers, as the client sends them.
+"""Decodes values of Python from JSON with tags and buffers, as the client sends them.
 
-Runs inside the kernel, as a module that no variable of the user leads to; the counterpart of the codec's Encoder.
+Runs in the kernel, as a module that no variable of the user refers to; the counterpart of the codec's Encoder.
 """
 
 import array
@@ -15,7 +15,7 @@ from effect_jupyter.values.libraries import class_of
 
 
 def decode(text, buffers):
-    """The value of a JSON text; buffers are counted from 1."""
+    """Returns the value of a JSON text; buffers are counted from 1."""
 
     def revive(value):
         tag = value.get("$")
@@ -31,7 +31,7 @@ def decoder_of(tag):
 
 
 def bytes_of(value, buffers):
-    """A buffer that the JSON refers to."""
+    """Returns a buffer that the JSON refers to."""
     index = value["v"]
     if not 0 < index <= len(buffers):
         raise ValueError(f"It lacks the buffer {index}")
@@ -55,7 +55,7 @@ def array_from(value, buffers):
     data = bytes_of(value, buffers)
     if class_of("numpy", "ndarray"):
         numpy = sys.modules["numpy"]
-        # A copy: the message is not to be written to.
+        # A copy, because the message is read-only.
         return numpy.frombuffer(data, f"<{kind}{size}").reshape(value["shape"]).copy()
     if len(value["shape"]) != 1:
         raise Unsupported("NdArray", "It has several dimensions, for which NumPy has to be imported in the kernel")
@@ -75,14 +75,14 @@ def array_from(value, buffers):
 
 
 def hashable(value):
-    """What can be in a set or a key of a dict."""
+    """Returns a value that can be in a set or the key of a dict."""
     if isinstance(value, list):
         return tuple(map(hashable, value))
     return frozenset(value) if isinstance(value, set) else value
 
 
 def distinct(value, kind, what):
-    """Refuses what becomes less in Python, where 1 and True are the same."""
+    """Refuses values that are equal in Python, such as 1 and True."""
     made = kind(value["v"])
     if len(made) < len(value["v"]):
         raise Unsupported(value["$"].capitalize(), f"Two of its {what} are the same in Python")

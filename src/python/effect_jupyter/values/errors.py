@@ -1,7 +1,7 @@
-"""What goes wrong with values: those that have no encoding, and what the code of the user raises.
+"""Errors of values: those without an encoding, and exceptions of the user's code.
 
-Runs inside the kernel, as a module that no variable of the user leads to. Nothing here relies on what the classes of
-the user have a say in: names, texts, attributes and representations may all raise.
+Runs in the kernel, as a module that no variable of the user refers to. Names, texts, attributes and representations of
+the user's classes may raise, which is handled everywhere.
 """
 
 import builtins
@@ -10,12 +10,12 @@ import sys
 import traceback
 from typing import Any
 
-# Modules of ours have names that begin with it.
+# The prefix of the names of this package's modules in the kernel.
 OURS = "effect_jupyter.values."
-# What is shown of a key, in characters.
+# Maximum characters of a key in a path.
 STEP = 80
 
-# Kernels of our gateways have it.
+# Kernels of local gateways have it.
 interrupts = sys.modules.get("effect_jupyter.kernel.interrupts")
 
 group = getattr(builtins, "BaseExceptionGroup", ())
@@ -23,7 +23,7 @@ quote = json.encoder.encode_basestring_ascii
 short_name = type.__dict__["__name__"].__get__
 qualified_name = type.__dict__["__qualname__"].__get__
 module_of = type.__dict__["__module__"].__get__
-# As they are, whatever attributes the classes of the user have.
+# Of `type` itself, because classes of the user may override the attributes.
 raised: Any = BaseException
 cause_of = raised.__cause__.__get__
 context_of = raised.__context__.__get__
@@ -32,7 +32,7 @@ set_frames = raised.__traceback__.__set__
 
 
 class Unsupported(TypeError):
-    """A value that has no encoding; `path` leads to it, its last step first."""
+    """A value has no encoding. `path` has the steps to it, the last one first."""
 
     def __init__(self, kind, detail):
         super().__init__(detail)
@@ -46,7 +46,7 @@ class Unsupported(TypeError):
 
 
 def name_of(kind):
-    # There is none if the code that made the class had no name.
+    # It is missing if the code that created the class had no `__name__`.
     module, name = attempt(lambda: module_of(kind)), qualified_name(kind)
     return name if type(module) is not str or module in ("builtins", "__main__") else f"{module}.{name}"
 
@@ -79,7 +79,7 @@ def is_ours(frames):
 
 
 class Shown(Exception):
-    """Stands for an exception of the user, and is shown as it: IPython asks for no more than this."""
+    """Wraps an exception of the user, and is shown as that by IPython."""
 
     def __init__(self, text, lines):
         super().__init__(text)
@@ -90,7 +90,7 @@ class Shown(Exception):
 
 
 def shown(error, shell):
-    """What to raise for an exception of the user, with its frames and none of ours."""
+    """Returns the exception to raise for one of the user, without frames of this package."""
     error = as_interrupt(raised_by_user(error))
     for one in chain_of(error):
         frames = frames_of(one)
@@ -104,7 +104,7 @@ def shown(error, shell):
     lines = (
         attempt(lambda: by_itself(error))
         or (said is not None and attempt(lambda: lines_of(error, type(error), shell)))
-        # Without the exceptions that led to it, and with the text that it has for us.
+        # Without its causes, and with the text determined here.
         or attempt(lambda: sent(shell.InteractiveTB.structured_traceback(kind, kind(text, []), frames_of(error), 0)))
         or [*traceback.format_tb(frames_of(error)), f"{name}: {text}"]
     )
@@ -112,12 +112,12 @@ def shown(error, shell):
 
 
 def as_interrupt(error):
-    """A cancellation by an interrupt is told as that in kernels that know of it."""
+    """Returns the interrupt for a cancellation that it caused, in kernels that record it."""
     return (interrupts and interrupts.Interrupt.of(error)) or error
 
 
 def raised_by_user(error):
-    """A coroutine of ours cannot raise a StopIteration: Python makes another error of it."""
+    """Replaces a StopIteration, which a coroutine cannot raise."""
     cause = cause_of(error)
     if type(error) is not RuntimeError or not issubclass(type(cause), StopIteration):
         return error
@@ -126,7 +126,7 @@ def raised_by_user(error):
 
 
 def chain_of(error):
-    """The exception and those that led to it."""
+    """Returns the exception and its causes."""
     chain, rest = {}, [error]
     while rest:
         one = rest.pop()
@@ -137,7 +137,7 @@ def chain_of(error):
 
 
 def by_itself(error):
-    """The lines of an exception that knows how to show itself, as IPython lets it."""
+    """Returns the lines of an exception with `_render_traceback_`, which IPython supports."""
     if not hasattr(type(error), "_render_traceback_"):
         return None
     lines = error._render_traceback_()
@@ -149,7 +149,7 @@ def lines_of(error, kind, shell):
     if issubclass(kind, SyntaxError):
         return sent(shell.SyntaxTB.structured_traceback(kind, error, traceback.extract_tb(frames)))
     if any(issubclass(type(one), group) for one in chain_of(error)):
-        # IPython cannot show them.
+        # IPython cannot format it.
         return sent("".join(traceback.format_exception(kind, error, frames)).splitlines())
     return sent(shell.InteractiveTB.structured_traceback(kind, error, frames, tb_offset=0))
 
@@ -159,5 +159,5 @@ def sent(lines):
 
 
 def sendable(text):
-    """Text as a message carries it: halves of surrogate pairs become escapes."""
+    """Returns text as it can be sent, with lone surrogates as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()

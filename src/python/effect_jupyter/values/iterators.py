@@ -1,6 +1,6 @@
-"""What `iterate` pulls: the elements of an iterable, or the rows of a table, a batch at a time.
+"""The iterators of `iterate`: the elements of an iterable or the rows of a table, in batches.
 
-Runs inside the kernel, as a module that no variable of the user leads to.
+Runs in the kernel, as a module that no variable of the user refers to.
 """
 
 import ast
@@ -15,18 +15,18 @@ from effect_jupyter.values.codec import Encoder
 from effect_jupyter.values.errors import Unsupported
 from effect_jupyter.values.libraries import class_of
 
-# How long the elements of a batch may be gathered, in seconds: a slow iterable is not to look like a stuck one.
-PATIENCE = 0.05
-# Rows that tell how large the others may be.
+# Seconds after which a batch ends early, so that the elements of a slow iterable arrive.
+BATCH_TIME = 0.05
+# Number of rows by which the size of the others is estimated.
 SAMPLE = 64
 
 END = object()
 
 
 class interruptible:
-    """Within it an interrupt is a KeyboardInterrupt at once.
+    """A context in which an interrupt raises KeyboardInterrupt at once.
 
-    ipykernel takes what awaits for code that is awaiting all the time: an interrupt only cancels it at its next pause.
+    For code that awaits, ipykernel would only cancel its task, which takes effect at the next `await`.
     """
 
     def __enter__(self):
@@ -40,7 +40,7 @@ class interruptible:
 
 
 def is_awaitable(value):
-    """As `inspect.isawaitable`, without a question to the value itself."""
+    """Tells what `inspect.isawaitable` does, without running code of the value."""
     kind = type(value)
     if kind is types.GeneratorType:
         return bool(value.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
@@ -48,7 +48,7 @@ def is_awaitable(value):
 
 
 def only_names(expression):
-    """Whether an expression leads to what the user holds: a variable, an attribute or an item of one."""
+    """Tells whether an expression only names an object of the user: a variable, an attribute or an item of one."""
     tree: Any = compile(f"(\n{expression}\n)", "<expression>", "eval", ast.PyCF_ONLY_AST)
     node = tree.body
     while isinstance(node, (ast.Attribute, ast.Subscript)):
@@ -62,7 +62,7 @@ class Rows:
     def __init__(self, frame):
         self.frame: Any = frame
         self.position = 0
-        # Bytes of a row, once some are known.
+        # Estimated bytes of a row.
         self.width = None
 
     async def pull(self, size, limit, arrow, answer):
@@ -83,7 +83,7 @@ class Rows:
         encoder = Encoder(arrow)
         try:
             with interruptible():
-                # By Arrow a slice is one element.
+                # With Arrow a slice is one element.
                 text = encoder.text([rows] if arrow else rows)
         except Unsupported as error:
             row = int(error.path.pop()[1:-1]) if error.path else 0
@@ -91,7 +91,7 @@ class Rows:
                 return await self.pull_rows(row, limit, arrow, answer)
             error.path.append(f"[{self.position}]")
             raise
-        # Somewhat more than there should be still is one message: rows are not of one size.
+        # A batch may be somewhat larger, as rows differ in size.
         if encoder.bytes > 2 * limit and len(rows) > 1:
             return await self.pull_rows(len(rows) // 2, limit, arrow, answer)
         if len(rows) > 0:
@@ -106,13 +106,13 @@ class Rows:
 
 
 class Elements:
-    """The elements of an iterable or an asynchronous one."""
+    """The elements of an iterable, which may be asynchronous."""
 
     def __init__(self, iterable, is_named):
         self.is_async = hasattr(type(iterable), "__aiter__")
         with interruptible():
             self.iterator = aiter(iterable) if self.is_async else iter(iterable)
-        # A generator has run ahead of the consumer, and is of no use to others; a file that the user holds may be.
+        # A generator is closed, because it has run ahead of the consumer; a file of the user is not.
         is_closed = not is_named or type(self.iterator) in (types.GeneratorType, types.AsyncGeneratorType)
         names = ("aclose", "close") if self.is_async else ("close",)
         self.end = next((name for name in names if is_closed and hasattr(type(self.iterator), name)), None)
@@ -121,10 +121,10 @@ class Elements:
     async def pull(self, size, limit, arrow, answer):
         encoder = Encoder(arrow)
         elements = []
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + BATCH_TIME
 
         def take(element):
-            """Whether there is room for more."""
+            """Tells whether the batch is not full."""
             self.count += 1
             elements.append(encoder.text(element))
             return len(elements) < size and encoder.bytes < limit and time.monotonic() < deadline
@@ -145,7 +145,7 @@ class Elements:
             error.path.append(f"[{self.count - 1}]")
             raise
         finally:
-            # Also before an error: the elements are there.
+            # Also before an error, so that the elements before it arrive.
             answer({"kind": "batch", "done": done}, b"[%b]" % b",".join(elements), encoder.buffers)
         return done
 
@@ -165,7 +165,7 @@ class Elements:
 
 
 def rows_or_elements(value, expression, size, limit):
-    """What yields the elements of a value."""
+    """Returns the iterator of the elements of a value."""
     if issubclass(type(value), class_of("pandas", "DataFrame")):
         return Rows(value)
     if issubclass(type(value), class_of("pyarrow", "Table")):

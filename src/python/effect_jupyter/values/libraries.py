@@ -1,7 +1,7 @@
-"""Values of NumPy, pandas, pydantic and Arrow, on their way out.
+"""Encodes values of NumPy, pandas, pydantic and Arrow.
 
-Runs inside the kernel, as a module that no variable of the user leads to. A library is only looked for among the
-modules that the code of the user has imported, and imported by nothing here that has not found it there.
+Runs in the kernel, as a module that no variable of the user refers to. A library is only used if the code of the user
+has imported it.
 """
 
 import datetime
@@ -14,7 +14,7 @@ INEXACT = "It is finer than microseconds, or out of the range of datetime and ti
 
 
 def of_library(value, kind):
-    """How to encode what belongs to a library that the user has imported."""
+    """Returns the function that encodes values of a type of a library that the user has imported."""
     pandas = sys.modules.get("pandas")
     if pandas is not None:
         if value is getattr(pandas, "NaT", pandas) or value is getattr(pandas, "NA", pandas):
@@ -36,7 +36,7 @@ def of_library(value, kind):
 
 
 def class_of(library: str, name: str) -> Any:
-    """A class of a library that is imported; what only stands there for it, such as a mock, is none."""
+    """Returns a class of an imported library; None for something else in its place, such as a mock."""
     found = getattr(sys.modules.get(library), name, None)
     return found if issubclass(type(found), type) else ()
 
@@ -61,14 +61,14 @@ def numpy_array(encoder, value):
         return encoder.encode(plain(value))
     if kind not in "iufb":
         raise Unsupported(f"numpy.ndarray of {value.dtype}", "It has no encoding")
-    # Halves and extended floats become what JavaScript has arrays for.
+    # Half and extended precision are converted to types that JavaScript has arrays for.
     size = {2: 4, 16: 8}.get(value.itemsize, value.itemsize) if kind == "f" else value.itemsize
     data = value.astype(f"<{kind}{size}", copy=False).tobytes()
     return encoder.array(f"{kind}{size}", list(value.shape), data)
 
 
 def plain(array):
-    """A NumPy array as nested lists of values of Python."""
+    """Returns a NumPy array as nested lists of Python values."""
     import numpy
 
     if array.dtype.kind in "Mm":
@@ -89,13 +89,13 @@ def plain(array):
 
 
 def times(array):
-    """Dates and durations of NumPy as those of Python, if these can hold them."""
+    """Returns dates and durations of NumPy as those of Python, if they are in range."""
     import numpy
 
     kind = array.dtype.kind
     micros = array.astype(f"{kind}8[us]")
     gone = numpy.isnat(array)
-    # What does not fit wraps, and what is finer is cut.
+    # The conversion wraps values out of range and truncates finer ones.
     exact = gone | (micros.astype(array.dtype) == array)
     if kind == "M":
         first, last = (
@@ -106,13 +106,13 @@ def times(array):
         error = Unsupported(f"numpy.{'datetime64' if kind == 'M' else 'timedelta64'}", INEXACT)
         error.path = [f"[{step}]" for step in reversed(index)]
         raise error
-    # Days are dates and stay so.
+    # Days are converted to dates.
     is_date = kind == "M" and numpy.datetime_data(array.dtype)[0] == "D"
     return (array if is_date else micros).tolist()
 
 
 def column(encoder, series):
-    """A pandas Series as an array; what is missing is None where the column has no numbers of its own for it."""
+    """Returns a pandas Series as an array. Missing values are None, except NaN in columns of floats."""
     if getattr(series.dtype, "kind", "O") in "iufb" and type(series.dtype).__module__.startswith("numpy"):
         return encoder.encode(series.to_numpy())
     values = series.astype(object)
@@ -137,7 +137,7 @@ def frame(encoder, value):
 
 
 def arrow(encoder, value):
-    """A table as the bytes of an Arrow IPC stream, for those who asked for it."""
+    """Returns a table as the bytes of an Arrow IPC stream, if the client requested that form."""
     import pyarrow  # pyright: ignore[reportMissingImports]
 
     try:
@@ -148,7 +148,7 @@ def arrow(encoder, value):
         else:
             table = pyarrow.Table.from_pandas(value)
     except (pyarrow.ArrowInvalid, TypeError) as error:
-        # Columns have the same interface.
+        # Columns have the same interface as tables.
         raise unsupported(value, f"Arrow does not take it for a table: {error}") from None
     sink = pyarrow.BufferOutputStream()
     with pyarrow.ipc.new_stream(sink, table.schema) as writer:

@@ -1,7 +1,7 @@
-"""What `evaluate`, `set`, `call` and `iterate` do in the kernel.
+"""The requests of `evaluate`, `set`, `call` and `iterate` in the kernel.
 
-Runs inside the kernel, as a module that no variable of the user leads to. A request is an execution of `await run()`,
-whose arguments and binary parts are the buffers of its message; the answer is a message with buffers too.
+Runs in the kernel, as a module that no variable of the user refers to. A request is an execution of `await run()`,
+whose arguments and binary parts are the buffers of its message; the answer is a message with buffers as well.
 """
 
 import ast
@@ -19,29 +19,29 @@ from effect_jupyter.values.errors import Unsupported, shown
 from effect_jupyter.values.iterators import interruptible, is_awaitable, rows_or_elements
 
 MIME = "application/vnd.effect-jupyter.value+json"
-# Larger messages do not get through to the client.
+# Maximum bytes of a message that the client accepts.
 MAX_BYTES = 500_000_000
 
 shell = get_ipython()
 if not all(hasattr(getattr(shell, "kernel", None), name) for name in ("get_parent", "session", "iopub_socket")):
     raise ImportError("Values travel through ipykernel, which this kernel is not made of")
-# The parts of a request that came in messages before it.
+# The parts of a request that arrived in earlier messages.
 kept = []
 compiled = {}
-# Of the next expression that compiles.
+# The number of the next expression.
 number = 0
 iterators = {}
 
 
 def keep(first):
-    """Takes a part of the next request, which is too large for one message."""
+    """Stores a part of the next request, which is too large for one message."""
     if first:
         kept.clear()
     kept.extend(bytes(part) for part in shell.kernel.get_parent("shell")["buffers"])
 
 
 def take_request():
-    """The arguments of the request that runs."""
+    """Returns the arguments of the current request."""
     parent = shell.kernel.get_parent("shell")
     parts, sizes = parent["buffers"], parent["metadata"].get("sizes")
     if sizes is None:
@@ -95,7 +95,7 @@ async def run():
         return answer({"kind": "unsupported", **error.describe()})
     except BaseException as error:
         failure = shown(error, shell)
-    # Out here, where it has no context.
+    # Raised outside of the handler, so that it has no context.
     raise failure
 
 
@@ -111,7 +111,7 @@ def compile_expression(source):
         code = compile(text, name, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     except SyntaxError as error:
         try:
-            # In brackets an expression may have several lines. In those of two kinds it cannot close them itself.
+            # In brackets an expression may have several lines. With two kinds of them it cannot close them itself.
             listed: Any = compile(f"[\n{source}\n]", name, "eval", ast.PyCF_ONLY_AST)
             text = f"(\n{source}\n)"
             code = compile(text, name, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -130,7 +130,7 @@ def compile_expression(source):
 
 
 def keep_source(name, text):
-    # Without a time of change the entry stays when files are checked for changes.
+    # An entry without a modification time is not removed by `linecache.checkcache`.
     linecache.cache[name] = (len(text), None, text.splitlines(True), name)
 
 
@@ -140,7 +140,7 @@ async def value_of(source):
         value = eval(code, shell.user_ns)
     if code.co_flags & inspect.CO_COROUTINE:
         value = await value
-    # Nothing else could be done with it: it has no encoding.
+    # An awaitable has no encoding, so that it is awaited.
     return await value if is_awaitable(value) else value
 
 
