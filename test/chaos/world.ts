@@ -8,6 +8,7 @@ import { sandboxUser, workspace } from "../support/sandbox.ts"
 import * as TcpProxy from "../support/tcp_proxy.ts"
 import type { Mode } from "./kind.ts"
 import { Model, tagOf, Violation, violation } from "./model.ts"
+import { watch } from "./watch.ts"
 
 /** Where operations happen. */
 export interface World {
@@ -87,7 +88,10 @@ export const make = Effect.fnUntraced(function* (mode: Mode) {
   const renewed = Effect.gen(function* () {
     if (kernel.id === id) return yield* violation(`The kernel is still ${id}`)
     model.renew()
-    const inside = yield* Effect.catch(text(kernel, "import os; print(os.getpid())"), explain("A new kernel"))
+    const inside = yield* Effect.catch(
+      text(kernel, `${watch}\nimport os; print(os.getpid())`),
+      explain("A new kernel"),
+    )
     id = kernel.id
     pid = mode === "sandboxed" ? undefined : Number(inside)
   })

@@ -1,0 +1,46 @@
+/** Code that makes a kernel watch what it is sent: what no output shows spoils the counter, which the model follows. */
+
+/** What is added to the counter for each message that should not have come. */
+export const spoiled = 1_000_000
+
+/**
+ * Counts a message that comes twice, of which a kernel drops the second, and an execution that comes before the last is
+ * over, which a kernel lets wait.
+ */
+export const watch = `
+def watch():
+    shell = get_ipython()
+    session = shell.kernel.session
+    deserialize, send = session.deserialize, session.send
+    seen, running = set(), set()
+
+    def spoil():
+        shell.user_ns["counter"] = shell.user_ns.get("counter", 0) + ${spoiled}
+
+    def receive(parts, content=True, copy=True):
+        try:
+            message = deserialize(parts, content=content, copy=copy)
+        except ValueError as error:
+            if "Duplicate Signature" in str(error):
+                spoil()
+            raise
+        header = message["header"]
+        # The thread that hands messages over looks into their headers first.
+        if not content:
+            is_main = header["msg_type"] == "execute_request" and header.get("subshell_id") is None
+            if header["msg_id"] in seen or (is_main and running):
+                spoil()
+            seen.add(header["msg_id"])
+            if is_main:
+                running.add(header["msg_id"])
+        return message
+
+    def publish(stream, msg_or_type, content=None, parent=None, *args, **kwargs):
+        if msg_or_type == "status" and content["execution_state"] == "idle":
+            running.discard((parent or {}).get("header", {}).get("msg_id"))
+        return send(stream, msg_or_type, content, parent, *args, **kwargs)
+
+    session.deserialize, session.send = receive, publish
+watch()
+del watch
+`
