@@ -47,7 +47,9 @@ type Findings = string | { readonly path: ReadonlyArray<PropertyKey>; readonly i
 
 /** Makes the schema of an optional option; `find` returns a description of valid values for one that is not. */
 const option = (find: (value: unknown) => Findings) =>
-  Schema.optional(Schema.Unknown.check(Schema.makeFilter((value) => find(value))))
+  Schema.optional(
+    Schema.Unknown.check(Schema.makeFilter((value) => value === undefined ? undefined : find(value))),
+  )
 
 const text = (is: RegExp, advice: string) =>
   option((value) => typeof value === "string" && is.test(value) ? undefined : advice)
@@ -184,6 +186,8 @@ export function check(
   schema: Schema.ConstraintDecoder<unknown>,
   options: Readonly<Record<string, unknown>>,
 ): Effect.Effect<void, InvalidOption> {
+  // Executions usually have no options, and there are many of them.
+  if (Object.values(options).every((value) => value === undefined)) return Effect.void
   const decoded = Schema.decodeExit(schema)(options)
   if (Exit.isSuccess(decoded)) return Effect.void
   const error = Exit.findErrorOption(decoded)
