@@ -31,8 +31,7 @@ export const subprotocol = "v1.kernel.websocket.jupyter.org"
 const wordBytes = 8
 /** Channel, header, parent header, metadata and content. */
 const fixedParts = 5
-
-const encoder = new TextEncoder()
+const noBuffers: ReadonlyArray<Uint8Array> = []
 
 /**
  * Encodes a message as a frame.
@@ -58,33 +57,26 @@ export function encode(message: Message): Uint8Array<ArrayBuffer> {
     JSON.stringify(message.metadata),
     JSON.stringify(message.content),
   ]
-  const lengths = [
-    ...texts.map((text) => Buffer.byteLength(text)),
-    ...message.buffers.map(({ byteLength }) => byteLength),
-  ]
+  const { buffers } = message
+  const count = texts.length + buffers.length
   // The table holds the start of every part and, last, the end of the frame.
-  const tableBytes = wordBytes * (lengths.length + 2)
-  const frame = new Uint8Array(lengths.reduce((total, length) => total + length, tableBytes))
-  const view = new DataView(frame.buffer)
-  writeWord(view, 0, lengths.length + 1)
-  let offset = tableBytes
-  lengths.forEach((length, index) => {
-    writeWord(view, index + 1, offset)
-    offset += length
-  })
-  writeWord(view, lengths.length + 1, offset)
-  const { written } = encoder.encodeInto(texts.join(""), frame.subarray(tableBytes))
-  let end = tableBytes + written
-  for (const buffer of message.buffers) {
-    frame.set(buffer, end)
-    end += buffer.byteLength
-  }
-  return frame
+  const tableBytes = wordBytes * (count + 2)
+  const offsets = [tableBytes]
+  let end = tableBytes
+  for (const text of texts) offsets.push(end += Buffer.byteLength(text))
+  for (const { byteLength } of buffers) offsets.push(end += byteLength)
+  const frame = Buffer.allocUnsafe(end)
+  writeWord(frame, 0, count + 1)
+  for (const [index, offset] of offsets.entries()) writeWord(frame, index + 1, offset)
+  frame.write(texts.join(""), tableBytes)
+  for (const [index, buffer] of buffers.entries()) frame.set(buffer, offsets[texts.length + index])
+  // Without the methods of a Buffer, whose `slice` does not copy.
+  return new Uint8Array(frame.buffer, frame.byteOffset, end)
 }
 
-function writeWord(view: DataView, index: number, value: number): void {
-  view.setUint32(wordBytes * index, value, true)
-  view.setUint32(wordBytes * index + 4, Math.floor(value / 2 ** 32), true)
+function writeWord(frame: Buffer, index: number, value: number): void {
+  frame.writeUInt32LE(value >>> 0, wordBytes * index)
+  frame.writeUInt32LE(Math.floor(value / 2 ** 32), wordBytes * index + 4)
 }
 
 /**
@@ -150,9 +142,12 @@ export function makeDecoder(): Decoder {
     if (Result.isFailure(header)) return Result.fail(header.failure)
     const content = parsePart(part(4), parentIdOf(parentHeader))
     if (Result.isFailure(content)) return Result.fail(content.failure)
-    const buffers = offsets.slice(fixedParts, -1).map((offset, index) =>
-      frame.subarray(offset, offsets[fixedParts + index + 1])
-    )
+    // Most messages have none.
+    const buffers = offsets.length === fixedParts + 1
+      ? noBuffers
+      : offsets.slice(fixedParts, -1).map((offset, index) =>
+        frame.subarray(offset, offsets[fixedParts + index + 1])
+      )
     return fromParts({
       channel: part(0),
       header: header.success,

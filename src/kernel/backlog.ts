@@ -44,10 +44,12 @@ export const make: (connection: Connection) => Effect.Effect<Backlog> = Effect.f
   /** The time of the interrupt by the clock of the kernel. */
   let interruptedAt: number | undefined
   let writtenAt = -Infinity
-  const ask = Connections.ask(
-    connection,
-    { type: "kernel_info_request", channel: "control", content: {} },
-    ({ header }) => interruptedAt = timeOf(header.date),
+  const ask = Effect.suspend(() =>
+    Connections.ask(
+      connection,
+      { type: "kernel_info_request", channel: "control", content: {} },
+      ({ header }) => interruptedAt = timeOf(header.date),
+    )
   )
   const isBehind = (): boolean => {
     const now = clock.currentTimeMillisUnsafe()
@@ -68,9 +70,9 @@ export const make: (connection: Connection) => Effect.Effect<Backlog> = Effect.f
       arrivedAt = clock.currentTimeMillisUnsafe()
       writtenAt = timeOf(header.date) ?? writtenAt
     },
-    caughtUp: Effect.repeat(Effect.delay(Effect.sync(isBehind), "50 millis"), {
-      while: (isBehind) => isBehind,
-    }),
+    caughtUp: Effect.suspend(() =>
+      Effect.repeat(Effect.delay(Effect.sync(isBehind), "50 millis"), { while: (isBehind) => isBehind })
+    ),
     end: () => asked?.interruptUnsafe(),
   }
 })
