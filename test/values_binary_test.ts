@@ -17,7 +17,7 @@ function residentMB(): number {
 
 layer(kernelLayer(), slow)("binary", (it) => {
   it.effect(
-    "100 MB each way arrive to the byte, within bounded memory",
+    "set and evaluate transfer 100 MB unchanged, within bounded memory",
     () =>
       Effect.gen(function* () {
         const kernel = yield* Client
@@ -44,7 +44,7 @@ layer(kernelLayer(), slow)("binary", (it) => {
   )
 
   it.effect(
-    "what no message can carry is refused, and goes in parts",
+    "set refuses a value larger than a message, and feed sends it in batches",
     () =>
       Effect.gen(function* () {
         const kernel = yield* Client
@@ -65,7 +65,7 @@ layer(kernelLayer(), slow)("binary", (it) => {
     240_000,
   )
 
-  it.effect("what changes after it was sent arrives as it was", () =>
+  it.effect("evaluate returns bytes as they were, although Python changes them after that", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       yield* kernel.execute(

@@ -9,7 +9,7 @@ import { prepared, utc } from "./support/values.ts"
 const { KernelClient: Client } = KernelClient
 
 layer(kernelLayer(), slow)("set and call", (it) => {
-  it.effect("a value is what Python calls it", () =>
+  it.effect("set sends each value as its Python type", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       yield* kernel.set("value", {
@@ -43,7 +43,7 @@ layer(kernelLayer(), slow)("set and call", (it) => {
       assert.strictEqual(yield* kernel.evaluate("order['at'].year + order['id']", Schema.Int), 2027)
     }))
 
-  it.effect("a value can carry anything: quotes, backslashes, line breaks, null bytes, emoji", () =>
+  it.effect("set and evaluate keep quotes, backslashes, line breaks, null bytes and emoji", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       const nasty = `"""'''\\\n\r\u2028\0\u007f\ufeff😀👩‍🚀{}%s\\N{DASH}\ud800{"$":"bytes"}');import os#`
@@ -52,7 +52,7 @@ layer(kernelLayer(), slow)("set and call", (it) => {
       assert.strictEqual(yield* kernel.evaluate("len(nasty[0])", Schema.Int), Array.from(nasty).length)
     }))
 
-  it.effect("50 MB of text, with all of it escaped, both ways", () =>
+  it.effect("set and evaluate transfer 50 MB of text that JSON escapes", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       const long = '\0"\\\né'.repeat(10_000_000)
@@ -61,7 +61,7 @@ layer(kernelLayer(), slow)("set and call", (it) => {
       assert.isTrue((yield* kernel.evaluate("long", Schema.String)) === long)
     }), 240_000)
 
-  it.effect("names that are none are refused by name, before anything is sent", () =>
+  it.effect("set and call fail with InvalidName for an invalid name, before anything is sent", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       for (const name of ["", "1a", "a b", "a.b", "class", "x\n", "x;y", "a-b", "None"]) {
@@ -86,7 +86,7 @@ layer(kernelLayer(), slow)("set and call", (it) => {
       assert.strictEqual(schema._tag, "SchemaError")
     }))
 
-  it.effect("calls by name, by module and by attribute; async functions too", () =>
+  it.effect("call finds functions by name, module and attribute, and awaits async ones", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       yield* kernel.execute(
@@ -115,7 +115,7 @@ layer(kernelLayer(), slow)("set and call", (it) => {
       assert.isUndefined(yield* kernel.call("object", [], { returns: Schema.Void }))
     }))
 
-  it.effect("what cannot be called is Python's own error", () =>
+  it.effect("call fails with Python's own error for a value that is not callable", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const ename = (name: string, args: ReadonlyArray<unknown> = []) =>
@@ -130,7 +130,7 @@ layer(kernelLayer(), slow)("set and call", (it) => {
       assert.strictEqual(yield* ename("len", [1, 2]), "TypeError")
     }))
 
-  it.effect("kernels of a pool exchange values, and so does the spare that a reset takes", () =>
+  it.effect("evaluate works in kernels of a pool, also after a reset", () =>
     Effect.gen(function* () {
       const pool = yield* KernelPool.make({ max: 2, setup: "x = 20" })
       const kernel = yield* pool.get
@@ -140,7 +140,7 @@ layer(kernelLayer(), slow)("set and call", (it) => {
       assert.strictEqual(yield* kernel.evaluate("x + 1", Schema.Int), 21)
     }))
 
-  it.effect("values of one kernel are not another's", () =>
+  it.effect("set affects no other kernel", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       const other = yield* KernelClient.make()

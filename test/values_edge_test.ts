@@ -35,7 +35,7 @@ def nest(depth, wrap):
 const ready = Effect.tap(prepared, (kernel) => kernel.execute(definitions))
 
 layer(kernelLayer(), slow)("values at the edge", (it) => {
-  it.effect("200 levels, of whatever kind, and no more", () =>
+  it.effect("set and evaluate accept 200 levels of any kind, and refuse 201", () =>
     Effect.gen(function* () {
       const kernel = yield* ready
       for (
@@ -47,7 +47,7 @@ layer(kernelLayer(), slow)("values at the edge", (it) => {
       }
     }))
 
-  it.effect("what would collapse is refused", () =>
+  it.effect("set and evaluate refuse values that would be equal on the other side", () =>
     Effect.gen(function* () {
       const kernel = yield* ready
       for (
@@ -68,7 +68,7 @@ layer(kernelLayer(), slow)("values at the edge", (it) => {
       assert.isFalse(yield* kernel.evaluate("'collapsed' in globals()", Schema.Boolean))
     }))
 
-  it.effect("an array of several dimensions keeps its shape or is refused", () =>
+  it.effect("evaluate keeps the shape of an array, or refuses it", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       const error = yield* Effect.flip(
@@ -78,7 +78,7 @@ layer(kernelLayer(), slow)("values at the edge", (it) => {
       assert.include(error.message, "NumPy")
     }))
 
-  it.effect("the exception of the user is shown as it is, also by a class that is frozen", () =>
+  it.effect("evaluate shows an exception of the user unchanged, also one of a frozen class", () =>
     Effect.gen(function* () {
       const kernel = yield* ready
       const error = yield* Effect.flip(kernel.evaluate("boom()", Schema.Unknown))
@@ -88,7 +88,7 @@ layer(kernelLayer(), slow)("values at the edge", (it) => {
       assert.include(cell.message, "----> 1 boom()")
     }))
 
-  it.effect("frames of ours are in no traceback, whatever the code raises in", () =>
+  it.effect("ExecutionError has no frames of the library, wherever the code raises", () =>
     Effect.gen(function* () {
       const kernel = yield* ready
       const error = yield* Effect.flip(kernel.evaluate("[Lazy(1)]", Schema.Unknown))
@@ -97,7 +97,7 @@ layer(kernelLayer(), slow)("values at the edge", (it) => {
       assert.notInclude(error.message, "effect_jupyter")
     }))
 
-  it.effect("brackets that close ours are a SyntaxError", () =>
+  it.effect("evaluate fails with SyntaxError for unbalanced brackets", () =>
     Effect.gen(function* () {
       const kernel = yield* ready
       for (const expression of ["1) + (2", "1), (2", "1] + [2"]) {
@@ -110,7 +110,7 @@ layer(kernelLayer(), slow)("values at the edge", (it) => {
       assert.deepStrictEqual(yield* Stream.runCollect(squares), [0, 1, 4])
     }))
 
-  it.effect("a class that has no module is named all the same", () =>
+  it.effect("UnsupportedValue names a class without a module", () =>
     Effect.gen(function* () {
       const kernel = yield* ready
       yield* kernel.execute("space = {}\nexec(\"Nameless = type('Nameless', (), {})\", space)")
@@ -118,13 +118,13 @@ layer(kernelLayer(), slow)("values at the edge", (it) => {
       assert.strictEqual(error._tag === "UnsupportedValue" ? error.valueType : error._tag, "Nameless")
     }))
 
-  it.effect("with Schema.Void nothing is fetched", () =>
+  it.effect("evaluate and call fetch no value with Schema.Void", () =>
     Effect.gen(function* () {
       const kernel = yield* ready
       assert.strictEqual(yield* kernel.evaluate("object()", Schema.Void), undefined)
     }))
 
-  it.effect("any size of a batch will do", () =>
+  it.effect("iterate and feed accept any batch size", () =>
     Effect.gen(function* () {
       const kernel = yield* ready
       for (const batchSize of [Infinity, -Infinity, NaN, 1.5, 0]) {
@@ -137,7 +137,7 @@ layer(kernelLayer(), slow)("values at the edge", (it) => {
       }
     }))
 
-  it.effect("what nobody takes is logged, displays too, also if the schema refuses the value", () =>
+  it.effect("evaluate logs output and displays without onChunk, also if the schema refuses the value", () =>
     Effect.gen(function* () {
       const kernel = yield* ready
       const logged: Array<string> = []
@@ -153,7 +153,7 @@ layer(kernelLayer(), slow)("values at the edge", (it) => {
       assert.include(line, "<b>shown</b>")
     }))
 
-  it.effect("a timeout bounds the upload and the execution together", () =>
+  it.effect("timeout bounds the upload and the execution together", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       yield* kernel.execute("import time\ndef use(value): time.sleep(1.5)")
@@ -176,7 +176,7 @@ ours.keep = slowly
       assert.strictEqual(yield* kernel.evaluate("1", Schema.Int), 1)
     }))
 
-  it.effect("a timeout bounds the first use and the execution together", () =>
+  it.effect("timeout bounds the first use and the execution together", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       yield* kernel.execute(`
@@ -205,7 +205,7 @@ types.ModuleType = Hanging`)
       assert.strictEqual(error._tag, "ExecutionTimeout")
     }))
 
-  it.effect("what only looks like a colon or a dot is none", () =>
+  it.effect("call does not split a name at characters that only look like a colon or a dot", () =>
     Effect.gen(function* () {
       const kernel = yield* ready
       for (const name of ["math\uff1afloor", "math:floor\uff0e__call__"]) {

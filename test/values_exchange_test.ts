@@ -37,7 +37,7 @@ const queued = <A, E>(kernel: KernelClient.Kernel, effect: Effect.Effect<A, E>, 
   })
 
 layer(kernelLayer(), slow)("values that cross", (it) => {
-  it.effect("None is what the schema calls nothing", () =>
+  it.effect("None is null, undefined or Option.none, as the schema says", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       const none = <S extends Schema.ConstraintDecoder<unknown>>(schema: S) => kernel.evaluate("None", schema)
@@ -67,7 +67,7 @@ layer(kernelLayer(), slow)("values that cross", (it) => {
       )
     }))
 
-  it.effect("a key that may be missing is not one that may be None, unless it may be undefined", () =>
+  it.effect("set distinguishes an absent key from None, unless the schema allows undefined", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       const field = <S extends Schema.ConstraintDecoder<unknown>>(expression: string, a: S) =>
@@ -87,7 +87,7 @@ layer(kernelLayer(), slow)("values that cross", (it) => {
       assert.strictEqual(error._tag, "SchemaError")
     }))
 
-  it.effect("by Schema.Unknown every type has its natural form, the one in the guide", () =>
+  it.effect("Schema.Unknown decodes each type to its default form, as the guide says", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const rows: ReadonlyArray<readonly [expression: string, value: unknown]> = [
@@ -125,7 +125,7 @@ layer(kernelLayer(), slow)("values that cross", (it) => {
       assert.strictEqual(yield* kernel.evaluate("5.0", Schema.BigInt), 5n)
     }))
 
-  it.effect("secrets go out by a schema that has them, and in no other way", () =>
+  it.effect("set sends a secret only with a schema that reveals it", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       const key = Redacted.make("hush-hush")
@@ -171,7 +171,7 @@ layer(kernelLayer(), slow)("values that cross", (it) => {
       assert.strictEqual(yield* kernel.evaluate("config['key']", Schema.String), "hush-hush")
     }))
 
-  it.effect("values of Effect and JavaScript arrive as their counterparts in Python", () =>
+  it.effect("set sends values of Effect and JavaScript as their counterparts in Python", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       const buffer = Uint8Array.of(1, 2, 3).buffer
@@ -212,7 +212,7 @@ layer(kernelLayer(), slow)("values that cross", (it) => {
       ])
     }))
 
-  it.effect("results, patterns and whole classes of them go out by their schemas", () =>
+  it.effect("set sends Result, RegExp and classes with them by their schemas", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       const Job = Schema.Struct({
@@ -225,7 +225,7 @@ layer(kernelLayer(), slow)("values that cross", (it) => {
       assert.isTrue(Schema.toEquivalence(Job)(yield* kernel.evaluate("job", Job), job))
     }))
 
-  it.effect("a value is what it was when the effect began; bytes are free when it ends", () =>
+  it.effect("set encodes a value when the effect begins, and releases its bytes at the end", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       const value = { text: "before", list: [1], at: new Date(0) }
@@ -243,7 +243,7 @@ layer(kernelLayer(), slow)("values that cross", (it) => {
       )
     }))
 
-  it.effect("bytes that are transferred while they wait are an error, and no empty bytes", () =>
+  it.effect("set fails for bytes that were transferred while it waited", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       yield* kernel.set("bytes", "as before")
@@ -260,7 +260,7 @@ layer(kernelLayer(), slow)("values that cross", (it) => {
       }
     }))
 
-  it.effect("every operation has a span with the id of the kernel, also those that are streams", () =>
+  it.effect("each operation has a span with the id of the kernel, streams included", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       const spans: Array<Tracer.Span> = []

@@ -158,7 +158,7 @@ layer(kernelLayer(), slow)("hostile values", (it) => {
       }))
   }
 
-  it.effect("what led to an exception is shown with it, unless that cannot be shown", () =>
+  it.effect("ExecutionError shows causes of an exception, unless they cannot be shown", () =>
     Effect.gen(function* () {
       const kernel = yield* ready
       for (const [cause, isShown] of [["Frozen(1)", true], ["Closed(1)", false], ["Anonymous(1)", false]]) {
@@ -173,7 +173,7 @@ layer(kernelLayer(), slow)("hostile values", (it) => {
       assert.include(group.message, "ValueError: inner")
     }))
 
-  it.effect("what a coroutine of the user raises stays as it is", () =>
+  it.effect("evaluate keeps the exception of a coroutine", () =>
     Effect.gen(function* () {
       const kernel = yield* ready
       yield* kernel.execute("async def stops(): raise StopIteration(1)\ndef own(batch): return stops()")
@@ -194,7 +194,7 @@ layer(kernelLayer(), slow)("hostile values", (it) => {
       assert.strictEqual(error._tag === "ExecutionError" ? error.ename : error._tag, "StopIteration")
     }))
 
-  it.effect("objects that answer no question are refused by type and path", () =>
+  it.effect("evaluate refuses objects whose methods raise, by type and path", () =>
     Effect.gen(function* () {
       const kernel = yield* ready
       const long = `$[('${"x".repeat(77)}…]`
@@ -218,7 +218,7 @@ layer(kernelLayer(), slow)("hostile values", (it) => {
       }
     }))
 
-  it.effect("nested too deep is refused by type and path both ways, also if Python's own limit is low", () =>
+  it.effect("UnsupportedValue names type and path of values that are too deep, also with a low recursion limit", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       yield* kernel.execute("import asyncio, dataclasses, enum, sys")
@@ -247,7 +247,7 @@ layer(kernelLayer(), slow)("hostile values", (it) => {
       }
     }))
 
-  it.effect("a request that cannot be read is an error at once, and the next one can", () =>
+  it.effect("a request that cannot be read fails at once, and the next one succeeds", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       yield* kernel.evaluate("1", Schema.Int)
@@ -300,7 +300,7 @@ def strip():
       assert.include(stream.message, "could not read the request")
     }))
 
-  it.effect("names, modules and built-ins that the user takes away are not missed", () =>
+  it.effect("evaluate works after the user removed names, modules and built-ins", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       yield* kernel.evaluate("1", Schema.Int)
@@ -336,7 +336,7 @@ def strip():
       }
     }))
 
-  it.effect("streams of the user in the place of ours, and a megabyte printed on the way", () =>
+  it.effect("evaluate works with replaced streams and a megabyte of output", () =>
     Effect.gen(function* () {
       const kernel = yield* ready
       yield* kernel.execute("kept = sys.stdout, sys.stderr\nsys.stdout = sys.stderr = io.StringIO()")
@@ -352,7 +352,7 @@ def strip():
       assert.strictEqual(length, 1_000_001)
     }))
 
-  it.effect("an expression is one expression, however it is written, and nothing else", () =>
+  it.effect("evaluate accepts exactly one expression, in any notation", () =>
     Effect.gen(function* () {
       const kernel = yield* ready
       yield* kernel.execute("base = 10")

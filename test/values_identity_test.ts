@@ -140,7 +140,7 @@ const edges: ReadonlyArray<readonly [schema: Codec, values: ReadonlyArray<unknow
 ]
 
 layer(kernelLayer(), slow)("there and back", (it) => {
-  it.effect("TypeScript → Python → TypeScript is the identity", () =>
+  it.effect("set and evaluate are the identity on any value of a schema", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       for (const [schema, arbitrary = Arbitrary.schema(schema)] of kinds) {
@@ -155,7 +155,7 @@ layer(kernelLayer(), slow)("there and back", (it) => {
       }
     }))
 
-  it.effect("so it is for what is at the edge of a type, one by one and by a stream", () =>
+  it.effect("set, evaluate, feed and iterate are the identity on limits of types", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       for (const [schema, values] of edges) {
@@ -171,7 +171,7 @@ layer(kernelLayer(), slow)("there and back", (it) => {
       }
     }))
 
-  it.effect("without schemas, too, where Python has one type for it", () =>
+  it.effect("set and evaluate are the identity without schemas for types that Python has", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       const texts = yield* Arbitrary.sampleEffect(Any.text, { count: 300 })
@@ -193,7 +193,7 @@ layer(kernelLayer(), slow)("there and back", (it) => {
       assert.deepStrictEqual(back.times, times)
     }))
 
-  it.effect("numbers by the thousand: typed arrays, NumPy arrays of any shape", () =>
+  it.effect("set and evaluate keep typed arrays and NumPy arrays of any shape", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       const halves = Float64Array.from({ length: 10_000 }, (_, n) => n / 2)

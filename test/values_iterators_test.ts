@@ -122,7 +122,7 @@ layer(kernelLayer(), slow)("iterators", (it) => {
       }))
   }
 
-  it.effect("what the expression makes is closed, at the end and when the consumer ends early", () =>
+  it.effect("iterate closes an iterator that the expression creates, at the end and when the consumer ends early", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const folder = yield* temporary
@@ -167,7 +167,7 @@ class File:
       }
     }))
 
-  it.effect("what the expression only names stays open, and goes on where it was, unless it is a generator", () =>
+  it.effect("iterate keeps a named iterator open and continues it, unless it is a generator", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const folder = yield* temporary
@@ -216,7 +216,7 @@ held_later = later("held later")
       assert.deepStrictEqual(yield* logOf(kernel), ["closed inner", "closed held", "closed held later"])
     }))
 
-  it.effect("what makes an iterator keeps to timeouts as well", () =>
+  it.effect("timeout bounds the creation of an iterator", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       yield* kernel.execute(`
@@ -236,7 +236,7 @@ class EndlessLater:
       }
     }))
 
-  it.effect("what closing raises at the end comes after all elements", () =>
+  it.effect("iterate fails with an exception of close after all elements", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       yield* kernel.execute("class Broken(Cursor):\n    def close(self): raise ValueError('stays open')")
@@ -250,7 +250,7 @@ class EndlessLater:
       assert.notInclude(error.message, "effect_jupyter")
     }))
 
-  it.effect("a generator is closed when a kernel that was stuck in it comes back", () =>
+  it.effect("iterate closes a generator when an unresponsive kernel responds again", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       yield* kernel.execute(definitions)
@@ -275,7 +275,7 @@ class EndlessLater:
       assert.deepStrictEqual(yield* closed, ["closed deaf"])
     }))
 
-  it.effect("rows of a megabyte go into messages of a few, both ways", () =>
+  it.effect("iterate and feed bound batches of large elements by bytes", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       yield* kernel.execute(`

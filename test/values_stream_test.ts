@@ -55,7 +55,7 @@ const toFailure = <A, E>(stream: Stream.Stream<A, E>) =>
   })
 
 layer(kernelLayer(), slow)("iterate", (it) => {
-  it.effect("iterables, generators and asynchronous ones", () =>
+  it.effect("iterate accepts iterables and generators, asynchronous ones included", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const all = (expression: string) => Stream.runCollect(kernel.iterate(expression, Schema.Int))
@@ -112,7 +112,7 @@ layer(kernelLayer(), slow)("iterate", (it) => {
       }))
   }
 
-  it.effect("what the schema refuses, and what has no encoding, comes after what was fine", () =>
+  it.effect("iterate emits elements before one that the schema refuses or that has no encoding", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const [ints, schema] = yield* toFailure(
@@ -139,7 +139,7 @@ layer(kernelLayer(), slow)("iterate", (it) => {
       ])
     }))
 
-  it.effect("a slow generator does not keep the consumer waiting for a full batch", () =>
+  it.effect("iterate emits elements of a slow generator before a batch is full", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const begun = yield* Clock.currentTimeMillis
@@ -152,7 +152,7 @@ layer(kernelLayer(), slow)("iterate", (it) => {
       assert.isAbove(last - first, 900)
     }))
 
-  it.effect("timeouts are the bound of a batch; what came before is emitted", () =>
+  it.effect("timeout bounds each batch of iterate, and earlier elements are emitted", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const stuck = "(n if n < 5 else time.sleep(60) for n in range(9))"
@@ -164,7 +164,7 @@ layer(kernelLayer(), slow)("iterate", (it) => {
       assert.strictEqual(yield* kernel.evaluate("1", Schema.Int), 1)
     }))
 
-  it.effect("interrupting the consumer interrupts Python, and closes", () =>
+  it.effect("iterate interrupts Python and closes the generator when the consumer is interrupted", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       for (const expression of ["numbers(pause=60)", "later(pause=60)"]) {
@@ -179,7 +179,7 @@ layer(kernelLayer(), slow)("iterate", (it) => {
       assert.strictEqual(yield* kernel.evaluate("closed", Schema.Int), 2)
     }))
 
-  it.effect("interrupting the consumer at any moment leaves an idle kernel, and no iterator", () =>
+  it.effect("iterate leaves an idle kernel and no iterator when interrupted at any moment", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       for (const delay of [0, 1, 2, 5, 10, 20, 35, 50, 80, 120]) {
@@ -196,7 +196,7 @@ layer(kernelLayer(), slow)("iterate", (it) => {
       assert.strictEqual(yield* kernel.evaluate(left, Schema.Int), 0)
     }))
 
-  it.effect("a generator that does not close keeps nobody for ever", () =>
+  it.effect("iterate waits for a generator that does not close within a bound", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       yield* kernel.execute(
@@ -208,7 +208,7 @@ layer(kernelLayer(), slow)("iterate", (it) => {
       assert.strictEqual(yield* kernel.evaluate("1", Schema.Int), 1)
     }))
 
-  it.effect("after a reset there is no iterator, which is said", () =>
+  it.effect("iterate fails after a reset, with the reason", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       const failure = yield* kernel.iterate("iter(range(100))", Schema.Int, { batchSize: 5 }).pipe(
@@ -223,7 +223,7 @@ layer(kernelLayer(), slow)("iterate", (it) => {
       assert.strictEqual(yield* kernel.evaluate("1", Schema.Int), 1)
     }))
 
-  it.effect("closing the client while a stream is read ends it", () =>
+  it.effect("iterate ends when the client closes", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
       const kernel = yield* Scope.provide(KernelClient.make(), scope)
@@ -239,7 +239,7 @@ layer(kernelLayer(), slow)("iterate", (it) => {
       )
     }))
 
-  it.effect("two iterators of one kernel, and batches that are bounded by bytes", () =>
+  it.effect("iterate supports two iterators of one kernel, with batches bounded by bytes", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const pairs = yield* kernel.iterate("range(3000)", Schema.Int).pipe(
@@ -255,7 +255,7 @@ layer(kernelLayer(), slow)("iterate", (it) => {
       assert.strictEqual(yield* kernel.evaluate("yielded", Schema.Int), 3)
     }))
 
-  it.effect("printed text is in chunks as it comes", () =>
+  it.effect("iterate and feed pass output to onChunk as it arrives", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const chunks: Array<Execution.Chunk> = []
@@ -271,7 +271,7 @@ layer(kernelLayer(), slow)("iterate", (it) => {
 layer(kernelLayer(), slow)("feed", (it) => {
   const sums = "batches = []\ndef add(batch):\n    batches.append(len(batch))\n    return sum(batch)"
 
-  it.effect("calls a function batch by batch and emits what it returns", () =>
+  it.effect("feed calls a function for each batch and emits the results", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       yield* kernel.execute(sums)
@@ -282,7 +282,7 @@ layer(kernelLayer(), slow)("feed", (it) => {
       assert.deepStrictEqual(yield* kernel.evaluate("batches", Schema.Array(Schema.Int)), [10, 10, 5])
     }))
 
-  it.effect("pulls no further than the function has come", () =>
+  it.effect("feed pulls the next batch when the function has returned", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       yield* kernel.execute(sums)
@@ -298,7 +298,7 @@ layer(kernelLayer(), slow)("feed", (it) => {
       ahead.forEach((pulled, index) => assert.isAtMost(pulled, (index + 1) * 10))
     }))
 
-  it.effect("elements are encoded by their schema; failures of both sides are typed", () =>
+  it.effect("feed encodes elements by their schema, and failures of both sides are typed", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       yield* kernel.execute("def names(batch):\n    return [type(row['at']).__name__ for row in batch]")

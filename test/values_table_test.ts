@@ -33,7 +33,7 @@ const Row = Schema.Struct({
 })
 
 layer(kernelLayer({ python: { packages } }), slow)("tables", (it) => {
-  it.effect("pandas is not imported because of a value", () =>
+  it.effect("evaluate does not import pandas", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       yield* kernel.evaluate("[1]", Schema.Unknown)
@@ -43,7 +43,7 @@ layer(kernelLayer({ python: { packages } }), slow)("tables", (it) => {
       assert.deepStrictEqual(yield* kernel.evaluate(loaded, Schema.Unknown), [])
     }), 180_000)
 
-  it.effect("a DataFrame is its rows, or its columns", () =>
+  it.effect("evaluate decodes a DataFrame as rows or columns", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const rows = yield* kernel.evaluate("frame", Schema.Array(Row))
@@ -65,7 +65,7 @@ layer(kernelLayer({ python: { packages } }), slow)("tables", (it) => {
       })
     }))
 
-  it.effect("Series, Index, Timestamp, Timedelta and what is missing", () =>
+  it.effect("evaluate decodes Series, Index, Timestamp, Timedelta and missing values", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const value = <S extends Schema.ConstraintDecoder<unknown>>(expression: string, schema: S) =>
@@ -97,7 +97,7 @@ layer(kernelLayer({ python: { packages } }), slow)("tables", (it) => {
       })
     }))
 
-  it.effect("what a table cannot say is an error with its path", () =>
+  it.effect("evaluate refuses tables without an encoding, with the path", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const error = (expression: string) =>
@@ -115,7 +115,7 @@ layer(kernelLayer({ python: { packages } }), slow)("tables", (it) => {
       ])
     }))
 
-  it.effect("iterating a DataFrame yields its rows, slice by slice", () =>
+  it.effect("iterate emits the rows of a DataFrame in slices", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       yield* kernel.execute(
@@ -139,7 +139,7 @@ layer(kernelLayer({ python: { packages } }), slow)("tables", (it) => {
     }))
 
   it.effect(
-    "rows of a megabyte go into messages of a few, as a DataFrame and by Arrow",
+    "iterate bounds slices of large rows by bytes, as a DataFrame and as Arrow",
     () =>
       Effect.gen(function* () {
         const kernel = yield* prepared
@@ -179,7 +179,7 @@ ours.answer = answer
     180_000,
   )
 
-  it.effect("arrays and columns of all kinds keep what they say, or are refused by type and path", () =>
+  it.effect("evaluate keeps arrays and columns of each type, or refuses them by type and path", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       yield* kernel.execute("import numpy as np\ncircle = np.empty(2, object)\ncircle[0] = circle")
@@ -225,7 +225,7 @@ ours.answer = answer
       }
     }))
 
-  it.effect("Arrow both ways, if asked for", () =>
+  it.effect("evaluate and set exchange Arrow tables with the option tables", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const bytes = yield* kernel.evaluate("frame", Schema.Uint8Array, { tables: "arrow" })
@@ -242,7 +242,7 @@ ours.answer = answer
       assert.deepStrictEqual(parts, [bytes, bytes])
     }))
 
-  it.effect("by Arrow a DataFrame comes slice by slice, a table by record batches, and a column is none", () =>
+  it.effect("iterate with Arrow emits slices of a DataFrame and record batches of a table, and refuses a column", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const slices = (expression: string) =>
@@ -269,7 +269,7 @@ ours.answer = answer
       }
     }))
 
-  it.effect("times of NumPy and pandas are exact, or refused with type and path", () =>
+  it.effect("evaluate keeps times of NumPy and pandas exactly, or refuses them by type and path", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       yield* kernel.execute("import numpy as np")
@@ -321,7 +321,7 @@ ours.answer = answer
       assert.deepStrictEqual(yield* value("np.zeros((0, 2), [('a', 'i4')])"), [])
     }))
 
-  it.effect("pydantic models", () =>
+  it.effect("evaluate decodes pydantic models", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       yield* kernel.execute(`

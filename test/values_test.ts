@@ -121,7 +121,7 @@ layer(kernelLayer(), slow)("evaluate", (it) => {
     ["datetime(1, 1, 1, tzinfo=timezone.utc)", Schema.DateTimeUtc, utc("0001-01-01T00:00:00Z")],
   ])
 
-  it.effect("a zone of its own comes along", () =>
+  it.effect("evaluate decodes the time zone of a datetime", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const [berlin, offset] = yield* kernel.evaluate(
@@ -139,7 +139,7 @@ layer(kernelLayer(), slow)("evaluate", (it) => {
       assert.deepStrictEqual(yield* kernel.evaluate(old, Schema.DateTimeUtc), utc("1799-12-31T23:06:32Z"))
     }))
 
-  it.effect("without a schema's say every value has a natural form", () =>
+  it.effect("evaluate decodes each value to its default form with Schema.Unknown", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const expression =
@@ -155,7 +155,7 @@ layer(kernelLayer(), slow)("evaluate", (it) => {
       ])
     }))
 
-  it.effect("schemas of all shapes: unions, recursion, transformations, classes", () =>
+  it.effect("evaluate decodes by unions, recursive schemas, transformations and classes", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       interface Tree {
@@ -207,7 +207,7 @@ layer(kernelLayer(), slow)("evaluate", (it) => {
       })
     }))
 
-  it.effect("what the schema refuses is a SchemaError that says where", () =>
+  it.effect("evaluate fails with SchemaError and the path for a value that the schema refuses", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const refused = <S extends Schema.ConstraintDecoder<unknown>>(expression: string, schema: S) =>
@@ -229,7 +229,7 @@ layer(kernelLayer(), slow)("evaluate", (it) => {
       yield* refused("None", Schema.String)
     }))
 
-  it.effect("what has no encoding is an UnsupportedValue with type and path, and the text before it is kept", () =>
+  it.effect("evaluate fails with UnsupportedValue, type and path, and keeps the output", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const unsupported = (expression: string) =>
@@ -252,7 +252,7 @@ layer(kernelLayer(), slow)("evaluate", (it) => {
       assert.strictEqual((yield* unsupported("Point")).valueType, "type")
     }))
 
-  it.effect("cycles and depth are errors, not hangs", () =>
+  it.effect("evaluate refuses cycles and values that are too deep", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       yield* kernel.execute(
@@ -264,7 +264,7 @@ layer(kernelLayer(), slow)("evaluate", (it) => {
       assert.deepStrictEqual(yield* kernel.evaluate("[[a := [1], a], 5]", Schema.Unknown), [[[1], [1]], 5])
     }))
 
-  it.effect("await, several lines, blanks and comments", () =>
+  it.effect("evaluate accepts await, several lines, blanks and comments", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const value = (expression: string) => kernel.evaluate(expression, Schema.Int)
@@ -275,7 +275,7 @@ layer(kernelLayer(), slow)("evaluate", (it) => {
       assert.strictEqual(yield* value("(lambda n: n + 1)(1)"), 2)
     }))
 
-  it.effect("an exception has the traceback of the expression, without frames of ours", () =>
+  it.effect("ExecutionError has the traceback of the expression, without frames of the library", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       yield* kernel.execute("def broken(n):\n    return 1 / n")
@@ -296,7 +296,7 @@ layer(kernelLayer(), slow)("evaluate", (it) => {
       assert.include((yield* Effect.flip(kernel.execute("y = = 1"))).message, "y = = 1")
     }))
 
-  it.effect("printed text is in chunks as it comes, in the failure, and in the log", () =>
+  it.effect("evaluate passes output to onChunk, to the failure, and to the log", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       const chunks: Array<Execution.Chunk> = []
@@ -311,7 +311,7 @@ layer(kernelLayer(), slow)("evaluate", (it) => {
       assert.strictEqual(failure._tag === "ExecutionError" ? failure.partial.text : undefined, "before")
     }))
 
-  it.effect("leaves no names, counts as no cell, and shows no display", () =>
+  it.effect("evaluate leaves no names, counts as no cell, and shows no display", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       const names = "sorted(name for name in globals() if not name.startswith('__'))"
@@ -325,7 +325,7 @@ layer(kernelLayer(), slow)("evaluate", (it) => {
       assert.lengthOf(result.displays, 1)
     }))
 
-  it.effect("takes its turn, keeps to timeouts, is interrupted, and leaves an idle kernel", () =>
+  it.effect("evaluate waits in the queue, times out, is interrupted, and leaves an idle kernel", () =>
     Effect.gen(function* () {
       const kernel = yield* prepared
       for (const sleeping of ["time.sleep(60)", "await asyncio.sleep(60)", "[n for n in iter(int, 1)]"]) {
@@ -350,7 +350,7 @@ layer(kernelLayer(), slow)("evaluate", (it) => {
       assert.deepStrictEqual(all, Array.from({ length: 20 }, (_, n) => n))
     }))
 
-  it.effect("a reset ends it, and values work in the new kernel", () =>
+  it.effect("a reset aborts evaluate, which works in the new kernel", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       assert.strictEqual(yield* kernel.evaluate("1", Schema.Int), 1)
@@ -367,7 +367,7 @@ layer(kernelLayer(), slow)("evaluate", (it) => {
       assert.strictEqual(yield* kernel.evaluate("2", Schema.Int), 2)
     }))
 
-  it.effect("a kernel that dies ends it", () =>
+  it.effect("evaluate fails with KernelDied when the kernel dies", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       const error = yield* Effect.flip(kernel.evaluate("__import__('os')._exit(1)", Schema.Int))

@@ -57,7 +57,7 @@ const unanswered = (detail: string) => Exit.fail(new Conversation.Unanswered({ d
 const lost = unanswered("The connection was cut, and the answer is lost")
 
 describe("ask", () => {
-  it.effect("returns what the first answer says, also behind idle", () =>
+  it.effect("returns the first answer, also after idle", () =>
     Effect.gen(function* () {
       const reply = (listener: Conversation.Listener) => listener.onMessage(message("complete_reply"), 1)
       const other = (listener: Conversation.Listener) => listener.onMessage(message("late_reply"), 1)
@@ -68,12 +68,12 @@ describe("ask", () => {
       )
     }))
 
-  it.effect("waits for ever for a kernel that is busy", () =>
+  it.effect("waits without a bound for a busy kernel", () =>
     Effect.gen(function* () {
       assert.isUndefined(yield* play([]))
     }))
 
-  it.effect("fails with Unanswered when no answer can come", () =>
+  it.effect("fails with Unanswered when no answer can arrive", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(
         yield* play([({ onMessage }) => onMessage(idle, 1)]),
@@ -87,7 +87,7 @@ describe("ask", () => {
       assert.deepStrictEqual(yield* play([({ onFenced }) => onFenced?.()]), lost)
     }))
 
-  it.effect("takes a fence for no answer of a subshell or of the control channel", () =>
+  it.effect("ignores a fence for requests to subshells and on the control channel", () =>
     Effect.gen(function* () {
       const options = { id: "1", session: "client", content: {} }
       const control = request("usage_request", { ...options, channel: "control" })

@@ -3,14 +3,14 @@ import { Result, Schema } from "effect"
 import * as Json from "../../src/jupyter/json.ts"
 
 describe("parse", () => {
-  it.prop("gives what JSON.parse gives", [Schema.Json], ([value]) => {
+  it.prop("returns the value of JSON.parse", [Schema.Json], ([value]) => {
     assert.deepStrictEqual(
       Result.getOrThrow(Json.parse(JSON.stringify(value))),
       JSON.parse(JSON.stringify(value)),
     )
   }, { arbitrary: { runs: 300 } })
 
-  it("refuses what is nested too deep, and takes brackets within texts for text", () => {
+  it("refuses JSON that is too deep, without counting brackets in strings", () => {
     const nested = (depth: number) => "[".repeat(depth) + "]".repeat(depth)
     assert.isTrue(Result.isSuccess(Json.parse(nested(256))))
     for (const text of [nested(257), '{"a":'.repeat(257) + "1" + "}".repeat(257), "[".repeat(100_000)]) {
@@ -23,14 +23,14 @@ describe("parse", () => {
     assert.isTrue(Result.isSuccess(Json.parse(flat)))
   })
 
-  it("refuses what has too many values before it makes any", () => {
+  it("refuses JSON with too many values before it creates any", () => {
     for (const item of ["[],", "{},", "1,", '"",']) {
       const error = Result.getOrThrow(Result.flip(Json.parse(`[${item.repeat(Json.maxValues + 1)}1]`)))
       assert.isTrue(error.isTooLarge, item)
     }
   })
 
-  it("tells what is no JSON without control characters", () => {
+  it("describes invalid JSON without control characters", () => {
     const error = Result.getOrThrow(Result.flip(Json.parse("\x1b]0;title\x07")))
     assert.isFalse(error.isTooLarge)
     assert.notInclude(error.message, "\x1b")

@@ -12,7 +12,7 @@ const parts = {
 }
 
 describe("message", () => {
-  it("makes a request on the shell channel, or another", () => {
+  it("request makes a message on the shell channel by default", () => {
     const options = { id: "1", session: "s", content: { a: 1 } }
     assert.deepStrictEqual(Message.request("kernel_info_request", options), {
       channel: "shell",
@@ -36,7 +36,7 @@ describe("message", () => {
     assert.deepStrictEqual([reply.channel, Message.parentId(reply)], ["stdin", "0"])
   })
 
-  it("asks to run code without aborting what comes after it", () => {
+  it("executeContent does not abort later executions on an error", () => {
     assert.deepStrictEqual(Message.executeContent("1", { silent: false, allowStdin: true }), {
       code: "1",
       silent: false,
@@ -49,7 +49,7 @@ describe("message", () => {
     assert.deepStrictEqual([silent.silent, silent.store_history, silent.allow_stdin], [true, false, false])
   })
 
-  it("knows its request, if there was one", () => {
+  it("parentId returns the id of the request, if there is one", () => {
     const message = Message.request("status", { id: "1", session: "s", content: {} })
     for (const parentHeader of [{}, { msg_id: null }, { msg_id: 1 }, { id: "0" }]) {
       assert.isUndefined(Message.parentId({ ...message, parentHeader }))
@@ -57,7 +57,7 @@ describe("message", () => {
     assert.strictEqual(Message.parentId({ ...message, parentHeader: { msg_id: "0" } }), "0")
   })
 
-  it.effect("is made of parts", () =>
+  it.effect("fromParts makes a message of parsed parts", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* Effect.fromResult(Message.fromParts(parts)), parts)
       for (const nothing of [undefined, null, [], "", 0]) {
@@ -68,7 +68,7 @@ describe("message", () => {
       }
     }))
 
-  it.effect("is not made of parts without a channel, ids or content", () =>
+  it.effect("fromParts fails without a channel, ids or content", () =>
     Effect.gen(function* () {
       for (const bad of [undefined, null, [], 1]) {
         for (const key of ["channel", "header", "content"]) {
@@ -81,12 +81,12 @@ describe("message", () => {
 })
 
 describe("decode", () => {
-  it("drops keys that nobody asked for", () => {
+  it("drops unknown keys", () => {
     const content = { name: "stdout", text: "a", extra: 1 }
     assert.deepStrictEqual(Message.decode.stream(content), Exit.succeed({ name: "stdout", text: "a" }))
   })
 
-  it("keeps every representation of a display as it is", () => {
+  it("keeps all representations of a display unchanged", () => {
     // As a kernel may well send it; an assignment to this key would be lost.
     const data: Message.JsonObject = JSON.parse(`{"text/plain":"1","x":{"y":[null]},"__proto__":{"z":1}}`)
     assert.deepStrictEqual(Message.decode.display({ data }), Exit.succeed({ data }))
@@ -94,7 +94,7 @@ describe("decode", () => {
     assert.isTrue(Exit.isSuccess(decoded) && Object.hasOwn(decoded.value.data, "__proto__"))
   })
 
-  it("takes the least that a kernel may send", () => {
+  it("accepts messages with required keys only", () => {
     const least: ReadonlyArray<Exit.Exit<unknown, unknown>> = [
       Message.decode.display({ data: {} }),
       Message.decode.display({ data: {}, execution_count: null, transient: { display_id: null } }),
@@ -108,7 +108,7 @@ describe("decode", () => {
     for (const exit of least) assert.isTrue(Exit.isSuccess(exit))
   })
 
-  it("refuses what is not of its type", () => {
+  it("refuses values of the wrong type", () => {
     const bad: ReadonlyArray<Exit.Exit<unknown, unknown>> = [
       Message.decode.stream({ name: "stdin", text: "" }),
       Message.decode.stream({ name: "stdout" }),

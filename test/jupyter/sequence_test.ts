@@ -78,7 +78,7 @@ const shuffle = (messages: ReadonlyArray<Message>, order: ReadonlyArray<number>)
 
 describe("sequence", () => {
   it.prop(
-    "nothing is missing when everything arrived, in whatever order and whoever else is there",
+    "missing is 0 when all messages arrived, in any order and with other clients",
     [first, kinds(["own", "reply", "idle", "foreign", "nudge"]), keys],
     ([start, all, order]) => {
       const sequence = observe(behind(start), shuffle(traffic(start, all), order))
@@ -87,7 +87,7 @@ describe("sequence", () => {
   )
 
   it.prop(
-    "each dropped message is found when nobody else is there",
+    "missing counts each dropped message without other clients",
     [first, kinds(["own", "reply", "idle"]), keys],
     ([start, all, order]) => {
       // The last one is the one that tells; it is always there, because nothing is over without it.
@@ -100,7 +100,7 @@ describe("sequence", () => {
   )
 
   it.prop(
-    "an own output that was dropped is found among the conversations of others too",
+    "missing counts a dropped output of the client among conversations of others",
     [first, kinds(["own", "foreign", "nudge"])],
     ([start, all]) => {
       const messages = [...traffic(start, all)]
@@ -112,12 +112,12 @@ describe("sequence", () => {
     },
   )
 
-  it("the replies to a server's own questions are not missing, though it asks in the client's session", () => {
+  it("missing does not count replies to requests of the server in the client's session", () => {
     const { messages } = say({ messages: [], next: 1 }, "nudge")
     assert.strictEqual(Sequence.missing(observe(behind(0), messages)), 0)
   })
 
-  it("a reply that overtakes what was sent before it does not make that missing", () => {
+  it("missing does not count messages that a reply overtakes", () => {
     const reply = message(13, { channel: "shell", type: "kernel_info_reply" })
     const overtaken = observe(behind(10), [message(11), reply])
     assert.strictEqual(Sequence.missing(overtaken), 0)
@@ -127,27 +127,27 @@ describe("sequence", () => {
     assert.strictEqual(Sequence.missing(observe(Sequence.begin(overtaken), [message(12), idle(14, own)])), 0)
   })
 
-  it("what came before the count began, and comes late, does not count", () => {
+  it("missing does not count late messages from before begin", () => {
     const sequence = observe(behind(10), [message(9), message(12), idle(8, foreign)])
     assert.strictEqual(Sequence.missing(sequence), 1)
     assert.strictEqual(Sequence.missing(observe(sequence, [message(11)])), 0)
     assert.strictEqual(Sequence.missing(Sequence.begin(sequence)), 0)
   })
 
-  it("messages of other origins are ignored: children of the kernel number their own", () => {
+  it("observe ignores messages of other origins, such as children of the kernel", () => {
     const sequence = observe(behind(10), [message("0b8b1d3e-abc_4712_900"), message("elsewhere_1_500")])
     assert.strictEqual(Sequence.missing(sequence), 0)
     assert.strictEqual(sequence.highest, 10)
   })
 
-  it("nobody can tell for a kernel that does not number its messages", () => {
+  it("missing is undefined for a kernel that does not number its messages", () => {
     const ids = ["8e4c2f0e-9a1b-4c57-b8a0-0d5f3c1e2a77", "4e1f4d0a9b", "_", "abc_", "abc_1x"]
     assert.isUndefined(Sequence.missing(Sequence.unknown))
     assert.isUndefined(Sequence.missing(observe(Sequence.unknown, ids.map((id) => message(id)))))
     assert.isUndefined(Sequence.missing(Sequence.begin(Sequence.unknown)))
   })
 
-  it("the number of a message is what identifies it, once its kernel is known", () => {
+  it("numberOf identifies a message by its number when the kernel is known", () => {
     const known = behind(10)
     assert.strictEqual(Sequence.numberOf(known, `${origin}_12`), 12)
     assert.strictEqual(Sequence.numberOf(Sequence.unknown, `${origin}_12`), 12)

@@ -42,14 +42,14 @@ const encodeBinary = (message: Message): Uint8Array => {
 }
 
 describe("wire_legacy", () => {
-  it.effect.prop("decodes what it encoded", [Any.message], ([message]) =>
+  it.effect.prop("decode inverts encode", [Any.message], ([message]) =>
     Effect.gen(function* () {
       const frame = WireLegacy.encode(message)
       assert.strictEqual(typeof frame === "string", message.buffers.length === 0)
       assert.deepStrictEqual(yield* Effect.fromResult(WireLegacy.decode(frame)), message)
     }))
 
-  it.effect("keeps text that decoders like to change", () =>
+  it.effect("decode keeps byte order marks, surrogates and other text that decoders change", () =>
     Effect.gen(function* () {
       for (const text of ["\ufeff", "\ufeffa", "a\ufeff", "😀", "\ud83d", "\0", "\u2028", "é"]) {
         for (const buffers of [[], [Uint8Array.of(1)]]) {
@@ -60,7 +60,7 @@ describe("wire_legacy", () => {
       }
     }))
 
-  it("writes a text frame as Jupyter Server reads it", () => {
+  it("encode writes a text frame as Jupyter Server reads it", () => {
     assert.deepStrictEqual(JSON.parse(encodeText(small)), {
       channel: "shell",
       header: { msg_id: "1", msg_type: "t" },
@@ -73,7 +73,7 @@ describe("wire_legacy", () => {
     })
   })
 
-  it("writes a binary frame with a table of offsets", () => {
+  it("encode writes a binary frame with a table of offsets", () => {
     const json = utf8(encodeText(small))
     assert.deepStrictEqual(
       encodeBinary({ ...small, buffers: [Uint8Array.of(1, 2), new Uint8Array(), Uint8Array.of(3)] }),
@@ -86,7 +86,7 @@ describe("wire_legacy", () => {
     )
   })
 
-  it.effect("reads what Jupyter Server writes", () =>
+  it.effect("decode reads frames of Jupyter Server", () =>
     Effect.gen(function* () {
       // By serialize_binary_message of jupyter_server 2.21, which escapes what is not ASCII.
       const json = `{"header": {"msg_id": "a_1", "msg_type": "stream"}, "parent_header": {"msg_id": "b"}, ` +
@@ -108,7 +108,7 @@ describe("wire_legacy", () => {
       })
     }))
 
-  it.effect("reads a frame inside a larger piece of memory, as sockets deliver it", () =>
+  it.effect("decode reads a frame in a larger buffer", () =>
     Effect.gen(function* () {
       const message = { ...small, buffers: [Uint8Array.of(7)] }
       const memory = join(Uint8Array.of(255, 255, 255), encodeBinary(message), Uint8Array.of(255))
@@ -118,7 +118,7 @@ describe("wire_legacy", () => {
     }))
 
   it.effect.prop(
-    "refuses a text frame that was cut short",
+    "decode refuses a truncated text frame",
     [textMessage],
     ([message]) =>
       Effect.gen(function* () {
@@ -130,7 +130,7 @@ describe("wire_legacy", () => {
 
   // The format has no mark for the end of the last buffer: only cuts before its start can be noticed.
   it.effect.prop(
-    "refuses a binary frame that was cut before its last buffer",
+    "decode refuses a binary frame that ends before its last buffer",
     [binaryMessage],
     ([message]) =>
       Effect.gen(function* () {
@@ -142,7 +142,7 @@ describe("wire_legacy", () => {
   )
 
   it.prop(
-    "never throws, whatever the frame",
+    "decode never throws on any frame",
     [Schema.Union([Schema.Uint8Array, Schema.String])],
     ([frame]) => {
       assert.isTrue(Result.isResult(WireLegacy.decode(frame)))
@@ -150,12 +150,12 @@ describe("wire_legacy", () => {
     { arbitrary: { runs: 500, size: 100 } },
   )
 
-  it.prop("never throws on any JSON", [Schema.Json], ([value]) => {
+  it.prop("decode never throws on any JSON", [Schema.Json], ([value]) => {
     assert.isTrue(Result.isResult(WireLegacy.decode(JSON.stringify(value))))
   }, { arbitrary: { runs: 200 } })
 
   it.prop(
-    "never throws on a damaged frame",
+    "decode never throws on a damaged frame",
     [binaryMessage, Schema.Array(Schema.Struct({ place: Schema.Natural, byte: Schema.Natural }))],
     ([message, damages]) => {
       const frame = encodeBinary(message)
@@ -165,7 +165,7 @@ describe("wire_legacy", () => {
     { arbitrary: { runs: 500 } },
   )
 
-  it.effect("refuses tables that point elsewhere", () =>
+  it.effect("decode refuses offsets outside of the frame", () =>
     Effect.gen(function* () {
       const tables: ReadonlyArray<ReadonlyArray<number>> = [
         [],
@@ -183,7 +183,7 @@ describe("wire_legacy", () => {
       }
     }))
 
-  it.effect("refuses JSON that makes no message", () =>
+  it.effect("decode refuses JSON that is not a message", () =>
     Effect.gen(function* () {
       const good = { channel: "shell", header: small.header, content: {} }
       yield* Effect.fromResult(WireLegacy.decode(JSON.stringify(good)))
@@ -208,7 +208,7 @@ describe("wire_legacy", () => {
       }
     }))
 
-  it.effect("takes nothing for a parent header and metadata, as servers send null", () =>
+  it.effect("decode accepts absent parent headers and metadata, which servers send as null", () =>
     Effect.gen(function* () {
       const frame = JSON.stringify({
         channel: "iopub",

@@ -38,13 +38,13 @@ const refused = Effect.fnUntraced(function* (frame: Uint8Array) {
 })
 
 describe("wire_v1", () => {
-  it.effect.prop("decodes what it encoded", [Any.message], ([message]) =>
+  it.effect.prop("decode inverts encode", [Any.message], ([message]) =>
     Effect.gen(function* () {
       const decoded = yield* Effect.fromResult(WireV1.decode(WireV1.encode(message)))
       assert.deepStrictEqual(decoded, message)
     }))
 
-  it.effect("keeps text that decoders like to change", () =>
+  it.effect("decode keeps byte order marks, surrogates and other text that decoders change", () =>
     Effect.gen(function* () {
       for (const text of ["\ufeff", "\ufeffa", "a\ufeff", "😀", "\ud83d", "\0", "\u2028", "é"]) {
         const message = { ...small, content: { text } }
@@ -55,7 +55,7 @@ describe("wire_v1", () => {
       assert.deepStrictEqual(yield* Effect.fromResult(WireV1.decode(WireV1.encode(channel))), channel)
     }))
 
-  it("writes the table of offsets that the protocol prescribes", () => {
+  it("encode writes the table of offsets of the protocol", () => {
     const parts = [utf8("shell"), utf8(header), utf8("{}"), utf8("{}"), utf8(`{"é":1}`)]
     assert.deepStrictEqual(parts.map((part) => part.byteLength), [5, 29, 2, 2, 8])
     assert.deepStrictEqual(
@@ -73,7 +73,7 @@ describe("wire_v1", () => {
     )
   })
 
-  it.effect("reads what Jupyter Server writes", () =>
+  it.effect("decode reads frames of Jupyter Server", () =>
     Effect.gen(function* () {
       // By serialize_msg_to_ws_v1 of jupyter_server 2.21, with a buffer of the bytes 1 and 2.
       const frame = yield* Effect.fromResult(Hex.decode(
@@ -96,7 +96,7 @@ describe("wire_v1", () => {
       })
     }))
 
-  it.effect("reads a frame inside a larger piece of memory, as sockets deliver it", () =>
+  it.effect("decode reads a frame in a larger buffer", () =>
     Effect.gen(function* () {
       const message = { ...small, buffers: [Uint8Array.of(7)] }
       const memory = join(Uint8Array.of(255, 255, 255), WireV1.encode(message), Uint8Array.of(255))
@@ -106,7 +106,7 @@ describe("wire_v1", () => {
     }))
 
   it.effect.prop(
-    "refuses a frame that was cut short or has a tail",
+    "decode refuses a frame that is truncated or has extra bytes",
     [Any.message],
     ([message]) =>
       Effect.gen(function* () {
@@ -117,12 +117,12 @@ describe("wire_v1", () => {
     { arbitrary: { runs: 20 } },
   )
 
-  it.prop("never throws, whatever the bytes", [Schema.Uint8Array], ([bytes]) => {
+  it.prop("decode never throws on any bytes", [Schema.Uint8Array], ([bytes]) => {
     assert.isTrue(Result.isResult(WireV1.decode(bytes)))
   }, { arbitrary: { runs: 500, size: 100 } })
 
   it.prop(
-    "never throws on a damaged frame",
+    "decode never throws on a damaged frame",
     [Any.message, Schema.Array(Schema.Struct({ place: Schema.Natural, byte: Schema.Natural }))],
     ([message, damages]) => {
       const frame = WireV1.encode(message)
@@ -132,7 +132,7 @@ describe("wire_v1", () => {
     { arbitrary: { runs: 500 } },
   )
 
-  it.effect("refuses tables that point elsewhere", () =>
+  it.effect("decode refuses offsets outside of the frame", () =>
     Effect.gen(function* () {
       const tables: ReadonlyArray<ReadonlyArray<bigint>> = [
         [],
@@ -153,7 +153,7 @@ describe("wire_v1", () => {
       }
     }))
 
-  it.effect("refuses parts that make no message", () =>
+  it.effect("decode refuses parts that are not a message", () =>
     Effect.gen(function* () {
       yield* Effect.fromResult(WireV1.decode(frameOf("shell", header, "{}", "{}", "{}")))
       const noHeader = `Its header has no "msg_id" and "msg_type"`
@@ -172,7 +172,7 @@ describe("wire_v1", () => {
     }))
 
   it.prop(
-    "decodes a frame as if there had been no others before it",
+    "makeDecoder decodes a frame independently of earlier ones",
     [Schema.Array(Schema.Natural), Any.message, Any.message],
     ([choices, one, other]) => {
       // Parents and metadata change now and then, and come back.
@@ -190,7 +190,7 @@ describe("wire_v1", () => {
   )
 
   it.prop(
-    "damaged frames between others change nothing for those",
+    "makeDecoder decodes frames after damaged ones",
     [Any.message, Schema.Array(Schema.Struct({ place: Schema.Natural, byte: Schema.Natural }))],
     ([message, damages]) => {
       const decode = WireV1.makeDecoder()
@@ -204,7 +204,7 @@ describe("wire_v1", () => {
     { arbitrary: { runs: 200 } },
   )
 
-  it.effect("does not take other parts of the same bytes for the same", () =>
+  it.effect("makeDecoder distinguishes parts with the same bytes at other offsets", () =>
     Effect.gen(function* () {
       const decode = WireV1.makeDecoder()
       assert.isTrue(Result.isSuccess(decode(frameOf("shell", header, "{}", "{}", "{}"))))
@@ -215,7 +215,7 @@ describe("wire_v1", () => {
       }
     }))
 
-  it.effect("reads the headers of ipykernel as all others", () =>
+  it.effect("makeDecoder reads headers of ipykernel like others", () =>
     Effect.gen(function* () {
       const usual =
         '{"msg_id": "a_1", "msg_type": "stream", "username": "é", "session": "", "date": "d", "version": "5"}'
@@ -249,7 +249,7 @@ describe("wire_v1", () => {
       }
     }))
 
-  it.effect("takes anything for a parent header and metadata, as servers send null", () =>
+  it.effect("decode accepts any parent header and metadata, which servers send as null", () =>
     Effect.gen(function* () {
       for (const nothing of ["null", "[]", `""`, "0"]) {
         const frame = frameOf("shell", header, nothing, nothing, "{}")
@@ -258,7 +258,7 @@ describe("wire_v1", () => {
       }
     }))
 
-  it.effect("replaces bytes that are no UTF-8 rather than losing the message", () =>
+  it.effect("decode replaces invalid UTF-8", () =>
     Effect.gen(function* () {
       const content = join(utf8(`{"text":"a`), Uint8Array.of(0xff), utf8(`b"}`))
       const decoded = yield* Effect.fromResult(WireV1.decode(frameOf("iopub", header, "{}", "{}", content)))

@@ -7,7 +7,7 @@ const labels = Arbitrary.array(Arbitrary.schema(Label), { minLength: 2, maxLengt
 const Port = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 65535 }))
 
 describe("hosts", () => {
-  it("accepts hosts, wildcards, addresses and ports", () => {
+  it("problem accepts hosts, wildcards, addresses and ports", () => {
     const good = [
       "example.org",
       "*.example.org",
@@ -20,7 +20,7 @@ describe("hosts", () => {
     for (const pattern of good) assert.isUndefined(Hosts.problem(pattern), pattern)
   })
 
-  it("names the pattern in the reason for refusing others", () => {
+  it("problem names the invalid pattern", () => {
     const bad = [
       "",
       "*",
@@ -50,7 +50,7 @@ describe("hosts", () => {
   })
 
   it.prop(
-    "a host is covered by itself and by a wildcard above it, at any port",
+    "covers accepts a host for itself and for a wildcard of a parent domain, on any port",
     [labels, Port],
     ([parts, port]) => {
       const host = parts.join(".")
@@ -62,7 +62,7 @@ describe("hosts", () => {
     },
   )
 
-  it.prop("nothing is covered by less than itself", [labels, Port], ([parts, port]) => {
+  it.prop("covers refuses a narrower pattern", [labels, Port], ([parts, port]) => {
     const host = parts.join(".")
     assert.isFalse(Hosts.covers(`${host}:${port}`, host))
     assert.isFalse(Hosts.covers(`${host}:${port}`, `${host}:${port === 1 ? 2 : port - 1}`))

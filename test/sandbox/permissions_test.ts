@@ -44,13 +44,13 @@ const refusal = <A, R>(effect: Effect.Effect<A, Sandbox.SandboxError, R>) =>
   })
 
 it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
-  describe("what is never written", () => {
-    it("inWorkspace is what srt protects, and the settings of agents", () => {
+  describe("protected paths", () => {
+    it("inWorkspace has the files that srt protects, and the settings of agents", () => {
       const names = [...DANGEROUS_FILES, ...getDangerousDirectories()].map((name) => name.split("/")[0])
       assert.deepStrictEqual([...Protected.inWorkspace].sort(), [...new Set(names)].sort())
     })
 
-    it.effect("a home directory, or one with a home in it, is refused unless allowHome is set", () =>
+    it.effect("resolve refuses a home directory, or a parent of one, unless allowHome is set", () =>
       Effect.gen(function* () {
         const fs = yield* FileSystem.FileSystem
         const home = yield* fs.realPath(Platform.variable("HOME") ?? "/root")
@@ -67,7 +67,7 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
         yield* rules({ allowWrite: [] }, home)
       }))
 
-    it.effect("a kernel writes git directories only if it and its gateway have allowGit", () =>
+    it.effect("narrow allows git directories only if the kernel and its gateway have allowGit", () =>
       Effect.gen(function* () {
         const { workspace } = yield* folder
         assert.isFalse((yield* rules({}, workspace)).allowGit)
@@ -76,7 +76,7 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
         assert.strictEqual((yield* refusal(narrowed({}, { allowGit: true }, workspace))).key, "allowGit")
       }))
 
-    it.effect("a link in the workspace is not followed out of it", () =>
+    it.effect("resolve does not follow a link out of the workspace", () =>
       Effect.gen(function* () {
         const fs = yield* FileSystem.FileSystem
         const [{ workspace }, elsewhere] = [yield* folder, yield* temporary]
@@ -89,8 +89,8 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
       }))
   })
 
-  describe("what they come to", () => {
-    it.effect("nothing given: no network, the workspace to write, every .env hidden", () =>
+  describe("resolved permissions", () => {
+    it.effect("resolve without permissions allows no network, writes in the workspace, and no .env", () =>
       Effect.gen(function* () {
         const { workspace } = yield* folder
         const given = yield* rules({}, workspace)
@@ -105,7 +105,7 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
         assert.isTrue(denyWrite.every((path) => path.endsWith("sandbox/default.json")))
       }))
 
-    it.effect("the files of the package are valid", () =>
+    it.effect("read accepts the settings files of the package", () =>
       Effect.gen(function* () {
         const { workspace } = yield* folder
         assert.deepStrictEqual(
@@ -119,7 +119,7 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
         assert.deepStrictEqual(strict.allowRead, given.allowRead)
       }))
 
-    it.effect("every key of the sandbox runtime's own settings has its treatment", () =>
+    it.effect("read handles each key of the sandbox runtime's settings", () =>
       Effect.gen(function* () {
         const { settings, workspace } = yield* folder
         const network = { allowedDomains: ["example.org"], deniedDomains: ["*:22"] }
@@ -167,7 +167,7 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
         assert.isAbove(paths.length, 35)
       }))
 
-    it.effect("limits, a user and a proxy", () =>
+    it.effect("resolve returns limits, a user and a proxy", () =>
       Effect.gen(function* () {
         const { settings, workspace } = yield* folder
         const user = { uid: 1000, gid: 1000 }
@@ -192,7 +192,7 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
       }))
   })
 
-  describe("what is refused, by its key", () => {
+  describe("refused permissions, by key", () => {
     const cases: ReadonlyArray<readonly [input: unknown, key: string, says: string]> = [
       [{ allowNet: ["example.org"], allowRun: ["ls"] }, "allowRun", "no such key"],
       [{ limits: { memory: 1, memroy: 1 } }, "limits.memroy", "no such key"],
@@ -287,7 +287,7 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
         }))
     }
 
-    it.effect("a file that is not there", () =>
+    it.effect("a missing file", () =>
       Effect.gen(function* () {
         const { workspace } = yield* folder
         const reason = yield* refusal(rules({ settings: `${workspace}/none.json` }, workspace))
@@ -295,8 +295,8 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
       }))
   })
 
-  describe("a kernel's own", () => {
-    it.effect("take away", () =>
+  describe("permissions of a kernel", () => {
+    it.effect("narrow restricts the rules of the gateway", () =>
       Effect.gen(function* () {
         const { workspace } = yield* folder
         const wide = { allowNet: ["*.example.org", "example.com"], limits: { memory: 1000 } }
@@ -313,7 +313,7 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
         assert.deepStrictEqual(rules.limits, { memory: 100, processes: 20 })
       }))
 
-    it.effect("what is not given is denied; writing and limits stay the gateway's", () =>
+    it.effect("narrow denies what is not given, except writing and limits of the gateway", () =>
       Effect.gen(function* () {
         const { workspace } = yield* folder
         const wide = {
@@ -364,7 +364,7 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
         }))
     }
 
-    it.effect("never less strict, and may open what the gateway opens", () =>
+    it.effect("narrow keeps strict, and allows to read what the gateway allows", () =>
       Effect.gen(function* () {
         const { workspace } = yield* folder
         assert.strictEqual(
