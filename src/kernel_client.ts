@@ -91,6 +91,7 @@ export const make: (
       start: starting(gateway),
       imagesDir: options.imagesDir,
       images: options.images,
+      maxMessageSize: options.maxMessageSize,
       untrusted: gateway.sandbox?.rules.allowWrite,
       platform,
     })

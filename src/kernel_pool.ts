@@ -11,11 +11,12 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { KernelError } from "./execution.ts"
 import * as Gateway from "./gateway/connection.ts"
-import * as Connection from "./kernel/connection.ts"
+import type { Instance } from "./kernel/instance.ts"
 import * as Kernels from "./client/kernel.ts"
 import * as Setup from "./kernel/setup.ts"
 import * as Span from "./kernel/span.ts"
 import * as Start from "./kernel/start.ts"
+import { notReady } from "./kernel/start_failure.ts"
 import { type ClientOptions, type Kernel, KernelClient } from "./kernel_client.ts"
 import { KernelGateway } from "./kernel_gateway.ts"
 import * as Platform from "./platform.ts"
@@ -180,7 +181,7 @@ const replacementDelay: Duration.Input = "30 millis"
 /** Maximum time for a spare to answer the check that it is alive. */
 const checkTimeout: Duration.Input = "2 seconds"
 
-const annotate = ({ id }: Connection.Connection) => Effect.annotateCurrentSpan({ "kernel.id": id })
+const annotate = ({ id }: Instance) => Effect.annotateCurrentSpan({ "kernel.id": id })
 
 const makeOver = Effect.fnUntraced(
   function* (gateways: ReadonlyArray<KernelGateway["Service"]>, options: PoolOptions) {
@@ -189,11 +190,11 @@ const makeOver = Effect.fnUntraced(
     const starting = yield* Effect.provideContext(Start.load(options), platform)
     const cells = typeof options.setup === "string" ? [options.setup] : options.setup ?? []
 
-    const prepare = (connection: Connection.Connection) =>
+    const prepare = (connection: Instance) =>
       Effect.forEach(cells, (code) => Setup.run(connection, code), { discard: true }).pipe(
         Effect.timeoutOrElse({
           duration: initTimeout,
-          orElse: () => new KernelError({ reason: Connection.notReady(initTimeout) }),
+          orElse: () => new KernelError({ reason: notReady(initTimeout) }),
         }),
       )
     // Of all gateways: a kernel of another one may have made the link.
@@ -201,7 +202,7 @@ const makeOver = Effect.fnUntraced(
     const sources = yield* Effect.forEach(
       gateways,
       (gateway) =>
-        Effect.map(Gateway.of(gateway), (connection): Source<Connection.Connection> => ({
+        Effect.map(Gateway.of(gateway), (connection): Source<Instance> => ({
           name: gateway.url,
           // A root span: the kernel may go to another request than the one that caused the start.
           start: Span.withSpan("KernelPool.start", { root: true })(
@@ -215,10 +216,10 @@ const makeOver = Effect.fnUntraced(
       limits: Plan.limits(options),
       sources,
       // A server may take seconds to notice that a kernel died, and a frozen kernel it does not notice at all.
-      isAlive: (connection) =>
-        connection.ended() !== undefined || !connection.channel.isConnected()
-          ? Effect.succeed(false)
-          : Effect.isSuccess(Effect.timeout(Setup.identify(connection), checkTimeout)),
+      isAlive: (instance) =>
+        instance.endReason() !== undefined ? Effect.succeed(false) : Effect.isSuccess(
+          Effect.timeout(Setup.identify(instance, { waitsForConnection: false }), checkTimeout),
+        ),
       idleTimeToLive: options.idleTimeToLive ?? "5 minutes",
       acquireTimeout: options.acquireTimeout ?? "1 minute",
       maxWaiting: options.maxWaiting ?? 1000,
@@ -234,8 +235,8 @@ const makeOver = Effect.fnUntraced(
               isReset = true
             }),
         )
-        const { images, imagesDir } = options
-        return Kernels.make({ start, imagesDir, images, untrusted, platform })
+        const { images, imagesDir, maxMessageSize } = options
+        return Kernels.make({ start, imagesDir, images, maxMessageSize, untrusted, platform })
       }).pipe(Span.withSpan("KernelPool.get")),
       state: Effect.sync(() => {
         const { sources, ...counts } = poolState.inventory()

@@ -85,6 +85,8 @@ export interface KernelParts {
   readonly imagesDir?: string | undefined
   /** `"directory"` by default. */
   readonly images?: Images | undefined
+  /** Maximum bytes of a message of the kernel; 512 MiB by default. */
+  readonly maxMessageSize?: number | undefined
   /** Folders that sandboxed code may write; none by default. */
   readonly untrusted?: ReadonlyArray<string> | undefined
   readonly platform: Context.Context<Platform>
@@ -93,13 +95,13 @@ export interface KernelParts {
 /** Makes a kernel, which is deleted when the scope closes. */
 export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Scope.Scope> = Effect
   .fnUntraced(
-    function* ({ images, imagesDir = "images", platform, start, untrusted }) {
+    function* ({ images, imagesDir = "images", maxMessageSize, platform, start, untrusted }) {
       const output = yield* LateOutput.make({ images, imagesDir, untrusted })
       const session = yield* Session.make(start, output.publish)
       // On the span of the caller.
       yield* Effect.annotateCurrentSpan({ "kernel.id": session.id() })
       const values = yield* Effect.provideContext(
-        Values.make(session, { images, imagesDir, untrusted }),
+        Values.make(session, { images, imagesDir, untrusted, maxMessageSize }),
         platform,
       )
       const introspection = yield* Effect.provideContext(Introspection.make(session), platform)

@@ -111,28 +111,55 @@ export const ask = <A>(
   pick: (message: Message, bytes: number) => A | undefined,
   { replyTimeout }: { readonly replyTimeout?: Duration.Input | undefined } = {},
 ): Effect.Effect<A, ChannelError | Unanswered> =>
+  converse(
+    ({ onFailure, ...listener }) =>
+      open(message, { ...listener, onTooLarge: ({ detail }) => onFailure(detail) }),
+    pick,
+    // A fence is answered by the main shell, not by subshells.
+    { isFenced: message.channel === "shell" && message.header["subshell_id"] === undefined, replyTimeout },
+  )
+
+/**
+ * Listens and sends as {@link ask} does, over whatever `open` listens on.
+ *
+ * @category utils
+ * @since 0.1.0
+ */
+export const converse = <A, E>(
+  open: (listener: {
+    readonly onMessage: Listener["onMessage"]
+    readonly onFenced: (() => void) | undefined
+    /** The answer is lost. */
+    readonly onFailure: (detail: string) => void
+  }) => Effect.Effect<{ readonly send: Effect.Effect<void, E> }, never, Scope.Scope>,
+  pick: (message: Message, bytes: number) => A | undefined,
+  options: {
+    /** Whether the answer comes before that to any later request. */
+    readonly isFenced: boolean
+    readonly replyTimeout?: Duration.Input | undefined
+  },
+): Effect.Effect<A, E | Unanswered> =>
   Effect.scoped(Effect.gen(function* () {
+    const { isFenced, replyTimeout } = options
     const answer = Deferred.makeUnsafe<A, Unanswered>()
     const idle = Latch.makeUnsafe()
     const fail = (detail: string): void => {
       Deferred.doneUnsafe(answer, Exit.fail(new Unanswered({ detail })))
     }
-    // A fence is answered by the main shell, not by subshells.
-    const isFenced = message.channel === "shell" && message.header["subshell_id"] === undefined
-    const conversation = yield* open(message, {
+    const { send } = yield* open({
       onMessage: (message, bytes) => {
         const value = pick(message, bytes)
         if (value !== undefined) Deferred.doneUnsafe(answer, Exit.succeed(value))
         else if (isIdle(message)) idle.openUnsafe()
       },
-      onTooLarge: ({ detail }) => fail(detail),
+      onFailure: fail,
       onFenced: isFenced ? () => fail("The connection was cut, and the answer is lost") : undefined,
     })
     const silence = replyTimeout === undefined ? Effect.never : idle.await.pipe(
       Effect.andThen(Effect.sleep(replyTimeout)),
       Effect.andThen(new Unanswered({ detail: "The kernel sent no answer" })),
     )
-    return yield* Effect.raceFirst(Deferred.await(answer), Effect.andThen(conversation.send, silence))
+    return yield* Effect.raceFirst(Deferred.await(answer), Effect.andThen(send, silence))
   }))
 
 /**

@@ -10,8 +10,8 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type { Message } from "../jupyter/message.ts"
-import * as Connections from "./connection.ts"
-import type { Connection } from "./connection.ts"
+import * as Connection from "./connection.ts"
+import type { KernelConnection } from "./connection.ts"
 
 /** Milliseconds without a message after which there is no backlog. */
 const gap = 1000
@@ -34,9 +34,9 @@ export interface Backlog {
 }
 
 /** Makes the backlog of an execution. It records nothing before `begin`. */
-export const make: (connection: Connection) => Effect.Effect<Backlog> = Effect.fnUntraced(function* (
-  connection: Connection,
-) {
+export const make: (
+  connection: Pick<KernelConnection, "request" | "ended">,
+) => Effect.Effect<Backlog> = Effect.fnUntraced(function* (connection) {
   const clock = yield* Clock.Clock
   let asked: Fiber.Fiber<unknown> | undefined
   let begunAt: number | undefined
@@ -44,12 +44,10 @@ export const make: (connection: Connection) => Effect.Effect<Backlog> = Effect.f
   /** The time of the interrupt by the clock of the kernel. */
   let interruptedAt: number | undefined
   let writtenAt = -Infinity
-  const ask = Effect.suspend(() =>
-    Connections.ask(
-      connection,
-      { type: "kernel_info_request", channel: "control", content: {} },
-      ({ header }) => interruptedAt = timeOf(header.date),
-    )
+  const ask = Connection.ask(
+    connection,
+    { type: "kernel_info_request", channel: "control", content: {} },
+    ({ header }) => interruptedAt = timeOf(header.date),
   )
   const isBehind = (): boolean => {
     const now = clock.currentTimeMillisUnsafe()

@@ -8,6 +8,7 @@ import type * as Duration from "effect/Duration"
 import { KernelUnresponsive } from "../execution.ts"
 import type { Message } from "../jupyter/message.ts"
 import type { Output } from "../output/output.ts"
+import type { Delivery } from "./connection.ts"
 import * as Outcome from "./outcome.ts"
 import type { EndReason } from "./outcome.ts"
 import * as Reducer from "./reducer.ts"
@@ -30,17 +31,6 @@ export interface State {
   readonly isInterruptPending: boolean
   /** Whether the next execution may begin. */
   readonly isFree: boolean
-}
-
-/** What is known of the messages of an execution at the time of an event. */
-export interface Delivery {
-  /** Whether the kernel sends the messages of all channels in one order. */
-  readonly isOrdered: () => boolean
-  readonly hasReceivedAll: () => boolean
-  /** Whether the connection was cut since the request. */
-  readonly wasCut: () => boolean
-  /** Why messages are missing; `isStarted` is whether the kernel has begun with the code. */
-  readonly lossReason: (isStarted: boolean) => EndReason
 }
 
 /** What happens to an execution, besides its messages. */

@@ -5,14 +5,11 @@
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-// Node's function is faster: it draws random bytes for many ids at once.
-import { randomUUID } from "node:crypto"
 import * as Defect from "../defect.ts"
 import { InputRequested, ProtocolViolation } from "../execution.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
-import type { Conversation } from "../jupyter/conversation.ts"
-import { decode, type Message, request } from "../jupyter/message.ts"
-import type { Connection } from "./connection.ts"
+import { decode, type Message } from "../jupyter/message.ts"
+import type { Conversation } from "./connection.ts"
 import * as Handlers from "./handlers.ts"
 
 /**
@@ -31,8 +28,8 @@ export interface InputRequest {
 const maxUnanswered = 16
 
 /** Makes a function that handles the requests for input of one execution. */
-export function make({ connection, fork, onInput, reply, stop }: {
-  readonly connection: Connection
+export function make({ fork, kernelId, onInput, reply, stop }: {
+  readonly kernelId: string
   /** Sends an answer to the kernel. */
   readonly reply: Conversation["reply"]
   readonly onInput: ((request: InputRequest) => Effect.Effect<string>) | undefined
@@ -41,7 +38,6 @@ export function make({ connection, fork, onInput, reply, stop }: {
   /** Stops the code. */
   readonly stop: (reason: InputRequested | ProtocolViolation) => void
 }): (message: Message) => void {
-  const { id: kernelId, session } = connection
   let unanswered = 0
   return (message) => {
     const input = decode.inputRequest(message.content)
@@ -58,13 +54,12 @@ export function make({ connection, fork, onInput, reply, stop }: {
       Handlers.disconnect(Effect.suspend(() => onInput({ prompt, password }))).pipe(
         Defect.log,
         Effect.flatMap((value) =>
-          reply(request("input_reply", {
-            id: randomUUID(),
-            session,
+          reply({
+            type: "input_reply",
             channel: "stdin",
             parentHeader: message.header,
             content: { status: "ok", value },
-          }))
+          })
         ),
         Effect.catchCause((cause) =>
           Effect.andThen(Effect.logDebug("No answer to input()", cause), Effect.sync(refuse))

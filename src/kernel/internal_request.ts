@@ -7,7 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { ExecutionTimeout, type KernelError, ProtocolViolation } from "../execution.ts"
 import type { JsonObject, Message } from "../jupyter/message.ts"
-import type { Connection } from "./connection.ts"
+import type { Instance } from "./instance.ts"
 import * as Transcript from "../output/transcript.ts"
 
 /** The metadata and the buffers of the message that has the code. */
@@ -16,34 +16,29 @@ export interface Attachment {
   readonly buffers: ReadonlyArray<Uint8Array>
 }
 
-/** The attachment of code of the user. */
-export const noAttachment: Attachment = { metadata: {}, buffers: [] }
-
-/** Returns the bytes of an attachment. */
-export const sizeOf = ({ buffers }: Attachment): number =>
-  buffers.reduce((sum, { byteLength }) => sum + byteLength, 0)
-
 /** A request of the library that is sent as an execution, without becoming part of the history. */
 export interface InternalRequest {
   /** Returns the attachment. It runs after the time in the queue, before the request is sent. */
-  readonly prepare: (connection: Connection) => Effect.Effect<Attachment, KernelError>
+  readonly prepare: (instance: Instance) => Effect.Effect<Attachment, KernelError>
   /** Tells whether a message answers the request; such a message is not output. */
   readonly isAnswer: (message: Message) => boolean
   readonly take: (message: Message) => void
+  /** Maximum bytes of all answers together. */
+  readonly maxBytes: number
 }
 
 /** Prepares a request within its timeout. */
 export const prepare = (
   internalRequest: InternalRequest,
-  connection: Connection,
+  instance: Instance,
   { outputLimit, timeout }: {
     readonly outputLimit?: number | undefined
     readonly timeout?: Duration.Input | undefined
   },
 ): Effect.Effect<Attachment, KernelError | ExecutionTimeout> =>
   timeout === undefined
-    ? internalRequest.prepare(connection)
-    : Effect.timeoutOrElse(internalRequest.prepare(connection), {
+    ? internalRequest.prepare(instance)
+    : Effect.timeoutOrElse(internalRequest.prepare(instance), {
       duration: timeout,
       orElse: () =>
         new ExecutionTimeout({
@@ -54,16 +49,16 @@ export const prepare = (
 
 /** Makes what takes the answers to a request, and tells of a message whether it is one; they are kept to the end. */
 export function taker(
-  { isAnswer, take }: InternalRequest,
-  { id: kernelId, maxMessageSize }: Connection,
+  { isAnswer, maxBytes, take }: InternalRequest,
+  kernelId: string,
   stop: (reason: ProtocolViolation) => void,
 ): (message: Message, bytes: number) => boolean {
   let size = 0
   return (message, bytes) => {
     if (!isAnswer(message)) return false
     size += bytes + 256 * message.buffers.length // About what a buffer takes besides its bytes.
-    if (size > maxMessageSize) {
-      stop(new ProtocolViolation({ kernelId, detail: `Its answers have more than ${maxMessageSize} bytes` }))
+    if (size > maxBytes) {
+      stop(new ProtocolViolation({ kernelId, detail: `Its answers have more than ${maxBytes} bytes` }))
     } else take(message)
     return true
   }

@@ -141,14 +141,15 @@ export const make: (session: Session) => Effect.Effect<Introspection, never, Fil
     // Read in advance: there may be no free file descriptor later.
     yield* Effect.ignore(source)
 
+    const askKernel = Subshell.make(session)
     const ask = Effect.fnUntraced(function* <S extends Schema.ConstraintDecoder<unknown>>(
       question: Subshell.Request,
       schema: S,
       options?: AskOptions,
     ) {
-      const { connection, content } = yield* Subshell.ask(session, question, options?.timeout ?? "5 seconds")
+      const { content, instance } = yield* askKernel(question, options?.timeout ?? "5 seconds")
       const failed = (detail: string) =>
-        new IntrospectionFailed({ kernelId: connection.id, request: question.type, detail })
+        new IntrospectionFailed({ kernelId: instance.id, request: question.type, detail })
       if (Json.hasMoreValues(content, maxValues)) {
         return yield* failed(`The answer has more than ${maxValues} values`)
       }

@@ -6,7 +6,6 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import {
-  ConnectionLost,
   ExecutionAborted,
   ExecutionError,
   type ExecutionFailure,
@@ -14,10 +13,7 @@ import {
   ExecutionTimeout,
   KernelError,
   type KernelErrorReason,
-  ProtocolViolation,
 } from "../execution.ts"
-import type { ChannelError } from "../jupyter/socket.ts"
-import type { Connection } from "./connection.ts"
 import { lastFrames, type Progress } from "./reducer.ts"
 
 /** The reason for which the library ends an execution before the kernel does. */
@@ -54,28 +50,6 @@ export function failure(
       partial,
     })
     : new KernelError({ reason: endReason, partial })
-}
-
-/** The default maximum of the bytes of a message that Jupyter servers accept. */
-const defaultServerMaximum = 10_000_000
-
-/**
- * Returns the reason of an execution whose output may be incomplete. `unread` is the length of the code if the kernel
- * did not begin to run it: servers close the connection on a message that is too large, often without a reason.
- */
-export function gap(
-  { id, maxMessageSize }: Connection,
-  disconnectError: ChannelError | undefined,
-  unread: number,
-): ConnectionLost | ProtocolViolation {
-  if (disconnectError?.isTooLarge === true) {
-    const detail = `A message has more than the ${maxMessageSize} bytes of the option "maxMessageSize"`
-    return new ProtocolViolation({ kernelId: id, detail })
-  }
-  const loss = unread < defaultServerMaximum
-    ? "not all messages of the kernel could be recovered"
-    : `the code of ${(unread / 1e6).toFixed(1)} MB did not arrive, and many servers refuse more than 10 MB`
-  return new ConnectionLost({ kernelId: id, detail: `${disconnectError?.detail ?? "It was cut"}; ${loss}` })
 }
 
 /** Returns the reason of an execution without a reply. */

@@ -17,29 +17,21 @@ import * as LogLevel from "effect/LogLevel"
 import type * as Path from "effect/Path"
 import * as Scope from "effect/Scope"
 import * as Defect from "../defect.ts"
-import {
-  type Chunk,
-  ConnectionLost,
-  type ExecutionFailure,
-  type ExecutionResult,
-  KernelDied,
-  KernelError,
-  KernelUnresponsive,
-  ProtocolViolation,
-} from "../execution.ts"
-import type { Conversation } from "../jupyter/conversation.ts"
-import { executeContent, type Message, request } from "../jupyter/message.ts"
+import { type Chunk, type ExecutionFailure, type ExecutionResult, KernelError } from "../execution.ts"
+import { executeContent, type Message } from "../jupyter/message.ts"
 import * as Collector from "../output/collector.ts"
 import type { Images } from "../output/images.ts"
 import * as Backlog from "./backlog.ts"
-import { type Connection, executionId, isDeath } from "./connection.ts"
+import type { Conversation, Request } from "./connection.ts"
 import * as ExecutionState from "./execution_state.ts"
 import * as Handlers from "./handlers.ts"
 import * as Input from "./input.ts"
+import type { Instance } from "./instance.ts"
 import * as InternalRequest from "./internal_request.ts"
 import * as Metrics from "./metrics.ts"
 import * as Outcome from "./outcome.ts"
 import * as OutputQueue from "./output_queue.ts"
+import * as OutputRouter from "./output_router.ts"
 
 /** How to run a piece of code. */
 export interface RunOptions {
@@ -85,49 +77,45 @@ export interface RunEvents {
 
 /** Sends the code. When the scope closes before the kernel is done, it is interrupted and awaited. */
 export const start: (
-  connection: Connection,
+  instance: Instance,
   code: string,
   options: RunOptions & RunEvents,
 ) => Effect.Effect<Run, ExecutionFailure, Scope.Scope> = Effect.fnUntraced(
-  function* (connection, code, options) {
-    const { id: kernelId } = connection
-    const { internalRequest } = options
+  function* (instance, code, options) {
+    const { id: kernelId } = instance
+    const { internalRequest, timeout } = options
     const clock = yield* Clock.Clock
     const turnAt = clock.currentTimeMillisUnsafe()
-    const attachment = internalRequest === undefined
-      ? InternalRequest.noAttachment
-      : yield* InternalRequest.prepare(internalRequest, connection, options)
+    const attachment = internalRequest && (yield* InternalRequest.prepare(internalRequest, instance, options))
     const services = yield* Effect.context<never>()
     const scope = yield* Effect.scope
     // It may have ended while this got ready: nothing is sent to it any more.
-    const ended = connection.ended()
-    if (ended !== undefined) return yield* new KernelError({ reason: ended })
+    const reason = instance.endReason()
+    if (reason !== undefined) return yield* new KernelError({ reason })
 
-    const message = toMessage(connection, code, options, attachment)
+    const id = OutputRouter.executionId()
     const meter = Metrics.meter(clock, services)
     const handlers = Handlers.make()
     const collector = Collector.make(options, handlers)
-    const backlog = yield* Backlog.make(connection)
-    const opening = connection.channel.request(message, {
-      onFenced: () => dispatch({ _tag: "Fenced", delivery }),
-      onTooLarge: ({ detail }) => stop(new ProtocolViolation({ kernelId, detail })),
-      onMessage: (message, length) => {
+    const backlog = yield* Backlog.make(instance)
+    const opening = instance.request(toRequest(id, code, options, attachment), {
+      onFenced: () => dispatch({ _tag: "Fenced", delivery: conversation }),
+      onFailure: (reason) => stop(reason),
+      onMessage: (message, bytes) => {
         backlog.note(message)
         if (message.header.msg_type === "input_request") onInput(message)
-        else receive(message, length)
+        else receive(message, bytes)
       },
     }, { tracksLosses: true })
     // Until the end, which may come after that of the scope: a kernel that ignores interrupts goes on.
     const conversation = yield* Scope.provide(opening, Scope.makeUnsafe())
-    const delivery = deliveryOf(connection, conversation, code.length + InternalRequest.sizeOf(attachment))
     const outputs = yield* OutputQueue.make(conversation)
     const runFork = Effect.runForkWith(services)
     /** Starts what ends with the execution, from a callback. */
     const fork = (effect: Effect.Effect<void>): void => void runFork(Effect.forkIn(Defect.log(effect), scope))
     const { dispatch, free, isFree, state, transition } = interpret({
-      connection,
+      instance,
       conversation,
-      delivery,
       backlog,
       outputs,
       runFork,
@@ -142,80 +130,50 @@ export const start: (
       },
     })
     const stop = (reason: Outcome.EndReason): void => dispatch({ _tag: "Stopped", reason })
-    const takeAnswer = internalRequest && InternalRequest.taker(internalRequest, connection, stop)
-    const receive = (message: Message, length: number): void => {
-      meter.addBytes(length)
-      if (isDeath(message)) return connection.end(new KernelDied({ kernelId }))
-      if (takeAnswer?.(message, length) === true) return
-      const before = state().progress
-      const [next, commands, output] = ExecutionState.onMessage(state(), message, delivery)
-      if (next.progress.ignored > before.ignored) Metrics.ignored.updateUnsafe(1, services)
+    const takeAnswer = internalRequest && InternalRequest.taker(internalRequest, kernelId, stop)
+    const receive = (message: Message, bytes: number): void => {
+      meter.addBytes(bytes)
+      if (takeAnswer?.(message, bytes) === true) return
+      const before = state()
+      const [next, commands, output] = ExecutionState.onMessage(before, message, conversation)
       if (output !== undefined) {
         meter.markOutput()
-        outputs.offer(conversation.takeGap() ? { ...output, afterGap: true } : output, length)
+        outputs.offer(conversation.takeGap() ? { ...output, afterGap: true } : output, bytes)
       }
+      if (next === before) return
+      if (next.progress.ignored > before.progress.ignored) Metrics.ignored.updateUnsafe(1, services)
       transition(next, commands)
     }
-    const unclaim = connection.claim(message.header.msg_id, receive)
-    const forgetEnd = connection.onEnded((reason) => dispatch({ _tag: "KernelEnded", reason }))
-    // One that is stopped says nothing by itself, and what is asked of it waits as it does.
-    connection.onStopped(() => stop(new KernelUnresponsive({ kernelId })))
-    const onInput = Input.make({
-      connection,
-      reply: conversation.reply,
-      onInput: options.onInput,
-      fork,
-      stop,
-    })
-    yield* Effect.addFinalizer(() => {
-      if (isFree()) return Effect.void
-      return Effect.andThen(
-        outputs.discard,
-        Effect.suspend(() => {
-          dispatch({ _tag: "ConsumerGone" })
-          return free
-        }),
-      )
-    })
-    const log = yield* logger({ kernel: kernelId, execution: message.header.msg_id })
+    const unclaim = instance.output.claim(id, receive)
+    const forgetEnd = instance.onEnded((reason) => dispatch({ _tag: "KernelEnded", reason }))
+    const { onInput: answer } = options
+    const onInput = Input.make({ kernelId, reply: conversation.reply, onInput: answer, fork, stop })
+    yield* Effect.addFinalizer(() => isFree() ? Effect.void : Effect.andThen(outputs.discard, free))
+    const log = yield* logger({ kernel: kernelId, execution: id })
     yield* Effect.addFinalizer(() => {
       meter.report()
       return log("Execution ended")
     })
-
     const run: Run = {
-      pull: pullFrom(outputs, collector, {
-        onEnd: () =>
-          state().progress.reply === "ok" && handlers.gaveUp()
-            ? failureOf({ _tag: "Timeout" })
-            : Outcome.toResult(state().progress, { kernelId, partial: collector.result(state().progress) }),
-        onFailure: (reason) => failureOf(reason),
-      }),
+      pull: pullFrom(outputs, collector, { handlers, kernelId, timeout, progress: () => state().progress }),
       finished: () => state().phase === "finished" && !state().isInterruptPending,
     }
-    const failureOf = (reason: Outcome.EndReason) => {
-      const { progress } = state()
-      const { timeout } = options
-      return Effect.fail(
-        Outcome.failure(reason, progress, { timeout, partial: collector.result(progress) }),
-      )
-    }
+
     yield* log("Execution starts")
-    yield* conversation.send.pipe(
-      Effect.mapError(({ detail }) => {
-        const reason = connection.ended() ?? new ConnectionLost({ kernelId, detail })
-        dispatch({ _tag: "KernelEnded", reason })
-        return new KernelError({ reason })
-      }),
-    )
-    if (options.timeout !== undefined) {
+    yield* Effect.mapError(conversation.send, (error) => {
+      const reason = instance.endReason() ?? error.reason
+      dispatch({ _tag: "KernelEnded", reason })
+      return new KernelError({ reason })
+    })
+    if (timeout !== undefined) {
       const spent = Duration.millis(clock.currentTimeMillisUnsafe() - turnAt)
       const expire = Effect.sync(() => {
         handlers.expire()
         stop({ _tag: "Timeout" })
       })
-      const rest = Duration.subtract(Duration.fromInputUnsafe(options.timeout), spent)
-      yield* Effect.forkScoped(Effect.delay(expire, rest))
+      yield* Effect.forkScoped(
+        Effect.delay(expire, Duration.subtract(Duration.fromInputUnsafe(timeout), spent)),
+      )
     }
     return run
   },
@@ -223,9 +181,8 @@ export const start: (
 
 /** What the commands of an execution are carried out on. */
 interface Parts {
-  readonly connection: Connection
+  readonly instance: Instance
   readonly conversation: Conversation
-  readonly delivery: ExecutionState.Delivery
   readonly backlog: Backlog.Backlog
   readonly outputs: OutputQueue.OutputQueue
   readonly runFork: (effect: Effect.Effect<unknown>) => Fiber.Fiber<unknown>
@@ -235,8 +192,8 @@ interface Parts {
 }
 
 /** Holds the state of an execution, and carries out its commands. */
-function interpret({ backlog, connection, conversation, delivery, outputs, ...parts }: Parts) {
-  let state = ExecutionState.initial(connection.id)
+function interpret({ backlog, conversation, instance, outputs, ...parts }: Parts) {
+  let state = ExecutionState.initial(instance.id)
   const freed = Deferred.makeUnsafe<void>()
   // Not of the scope: what ends the execution early must not end its interruption.
   const timers = new Set<Fiber.Fiber<unknown>>()
@@ -259,14 +216,14 @@ function interpret({ backlog, connection, conversation, delivery, outputs, ...pa
         // The server passes it on all the same if the request is cut short.
         return void parts.runFork(
           Effect.ensuring(
-            Effect.ignore(Defect.log(connection.interrupt)),
+            Effect.ignore(Defect.log(instance.interrupt)),
             Effect.sync(() => dispatch({ _tag: "InterruptAnswered" })),
           ),
         )
       case "Fence": {
         const { delay } = command
         const fence = delay === 0 ? conversation.fence : Effect.delay(conversation.fence, delay)
-        return after(fence, { _tag: "Fenced", delivery })
+        return after(fence, { _tag: "Fenced", delivery: conversation })
       }
       case "Wait": {
         const sleep = Effect.sleep(command.duration)
@@ -287,7 +244,7 @@ function interpret({ backlog, connection, conversation, delivery, outputs, ...pa
       case "Finish":
         if (state.phase === "abandoned") {
           parts.runFork(
-            Effect.annotateLogs(Effect.logWarning("The kernel ignores interrupts"), "kernel", connection.id),
+            Effect.annotateLogs(Effect.logWarning("The kernel ignores interrupts"), "kernel", instance.id),
           )
         }
         return outputs.end(command.endReason)
@@ -312,56 +269,51 @@ function interpret({ backlog, connection, conversation, delivery, outputs, ...pa
     transition,
     state: () => state,
     isFree: () => Deferred.isDoneUnsafe(freed),
-    free: Deferred.await(freed),
+    /** Ends the execution, as its consumer is gone, and waits until the kernel can run other code. */
+    free: Effect.suspend(() => {
+      dispatch({ _tag: "ConsumerGone" })
+      return Deferred.await(freed)
+    }),
   }
 }
 
-/** The request for an execution. */
-const toMessage = (
-  { session }: Connection,
+/** The request for an execution; those of ours are no part of the history. */
+const toRequest = (
+  id: string,
   code: string,
   { allowStdin = true, internalRequest }: RunOptions,
-  attachment: InternalRequest.Attachment,
-): Message =>
-  request("execute_request", {
-    id: executionId(),
-    session,
-    content: executeContent(code, {
-      silent: false,
-      allowStdin,
-      storeHistory: internalRequest === undefined,
-    }),
-    ...attachment,
-  })
-
-const deliveryOf = (
-  connection: Connection,
-  { disconnectError, hasReceivedAll, isOrdered }: Conversation,
-  size: number,
-): ExecutionState.Delivery => ({
-  isOrdered,
-  hasReceivedAll,
-  wasCut: () => disconnectError() !== undefined,
-  lossReason: (isStarted) => Outcome.gap(connection, disconnectError(), isStarted ? 0 : size),
+  attachment: InternalRequest.Attachment | undefined,
+): Request => ({
+  type: "execute_request",
+  id,
+  content: executeContent(code, { silent: false, allowStdin, storeHistory: internalRequest === undefined }),
+  ...attachment,
 })
 
 /** Pulls chunks and, when the outputs end, what becomes of the execution. */
 function pullFrom(
   outputs: OutputQueue.OutputQueue,
-  { collect }: Collector.OutputCollector,
-  { onEnd, onFailure }: {
-    readonly onEnd: () => Effect.Effect<ExecutionResult, ExecutionFailure>
-    readonly onFailure: (reason: Outcome.EndReason) => Effect.Effect<never, ExecutionFailure>
+  collector: Collector.OutputCollector,
+  { handlers, kernelId, progress, timeout }: {
+    readonly handlers: Handlers.Handlers
+    readonly kernelId: string
+    readonly progress: () => ExecutionState.State["progress"]
+    readonly timeout: Duration.Input | undefined
   },
 ): Run["pull"] {
+  const failure = (reason: Outcome.EndReason) =>
+    Outcome.failure(reason, progress(), { timeout, partial: collector.result(progress()) })
   let isDelivered = false
   return Effect.matchEffect(outputs.takeAll, {
-    onSuccess: collect,
+    onSuccess: collector.collect,
     onFailure: (end): Run["pull"] => {
-      if (!Cause.isDone(end)) return onFailure(end)
+      if (!Cause.isDone(end)) return Effect.fail(failure(end))
       if (isDelivered) return Cause.done()
       isDelivered = true
-      return Effect.map(onEnd(), (result) => Arr.of(result))
+      // What the user's functions did not get to see is not all of the output.
+      if (progress().reply === "ok" && handlers.gaveUp()) return Effect.fail(failure({ _tag: "Timeout" }))
+      const partial = collector.result(progress())
+      return Effect.map(Outcome.toResult(progress(), { kernelId, partial }), (result) => Arr.of(result))
     },
   })
 }

@@ -26,8 +26,8 @@ import {
 } from "../execution.ts"
 import { discardGrace } from "../jupyter/rest.ts"
 import * as Options from "../options/check.ts"
-import type { Connection } from "./connection.ts"
 import type { Identity } from "./identity.ts"
+import type { Instance } from "./instance.ts"
 import type { LateOutput } from "./late_output.ts"
 import * as Metrics from "./metrics.ts"
 import * as Run from "./run.ts"
@@ -47,16 +47,16 @@ export interface Session {
     options: Run.RunOptions,
   ) => Effect.Effect<ExecutionResult, ExecutionFailure, FileSystem.FileSystem | Path.Path>
   /** The kernel as it is, for requests beside the executions. */
-  readonly connection: Effect.Effect<Connection, KernelError>
+  readonly instance: Effect.Effect<Instance, KernelError>
   /** Runs an effect under the lock of the executions, or not at all while another has it. */
   readonly ifIdle: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
   readonly interrupt: Effect.Effect<void, KernelError>
   readonly reset: Effect.Effect<void, KernelError>
 }
 
-/** One kernel and the scope that it lives in. */
-interface Instance {
-  readonly connection: Connection
+/** The current kernel and the scope that it lives in. */
+interface Current {
+  readonly instance: Instance
   readonly scope: Scope.Closeable
   /** The execution that did not react to interrupts, if there was one. */
   stuck: Run.Run | undefined
@@ -67,7 +67,7 @@ interface Instance {
  * runs that it is of. The kernel ends with the scope.
  */
 export const make: (
-  start: Effect.Effect<Connection, KernelError, Scope.Scope>,
+  start: Effect.Effect<Instance, KernelError, Scope.Scope>,
   onOutput: LateOutput["publish"],
 ) => Effect.Effect<Session, KernelError, Scope.Scope> = Effect.fnUntraced(function* (start, onOutput) {
   const outer = yield* Effect.scope
@@ -75,26 +75,26 @@ export const make: (
   /** Which reset the kernel comes from: what was asked of an earlier kernel is not run on a later one. */
   let generation = 0
 
-  let current: Instance | undefined
+  let current: Current | undefined
   let id = ""
   let isClosed = false
   const aborted = (detail: string) => new ExecutionAborted({ kernelId: id, detail })
 
   /** Starts a kernel and makes it the current one; only the start itself can be interrupted. */
   const startInstance = Effect.uninterruptibleMask((restore) =>
-    Effect.map(startIn(outer, restore(start)), (instance) => {
-      const { connection } = instance
-      connection.onOutput(onOutput)
-      current = instance
-      id = connection.id
-      return instance
+    Effect.map(startIn(outer, restore(start)), (started) => {
+      const { instance } = started
+      instance.output.onLateOutput(onOutput)
+      current = started
+      id = instance.id
+      return started
     })
   )
-  const { connection: { identity } } = yield* startInstance
+  const { instance: { identity } } = yield* startInstance
 
   const starts = yield* Semaphore.make(1)
   /** The kernel to use; a new one if the last reset was cut short, started by the first who needs it. */
-  const currentInstance = Effect.suspend((): Effect.Effect<Instance, KernelError> => {
+  const currentInstance = Effect.suspend((): Effect.Effect<Current, KernelError> => {
     if (isClosed) return new KernelError({ reason: aborted("The client is closed") })
     if (current !== undefined) return Effect.succeed(current)
     return Semaphore.withPermit(
@@ -107,16 +107,15 @@ export const make: (
   const acquireIdleKernel = Effect.gen(function* () {
     const asked = generation
     const { release } = yield* acquire(lock)
-    const instance = yield* currentInstance
+    const kernel = yield* currentInstance
     if (asked !== generation) {
       return yield* new KernelError({ reason: aborted("The kernel was reset before the code began") })
     }
-    const { stuck } = instance
-    const connection = yield* running(instance)
-    if (stuck !== undefined && !stuck.finished()) {
-      return yield* new KernelError({ reason: new KernelUnresponsive({ kernelId: connection.id }) })
+    const { id: kernelId } = yield* running(kernel)
+    if (kernel.stuck !== undefined && !kernel.stuck.finished()) {
+      return yield* new KernelError({ reason: new KernelUnresponsive({ kernelId }) })
     }
-    return { instance, release }
+    return { kernel, release }
   })
 
   const begin = Effect.fnUntraced(function* (code: string, options: Run.RunOptions) {
@@ -125,13 +124,13 @@ export const make: (
       Options.check(Options.Execute, { images, outputLimit, timeout }),
       (reason) => new KernelError({ reason }),
     )
-    const { release, instance } = yield* acquireIdleKernel
-    return yield* Run.start(instance.connection, code, {
+    const { kernel, release } = yield* acquireIdleKernel
+    return yield* Run.start(kernel.instance, code, {
       ...options,
       // The kernel is free although the consumer may still be reading.
       onFree: release,
       onStuck: (run) => {
-        instance.stuck = run
+        kernel.stuck = run
       },
     })
   })
@@ -142,9 +141,9 @@ export const make: (
    */
   const discard = Effect.uninterruptible(Effect.suspend(() => {
     if (current === undefined) return Effect.void
-    const { connection, scope } = current
+    const { instance, scope } = current
     current = undefined
-    connection.end(aborted("The kernel was reset"))
+    instance.end(aborted("The kernel was reset"))
     return Scope.close(scope, Exit.void).pipe(Effect.uninterruptible, Defect.log, Effect.forkIn(outer))
   }))
   let resets = 0
@@ -159,14 +158,14 @@ export const make: (
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
       isClosed = true
-      current?.connection.end(aborted("The client is closed"))
+      current?.instance.end(aborted("The client is closed"))
     })
   )
 
   return {
     id: () => id,
     identity,
-    connection: Effect.suspend(() => {
+    instance: Effect.suspend(() => {
       // As what runs and what waits fails.
       const isReset = !isClosed && current === undefined && resets > 0
       if (isReset) return new KernelError({ reason: aborted("The kernel is being reset") })
@@ -196,23 +195,23 @@ export const make: (
 /** Starts a kernel in a scope of its own, which closes if that fails. */
 const startIn = Effect.fnUntraced(function* (
   outer: Scope.Scope,
-  start: Effect.Effect<Connection, KernelError, Scope.Scope>,
+  start: Effect.Effect<Instance, KernelError, Scope.Scope>,
 ) {
   const scope = yield* Scope.fork(outer)
-  const connection = yield* Scope.provide(start, scope).pipe(
+  const instance = yield* Scope.provide(start, scope).pipe(
     Effect.onError((cause) => {
       const closing = Scope.close(scope, Exit.failCause(cause))
       return Cause.hasInterrupts(cause) ? inBackground(closing) : closing
     }),
   )
-  const instance: Instance = { connection, scope, stuck: undefined }
-  return instance
+  const started: Current = { instance, scope, stuck: undefined }
+  return started
 })
 
 /** The connection to a kernel. Fails if the kernel ended. */
-const running = ({ connection }: Instance): Effect.Effect<Connection, KernelError> => {
-  const reason = connection.ended()
-  return reason === undefined ? Effect.succeed(connection) : Effect.fail(new KernelError({ reason }))
+const running = ({ instance }: Current): Effect.Effect<Instance, KernelError> => {
+  const reason = instance.endReason()
+  return reason === undefined ? Effect.succeed(instance) : Effect.fail(new KernelError({ reason }))
 }
 
 /** Waits for the lock and returns what releases it, which happens at the latest when the scope closes. */
@@ -237,7 +236,7 @@ const inBackground = (closing: Effect.Effect<void>): Effect.Effect<void> =>
   )
 
 /** The server may take longer to tell that it interrupted the kernel than anybody wants to wait. */
-const bounded = ({ id, interrupt }: Connection): Effect.Effect<void, KernelError> =>
+const bounded = ({ id, interrupt }: Instance): Effect.Effect<void, KernelError> =>
   Effect.timeoutOrElse(interrupt, {
     duration: "10 seconds",
     orElse: () =>

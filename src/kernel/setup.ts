@@ -11,8 +11,9 @@ import { KernelError, KernelStartFailed } from "../execution.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
 import type { Unanswered } from "../jupyter/conversation.ts"
 import { decode, executeContent } from "../jupyter/message.ts"
-import { ask, type Connection, type Link } from "./connection.ts"
+import { ask, type KernelConnection, type RequestOptions } from "./connection.ts"
 import * as Identity from "./identity.ts"
+import type { Instance } from "./instance.ts"
 import * as Reducer from "./reducer.ts"
 
 /** Options of `kernel/setup.py`. */
@@ -21,12 +22,15 @@ export interface SetupOptions {
   readonly workingDir: string | undefined
 }
 
+/** The part of a connection that requests need. */
+type Askable = Pick<KernelConnection, "id" | "request" | "ended">
+
 /**
  * Sets up a kernel. `env` are environment variables that the server may have ignored: they are set in a Python kernel,
  * and for a kernel of another language a warning is logged.
  */
 export type Setup = (
-  connection: Connection,
+  connection: Instance,
   env: Readonly<Record<string, string>>,
 ) => Effect.Effect<void, KernelError>
 
@@ -49,7 +53,7 @@ export const load: (
   // If code deleted the working directory, it is created again for the next kernel.
   let hasSucceeded = false
 
-  return Effect.fnUntraced(function* (connection: Connection, env) {
+  return Effect.fnUntraced(function* (connection: Instance, env) {
     const { identity } = connection
     if (!Identity.isPython(identity)) {
       if (workingDir !== undefined) return yield* Identity.unsupported(identity, "workingDir")
@@ -76,7 +80,7 @@ export const load: (
 })
 
 /** Logs the variables that a kernel may not have; every server passes on those that begin with `KERNEL_`. */
-const warn = ({ id, identity }: Connection, names: ReadonlyArray<string>): Effect.Effect<void> => {
+const warn = ({ id, identity }: Instance, names: ReadonlyArray<string>): Effect.Effect<void> => {
   const doubtful = names.filter((name) => !name.startsWith("KERNEL_"))
   return doubtful.length === 0 ? Effect.void : Effect.annotateLogs(
     Effect.logWarning(
@@ -89,11 +93,11 @@ const warn = ({ id, identity }: Connection, names: ReadonlyArray<string>): Effec
   )
 }
 
-const failure = ({ id: kernelId }: Link) => (detail: string): KernelError =>
+const failure = ({ id: kernelId }: Pick<KernelConnection, "id">) => (detail: string): KernelError =>
   new KernelError({ reason: new KernelStartFailed({ kernelId, detail }) })
 
 /** Runs code of the user before the first execution. It does not count as an execution, and its output is discarded. */
-export const run: (connection: Link, code: string) => Effect.Effect<void, KernelError> = Effect
+export const run: (connection: Askable, code: string) => Effect.Effect<void, KernelError> = Effect
   .fnUntraced(function* (connection, code) {
     const failed = failure(connection)
     const { raised, reply } = yield* Effect.mapError(
@@ -107,7 +111,10 @@ export const run: (connection: Link, code: string) => Effect.Effect<void, Kernel
   })
 
 /** Returns the identity of the kernel, and so checks that it answers. */
-export const identify = (connection: Link): Effect.Effect<Identity.Identity, KernelError> =>
+export const identify = (
+  connection: Askable,
+  options?: RequestOptions,
+): Effect.Effect<Identity.Identity, KernelError> =>
   ask(connection, { type: "kernel_info_request", content: {} }, ({ content, header }) => {
     if (header.msg_type !== "kernel_info_reply") return undefined
     const decoded = decode.kernelInfoReply(content)
@@ -117,14 +124,14 @@ export const identify = (connection: Link): Effect.Effect<Identity.Identity, Ker
       implementation: excerpt(implementation, 100),
       info: content,
     }
-  }).pipe(
+  }, options).pipe(
     Effect.mapError(detailOf),
     Effect.mapError(failure(connection)),
   )
 
 /** Runs code of the library without output or an execution count. Fails if its end cannot be determined. */
 export const runSilently = (
-  connection: Link,
+  connection: Askable,
   code: string,
   buffers: ReadonlyArray<Uint8Array> = [],
 ): Effect.Effect<Reducer.Progress, KernelError | Unanswered> =>

@@ -15,9 +15,11 @@ import type * as Gateway from "../gateway/connection.ts"
 import * as Options from "../options/check.ts"
 import * as Permissions from "../sandbox/permissions.ts"
 import * as Rules from "../sandbox/rules.ts"
-import * as Connection from "./connection.ts"
+import * as GatewayKernel from "./gateway_kernel.ts"
 import * as Identity from "./identity.ts"
+import * as Instance from "./instance.ts"
 import * as Setup from "./setup.ts"
+import { notReady } from "./start_failure.ts"
 import * as Usage from "./usage.ts"
 
 /** Options of the start of a kernel. */
@@ -56,7 +58,7 @@ export interface StartOptions {
 }
 
 /** Starts a kernel, connects to it and sets it up. The kernel is deleted when the scope closes. */
-export type Start = Effect.Effect<Connection.Connection, KernelError, Scope.Scope>
+export type Start = Effect.Effect<Instance.Instance, KernelError, Scope.Scope>
 
 /** The default of {@link StartOptions.initTimeout}. */
 export const defaultTimeout: Duration.Input = "30 seconds"
@@ -83,7 +85,7 @@ export const load: (
     return (gateway) =>
       Effect.gen(function* () {
         const rules = yield* Effect.provideContext(rulesOf(gateway, options.sandbox), platform)
-        const link = yield* Connection.make(gateway, {
+        const connection = yield* GatewayKernel.make(gateway, {
           kernelName,
           env: { ...env, ...rules },
           startTimeout: initTimeout,
@@ -92,15 +94,15 @@ export const load: (
         })
         // The default kernel of a local gateway is known, which saves a request.
         const isKnown = gateway.isOwn && kernelName === undefined
-        const identity = isKnown ? Identity.ipython : yield* Setup.identify(link)
-        const connection: Connection.Connection = { ...link, identity }
-        yield* setup(connection, gateway.isOwn ? {} : env)
-        if (options.usageInterval !== undefined) yield* Usage.report(connection, options.usageInterval)
-        return connection
+        const identity = isKnown ? Identity.ipython : yield* Setup.identify(connection)
+        const instance = yield* Instance.make(connection, identity)
+        yield* setup(instance, gateway.isOwn ? {} : env)
+        if (options.usageInterval !== undefined) yield* Usage.report(instance, options.usageInterval)
+        return instance
       }).pipe(
         Effect.timeoutOrElse({
           duration: initTimeout,
-          orElse: () => new KernelError({ reason: Connection.notReady(initTimeout) }),
+          orElse: () => new KernelError({ reason: notReady(initTimeout) }),
         }),
       )
   })

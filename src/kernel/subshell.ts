@@ -21,9 +21,10 @@ import { IntrospectionFailed, KernelBusy } from "../introspection.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
 import { Unanswered } from "../jupyter/conversation.ts"
 import { type ChannelName, type JsonObject, maxIdLength, type Message } from "../jupyter/message.ts"
-import * as Connections from "./connection.ts"
-import type { Connection } from "./connection.ts"
+import * as Connection from "./connection.ts"
 import * as Identity from "./identity.ts"
+import type { Instance } from "./instance.ts"
+import * as OutputRouter from "./output_router.ts"
 import type { Session } from "./session.ts"
 
 /** A request that puts out nothing and runs no code of the user's. */
@@ -38,7 +39,7 @@ export interface Request {
 
 /** An answer and who gave it. */
 export interface Answer {
-  readonly connection: Connection
+  readonly instance: Instance
   readonly content: JsonObject
 }
 
@@ -62,6 +63,7 @@ const maxAbandoned = 8
 
 /** What answers a kernel's requests. */
 interface ShellState {
+  readonly instance: Instance
   /** One request at a time: a kernel answers them one after the other, and the wait for others is not its delay. */
   readonly lock: Semaphore.Semaphore
   /** The id of the subshell; `undefined` for a kernel that has none. */
@@ -71,15 +73,14 @@ interface ShellState {
   abandonedCount: number
 }
 
-const states = new WeakMap<Connection, ShellState>()
-
-const stateOf = (connection: Connection): ShellState => {
-  const known = states.get(connection)
-  if (known !== undefined) return known
-  const shell = { lock: Semaphore.makeUnsafe(1), subshell: undefined, isSlow: false, abandonedCount: 0 }
-  states.set(connection, shell)
-  return shell
-}
+/** Makes the state of a kernel that was asked nothing yet. */
+const emptyState = (instance: Instance): ShellState => ({
+  instance,
+  lock: Semaphore.makeUnsafe(1),
+  subshell: undefined,
+  isSlow: false,
+  abandonedCount: 0,
+})
 
 /** A request under way. */
 type Pending = Fiber.Fiber<JsonObject, KernelError | Unanswered>
@@ -87,12 +88,26 @@ type Pending = Fiber.Fiber<JsonObject, KernelError | Unanswered>
 /** A new id. */
 export const newId = (): string => SecureRandom.uuidV4Unsafe()
 
-/** Asks the kernel of a session. */
-export const ask = (
-  session: Session,
+/** Asks a kernel, and waits for the answer at most for the timeout. */
+export type Ask = (
   request: Request,
   timeout: Duration.Input,
-): Effect.Effect<Answer, KernelBusy | IntrospectionFailed | KernelError> =>
+) => Effect.Effect<Answer, KernelBusy | IntrospectionFailed | KernelError>
+
+/** Makes what asks the kernel of a session. */
+export const make = (session: Session): Ask => {
+  let current: ShellState | undefined
+  const stateOf = (instance: Instance): ShellState =>
+    current?.instance === instance ? current : current = emptyState(instance)
+  return (request, timeout) => ask(session, stateOf, request, timeout)
+}
+
+const ask = (
+  session: Session,
+  stateOf: (instance: Instance) => ShellState,
+  request: Request,
+  timeout: Duration.Input,
+): ReturnType<Ask> =>
   Effect.gen(function* () {
     const failed = (detail: string) =>
       new IntrospectionFailed({ kernelId: session.id(), request: request.type, detail })
@@ -101,24 +116,24 @@ export const ask = (
       orElse: () => failed(`No answer came within ${Duration.format(Duration.fromInputUnsafe(timeout))}`),
     })
     // After a reset that was cut short it is started first.
-    const connection = yield* bounded(session.connection)
-    const shell = stateOf(connection)
+    const instance = yield* bounded(session.instance)
+    const shell = stateOf(instance)
     const answer = (asking: Effect.Effect<JsonObject, KernelError | Unanswered>) =>
       asking.pipe(
-        Effect.map((content): Answer => ({ connection, content })),
+        Effect.map((content): Answer => ({ instance, content })),
         Effect.mapError((error) => error._tag === "Unanswered" ? failed(error.detail) : error),
         bounded,
       )
-    const { info } = connection.identity
+    const { info } = instance.identity
     // What it said at its start: some kernels answer on the shell channel alone, when they are idle.
-    if (request.type === "kernel_info_request" && info !== undefined) return { connection, content: info }
+    if (request.type === "kernel_info_request" && info !== undefined) return { instance, content: info }
     if (request.isForControl === true) {
-      return yield* answer(send(connection, request, { channel: "control" }))
+      return yield* answer(send(instance, request, { channel: "control" }))
     }
     /** Asks in a fiber of its own: the kernel does not stop when nobody waits any more, or when it failed. */
     const sendDetached = (route: Route, onAbandon: (pending: Pending) => Effect.Effect<void>) =>
       Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
-        const sending = Effect.interruptible(send(connection, request, route))
+        const sending = Effect.interruptible(send(instance, request, route))
         const pending = yield* Effect.forkDetach(sending, { startImmediately: true })
         return yield* restore(answer(Fiber.join(pending))).pipe(Effect.onError(() => onAbandon(pending)))
       }))
@@ -130,7 +145,7 @@ export const ask = (
         if (shell.abandonedCount >= maxAbandoned) {
           return yield* failed(`It still has ${shell.abandonedCount} questions to answer`)
         }
-        const subshell = yield* bounded(subshellOf(connection, shell))
+        const subshell = yield* bounded(subshellOf(instance, shell))
         if (subshell !== undefined) {
           const deadline = (yield* Clock.currentTimeMillis) + Duration.toMillis(timeout)
           const onAbandon = (pending: Pending) =>
@@ -140,17 +155,17 @@ export const ask = (
           return yield* sendDetached({ channel: "shell", subshell }, onAbandon)
         }
         const answered = yield* session.ifIdle(
-          sendDetached({ channel: "shell" }, (pending) => interruptMainShell(connection, pending)),
+          sendDetached({ channel: "shell" }, (pending) => interruptMainShell(instance, pending)),
         )
         return yield* Option.isNone(answered)
-          ? new KernelBusy({ kernelId: connection.id })
+          ? new KernelBusy({ kernelId: instance.id })
           : Effect.succeed(answered.value)
       })
       return yield* restore(locked).pipe(
         Effect.onExit((exit) => {
           const release = Semaphore.release(shell.lock, 1)
-          return abandoned === undefined || connection.ended() !== undefined ? release : Effect.forkDetach(
-            Defect.log(abandon(connection, { shell, ...abandoned, release, hasFailed: hasFailed(exit) })),
+          return abandoned === undefined || instance.endReason() !== undefined ? release : Effect.forkDetach(
+            Defect.log(abandon(instance, { shell, ...abandoned, release, hasFailed: hasFailed(exit) })),
           )
         }),
       )
@@ -170,7 +185,7 @@ const isOverWithin = (pending: Pending, bound: Duration.Input): Effect.Effect<bo
  * confuses what two threads complete. What takes longer may take for ever: the next request gets another subshell.
  */
 const abandon = Effect.fnUntraced(function* (
-  connection: Connection,
+  instance: Instance,
   { pending, deadline, shell, release, hasFailed }: {
     readonly pending: Pending
     readonly deadline: number
@@ -190,26 +205,26 @@ const abandon = Effect.fnUntraced(function* (
   shell.abandonedCount++
   yield* release
   const id = subshell === undefined ? undefined : yield* Deferred.await(subshell)
-  yield* Effect.raceFirst(Fiber.await(pending), awaitSubshellReady(connection, id))
+  yield* Effect.raceFirst(Fiber.await(pending), awaitSubshellReady(instance, id))
   yield* Fiber.interrupt(pending)
   shell.abandonedCount--
-  if (id !== undefined && connection.ended() === undefined) yield* close(connection, id)
+  if (id !== undefined && instance.endReason() === undefined) yield* close(instance, id)
 })
 
 /** What a subshell has not answered before the next request, it never will; both may be lost in a cut. */
-const awaitSubshellReady = (connection: Connection, subshell: string | undefined): Effect.Effect<unknown> =>
+const awaitSubshellReady = (instance: Instance, subshell: string | undefined): Effect.Effect<unknown> =>
   subshell === undefined
     ? Effect.never
-    : send(connection, requestOf("kernel_info"), { channel: "shell", subshell }).pipe(
+    : send(instance, requestOf("kernel_info"), { channel: "shell", subshell }).pipe(
       Effect.timeout("2 seconds"),
       Effect.retry(Schedule.exponential("1 second")),
       Effect.catch(() => Effect.never),
     )
 
 /** Frees the main shell of a request that nobody waits for any more: executions would wait for it. */
-const interruptMainShell = Effect.fnUntraced(function* (connection: Connection, pending: Pending) {
-  if (connection.ended() !== undefined || (yield* isOverWithin(pending, abandonGrace))) return
-  yield* Effect.ignore(Effect.timeoutOption(connection.interrupt, interruptTimeout))
+const interruptMainShell = Effect.fnUntraced(function* (instance: Instance, pending: Pending) {
+  if (instance.endReason() !== undefined || (yield* isOverWithin(pending, abandonGrace))) return
+  yield* Effect.ignore(Effect.timeoutOption(instance.interrupt, interruptTimeout))
   if (!(yield* isOverWithin(pending, interruptTimeout))) yield* Fiber.interrupt(pending)
 })
 
@@ -221,7 +236,7 @@ interface Route {
 
 /** The subshell of a kernel, which is made when it is needed first and ends with the kernel. */
 const subshellOf = (
-  connection: Connection,
+  instance: Instance,
   shell: ShellState,
 ): Effect.Effect<string | undefined, KernelError> =>
   Effect.suspend(() => {
@@ -240,7 +255,7 @@ const subshellOf = (
       },
     })
     // Who asks first may not wait for long, and others wait, too.
-    return open(connection).pipe(
+    return open(instance).pipe(
       Effect.timeoutOption(subshellProbeRetry),
       Effect.onExit((exit) => {
         const isKnown = Exit.isSuccess(exit) && Option.isSome(exit.value)
@@ -266,14 +281,14 @@ export const requestOf = (name: string, content: JsonObject = {}): Request => ({
 })
 
 const open = Effect.fnUntraced(
-  function* (connection: Connection) {
+  function* (instance: Instance) {
     // Kernels that wrap others inherit the claim, and share one process with what they wrap.
-    if (!Identity.isIPython(connection.identity)) return undefined
-    const info = connection.identity.info ??
-      (yield* send(connection, requestOf("kernel_info"), { channel: "control" }))
+    if (!Identity.isIPython(instance.identity)) return undefined
+    const info = instance.identity.info ??
+      (yield* send(instance, requestOf("kernel_info"), { channel: "control" }))
     const { supported_features: features = [] } = yield* Schema.decodeEffect(Features)(info)
     if (!features.includes("kernel subshells")) return undefined
-    const created = yield* send(connection, requestOf("create_subshell"), { channel: "control" })
+    const created = yield* send(instance, requestOf("create_subshell"), { channel: "control" })
     const { subshell_id: subshell } = yield* Schema.decodeUnknownEffect(Created)(created)
     return subshell
   },
@@ -282,30 +297,30 @@ const open = Effect.fnUntraced(
 )
 
 /** Ends a subshell that has nothing to do: ipykernel waits for its end, and answers nothing meanwhile. */
-const close = (connection: Connection, subshell: string): Effect.Effect<void> =>
-  send(connection, requestOf("delete_subshell", { subshell_id: subshell }), { channel: "control" }).pipe(
+const close = (instance: Instance, subshell: string): Effect.Effect<void> =>
+  send(instance, requestOf("delete_subshell", { subshell_id: subshell }), { channel: "control" }).pipe(
     Effect.timeoutOption(subshellProbeTimeout),
     Effect.ignore,
   )
 
 /** Sends a request and waits for its answer, however long. */
 const send = (
-  connection: Connection,
+  instance: Instance,
   { content, pick, type }: Request,
   route: Route,
 ): Effect.Effect<JsonObject, KernelError | Unanswered> => {
   /** It has the turn of an execution: what comes in its name belongs to none. */
   const isAlone = route.channel === "shell" && route.subshell === undefined
   const answer = (message: Message, bytes: number): JsonObject | undefined => {
-    if (!Connections.isOutput(message)) return pick(message)
+    if (!OutputRouter.isOutput(message)) return pick(message)
     // ipykernel takes the latest request for the source of all that threads of the user print.
-    if (!isAlone) connection.unsolicited(message, bytes)
+    if (!isAlone) instance.output.route(message, bytes)
     return undefined
   }
-  const newRequestId = isAlone ? newId : Connections.besideId
+  const newRequestId = isAlone ? newId : OutputRouter.besideId
   return Effect.filterOrFail(
     Effect.suspend(() =>
-      Connections.ask(connection, { type, content, id: newRequestId(), ...route }, answer, { replyTimeout })
+      Connection.ask(instance, { type, content, id: newRequestId(), ...route }, answer, { replyTimeout })
     ),
     ({ status }) => status !== "error",
     (error) => new Unanswered({ detail: errorText(error) }),

@@ -13,7 +13,7 @@ import * as Metric from "effect/Metric"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Defect from "../defect.ts"
-import { ask, type Connection } from "./connection.ts"
+import { ask, type KernelConnection } from "./connection.ts"
 import * as Metrics from "./metrics.ts"
 
 /** A number small enough that sums and differences are exact. */
@@ -29,7 +29,7 @@ const answerTimeout: Duration.Input = "10 seconds"
 
 /** Adds the kernel's memory and CPU use to the totals of this process while the scope is open. */
 export const report: (
-  connection: Connection,
+  connection: Pick<KernelConnection, "request" | "ended">,
   interval: Duration.Input,
 ) => Effect.Effect<void, never, Scope.Scope> = Effect.fnUntraced(function* (connection, interval) {
   let last = { cpu: 0, memory: 0 }

@@ -174,7 +174,7 @@ export const make: <K extends KernelLifecycle>(
             restore,
             Effect.onError(() => Effect.sync(() => cancel(request))),
           )
-          if (pooled !== undefined && pooled.kernel.ended() === undefined) {
+          if (pooled !== undefined && pooled.kernel.endReason() === undefined) {
             // The deletion runs in the scope of the pool: the borrower does not wait for it.
             yield* Effect.addFinalizer(() => Effect.sync(() => fork(returnKernel(pooled))))
             yield* Metric.update(isHit ? Metrics.poolHits : Metrics.poolMisses, 1)

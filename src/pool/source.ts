@@ -10,10 +10,10 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { KernelError, KernelStartFailed } from "../execution.ts"
-import type { Connection } from "../kernel/connection.ts"
+import type { Instance } from "../kernel/instance.ts"
 
 /** The part of a kernel's connection that a pool needs: its id, and its end. */
-export type KernelLifecycle = Pick<Connection, "id" | "ended" | "end" | "onEnded">
+export type KernelLifecycle = Pick<Instance, "id" | "endReason" | "end" | "onEnded">
 
 /** A gateway that starts kernels. */
 export interface Source<K> {
@@ -63,6 +63,6 @@ export function failureOf(exit: Exit.Exit<KernelLifecycle, KernelError>): Kernel
   if (Exit.isFailure(exit)) {
     return Option.getOrElse(Cause.findErrorOption(exit.cause), () => startFailed(Cause.pretty(exit.cause)))
   }
-  const reason = exit.value.ended()
+  const reason = exit.value.endReason()
   return reason === undefined ? startFailed("It was not needed any more") : new KernelError({ reason })
 }

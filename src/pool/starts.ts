@@ -64,7 +64,7 @@ export function make<K extends KernelLifecycle>(options: StartsOptions<K>): Star
         probing--
         slot.isProbed = false
       }
-      if (Exit.isSuccess(exit) && exit.value.ended() === undefined && !isClosed()) {
+      if (Exit.isSuccess(exit) && exit.value.endReason() === undefined && !isClosed()) {
         slot.failures = 0
         slot.isPaused = false
         kernels.add(exit.value, own, slot)

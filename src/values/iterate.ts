@@ -15,7 +15,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { ExecutionAborted, KernelError } from "../execution.ts"
-import type { Connection } from "../kernel/connection.ts"
+import type { Instance } from "../kernel/instance.ts"
 import * as Identity from "../kernel/identity.ts"
 import type { Session } from "../kernel/session.ts"
 import * as Span from "../kernel/span.ts"
@@ -52,16 +52,16 @@ export const make: (
         yield* Identity.requirePython(session.identity, "iterate")
         const key = SecureRandom.uuidV4Unsafe()
         const decode = decoderOf(schema)
-        let current: Connection | undefined
+        let current: Instance | undefined
         let isExhausted = false
         /** The exit of the stream after the elements that were decoded; `undefined` if there are more. */
         let ending: Exit.Exit<never, ValueFailure | Schema.SchemaError> | undefined
 
         /** Fails if the kernel is not the one of the iterator. */
-        const assertSameKernel = (connection: Connection) =>
+        const assertSameKernel = (instance: Instance) =>
           Effect.suspend(() => {
-            const isOther = current !== undefined && current !== connection
-            current ??= connection
+            const isOther = current !== undefined && current !== instance
+            current ??= instance
             const detail = "The kernel was reset, and its iterators are gone"
             return isOther
               ? new KernelError({ reason: new ExecutionAborted({ kernelId: session.id(), detail }) })

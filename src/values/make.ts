@@ -9,7 +9,6 @@ import type * as Path from "effect/Path"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { ImageOptions } from "../output/images.ts"
 import * as Identity from "../kernel/identity.ts"
 import type { Session } from "../kernel/session.ts"
 import * as Span from "../kernel/span.ts"
@@ -25,10 +24,10 @@ import type { TypedValues } from "./typed_values.ts"
 /** Makes the typed values of a kernel. */
 export const make: (
   session: Session,
-  where: ImageOptions,
+  options: Request.RequestsOptions,
 ) => Effect.Effect<TypedValues, never, Scope.Scope | FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
-  function* (session, where) {
-    const requests = yield* Request.make(session, where)
+  function* (session, options) {
+    const requests = yield* Request.make(session, options)
 
     const evaluate = Effect.fnUntraced(
       function* <S extends Schema.Constraint>(expression: string, schema: S, options: ValueOptions = {}) {

@@ -19,7 +19,8 @@ import {
 } from "../execution.ts"
 import { excerpt, plain } from "../jupyter/control_codes.ts"
 import { isJsonObject, type Message } from "../jupyter/message.ts"
-import type { Connection } from "../kernel/connection.ts"
+import { defaultMaxMessageSize } from "../jupyter/socket.ts"
+import type { Instance } from "../kernel/instance.ts"
 import * as Identity from "../kernel/identity.ts"
 import type { ImageOptions } from "../output/images.ts"
 import type { RunOptions } from "../kernel/run.ts"
@@ -55,7 +56,7 @@ export interface Requests {
   readonly send: (
     request: { readonly operation: string; readonly [name: string]: unknown },
     options: ValueOptions & {
-      readonly check?: ((connection: Connection) => Effect.Effect<void, KernelError>) | undefined
+      readonly check?: ((instance: Instance) => Effect.Effect<void, KernelError>) | undefined
     },
   ) => Effect.Effect<Response, UnsupportedValue>
 }
@@ -87,15 +88,18 @@ const maxTextLength = 10_000
 /** Maximum bytes of one message: many servers refuse more than 10 MB. */
 const partBytes = 8_000_000
 
-/** The kernels that have the modules. */
-const installed = new WeakSet<Connection>()
+/** The options of a kernel that concern its requests. */
+export interface RequestsOptions extends ImageOptions {
+  /** Maximum bytes of all answers to one request; 512 MiB by default. */
+  readonly maxMessageSize?: number | undefined
+}
 
 /** Makes the {@link Requests} of a session. */
 export const make: (
   session: Session,
-  where: ImageOptions,
+  options: RequestsOptions,
 ) => Effect.Effect<Requests, never, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
-  function* (session, where) {
+  function* (session, { maxMessageSize = defaultMaxMessageSize, ...where }) {
     const platform = yield* Effect.context<FileSystem.FileSystem | Path.Path>()
     const sources = Effect.forEach(
       modules,
@@ -105,44 +109,46 @@ export const make: (
     // Reads the files before descriptors may run out.
     yield* Effect.ignore(sources)
 
-    const install = Effect.fnUntraced(function* (connection: Connection, operation: string) {
-      if (installed.has(connection)) return
-      const loaded = yield* Effect.mapError(sources, ({ message }) => aborted(connection.id, message))
+    /** The kernel that has the modules. */
+    let installed: Instance | undefined
+    const install = Effect.fnUntraced(function* (instance: Instance, operation: string) {
+      if (installed === instance) return
+      const loaded = yield* Effect.mapError(sources, ({ message }) => aborted(instance.id, message))
       const { raised, reply } = yield* silently(
-        connection,
+        instance,
         // Runs in its own namespace, so that the user gets none of its names. A JSON string is a Python string.
         `exec(${JSON.stringify(loader)}, {"modules": ${JSON.stringify(loaded)}})`,
       )
-      if (reply !== "ok" && !Identity.isIPython(connection.identity)) {
-        return yield* Identity.unsupported(connection.identity, operation)
+      if (reply !== "ok" && !Identity.isIPython(instance.identity)) {
+        return yield* Identity.unsupported(instance.identity, operation)
       }
       if (reply !== "ok") {
         const cause = raised === undefined ? reply : `${raised.ename}: ${raised.evalue}`
-        return yield* aborted(connection.id, `The kernel cannot exchange values: ${cause}`)
+        return yield* aborted(instance.id, `The kernel cannot exchange values: ${cause}`)
       }
-      installed.add(connection)
+      installed = instance
     })
 
     const prepare = Effect.fnUntraced(function* (
-      connection: Connection,
+      instance: Instance,
       { buffers, operation, sizes }: {
         readonly buffers: ReadonlyArray<Uint8Array>
         readonly sizes: ReadonlyArray<number>
         readonly operation: string
       },
     ) {
-      yield* install(connection, operation)
+      yield* install(instance, operation)
       // Bytes are not copied: the caller may have transferred them to a worker during the wait.
       if (buffers.some(({ byteLength }, index) => byteLength !== sizes[index])) {
         return yield* aborted(
-          connection.id,
+          instance.id,
           "Bytes of the value were transferred elsewhere before they were sent",
         )
       }
       if (sizes.reduce((sum, size) => sum + size, 0) <= partBytes) return { metadata: {}, buffers }
       const parts = buffers.flatMap(split)
       for (const [index, part] of parts.entries()) {
-        yield* silently(connection, appendPart(index === 0), [part])
+        yield* silently(instance, appendPart(index === 0), [part])
       }
       return { metadata: { sizes }, buffers: [] }
     })
@@ -159,11 +165,12 @@ export const make: (
           ...options,
           images: options.images ?? where.images,
           internalRequest: {
-            prepare: (connection) =>
+            prepare: (instance) =>
               Effect.andThen(
-                check(connection),
-                prepare(connection, { buffers, sizes, operation: request.operation }),
+                check(instance),
+                prepare(instance, { buffers, sizes, operation: request.operation }),
               ),
+            maxBytes: maxMessageSize,
             isAnswer: (message) => answerOf(message) !== undefined,
             take: (message) => {
               const answer = answerOf(message)
@@ -191,13 +198,13 @@ const logOutput = (session: Session) => ({ displays, images, text }: ExecutionRe
     Effect.annotateLogs({ kernel: session.id() }),
   )
 
-const silently = (connection: Connection, code: string, buffers: ReadonlyArray<Uint8Array> = []) =>
+const silently = (instance: Instance, code: string, buffers: ReadonlyArray<Uint8Array> = []) =>
   Effect.catchTag(
-    Setup.runSilently(connection, code, buffers),
+    Setup.runSilently(instance, code, buffers),
     "Unanswered",
     ({ detail }) =>
       new KernelError({
-        reason: connection.ended() ?? new ConnectionLost({ kernelId: connection.id, detail }),
+        reason: instance.endReason() ?? new ConnectionLost({ kernelId: instance.id, detail }),
       }),
   )
 

@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import { ConnectionLost, InputRequested, KernelDied } from "../../src/execution.ts"
 import type { JsonObject, Message } from "../../src/jupyter/message.ts"
+import type { Delivery } from "../../src/kernel/connection.ts"
 import * as ExecutionState from "../../src/kernel/execution_state.ts"
 import type { EndReason } from "../../src/kernel/outcome.ts"
 
@@ -26,7 +27,7 @@ const messages = {
 }
 
 const lost = new ConnectionLost({ kernelId, detail: "It was cut" })
-const deliveryOf = (known: { ordered?: boolean; all?: boolean; cut?: boolean }): ExecutionState.Delivery => ({
+const deliveryOf = (known: { ordered?: boolean; all?: boolean; cut?: boolean }): Delivery => ({
   isOrdered: () => known.ordered ?? true,
   hasReceivedAll: () => known.all ?? true,
   wasCut: () => known.cut ?? false,
@@ -46,7 +47,7 @@ const answered: ExecutionState.Event = { _tag: "InterruptAnswered" }
 const due = (attempts: number): ExecutionState.Event => ({ _tag: "InterruptDue", attempts })
 const overdue = (attempts: number): ExecutionState.Event => ({ _tag: "AnswerOverdue", attempts })
 const lateOverdue: ExecutionState.Event = { _tag: "LateAnswerOverdue" }
-const fenced = (delivery: ExecutionState.Delivery): ExecutionState.Event => ({ _tag: "Fenced", delivery })
+const fenced = (delivery: Delivery): ExecutionState.Event => ({ _tag: "Fenced", delivery })
 
 /** An event, or a message with what is known of the connection when it arrives. */
 type Input =
@@ -54,7 +55,7 @@ type Input =
   | keyof typeof messages
   | readonly [
     keyof typeof messages,
-    ExecutionState.Delivery,
+    Delivery,
   ]
 
 /** A command in words. */

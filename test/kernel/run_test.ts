@@ -1,52 +1,39 @@
 /** Executions that begin when the kernel ends; the connection is a fake one, which ends at that moment. */
 import { assert, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Deferred, Effect } from "effect"
 import { Execution } from "../../src/mod.ts"
-import type { Message } from "../../src/jupyter/message.ts"
-import type { Connection } from "../../src/kernel/connection.ts"
+import type { KernelConnection, Request } from "../../src/kernel/connection.ts"
 import * as Identity from "../../src/kernel/identity.ts"
+import * as Instance from "../../src/kernel/instance.ts"
 import * as Run from "../../src/kernel/run.ts"
 
-it.effect("a kernel that ends while a request gets ready is a typed error, and nothing is sent to it", () =>
+it.effect("start fails with the reason of a kernel that ends while a request gets ready, and sends nothing", () =>
   Effect.gen(function* () {
-    const requests: Array<Message> = []
-    let ended: Execution.KernelErrorReason | undefined
-    const connection: Connection = {
-      identity: Identity.ipython,
+    const requests: Array<Request> = []
+    const ended = Deferred.makeUnsafe<never, Execution.KernelError>()
+    const connection: KernelConnection = {
       id: "fake",
-      session: "client",
-      maxMessageSize: 1_000_000_000,
-      channel: {
-        protocol: "v1",
-        request: (message) => {
-          requests.push(message)
-          return Effect.die("nothing is asked")
-        },
-        isConnected: () => true,
-        lost: Effect.never,
+      request: (request) => {
+        requests.push(request)
+        return Effect.die("nothing is asked")
       },
+      onUnsolicited: () => {},
       interrupt: Effect.void,
-      ended: () => ended,
-      end: () => {},
-      onStopped: () => {},
-      onEnded: (listener) => {
-        if (ended !== undefined) listener(ended)
-        return () => {}
-      },
-      unsolicited: () => {},
-      claim: () => () => {},
-      onOutput: () => {},
+      ended: Deferred.await(ended),
     }
-    const error = yield* Effect.scoped(Run.start(connection, "1", {
+    const instance = yield* Instance.make(connection, Identity.ipython)
+    const reason = new Execution.KernelDied({ kernelId: "fake" })
+    const error = yield* Effect.scoped(Run.start(instance, "1", {
       imagesDir: "images",
       internalRequest: {
         prepare: () =>
-          Effect.sync(() => {
-            ended = new Execution.KernelDied({ kernelId: "fake" })
-            return { metadata: {}, buffers: [] }
+          Effect.as(Deferred.fail(ended, new Execution.KernelError({ reason })), {
+            metadata: {},
+            buffers: [],
           }),
         isAnswer: () => false,
         take: () => {},
+        maxBytes: 1_000_000,
       },
       onStuck: () => {},
       onFree: Effect.void,

@@ -3,27 +3,25 @@ import { assert, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Random, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Execution } from "../../src/mod.ts"
-import type * as Conversation from "../../src/jupyter/conversation.ts"
-import { type JsonObject, type Message, request } from "../../src/jupyter/message.ts"
-import type { Connection } from "../../src/kernel/connection.ts"
+import { type JsonObject, request } from "../../src/jupyter/message.ts"
+import type { KernelConnection, Listener, Request } from "../../src/kernel/connection.ts"
 import * as Identity from "../../src/kernel/identity.ts"
+import * as Instance from "../../src/kernel/instance.ts"
 import type { Session } from "../../src/kernel/session.ts"
 import * as Subshell from "../../src/kernel/subshell.ts"
 
 /** A kernel with subshells that answers some time later, and what is known of it. */
-const makeFake = (
+const makeFake = Effect.fnUntraced(function* (
   options: { readonly isSilent?: boolean; readonly hasSubshells?: boolean; readonly isRefusing?: boolean } =
     {},
-) => {
-  const listeners = new Map<string, Conversation.Listener>()
-  const ends = new Set<(reason: Execution.KernelErrorReason) => void>()
+) {
+  const listeners = new Set<Listener>()
   const subshells = new Set<string>()
-  let ended: Execution.KernelErrorReason | undefined
   let interrupts = 0
   let opened = 0
 
-  const answers = ({ content, header }: Message): JsonObject => {
-    switch (header.msg_type) {
+  const answers = ({ content, type }: Request): JsonObject => {
+    switch (type) {
       case "kernel_info_request":
         return { supported_features: options.hasSubshells === false ? [] : ["kernel subshells"] }
       case "create_subshell_request": {
@@ -41,98 +39,79 @@ const makeFake = (
           : { status: "ok" }
     }
   }
-  const send = Effect.fnUntraced(function* (message: Message) {
-    const isQuestion = message.header.msg_type === "complete_request"
+  const send = Effect.fnUntraced(function* (asked: Request, listener: Listener) {
+    const isQuestion = asked.type === "complete_request"
     if (isQuestion && options.isSilent === true) return
     yield* Effect.sleep(isQuestion ? Duration.millis(yield* Random.nextBetween(1, 1000)) : "1 millis").pipe(
       Effect.andThen(Effect.sync(() => {
-        const reply = request(message.header.msg_type.replace("request", "reply"), {
+        const reply = request(asked.type.replace("request", "reply"), {
           id: Subshell.newId(),
           session: "kernel",
-          content: answers(message),
+          content: answers(asked),
         })
-        listeners.get(message.header.msg_id)?.onMessage(reply, 1)
+        if (listeners.has(listener)) listener.onMessage(reply, 1)
       })),
       Effect.forkDetach,
     )
   })
-  const connection: Connection = {
-    identity: Identity.ipython,
+  const connection: KernelConnection = {
     id: "fake",
-    session: "client",
-    maxMessageSize: 1_000_000_000,
-    channel: {
-      protocol: "v1",
-      request: (message, listener) =>
-        Effect.acquireRelease(
-          Effect.sync(() => {
-            const { msg_id: id } = message.header
-            listeners.set(id, listener)
-            return {
-              id,
-              send: send(message),
-              reply: send,
-              fence: Effect.void,
-              pause: () => {},
-              resume: () => {},
-              close: () => void listeners.delete(id),
-              hasReceivedAll: () => true,
-              takeGap: () => false,
-              isOrdered: () => true,
-              disconnectError: () => undefined,
-            }
-          }),
-          ({ close }) => Effect.sync(close),
-        ),
-      isConnected: () => true,
-      lost: Effect.never,
-    },
+    request: (asked, listener) =>
+      Effect.acquireRelease(
+        Effect.sync(() => {
+          listeners.add(listener)
+          return {
+            send: send(asked, listener),
+            reply: () => Effect.void,
+            fence: Effect.void,
+            pause: () => {},
+            resume: () => {},
+            close: () => void listeners.delete(listener),
+            hasReceivedAll: () => true,
+            takeGap: () => false,
+            isOrdered: () => true,
+            wasCut: () => false,
+            lossReason: () => new Execution.ConnectionLost({ kernelId: "fake", detail: "never" }),
+          }
+        }),
+        ({ close }) => Effect.sync(close),
+      ),
+    onUnsolicited: () => {},
     interrupt: Effect.sync(() => void interrupts++),
-    ended: () => ended,
-    end: (reason) => {
-      ended = reason
-      for (const end of [...ends]) end(reason)
-    },
-    onStopped: () => {},
-    onEnded: (listener) => {
-      if (ended === undefined) ends.add(listener)
-      else listener(ended)
-      return () => ends.delete(listener)
-    },
-    unsolicited: () => {},
-    claim: () => () => {},
-    onOutput: () => {},
+    ended: Effect.never,
   }
+  const instance = yield* Instance.make(connection, Identity.ipython)
   const session: Session = {
     identity: Identity.ipython,
     id: () => "fake",
     stream: () => Stream.die("no"),
     execute: () => Effect.die("no"),
-    connection: Effect.suspend(() =>
-      ended === undefined ? Effect.succeed(connection) : new Execution.KernelError({ reason: ended })
-    ),
+    instance: Effect.suspend(() => {
+      const reason = instance.endReason()
+      return reason === undefined ? Effect.succeed(instance) : new Execution.KernelError({ reason })
+    }),
     ifIdle: Effect.asSome,
     interrupt: Effect.void,
     reset: Effect.void,
   }
-  const ask = Subshell.ask(session, {
+  const ask = Subshell.make(session)({
     type: "complete_request",
     content: {},
     pick: ({ content, header }) => header.msg_type === "complete_reply" ? content : undefined,
   }, "5 seconds")
   return {
     ask,
-    connection,
-    left: () => [listeners.size, ends.size],
+    end: instance.end,
+    left: () => listeners.size,
     subshells: () => subshells.size,
     opened: () => opened,
     interrupts: () => interrupts,
   }
-}
+})
 
 it.effect("interrupted at any moment", () =>
   Effect.gen(function* () {
-    const fake = makeFake()
+    const fake = yield* makeFake()
     const fibers = yield* Effect.forEach(Array.from({ length: 500 }), () =>
       Effect.gen(function* () {
         const fiber = yield* Effect.forkChild(fake.ask, { startImmediately: true })
@@ -144,13 +123,13 @@ it.effect("interrupted at any moment", () =>
     const exits = yield* Effect.forEach(fibers, (fiber) => Fiber.join(fiber))
     assert.isTrue(exits.some(Exit.isSuccess))
     assert.isTrue(exits.some(Exit.hasInterrupts))
-    assert.deepStrictEqual(fake.left(), [0, 0])
+    assert.strictEqual(fake.left(), 0)
     assert.strictEqual(fake.subshells(), 1)
   }))
 
 it.effect("never answered, until the kernel ends", () =>
   Effect.gen(function* () {
-    const fake = makeFake({ isSilent: true })
+    const fake = yield* makeFake({ isSilent: true })
     for (let i = 0; i < 12; i++) {
       const fiber = yield* Effect.forkChild(Effect.flip(fake.ask), { startImmediately: true })
       yield* TestClock.adjust("6 seconds")
@@ -158,7 +137,7 @@ it.effect("never answered, until the kernel ends", () =>
     }
     // The fake one answers what is asked after them, as a kernel does that never got them.
     yield* TestClock.adjust("1 minute")
-    assert.deepStrictEqual(fake.left(), [0, 0])
+    assert.strictEqual(fake.left(), 0)
     assert.isAtMost(fake.subshells(), 1)
 
     const fibers = yield* Effect.forEach(
@@ -166,19 +145,19 @@ it.effect("never answered, until the kernel ends", () =>
       () => Effect.forkChild(Effect.flip(fake.ask), { startImmediately: true }),
     )
     yield* TestClock.adjust("1 second")
-    fake.connection.end(new Execution.KernelDied({ kernelId: "fake" }))
+    fake.end(new Execution.KernelDied({ kernelId: "fake" }))
     for (const fiber of fibers) {
       const error = yield* Fiber.join(fiber)
       assert.instanceOf(error, Execution.KernelError)
       assert.strictEqual(error.reason._tag, "KernelDied")
     }
     yield* TestClock.adjust("1 minute")
-    assert.deepStrictEqual(fake.left(), [0, 0])
+    assert.strictEqual(fake.left(), 0)
   }))
 
 it.effect("refused, one after the other, in one subshell", () =>
   Effect.gen(function* () {
-    const fake = makeFake({ isRefusing: true })
+    const fake = yield* makeFake({ isRefusing: true })
     for (let i = 0; i < 12; i++) {
       const fiber = yield* Effect.forkChild(Effect.flip(fake.ask), { startImmediately: true })
       yield* TestClock.adjust("2 seconds")
@@ -186,12 +165,12 @@ it.effect("refused, one after the other, in one subshell", () =>
       assert.include(error.message, "TypeError: no")
     }
     assert.strictEqual(fake.opened(), 1)
-    assert.deepStrictEqual(fake.left(), [0, 0])
+    assert.strictEqual(fake.left(), 0)
   }))
 
 it.effect("of the main shell are interrupted when nobody waits any more", () =>
   Effect.gen(function* () {
-    const fake = makeFake({ isSilent: true, hasSubshells: false })
+    const fake = yield* makeFake({ isSilent: true, hasSubshells: false })
     const late = yield* Effect.forkChild(Effect.flip(fake.ask), { startImmediately: true })
     yield* TestClock.adjust("10 seconds")
     assert.strictEqual((yield* Fiber.join(late))._tag, "IntrospectionFailed")
@@ -202,5 +181,5 @@ it.effect("of the main shell are interrupted when nobody waits any more", () =>
     yield* TestClock.adjust("3 seconds")
     yield* Fiber.join(interrupting)
     assert.strictEqual(fake.interrupts(), 2)
-    assert.deepStrictEqual(fake.left(), [0, 0])
+    assert.strictEqual(fake.left(), 0)
   }))

@@ -16,7 +16,7 @@ class Fake implements KernelLifecycle {
   constructor(id: string) {
     this.id = id
   }
-  readonly ended = (): Execution.KernelErrorReason | undefined => this.reason
+  readonly endReason = (): Execution.KernelErrorReason | undefined => this.reason
   readonly end = (reason: Execution.KernelErrorReason): void => {
     if (this.reason !== undefined) return
     this.reason = reason
@@ -339,7 +339,7 @@ describe("pool_state", () => {
         [2, 3, 2],
         "its spare is replaced elsewhere",
       )
-      const reasons = [...a.alive.values()].map((fake) => fake.ended())
+      const reasons = [...a.alive.values()].map((fake) => fake.endReason())
       assert.deepInclude(
         reasons[0],
         { _tag: "ConnectionLost", detail: "a fell over" },
@@ -415,7 +415,7 @@ describe("pool_state", () => {
       yield* pass(500)
       yield* Fiber.join(closing)
       assert.strictEqual(source.alive.size, 0, "within the time of one deletion")
-      assert.deepInclude(kernel.ended(), { _tag: "ExecutionAborted" })
+      assert.deepInclude(kernel.endReason(), { _tag: "ExecutionAborted" })
       assert.match(yield* borrowers[3]?.error ?? Effect.succeed(""), /The pool is closed/)
       assert.match(yield* (yield* borrow(state)).error, /The pool is closed/)
       for (const borrower of borrowers) yield* borrower.close

@@ -1,0 +1,286 @@
+/**
+ * A kernel of a server of the kernels API: started, interrupted and deleted over REST, with its messages over a WebSocket.
+ *
+ * @module
+ */
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as Deferred from "effect/Deferred"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Metric from "effect/Metric"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+// Draws random bytes for many ids at once.
+import { randomUUID } from "node:crypto"
+import * as Defect from "../defect.ts"
+import {
+  ConnectionLost,
+  KernelDied,
+  KernelError,
+  type KernelErrorReason,
+  KernelNotFound,
+  KernelStartFailed,
+  KernelUnresponsive,
+  ProtocolViolation,
+} from "../execution.ts"
+import type * as Gateway from "../gateway/connection.ts"
+import { explain } from "../gateway/exit_output.ts"
+import * as Channel from "../jupyter/channel.ts"
+import * as Messages from "../jupyter/message.ts"
+import type { Message } from "../jupyter/message.ts"
+import { type ChannelError, defaultMaxMessageSize } from "../jupyter/socket.ts"
+import type { Conversation, KernelConnection, Listener, Reply, Request } from "./connection.ts"
+import * as Metrics from "./metrics.ts"
+import * as OutputRouter from "./output_router.ts"
+import { startFailure } from "./start_failure.ts"
+
+/** Which kernel to start. */
+export interface KernelOptions {
+  readonly kernelName: string | undefined
+  readonly env: Readonly<Record<string, string>>
+  readonly startTimeout: Duration.Input
+  readonly pingInterval: Duration.Input
+  readonly maxMessageSize?: number | undefined
+}
+
+/** The server tells of a death on one connection and of a missing kernel on another: the death has to win. */
+const notFoundDelay: Duration.Input = "300 millis"
+
+/** How many looks in a row find a kernel stopped before that is told. */
+const tolerated = 3
+
+const endedEarly = "It ended before it was ready"
+const advice = `${endedEarly}; check the option "env", the kernelspec and the packages of its interpreter`
+
+/** Starts a kernel and connects to it; with the scope the connection closes and the kernel is deleted. */
+export const make: (
+  gateway: Gateway.Connection,
+  options: KernelOptions,
+) => Effect.Effect<KernelConnection, KernelError, Scope.Scope> = Effect.fnUntraced(
+  function* (gateway, options) {
+    const { id: kernelId } = yield* gateway.rest.start({
+      name: options.kernelName,
+      env: { ...gateway.kernelEnv, ...options.env },
+      timeout: options.startTimeout,
+    }).pipe(
+      Effect.catch((error) => startFailure(gateway, error, options)),
+    )
+    yield* Effect.acquireRelease(Metric.modify(Metrics.kernels, 1), () => Metric.modify(Metrics.kernels, -1))
+    const session = SecureRandom.uuidV4Unsafe()
+    const fork = Effect.runForkWith(yield* Effect.context<never>())
+    const scope = yield* Effect.scope
+    const count = (metric: Metric.Metric<number, unknown>) => void fork(Metric.update(metric, 1))
+
+    let onUnsolicited: Listener["onMessage"] = () => {}
+    let hasWarnedMalformed = false
+    let endReason: KernelErrorReason | undefined
+    const ended = Deferred.makeUnsafe<never, KernelError>()
+    const end = (reason: KernelErrorReason): void => {
+      endReason ??= reason
+      Deferred.doneUnsafe(ended, Exit.fail(new KernelError({ reason })))
+    }
+    const notFound = Effect.sync(() => end(new KernelNotFound({ kernelId }))).pipe(
+      Effect.delay(notFoundDelay),
+    )
+
+    let stops = 0
+    const listeners = new Set<Listener>()
+    const pollModel = gateway.rest.get(kernelId).pipe(
+      Effect.map(({ execution_state: state, stopped }) => {
+        if (state === "dead") end(new KernelDied({ kernelId }))
+        // A debugger, or who freezes it for a moment, does not end what runs.
+        stops = stopped === true ? stops + 1 : 0
+        if (stops < tolerated) return
+        for (const listener of [...listeners]) listener.onFailure?.(new KernelUnresponsive({ kernelId }))
+      }),
+      Effect.catchIf((error) => error.kind === "NotFound", () => notFound),
+      Effect.ignore,
+    )
+    const failed = (detail: string) =>
+      new KernelError({ reason: new KernelStartFailed({ kernelId, detail }) })
+    /** A gateway of ours knows what a kernel said before it ended, which is more than others do. */
+    const startFailureOf = (otherwise: string) =>
+      Effect.flatMap(
+        Effect.match(gateway.rest.get(kernelId), {
+          onSuccess: () => otherwise,
+          onFailure: ({ detail, kind }) =>
+            kind === "NotFound" ? explain(detail.split("\n"), advice) : otherwise,
+        }),
+        failed,
+      )
+    const ack = gateway.ackPolicy === undefined ? {} : { shouldAckNow: yield* gateway.ackPolicy.register }
+    const connecting = Channel.make({
+      url: gateway.url,
+      headers: gateway.headers,
+      kernelId,
+      session,
+      pingInterval: options.pingInterval,
+      openTimeout: options.startTimeout,
+      maxMessageSize: options.maxMessageSize,
+      ...ack,
+      onUnclaimed: (message, bytes) => {
+        if (isDeath(message)) end(new KernelDied({ kernelId }))
+        else if (isOwnOutput(message, session)) onUnsolicited(message, bytes)
+        // All clients of a kernel hear of its states; a fence may be answered when nobody needs it any more.
+        else if (!["status", "kernel_info_reply"].includes(message.header.msg_type)) count(Metrics.ignored)
+      },
+      onMalformed: (error) => {
+        count(Metrics.ignored)
+        // Once for a connection: garbage comes in heaps.
+        if (!hasWarnedMalformed) {
+          fork(Effect.annotateLogs(Effect.logWarning(error.message), { kernel: kernelId }))
+        }
+        hasWarnedMalformed = true
+      },
+      onReconnected: () => count(Metrics.reconnects),
+    }).pipe(
+      Effect.catch((error) =>
+        error.code === 404 ? startFailureOf(`${endedEarly}: ${error.message}`) : failed(error.message)
+      ),
+    )
+    // Nothing but the process itself tells at once: a connection that is cut could come back.
+    yield* Effect.forkScoped(
+      Defect.log(Effect.map(gateway.ended, (detail) => end(new ConnectionLost({ kernelId, detail })))),
+    )
+    // A server that waits for a kernel to answer does not tell that it died meanwhile.
+    const untilDead = Effect.repeat(pollModel, {
+      schedule: Schedule.spaced("500 millis"),
+      while: () => endReason === undefined,
+    })
+    const channel = yield* Effect.raceFirst(connecting, Effect.andThen(untilDead, startFailureOf(endedEarly)))
+    yield* channel.lost.pipe(
+      Effect.catch((error) =>
+        error.code === 404
+          ? notFound
+          : Effect.sync(() => end(new ConnectionLost({ kernelId, detail: error.detail })))
+      ),
+      Defect.log,
+      Effect.forkScoped,
+    )
+    // A server does not tell its clients that it culled a kernel or that somebody deleted it.
+    yield* Effect.forkScoped(Defect.log(Effect.repeat(pollModel, Schedule.spaced(options.pingInterval))))
+    const open = opener({ kernelId, session, channel, end, endReason: () => endReason, ...options })
+    return {
+      id: kernelId,
+      request: (request, listener, requestOptions) =>
+        Effect.acquireRelease(
+          Effect.suspend(() => {
+            listeners.add(listener)
+            return open(request, listener, requestOptions)
+          }),
+          ({ close }) =>
+            Effect.sync(() => {
+              listeners.delete(listener)
+              close()
+            }),
+        ),
+      onUnsolicited: (take) => {
+        onUnsolicited = take
+      },
+      interrupt: gateway.rest.interrupt(kernelId).pipe(
+        Effect.tapError((error) => error.kind === "NotFound" ? Effect.forkIn(notFound, scope) : Effect.void),
+        Effect.mapError((error) =>
+          new KernelError({
+            reason: endReason ??
+              (error.kind === "NotFound"
+                ? new KernelNotFound({ kernelId })
+                : new ConnectionLost({ kernelId, detail: error.message })),
+          })
+        ),
+      ),
+      ended: Deferred.await(ended),
+    }
+  },
+)
+/** Makes what opens the conversations of a kernel. */
+const opener = ({ channel, end, endReason, kernelId, maxMessageSize = defaultMaxMessageSize, session }: {
+  readonly kernelId: string
+  readonly session: string
+  readonly channel: Channel.Channel
+  readonly maxMessageSize?: number | undefined
+  readonly end: (reason: KernelErrorReason) => void
+  readonly endReason: () => KernelErrorReason | undefined
+}): KernelConnection["request"] =>
+(request, listener, { tracksLosses, waitsForConnection = true } = {}) => {
+  const lost = ({ detail }: { readonly detail: string }) =>
+    new KernelError({ reason: endReason() ?? new ConnectionLost({ kernelId, detail }) })
+  const opening = channel.request(toMessage(request, session), {
+    onMessage: (message, bytes) => {
+      if (isDeath(message)) end(new KernelDied({ kernelId }))
+      else listener.onMessage(message, bytes)
+    },
+    onFenced: listener.onFenced,
+    onTooLarge: ({ detail }) => listener.onFailure?.(new ProtocolViolation({ kernelId, detail })),
+  }, { tracksLosses })
+  return Effect.map(opening, (conversation): Conversation => {
+    const { close, disconnectError, fence, hasReceivedAll, isOrdered, pause, resume, takeGap } = conversation
+    return {
+      send: waitsForConnection || channel.isConnected()
+        ? Effect.mapError(conversation.send, lost)
+        : Effect.suspend(() => lost({ detail: "It is being restored" })),
+      reply: (reply) => Effect.mapError(conversation.reply(toMessage(reply, session)), lost),
+      fence: Effect.catchTag(fence, "ChannelError", (error) => lost(error)),
+      pause,
+      resume,
+      close,
+      isOrdered,
+      hasReceivedAll,
+      takeGap,
+      wasCut: () => disconnectError() !== undefined,
+      lossReason: (isStarted) =>
+        lossReason(disconnectError(), { kernelId, maxMessageSize, unread: isStarted ? 0 : sizeOf(request) }),
+    }
+  })
+}
+
+const toMessage = (
+  { id = randomUUID(), subshell, type, ...parts }: Request & Partial<Reply>,
+  session: string,
+): Message => {
+  const message = Messages.request(type, { id, session, ...parts })
+  return subshell === undefined
+    ? message
+    : { ...message, header: { ...message.header, subshell_id: subshell } }
+}
+
+/** Returns about the bytes of a request. */
+const sizeOf = ({ buffers = [], content }: Request): number =>
+  buffers.reduce((sum, { byteLength }) => sum + byteLength, JSON.stringify(content).length)
+
+/** The default maximum of the bytes of a message that Jupyter servers accept. */
+const defaultServerMaximum = 10_000_000
+
+/**
+ * Returns the reason of an execution whose output may be incomplete. `unread` is the size of the request if the kernel
+ * did not begin with it: servers close the connection on a message that is too large, often without a reason.
+ */
+function lossReason(
+  disconnectError: ChannelError | undefined,
+  { kernelId, maxMessageSize, unread }: {
+    readonly kernelId: string
+    readonly maxMessageSize: number
+    readonly unread: number
+  },
+): ConnectionLost | ProtocolViolation {
+  if (disconnectError?.isTooLarge === true) {
+    const detail = `A message has more than the ${maxMessageSize} bytes of the option "maxMessageSize"`
+    return new ProtocolViolation({ kernelId, detail })
+  }
+  const what = unread < defaultServerMaximum
+    ? "not all messages of the kernel could be recovered"
+    : `the code of ${(unread / 1e6).toFixed(1)} MB did not arrive, and many servers refuse more than 10 MB`
+  return new ConnectionLost({ kernelId, detail: `${disconnectError?.detail ?? "It was cut"}; ${what}` })
+}
+
+/** A server that restarts a dead kernel gives the id to an empty one: the state is lost all the same. */
+function isDeath({ content, header }: Message): boolean {
+  return header.msg_type === "status" &&
+    (content.execution_state === "dead" || content.execution_state === "restarting")
+}
+
+/** Tells whether something is put out in the name of a request of this client. */
+function isOwnOutput(message: Message, session: string): boolean {
+  return message.parentHeader.session === session &&
+    (OutputRouter.isOutput(message) || message.header.msg_type === "error")
+}
