@@ -25,7 +25,7 @@ for page in range(1, 1000):
 const flaky = `
 attempts = globals().get("attempts", 0) + 1
 if attempts < 3:
-    raise ConnectionError(f"attempt {attempts} found nobody at home")
+    raise ConnectionError(f"attempt {attempts} got no answer")
 print(f"Answered at attempt {attempts}")
 `
 

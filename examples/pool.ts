@@ -1,5 +1,5 @@
 /**
- * A pool of warm kernels: whoever needs one gets it at once, alone, and clean.
+ * A pool of warm kernels: each request gets an unused kernel at once.
  *
  * `node --conditions=effect-jupyter-source examples/pool.ts` runs it.
  *
@@ -17,7 +17,7 @@ def describe(numbers):
     return f"mean {statistics.mean(numbers)}, median {statistics.median(numbers)}"
 `
 
-/** Answers one user in a kernel that nobody used before and nobody will use again. */
+/** Answers one user in a kernel that is used for this answer only. */
 const answer = Effect.fn("answer")(function* (code: string) {
   const pool = yield* KernelPool.KernelPool
   const kernel = yield* pool.get

@@ -68,7 +68,7 @@ const kernelLayer = KernelClient.layer().pipe(Layer.provide(KernelGateway.layer(
 
 const serve = HttpRouter.serve(routes).pipe(
   Layer.provide(NodeHttpServer.layerConfig(createServer, {
-    // Whoever reaches this port runs code as you: not for the world without a sandbox and a login.
+    // All clients of this port run code as your user: add a sandbox and a login before you expose it.
     host: Config.succeed("127.0.0.1"),
     port: Config.withDefault(Config.Port("PORT"), 3000),
     // Then running code is interrupted.

@@ -111,7 +111,7 @@ const judge = (
   return "lost"
 }
 
-/** Waits until the server has noticed that nobody is connected: from then on it keeps what the kernel says. */
+/** Waits until the server has noticed the end of the connection: from then on it keeps messages of the kernel. */
 const untilNoticed = Effect.fnUntraced(function* ({ kernel }: Setup) {
   const { token, url } = yield* KernelGateway.KernelGateway
   const headers = { authorization: `token ${token === undefined ? "" : Redacted.value(token)}` }
@@ -166,7 +166,7 @@ layer(Layer.mergeAll(KernelGateway.layer(), Platform.layer), slow)("a cut connec
         assert.deepStrictEqual(silent, Result.succeed("<begun>\n<ended>"))
         yield* stillUsable(setup, "silent")
 
-        // During an absence: the cell speaks and ends while nobody is there.
+        // The cell writes and ends while the connection is cut.
         const absent = yield* runAndAct(
           setup,
           `runs.append("absent"); print("<begun>", flush=True); wait_for("gone")
@@ -238,7 +238,7 @@ layer(Layer.mergeAll(KernelGateway.layer(), Platform.layer), slow)("a connection
         setup.proxy.cut(cut)
         const outcome = yield* Effect.result(text(setup.kernel.execute("runs.append(1); print('<done>')")))
         const runs = yield* text(setup.kernel.execute("print(len(runs)); runs.clear()"))
-        // Nobody can tell whether a request that was on its way arrived, so it is not repeated.
+        // It is not known whether a request that was being sent arrived, so it is not repeated.
         if (judge(outcome, "<done>") === "complete") assert.strictEqual(runs, "1")
         else assert.include(["0", "1"], runs)
       }

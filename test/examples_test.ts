@@ -176,8 +176,8 @@ layer(Platform.layer, slow)("Examples", (it) => {
       ])
       assert.match(section(lines, "So does a timeout").join(), /^After 1s: Page 1/)
       assert.deepStrictEqual(section(lines, "Failures are values"), [
-        "attempt 1 found nobody at home",
-        "attempt 2 found nobody at home",
+        "attempt 1 got no answer",
+        "attempt 2 got no answer",
         "Answered at attempt 3",
       ])
       assert.deepStrictEqual(section(lines, "A kernel that dies"), [`KernelDied after "Goodbye"`])

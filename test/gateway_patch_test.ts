@@ -21,7 +21,7 @@ const otherJupyter = Effect.gen(function* () {
   return { python: `${folder}/python`, log: fs.readFileString(`${folder}/log`) }
 })
 
-/** Waits until the gateway says so about a kernel that somebody is connected to. */
+/** Waits until the gateway says so about a kernel with a connected client. */
 const whenItIs = (gateway: KernelGateway.KernelGateway["Service"], id: string, state: string) =>
   Effect.promise(async () => {
     const token = gateway.token === undefined ? "" : Redacted.value(gateway.token)

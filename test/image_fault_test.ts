@@ -79,7 +79,7 @@ layer(kernelLayer(), slow)("images", (it) => {
       assert.strictEqual(yield* fs.readFileString(file), "mine")
     }))
 
-  it.effect("a directory in which nobody may write", () =>
+  it.effect("a directory that is not writable", () =>
     Effect.gen(function* () {
       // Not even root makes files here.
       assert.include(yield* complaintOf("/proc/images", `'${png}'`), "/proc/images")

@@ -70,7 +70,7 @@ layer(kernelLayer(), slow)("input()", (it) => {
       assert.strictEqual(yield* text(kernel.execute("print('fine')")), "fine")
     }))
 
-  it.effect("allowStdin: false gives the code an exception that it can catch, and asks nobody", () =>
+  it.effect("allowStdin: false raises an exception that the code can catch, without a call of onInput", () =>
     Effect.gen(function* () {
       const kernel = yield* Client
       const options: KernelClient.ExecuteOptions = { allowStdin: false, onInput: () => Effect.die("asked") }

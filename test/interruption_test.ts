@@ -45,7 +45,7 @@ layer(kernelLayer(), slow)("interruption", (it) => {
         yield* cut(kernel.execute("print('old')"), moment / 4)
         yield* isClean(kernel, `after ${moment / 4} ms`)
       }
-      // An interrupt that hits the kernel while it writes a message makes it two that nobody understands.
+      // An interrupt while the kernel writes a message would split it into two invalid ones.
       assert.deepStrictEqual(yield* Metric.value(Metrics.ignored), before)
     }), 120_000)
 
@@ -398,7 +398,7 @@ describe("a slow server", () => {
   )
 
   it.live(
-    "does not hold up whoever interrupts make or reset, and the kernel is deleted when it comes",
+    "does not delay the interruption of make or reset, and the kernel is deleted when it arrives",
     () =>
       Effect.gen(function* () {
         let isSlow = true

@@ -180,7 +180,7 @@ ${definitions}`)
         )
       }
 
-      // Nobody tells that the question is lost, which is no reason to count it for ever.
+      // The loss of the request is not reported, and it must not count for ever.
       for (let round = 0; round < 3; round++) {
         const opened = proxy.opened()
         proxy.freeze()

@@ -1,4 +1,4 @@
-/** Kernels that somebody else deletes, uses at the same time, or that are no longer ours. */
+/** Kernels that another client deletes or uses at the same time. */
 import { assert, describe, layer } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Redacted, Scope, Stream } from "effect"
 import * as Channel from "../src/jupyter/channel.ts"
@@ -80,7 +80,7 @@ const otherClient = Effect.fnUntraced(function* (kernelId: string, session: stri
 })
 
 layer(kernelLayer({ env: { EVERYONE: "all" } }), slow)("on a real gateway", (it) => {
-  describe("a kernel that somebody else deletes", () => {
+  describe("a kernel that another client deletes", () => {
     it.effect("mid-cell: KernelNotFound with the output; a reset helps", () =>
       Effect.gen(function* () {
         const kernel = yield* KernelClient.make({ pingInterval: "200 millis" })

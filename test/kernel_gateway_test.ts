@@ -468,7 +468,7 @@ layer(kernelLayer(), slow)("InvalidOption of kernels, and addresses of pages", (
 })
 
 describe("layerRemote", () => {
-  it.live("nobody listens", () =>
+  it.live("fails with Unreachable if no server listens", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(
         Effect.provide(KernelGateway.KernelGateway, KernelGateway.layerRemote({ url: "http://127.0.0.1:9" })),
@@ -477,7 +477,7 @@ describe("layerRemote", () => {
       assert.include(error.message, "127.0.0.1:9")
     }))
 
-  it.live("no URL", () =>
+  it.live("fails with Unreachable for text that is not a URL", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(
         Effect.provide(KernelGateway.KernelGateway, KernelGateway.layerRemote({ url: "localhost" })),
@@ -485,7 +485,7 @@ describe("layerRemote", () => {
       assert.include(error.message, `"localhost"`)
     }))
 
-  it.live("some other web server", () =>
+  it.live("fails with Unreachable for another web server", () =>
     Effect.gen(function* () {
       const server = yield* Effect.acquireRelease(
         Effect.callback<ReturnType<typeof createServer>>((resume) => {
@@ -506,7 +506,7 @@ describe("layerRemote", () => {
       assert.include(error.message, "Not here")
     }))
 
-  it.live("a plain Jupyter Server, in both wire formats", () =>
+  it.live("connects to a plain Jupyter Server, in both wire formats", () =>
     Effect.gen(function* () {
       const folder = yield* temporary
       const { python } = yield* PythonEnvironment.make()

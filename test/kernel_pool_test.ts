@@ -176,13 +176,13 @@ print(random.random(), uuid.uuid4(), numpy.random.rand(), os.urandom(8).hex())
       assert.isUndefined(survivors([killed, stopped]))
     }))
 
-  it.effect("a spare whose death the server tells of is replaced before anybody asks", () =>
+  it.effect("a spare whose death the server reports is replaced before the next request", () =>
     Effect.gen(function* () {
       const pool = yield* KernelPool.make({ size: 1, pingInterval: "1 second" })
       yield* until(pool, ({ warm }) => warm === 1)
       const before = yield* kernelIds
       const { token, url } = yield* KernelGateway.KernelGateway
-      // Somebody deletes it behind our back.
+      // Another client deletes it.
       yield* HttpClientRequest.delete(`${url}/api/kernels/${before[0]}`).pipe(
         HttpClientRequest.setHeader(
           "authorization",
@@ -280,7 +280,7 @@ print(random.random(), uuid.uuid4(), numpy.random.rand(), os.urandom(8).hex())
     120_000,
   )
 
-  it.effect("spares go when nobody asks, and a request brings them back", () =>
+  it.effect("spares are deleted after idleTimeToLive, and started again with a request", () =>
     Effect.gen(function* () {
       const pool = yield* KernelPool.make({ min: 0, max: 4, warm: 2, idleTimeToLive: "2 seconds" })
       yield* until(pool, (state) => isAtRest(state) && state.warm === 0)
@@ -466,7 +466,7 @@ it.live(
       // Its gateway goes a moment later, until when it hands out kernels.
       yield* Effect.repeat(Effect.exit(Effect.tryPromise(() => fetch(remote.url))), { until: Exit.isFailure })
       const [time, error] = yield* Effect.timed(Effect.flip(Effect.scoped(pool.get)))
-      // A start was under way, or found nobody.
+      // A start was under way, or its request had ended.
       assert.include(["KernelStartFailed", "ConnectionLost"], error.reason._tag)
       yield* Effect.logInfo(`All gateways killed: ${error.message} after ${Duration.format(time)}`)
     }).pipe(Effect.scoped),

@@ -113,7 +113,7 @@ threading.Timer(0.1, lambda: (display(Image(png)), print('end'))).start()`)
       }
     }))
 
-  it.effect("a slow consumer misses what it is told of, and nobody's output is counted", () =>
+  it.effect("output counts in missed what a slow consumer lost, and a metric counts output without a consumer", () =>
     Effect.gen(function* () {
       const unread = Metric.value(Metric.counter("effect_jupyter_unread_outputs_total", {
         description: "Late outputs that no consumer read, or not in time",

@@ -33,7 +33,7 @@ const files = {
 /** The runtime directories of the gateways of this file. */
 const runtimeDirs = () => supervisors(process.pid).map(({ runtimeDir }) => runtimeDir)
 
-/** A folder outside of any workspace to which everybody may write. */
+/** A folder outside of any workspace that all users may write. */
 const open = Effect.gen(function* () {
   const fs = yield* FileSystem.FileSystem
   const folder = yield* Effect.orDie(
@@ -58,7 +58,7 @@ attempt(".vscode remove", lambda: os.rmdir(".vscode"))
 attempt(".claude rename", lambda: os.rename(".claude", "claude"))
 `
 
-/** What comes of that: a masked file belongs to nobody, a masked folder cannot be changed. */
+/** The outcome: a masked file is owned by the user nobody, a masked folder cannot be changed. */
 const planted = {
   ".bashrc": "EACCES",
   ".bash_profile": "EACCES",

@@ -14,7 +14,7 @@ import { attacker, isRoot, outcomes, py, sandboxUser, workspace } from "./suppor
 const attackerOf = (gateway: KernelGateway.KernelGateway["Service"]) =>
   Effect.provideService(attacker(), KernelGateway.KernelGateway, gateway)
 
-/** A folder outside of the workspace to which everybody may write: what is in there was not written in a sandbox. */
+/** A folder outside of the workspace that all users may write: its files were not written in a sandbox. */
 const outside = Effect.gen(function* () {
   const fs = yield* FileSystem.FileSystem
   const folder = yield* temporary
@@ -45,7 +45,7 @@ const modules = [
 
 const Model = Schema.Struct({ id: Schema.String })
 
-/** Starts a kernel by the REST API alone, as somebody would who has the token. */
+/** Starts a kernel by the REST API alone, as a client with the token can. */
 const post = Effect.fnUntraced(function* (gateway: KernelGateway.KernelGateway["Service"], body: object) {
   const token = gateway.token === undefined ? "" : Redacted.value(gateway.token)
   const response = yield* HttpClient.execute(
@@ -217,7 +217,7 @@ describe("a sandbox of root", () => {
           assert.include(error.message, '"user"')
         }
       } else {
-        // Somebody else can only be named by root.
+        // Only root can name another user.
         const user = { uid: 65534, gid: 65534 }
         const error = yield* Effect.flip(KernelGateway.make({ workingDir: folder, sandbox: { user } }))
         assert.strictEqual(error.reason._tag, "InvalidSettings")

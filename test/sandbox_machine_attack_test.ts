@@ -30,7 +30,7 @@ const planted = {
 }
 
 layer(Platform.layer, slow)("the machine around a sandbox", (it) => {
-  it.effect("pipes, sockets and devices of others that everybody may write: opening them is refused", () =>
+  it.effect("pipes, sockets and devices that all users may write: opening them is refused", () =>
     Effect.gen(function* () {
       const [folder, elsewhere] = [yield* workspace({ "a/file": "", "b/file": "" }), yield* workspace()]
       execFileSync("mkfifo", ["-m", "666", `${elsewhere}/pipe`])

@@ -224,7 +224,7 @@ attempt("SOCKS another user", lambda: socks("example.org", 80, f"srt.AAAA:{passw
         "GET none": "407",
         "GET no user": "407",
         "GET wrong password": "407",
-        // The password is the gateway's; what is allowed depends on the user, whom nobody can guess.
+        // The password is the gateway's; the permissions depend on the user name, which is random.
         "GET another user": "403",
         "GET nobody's user": "403",
         "CONNECT none": "407",

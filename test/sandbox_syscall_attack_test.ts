@@ -6,7 +6,7 @@ import process from "node:process"
 import { slow } from "./support/kernel.ts"
 import { attack, attacker, give, outcomes, py, sandboxLayer, Workspace } from "./support/sandbox.ts"
 
-/** A server on a socket in the workspace that everybody may use; counts who got through. */
+/** A server on a socket in the workspace that all users may connect to; counts connections. */
 const hostSocket = Effect.gen(function* () {
   const path = `${yield* Workspace}/host.sock`
   const state = { path, connections: 0 }
@@ -63,7 +63,7 @@ for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
         "SOCK_STREAM connect": "EISCONN",
         "SOCK_STREAM sendto": "EISCONN",
         "SOCK_STREAM AF_UNSPEC": "EINVAL",
-        // It may have a name, and nobody can connect to that.
+        // It may have a name, to which no process can connect.
         "SOCK_STREAM listen": "EINVAL",
         "SOCK_STREAM alone": "EISCONN",
         // The types differ, which is looked at first.
@@ -154,7 +154,7 @@ attempt("io_uring_register", lambda: syscall(427, 0, 1, 0, 0))
       })
     }))
 
-  it.effect("14: a program by which whoever runs it becomes the kernel's user: refused by every call", () =>
+  it.effect("14: a program that runs as the kernel's user for others: refused by every call", () =>
     Effect.gen(function* () {
       const results = yield* attack(`
 modes = (0o4755, 0o2755, 0o6755)

@@ -335,7 +335,7 @@ it.layer(Platform.layer, slow)("there is no gateway but a typed error", (it) => 
     }))
 
   it.effect.runIf(isRoot)(
-    "for root who names nobody, and a kernel of root's gateway is somebody else",
+    "fails with RunningAsRoot for root without a user, and kernels of root's gateway run as the user",
     () =>
       Effect.gen(function* () {
         const { message, reason } = yield* failing({ sandbox: true })
@@ -355,11 +355,14 @@ it.layer(Platform.layer, slow)("there is no gateway but a typed error", (it) => 
       }).pipe(Effect.scoped),
   )
 
-  it.effect.runIf(!isRoot)("for somebody who wants to be somebody else", () =>
-    Effect.gen(function* () {
-      const { reason } = yield* failing({ sandbox: { user: { uid: 1, gid: 1 } } })
-      assert.strictEqual(reason._tag, "InvalidSettings")
-    }))
+  it.effect.runIf(!isRoot)(
+    "fails for an unprivileged user who names another user",
+    () =>
+      Effect.gen(function* () {
+        const { reason } = yield* failing({ sandbox: { user: { uid: 1, gid: 1 } } })
+        assert.strictEqual(reason._tag, "InvalidSettings")
+      }),
+  )
 
   it.effect("for a kernel with permissions on a gateway without a sandbox", () =>
     Effect.gen(function* () {

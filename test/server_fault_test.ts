@@ -116,7 +116,7 @@ describe("frames that are no messages", () => {
 
 describe("messages that do not belong here", () => {
   for (const format of formats) {
-    it.live(`of unknown types, for nobody, without what they need, twice, ${format}`, () =>
+    it.live(`of unknown types, without a known request, with missing keys, and repeated, ${format}`, () =>
       Effect.gen(function* () {
         const { kernel } = yield* Fake.client({
           format,
@@ -227,7 +227,7 @@ describe("random frames between the real ones", () => {
       case "json":
         return raw(JSON.stringify(frame.content))
       case "mine":
-        // Of this execution, but of a type that nobody knows.
+        // Of this execution, but of an unknown type.
         return raw(WireLegacy.encode(message(`x${frame.type}`, frame.content)))
       case "foreign":
         return raw(WireLegacy.encode(foreign))

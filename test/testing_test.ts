@@ -243,7 +243,7 @@ describe("a kernel for tests", () => {
       assert.include(empty.message, `matches the code "once"; there is none`)
     }).pipe(Effect.provide(Testing.layer([{ match: "once", times: 1 }, { match: /two/i }]))))
 
-  it.effect("logs what typed values put out, unless somebody takes it", () =>
+  it.effect("logs output of typed values without onChunk", () =>
     Effect.gen(function* () {
       const logged: Array<unknown> = []
       const logger = Logger.make(({ message }) => void logged.push(message))

@@ -111,7 +111,7 @@ layer(kernelLayer(), slow)("set and call", (it) => {
       )
       assert.strictEqual(yield* kernel.call("len", [[1, 2]], { returns: Schema.Int }), 2)
       assert.strictEqual(yield* kernel.call("later", ["x"], { returns: Schema.String }), "x")
-      // Nobody wants what has no encoding.
+      // The result has no encoding, and is not fetched.
       assert.isUndefined(yield* kernel.call("object", [], { returns: Schema.Void }))
     }))
 

@@ -261,7 +261,7 @@ class EndlessLater:
         error._tag === "SchemaError" || error._tag === "UnsupportedValue" ? error._tag : reasonOf(error),
         "KernelUnresponsive",
       )
-      // Nobody asks the kernel but the stream that is gone.
+      // Only the stream that has ended sent requests to the kernel.
       const refused = yield* Effect.flip(logOf(kernel))
       assert.strictEqual(
         refused._tag === "KernelError" ? refused.reason._tag : refused._tag,

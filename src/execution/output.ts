@@ -77,7 +77,7 @@ const DisplayFields = Json.withJson(
     image: Json.orAbsent(Image),
     /** The id under which the display can be updated. */
     displayId: Json.orAbsent(Schema.String),
-    /** Whether it updates the displays with its id and is not a new one; false by default. */
+    /** True if it updates the displays with its id and is not a new one; false by default. */
     update: Schema.Boolean.pipe(Schema.withConstructorDefault(Effect.succeed(false))),
     /** Set if this is the value of the cell's last expression. */
     executionCount: Json.orAbsent(Schema.Int),

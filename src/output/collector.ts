@@ -35,7 +35,7 @@ export interface OutputCollector {
   readonly result: (end: ExecutionEnd) => ExecutionResult
 }
 
-/** What a result has besides outputs. */
+/** The parts of a result other than its outputs. */
 export interface ExecutionEnd {
   readonly executionCount: number | undefined
   readonly payloads: ReadonlyArray<Payload>

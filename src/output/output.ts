@@ -1,5 +1,5 @@
 /**
- * What a message of the kernel puts out, before it becomes a chunk.
+ * The output of a message of the kernel, before it becomes a chunk.
  *
  * @module
  */
@@ -17,7 +17,7 @@ export type Output =
     | { readonly _tag: "Text"; readonly name: "stdout" | "stderr"; readonly text: string }
     | {
       readonly _tag: "Display"
-      /** Whether it updates an earlier display. */
+      /** True if it updates earlier displays. */
       readonly update: boolean
       readonly data: JsonObject
       readonly metadata: JsonObject

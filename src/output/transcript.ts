@@ -32,11 +32,11 @@ interface DisplayEntry {
 
 /** The state of an output widget. */
 interface WidgetState {
-  /** How often it was cleared: displays of earlier generations are stale. */
+  /** The number of times it was cleared: displays of earlier generations are stale. */
   readonly generation: number
-  /** The number of displays of the current generation. */
+  /** The number of its displays of the current generation. */
   readonly count: number
-  /** Whether it is cleared before the next output. */
+  /** True if it is cleared before the next output. */
   readonly pendingClear: boolean
 }
 
@@ -52,7 +52,7 @@ interface ImageEntry {
  * kept.
  */
 export interface Transcript {
-  /** Whether there was any text, even if it was empty. */
+  /** True if there was any text, even if it was empty. */
   readonly hasText: boolean
   readonly text: TerminalText.TerminalText
   /** The source of the last text: text of another source begins a new line. */
@@ -69,7 +69,7 @@ export interface Transcript {
   readonly imageUpdates: HashMap.HashMap<string, ImageEntry>
   /** The number of images and updates so far. */
   readonly sequence: number
-  /** Whether it is cleared before the next output. */
+  /** True if it is cleared before the next output. */
   readonly pendingClear: boolean
   readonly widgets: HashMap.HashMap<string, WidgetState>
   /** The bytes that displays and images take, see `weight.ts`. */

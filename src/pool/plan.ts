@@ -21,7 +21,7 @@ export interface Limits {
 export interface Counts {
   readonly warm: number
   readonly starting: number
-  /** Those of `starting` on gateways that failed before: they do not count as expected. */
+  /** The part of `starting` on gateways that failed before, which does not count as expected. */
   readonly probing: number
   readonly busy: number
   readonly stopping: number
@@ -45,7 +45,7 @@ export function limits(
   }
 }
 
-/** Whether there was a request within `idleTimeToLive`; otherwise `min` kernels are enough. */
+/** True if there was a request within `idleTimeToLive`; otherwise `min` kernels are enough. */
 type IsActive = boolean
 
 /** Returns the desired number of kernels that are ready or start: one for each request that waits, and the spares. */
@@ -75,9 +75,9 @@ export interface Load {
   readonly isGone: boolean
   /** Starts that failed since the last one that succeeded. */
   readonly failures: number
-  /** Whether the pause after a failure has not ended yet. */
+  /** True during the pause after a failure. */
   readonly isPaused: boolean
-  /** Whether a start is under way that shows if it works again. */
+  /** True while a start is under way that tests the gateway after a failure. */
   readonly isProbed: boolean
 }
 

@@ -114,7 +114,7 @@ function play({ bytes, ends, numbers, parents }: Recording, id: string, socket: 
     const number = `${++sent}`
     for (const place of places) answer.write(number, place, "latin1")
   }
-  // Many are written in one piece: they are there as fast as anybody can read.
+  // Many are written at once, so that they arrive faster than any client reads.
   if (ends.length > 10) return void socket.write(answer)
   ends.forEach((end, index) => socket.write(answer.subarray(ends[index - 1] ?? 0, end)))
 }

@@ -20,7 +20,7 @@ const way: Raw.Way = {
 /** A kernel on a gateway that is there. */
 export const make = (url: string) => Raw.make(url, way)
 
-/** A kernel on a gateway of its own, of which nobody knows when it is ready. */
+/** A kernel on its own gateway, without a signal when it is ready. */
 export const fromNothing = Effect.flatMap(Stock.spawn("command"), ({ url }) => Raw.make(url, way))
 
 /** From a deadline to the failure that tells of it: an interrupt, and a pause in place of a look at the kernel. */

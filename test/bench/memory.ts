@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs"
 import { descendants } from "../support/processes.ts"
 
-/** The memory of a process that it shares with nobody, and its part of what it shares, in MB. */
+/** The private memory of a process, and its part of the shared memory, in MB. */
 function pss(pid: number): number {
   try {
     const kilobytes = /^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"))?.[1] ?? "0"

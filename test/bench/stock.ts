@@ -1,4 +1,4 @@
-/** A Jupyter Kernel Gateway with its defaults, as everybody starts it who has no library for that. */
+/** A Jupyter Kernel Gateway with its defaults, as started without a library. */
 import { Effect, Schedule } from "effect"
 import * as ChildProcess from "effect/process/ChildProcess"
 import { createServer } from "node:net"

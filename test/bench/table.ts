@@ -35,7 +35,7 @@ export interface Turns {
 
 /**
  * The median of each contender, who take turns, after one round that does not count. Each round begins with
- * another one, so that nobody always follows the same.
+ * another one, so that none always follows the same.
  */
 export const inTurns = <R>(
   rounds: number,

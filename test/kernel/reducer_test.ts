@@ -78,7 +78,7 @@ const resultOf = (...steps: ReadonlyArray<Chunk | Update>): ExecutionResult => {
 }
 const textsOf = (result: ExecutionResult) => result.displays.map(({ text }) => text)
 
-it("putOutShown makes output of an exception that nobody will know to have ended the code, unless it is of an interrupt", () => {
+it("putOutShown makes output of exceptions that the kernel showed, except those of an interrupt", () => {
   const released = (ename: string) =>
     Reducer.putOutShown({ ...Reducer.initial, shown: [{ ename, evalue: "", traceback: ["at line 1"] }] })
   const [next, output] = released("ValueError")
@@ -405,7 +405,7 @@ describe("step, on errors", () => {
   })
 })
 
-describe("step, on what nobody understands", () => {
+describe("step, on invalid messages", () => {
   const knownTypes = [
     "status",
     "execute_input",
@@ -461,7 +461,7 @@ describe("step, on what nobody understands", () => {
     }
   })
 
-  it("a reply that nobody understands is the reply all the same", () => {
+  it("step accepts an invalid reply as the reply", () => {
     assert.deepStrictEqual(Reducer.step(Reducer.initial, message("execute_reply", {})), [
       { ...Reducer.initial, reply: "aborted", ignored: 1 },
     ])
@@ -660,8 +660,8 @@ describe("append, as a notebook", () => {
   })
 })
 
-describe("append, on text that is written over", () => {
-  it("folds it as a terminal, whoever writes", () => {
+describe("append, on overwritten text", () => {
+  it("append replaces overwritten text, of any stream", () => {
     const bar = (text: string) => new TextChunk({ name: "stderr", text })
     assert.strictEqual(
       resultOf(said("start\n"), bar("\r 1%"), bar("\r 2%"), said("\rout\n")).text,

@@ -168,7 +168,7 @@ it.effect("refused, one after the other, in one subshell", () =>
     assert.strictEqual(fake.left(), 0)
   }))
 
-it.effect("of the main shell are interrupted when nobody waits any more", () =>
+it.effect("requests to the main shell are interrupted when their caller is", () =>
   Effect.gen(function* () {
     const fake = yield* makeFake({ isSilent: true, hasSubshells: false })
     const late = yield* Effect.forkChild(Effect.flip(fake.ask), { startImmediately: true })

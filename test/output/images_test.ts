@@ -89,7 +89,7 @@ describe("images", () => {
       const options = { imagesDir: "none", images: "bytes" } as const
       const names = yield* Effect.replicateEffect(Images.keep({ "image/png": png }, options), 5000)
       assert.strictEqual(new Set(names.map((image) => Option.getOrThrow(image).path)).size, 5000)
-      // 122 random bits, as what nobody has counted needs.
+      // 122 random bits, so that names are unique without a counter.
       assert.match(
         Option.getOrThrow(names[0] ?? Option.none()).path,
         /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}\.png$/,

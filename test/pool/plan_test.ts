@@ -69,7 +69,7 @@ describe("plan", () => {
   )
 
   it.prop(
-    "comes to rest with everybody served or max in use, and with the spares that are wanted",
+    "toStart and toRetire settle with all requests served or max in use, and the desired spares",
     [limits, counts, Schema.Boolean],
     ([limits, counts, isActive]) => {
       const rest = settle(limits, counts, isActive)

@@ -136,12 +136,12 @@ describe("pool_state", () => {
       assert.strictEqual(source.mostAlive, 5)
     }))
 
-  it.effect("begins with what nobody waits for when the borrower has had a head start", () =>
+  it.effect("delays a start without waiting requests by replacementDelay", () =>
     Effect.gen(function* () {
       const source = new FakeSource()
       const state = yield* make([source], { limits: { min: 0, warm: 1, max: 3 }, replacementDelay: 30 })
       yield* pass(0)
-      assert.strictEqual(source.starts, 1, "nobody is there to be disturbed")
+      assert.strictEqual(source.starts, 1, "no kernel is in use")
       yield* pass(1000)
       yield* borrow(state)
       yield* pass(29)
@@ -152,7 +152,7 @@ describe("pool_state", () => {
       yield* borrow(state)
       yield* borrow(state)
       yield* pass(0)
-      assert.strictEqual(source.starts, 3, "somebody waits")
+      assert.strictEqual(source.starts, 3, "a request waits")
     }))
 
   it.effect("who asks within the head start of another does not wait for its end", () =>
@@ -232,7 +232,7 @@ describe("pool_state", () => {
       assert.deepStrictEqual(counted(state), { ...none, busy: 1 })
     }))
 
-  it.effect("nobody waits where nobody may", () =>
+  it.effect("acquire with maxWaiting 0 fails without a spare, and succeeds with one", () =>
     Effect.gen(function* () {
       const state = yield* make([new FakeSource()], { limits: { size: 1 }, maxWaiting: 0 })
       assert.match(yield* (yield* borrow(state)).error, /maxWaiting/)
@@ -300,7 +300,7 @@ describe("pool_state", () => {
       assert.deepStrictEqual(source.alive.size, 2)
     }))
 
-  it.effect("the spares that min does not need go when nobody asks, and come back when somebody does", () =>
+  it.effect("spares beyond min are deleted after idleTimeToLive, and started again with a request", () =>
     Effect.gen(function* () {
       const source = new FakeSource()
       const state = yield* make([source], { limits: { min: 1, warm: 3, max: 8 } })
@@ -309,7 +309,7 @@ describe("pool_state", () => {
       yield* pass(290_000)
       const borrower = yield* borrow(state)
       yield* pass(290_000)
-      assert.deepStrictEqual(counted(state), { ...none, warm: 3, busy: 1 }, "somebody asked")
+      assert.deepStrictEqual(counted(state), { ...none, warm: 3, busy: 1 }, "after a request")
       yield* pass(10_000)
       yield* pass(500)
       assert.deepStrictEqual(counted(state), { ...none, busy: 1 })
@@ -375,7 +375,7 @@ describe("pool_state", () => {
       assert.strictEqual(a.alive.size, 0)
     }))
 
-  it.effect("a gateway that hangs keeps nobody from the other one, and is used again when it works", () =>
+  it.effect("a gateway that hangs does not block the other one, and is used again when it works", () =>
     Effect.gen(function* () {
       const sources = [new FakeSource("a"), new FakeSource("b")]
       const [a, b] = sources

@@ -98,7 +98,7 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
         assert.deepStrictEqual(given.allowWrite, [workspace])
         assert.deepStrictEqual(given.denyRead, [`${workspace}/.env`, `${workspace}/**/.env`])
         assert.isFalse(given.strict)
-        // But for the file itself, which nobody may write.
+        // Except the file itself, which is never writable.
         const { denyWrite, ...preset } = yield* rules(true, workspace)
         const { denyWrite: _, ...same } = given
         assert.deepStrictEqual(preset, same)
@@ -217,7 +217,7 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
       [{ limits: { processes: 1.5 } }, "limits.processes", "integer"],
       [{ limits: { cpuTime: "soon" } }, "limits.cpuTime", `a duration as in "30 seconds", not "soon"`],
       [{ limits: { cpuTime: 0 } }, "limits.cpuTime", "longer than nothing"],
-      [{ upstreamProxy: "example.org:3128" }, "upstreamProxy", `"example.org:3128" is no http`],
+      [{ upstreamProxy: "example.org:3128" }, "upstreamProxy", `"example.org:3128" is not an http`],
       [{ strict: "yes" }, "strict", "boolean"],
       ["default.json", "", "object"],
       [false, "", "object"],

@@ -1,4 +1,4 @@
-/** Failures that nobody took care of: a library must not leave any to the process. */
+/** Collects unhandled failures of the process, of which a library must leave none. */
 import process from "node:process"
 
 const seen: Array<unknown> = []

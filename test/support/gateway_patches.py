@@ -32,7 +32,7 @@ from zmq.eventloop.zmqstream import ZMQStream
 
 
 def anything(*everything, **named):
-    raise AssertionError("Nobody is to call this")
+    raise AssertionError("This must not be called")
 
 
 def checks():
@@ -149,7 +149,7 @@ async def messages_stay_in_order():
     there.flush(zmq.POLLIN, limit=3)
     await asyncio.wait_for(done.wait(), 30)
     assert heard == list(range(total)) and drained, heard[:10]
-    # Nobody sends any more, so nothing but the answer wakes the stream up.
+    # No more messages are sent, so that only the answer wakes the stream.
     answer = asyncio.get_running_loop().create_future()
     here.on_recv(answer.set_result)
     there.send_multipart([b"answer"])

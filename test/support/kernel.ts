@@ -5,7 +5,7 @@ import process from "node:process"
 import { Execution, KernelClient, KernelGateway, Sandbox } from "../../src/mod.ts"
 import * as Platform from "../../src/platform.ts"
 
-/** Whom sandboxed kernels run as in tests by root. */
+/** The user of sandboxed kernels if the tests run as root. */
 export const nobody = { uid: 65534, gid: 65534 } as const
 
 /** Real processes need real time and more of it than tests of pure code. */

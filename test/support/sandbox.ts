@@ -1,4 +1,4 @@
-/** What tests of sandboxes share: a workspace, somebody to become, and the outcomes of attempts. */
+/** Shared by tests of sandboxes: a workspace, an unprivileged user, and the outcomes of attempts. */
 import { Context, Effect, FileSystem, Layer, References, type Scope } from "effect"
 import { readdirSync } from "node:fs"
 import process from "node:process"
@@ -7,7 +7,7 @@ import { Execution, KernelClient, KernelGateway, Sandbox } from "../../src/mod.t
 import * as Platform from "../../src/platform.ts"
 import { temporary } from "./kernel.ts"
 
-/** Whether the tests run as root, who has to name somebody for the kernels. */
+/** True if the tests run as root, which requires another user for the kernels. */
 export const isRoot = process.geteuid?.() === 0
 
 const nobody = { uid: 65534, gid: 65534 }
@@ -15,7 +15,7 @@ const nobody = { uid: 65534, gid: 65534 }
 /** The permission `user`, where it is needed. */
 export const sandboxUser: Pick<Sandbox.Permissions, "user"> = isRoot ? { user: nobody } : {}
 
-/** Gives a file or folder of the tests to whoever runs the kernels. */
+/** Gives a file or folder of the tests to the user of the kernels. */
 export const give = (path: string): Effect.Effect<void, never, FileSystem.FileSystem> =>
   isRoot
     ? Effect.orDie(Effect.flatMap(FileSystem.FileSystem, (fs) => fs.chown(path, nobody.uid, nobody.gid)))

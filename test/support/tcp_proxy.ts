@@ -17,7 +17,7 @@ export interface TcpProxy {
   readonly delivered: () => number
   /** Ends all WebSockets, on the gateway's side too. */
   readonly cut: (how: Cut) => void
-  /** Forwards nothing any more, in both directions, and tells nobody; new connections work. */
+  /** Stops forwarding on existing connections, in both directions, without closing them. */
   readonly freeze: () => void
   /** Resets each new connection as soon as it is made, until {@link heal}. */
   readonly refuse: () => void

@@ -194,7 +194,7 @@ describe("encode", () => {
     for (const nothing of [null, undefined, Option.none()]) {
       assert.deepStrictEqual(refused({ o: Option.some(nothing) }).slice(0, 2), ["Option", "$.o"])
     }
-    // What is not enumerable belongs to nobody, as in `Object.entries`.
+    // Properties that are not enumerable are left out, as by `Object.entries`.
     assert.deepStrictEqual(encoded(Object.defineProperty({ a: 1 }, "hidden", { value: 2 })), { a: 1 })
     assert.deepStrictEqual(encoded([1, , 3]), [1, null, 3])
   })

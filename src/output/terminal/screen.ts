@@ -20,7 +20,7 @@ export interface Row {
   readonly start: Sgr.Sgr
   /** The attributes behind the text. */
   readonly end: Sgr.Sgr
-  /** Whether the cursor moved back in it. */
+  /** True if the cursor moved back in it. */
   readonly isFolded: boolean
   readonly ending: "\n" | "\r\n" | ""
 }
@@ -32,7 +32,7 @@ export interface Screen {
   /** `undefined` at the end of the last row. */
   readonly column: number | undefined
   readonly sgr: Sgr.Sgr
-  /** Whether a carriage return came last, which may be part of a line end. */
+  /** True if the last character was a carriage return, which may be part of a line end. */
   readonly isReturned: boolean
   /** The number of characters and cells processed so far, which tests bound. */
   readonly steps: number

@@ -42,7 +42,7 @@ export function set(sgr: Sgr, parameters: string): Sgr {
 /** Returns the attributes after a text. */
 export function after(sgr: Sgr, text: string): Sgr {
   if (!text.includes("\x1b[")) return sgr
-  // What was set before the last reset does not matter.
+  // Attributes before the last reset have no effect.
   const reset = Math.max(text.lastIndexOf("\x1b[0m"), text.lastIndexOf("\x1b[m"))
   let current = reset < 0 ? sgr : initial
   for (const [, parameters = ""] of text.slice(Math.max(0, reset)).matchAll(code)) {

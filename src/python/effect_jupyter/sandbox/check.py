@@ -37,7 +37,7 @@ TRY_TO_READ = "import os, sys; print(*[p for p in sys.argv[1:] if not os.access(
 
 # Checks that Landlock can restrict writing; see `sandboxed_kernel.py`.
 NO_LANDLOCK = (
-    "Sandboxed kernels can write to named pipes and devices that others left open to everybody: Linux has no Landlock, or"
+    "Sandboxed kernels can write to named pipes and devices that are writable for all users: Linux has no Landlock, or"
     " one before 5.19"
 )
 
@@ -101,5 +101,5 @@ def has_landlock():
 
 def unreadable(path, identity):
     who = "a kernel" if identity.user is None else f"the user {identity.user['uid']}"
-    detail = f'"{path}" must be readable for {who}; install it where everybody can read it'
+    detail = f'"{path}" must be readable for {who}; install it where all users can read it'
     return Refused("StartFailed", detail=detail, output=[])

@@ -40,7 +40,7 @@ def fixed_part(pattern):
 
 
 def ends(pattern):
-    """What matches the last part of a pattern, and more: a name that is refused for nothing can be changed."""
+    """Returns an expression that matches at least the last part of a pattern: an excess refusal can be avoided."""
     last = pattern.rsplit("/", 1)[-1]
     return re.compile(".*" if re.search(r"[\[{}\\]", last) else fnmatch.translate(last), re.DOTALL)
 
