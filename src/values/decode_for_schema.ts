@@ -8,7 +8,6 @@ import * as BigDecimal from "effect/BigDecimal"
 import * as Chunk from "effect/Chunk"
 import * as DateTime from "effect/DateTime"
 import type * as Effect from "effect/Effect"
-import { memoize } from "effect/Function"
 import * as HashMap from "effect/HashMap"
 import * as HashSet from "effect/HashSet"
 import * as Option from "effect/Option"
@@ -18,8 +17,7 @@ import * as SchemaAST from "effect/SchemaAST"
 import * as Declaration from "./declaration.ts"
 import * as PythonValue from "./python_value.ts"
 import { NdArray } from "./nd_array.ts"
-
-type Converter = (value: unknown) => unknown
+import { type Converter, elements, identity, lazily, members, properties, walk } from "./schema_walk.ts"
 
 /** Makes a decoder of {@link PythonValue Python values}. */
 export function decodeForSchema<S extends Schema.Constraint>(
@@ -38,9 +36,7 @@ export function toEncodedForm(schema: Schema.Constraint): Converter {
   return converterOf(SchemaAST.toEncoded(schema.ast))
 }
 
-const converterOf: (ast: SchemaAST.AST) => Converter = memoize(make)
-
-const identity: Converter = (value) => value
+const converterOf = walk(make)
 
 function make(ast: SchemaAST.AST): Converter {
   switch (ast._tag) {
@@ -58,16 +54,17 @@ function make(ast: SchemaAST.AST): Converter {
     case "Unknown":
     case "ObjectKeyword":
       return PythonValue.toDefaultForm
-    case "Arrays":
-      return elements(ast)
+    case "Arrays": {
+      const convert = elements(ast, converterOf)
+      return (value) => {
+        const items = PythonValue.toArray(value)
+        return items === undefined ? value : convert(items)
+      }
+    }
     case "Objects":
-      return fields(ast)
+      return record(ast)
     case "Union":
       return union(ast)
-    case "Suspend": {
-      let inner: Converter | undefined
-      return (value) => (inner ??= converterOf(ast.thunk()))(value)
-    }
     case "Declaration":
       return declared(ast)
     default:
@@ -79,41 +76,13 @@ function toBigInt(value: unknown): unknown {
   return typeof value === "number" && Number.isSafeInteger(value) ? BigInt(value) : value
 }
 
-function elements({ elements, rest }: SchemaAST.Arrays): Converter {
-  const first = elements.map(converterOf)
-  const [middle = identity, ...last] = rest.map(converterOf)
-  if ([...first, middle, ...last].every((convert) => convert === identity)) {
-    return (value) => PythonValue.toArray(value) ?? value
-  }
-  return (value) => {
-    const items = PythonValue.toArray(value)
-    if (items === undefined) return value
-    const end = items.length - last.length
-    return items.map((item, index) =>
-      (first[index] ?? (index < end ? middle : last[index - end] ?? middle))(item)
-    )
-  }
-}
-
-function fields({ indexSignatures, propertySignatures }: SchemaAST.Objects): Converter {
-  const properties = new Map<string, Converter>(
-    propertySignatures.map(({ name, type }) => [String(name), converterOf(type)]),
-  )
-  const others = indexSignatures.map(({ parameter, type }) => ({
-    accepts: Declaration.checker(parameter),
-    convert: converterOf(type),
-  }))
+function record(ast: SchemaAST.Objects): Converter {
   // Without properties the schema is `{}`, which accepts any value.
-  if (properties.size === 0 && others.length === 0) return PythonValue.toDefaultForm
+  if (ast.propertySignatures.length + ast.indexSignatures.length === 0) return PythonValue.toDefaultForm
+  const convert = properties(ast, converterOf)
   return (value) => {
     const record = recordOf(value)
-    if (!PythonValue.isRecord(record)) return record
-    return Object.fromEntries(
-      Object.entries(record).map(([key, item]) => {
-        const convert = properties.get(key) ?? others.find(({ accepts }) => accepts(key))?.convert ?? identity
-        return [key, convert(item)]
-      }),
-    )
+    return PythonValue.isRecord(record) ? convert(record) : record
   }
 }
 
@@ -131,16 +100,16 @@ function recordOf(value: unknown): unknown {
 const notRecord = Symbol("not a dict")
 
 /** Converts by the first member that accepts the result. */
-function union({ types }: SchemaAST.Union): Converter {
-  const members = types.map((type) => ({ accepts: Declaration.checker(type), convert: converterOf(type) }))
-  if (members.every(({ convert }) => convert === identity)) return identity
+function union(ast: SchemaAST.Union): Converter {
+  const all = members(ast, converterOf)
+  if (all === undefined) return identity
   return (value) => {
-    for (const { convert, accepts } of members) {
+    for (const { convert, accepts } of all) {
       const candidate = convert(value)
       if (accepts(candidate)) return candidate
     }
     // A member that refuses the converted form must not accept the original one.
-    return members.some(({ accepts }) => accepts(value)) ? notRecord : value
+    return all.some(({ accepts }) => accepts(value)) ? notRecord : value
   }
 }
 
@@ -187,11 +156,10 @@ function firstForm(ast: SchemaAST.Declaration): Converter {
   const schema = Declaration.inParts(ast)
   if (schema === undefined) return (value) => forms(value).find(accepts) ?? value
   const decode = Schema.decodeUnknownOption(schema)
-  let convert: Converter | undefined
+  const convert = lazily(() => toEncodedForm(schema))
   return (value) => {
     const form = forms(value).find(accepts)
     if (form !== undefined) return form
-    convert ??= converterOf(SchemaAST.toEncoded(schema.ast))
     return Option.getOrElse(decode(convert(value)), () => value)
   }
 }

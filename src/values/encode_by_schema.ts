@@ -6,7 +6,6 @@
  */
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
-import { memoize } from "effect/Function"
 import * as HashMap from "effect/HashMap"
 import * as HashSet from "effect/HashSet"
 import * as Option from "effect/Option"
@@ -14,8 +13,7 @@ import * as Schema from "effect/Schema"
 import * as SchemaAST from "effect/SchemaAST"
 import * as Declaration from "./declaration.ts"
 import { isPlain } from "./kind.ts"
-
-type Converter = (value: unknown) => unknown
+import { type Converter, elements, identity, lazily, members, properties, walk } from "./schema_walk.ts"
 
 /** Makes an encoder whose results are of types that Python has, except for values that the next step refuses. */
 export function encodeBySchema<S extends Schema.Constraint>(
@@ -26,22 +24,16 @@ export function encodeBySchema<S extends Schema.Constraint>(
   return (value) => Effect.map(encode(value), convert)
 }
 
-const converterOf: (ast: SchemaAST.AST) => Converter = memoize(make)
-
-const identity: Converter = (value) => value
+const converterOf = walk(make)
 
 function make(ast: SchemaAST.AST): Converter {
   switch (ast._tag) {
     case "Arrays":
-      return elements(ast)
+      return elements(ast, converterOf)
     case "Objects":
-      return fields(ast)
+      return record(ast)
     case "Union":
       return union(ast)
-    case "Suspend": {
-      let inner: Converter | undefined
-      return (value) => (inner ??= converterOf(ast.thunk()))(value)
-    }
     case "Declaration":
       return declared(ast)
     default:
@@ -49,50 +41,25 @@ function make(ast: SchemaAST.AST): Converter {
   }
 }
 
-function elements({ elements, rest }: SchemaAST.Arrays): Converter {
-  const first = elements.map(converterOf)
-  const [middle = identity, ...last] = rest.map(converterOf)
-  if ([...first, middle, ...last].every((convert) => convert === identity)) return identity
-  return (value) =>
-    Array.isArray(value)
-      ? value.map((item: unknown, index) =>
-        (first[index] ?? last[index - value.length + last.length] ?? middle)(item)
-      )
-      : value
-}
-
-function fields({ indexSignatures, propertySignatures }: SchemaAST.Objects): Converter {
-  const properties = new Map(propertySignatures.map(({ name, type }) => [String(name), field(type)]))
-  const others = indexSignatures.map(({ parameter, type }) => ({
-    accepts: Declaration.checker(parameter),
-    convert: converterOf(type),
-  }))
-  if ([...properties.values(), ...others.map(({ convert }) => convert)].every((one) => one === identity)) {
-    return identity
-  }
-  return (value) =>
-    typeof value === "object" && value !== null && isPlain(value)
-      ? Object.fromEntries(
-        Object.entries(value).map(([key, item]) => {
-          const convert = properties.get(key) ?? others.find(({ accepts }) => accepts(key))?.convert ??
-            identity
-          return [key, convert(item)]
-        }),
-      )
-      : value
+function record(ast: SchemaAST.Objects): Converter {
+  const convert = properties(ast, converterOf, property)
+  return convert === identity
+    ? identity
+    : (value) => typeof value === "object" && value !== null && isPlain(value) ? convert(value) : value
 }
 
 /** Converts `undefined` under a required key to `null`: the key would be left out otherwise. */
-function field(ast: SchemaAST.AST): Converter {
+function property(ast: SchemaAST.AST): Converter {
   const convert = converterOf(ast)
   if (ast.context?.isOptional === true || !Declaration.checker(ast)(undefined)) return convert
   return (value) => value === undefined ? null : convert(value)
 }
 
-function union({ types }: SchemaAST.Union): Converter {
-  const members = types.map((type) => ({ accepts: Declaration.checker(type), convert: converterOf(type) }))
-  if (members.every(({ convert }) => convert === identity)) return identity
-  return (value) => (members.find(({ accepts }) => accepts(value))?.convert ?? identity)(value)
+function union(ast: SchemaAST.Union): Converter {
+  const all = members(ast, converterOf)
+  return all === undefined
+    ? identity
+    : (value) => (all.find(({ accepts }) => accepts(value))?.convert ?? identity)(value)
 }
 
 function declared(ast: SchemaAST.Declaration): Converter {
@@ -126,9 +93,6 @@ function inParts(ast: SchemaAST.Declaration): Converter {
   const schema = Declaration.inParts(ast)
   if (schema === undefined) return identity
   const encode = Schema.encodeUnknownOption(schema)
-  let convert: Converter | undefined
-  return (value) => {
-    convert ??= converterOf(SchemaAST.toEncoded(schema.ast))
-    return Option.getOrElse(Option.map(encode(value), convert), () => value)
-  }
+  const convert = lazily(() => converterOf(SchemaAST.toEncoded(schema.ast)))
+  return (value) => Option.getOrElse(Option.map(encode(value), convert), () => value)
 }
