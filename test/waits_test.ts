@@ -1,6 +1,7 @@
 /** Nothing waits without a bound: kernels, gateways and servers that are slow, stopped, silent or gone. */
 import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Effect, Exit, Fiber, Layer, Schedule, Schema, Scope, Stream } from "effect"
+import { readFileSync } from "node:fs"
 import { KernelClient, KernelGateway, KernelPool } from "../src/mod.ts"
 import type { Message } from "../src/jupyter/message.ts"
 import * as Fake from "./support/fake_server.ts"
@@ -381,3 +382,29 @@ it.live(
     }),
   60_000,
 )
+
+it.live(
+  "an interrupt of a process that is stopped reaches the code as soon as it goes on",
+  () =>
+    Effect.gen(function* () {
+      const { gateway } = yield* gatewayOfOurs
+      const kernel = yield* Effect.provideService(KernelClient.make(), KernelGateway.KernelGateway, gateway)
+      const pid = Number((yield* kernel.execute("import os, time; os.getpid()")).text)
+      yield* Effect.addFinalizer(() => Effect.sync(() => resume(pid)))
+      // Which of its threads takes the interrupt is the system's choice.
+      for (let times = 0; times < 10; times++) {
+        const execution = yield* begun(kernel, "print('<begun>', flush=True); time.sleep(30)")
+        process.kill(pid, "SIGSTOP")
+        yield* eventually(() => statusOf(pid, "State").startsWith("T") ? undefined : "It is not stopped")
+        const interrupt = yield* Effect.forkChild(kernel.interrupt)
+        yield* eventually(() => Number(statusOf(pid, "ShdPnd")) === 2 ? undefined : "No interrupt is pending")
+        resume(pid)
+        assert.strictEqual(reasonOf(yield* Effect.flip(yield* Fiber.join(execution))), "ExecutionError")
+        yield* Fiber.join(interrupt)
+      }
+    }),
+  60_000,
+)
+
+const statusOf = (pid: number, name: string): string =>
+  new RegExp(`^${name}:\\s*(.*)$`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? ""

@@ -121,7 +121,22 @@ def after_output(thread):
     return send_multipart
 
 
+@contextlib.contextmanager
+def threads_not_interrupted():
+    """Has threads that start meanwhile leave interrupts to the main thread, which is woken only by its own.
+
+    After a process was stopped, the system gives a signal that waited to any of its threads.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
 class KernelApp(IPKernelApp):
+    poller: Any
+
     def parse_command_line(self, argv=None):
         """Skips the parser of Jupyter, which takes long although there are no options."""
         # The history is in memory: a file takes longer to open, and would be shared by all kernels.
@@ -138,8 +153,14 @@ class KernelApp(IPKernelApp):
             keep_running(loop)
         super().start()
 
+    def init_poller(self):
+        super().init_poller()
+        if self.poller is not None:
+            self.poller.start = threads_not_interrupted()(self.poller.start)
+
     def initialize(self, argv=None):
-        super().initialize(argv)
+        with threads_not_interrupted():
+            super().initialize(argv)
         # Skips messages below the level: otherwise traitlets formats them before it drops them.
         self.log.setLevel(self.log_level)
 
