@@ -115,6 +115,27 @@ layer(kernelLayer(), slow)("observability", (it) => {
       }
     }))
 
+  it.effect("execute and stream make spans only where a tracer is installed", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const names = Effect.gen(function* () {
+        const names: Array<string | undefined> = []
+        const onInput = () =>
+          Effect.map(Effect.option(Effect.currentSpan), (span) => {
+            names.push(Option.getOrUndefined(span)?.name)
+            return ""
+          })
+        yield* kernel.execute("input()", { onInput })
+        yield* Stream.runDrain(kernel.stream("input()", { onInput }))
+        return names
+      })
+      assert.deepStrictEqual(yield* names, [undefined, undefined])
+      assert.deepStrictEqual(yield* Effect.withSpan(names, "mine"), ["mine", "mine"])
+      yield* spansOf(Effect.map(names, (names) => {
+        assert.deepStrictEqual(names, ["Kernel.execute", "Kernel.stream"])
+      }))
+    }))
+
   it.effect("makes no spans of what goes on in the background, nor of a kernel that is gone when it is deleted", () =>
     Effect.gen(function* () {
       const spans = yield* spansOf(

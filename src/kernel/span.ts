@@ -19,26 +19,33 @@ export interface SpanOptions {
   readonly root?: boolean
 }
 
-/** Runs an effect in a span. */
+/** Runs an effect in a span, if a tracer is installed. */
 export const withSpan =
   (name: string, options: SpanOptions = {}) =>
-  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, Exclude<R, Tracer.ParentSpan>> =>
-    Effect.acquireUseRelease(
-      begin(name, options),
-      (span) => Effect.withParentSpan(effect, span, { captureStackTrace: false }),
-      end,
-    )
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.flatMap(isTraced, (isTraced): Effect.Effect<A, E, R> =>
+      isTraced
+        ? Effect.acquireUseRelease(
+          begin(name, options),
+          (span) => Effect.withParentSpan(effect, span, { captureStackTrace: false }),
+          end,
+        )
+        : effect)
 
-/** Runs a stream in a span. */
+/** Runs a stream in a span, if a tracer is installed. */
 export const withStreamSpan =
   (name: string, options: SpanOptions = {}) =>
-  <A, E, R>(stream: Stream.Stream<A, E, R>): Stream.Stream<A, E, Exclude<R, Tracer.ParentSpan>> =>
-    Stream.unwrap(
-      Effect.map(
-        Effect.acquireRelease(begin(name, options), end),
-        (span) => Stream.provideService(stream, Tracer.ParentSpan, span),
-      ),
-    )
+  <A, E, R>(stream: Stream.Stream<A, E, R>): Stream.Stream<A, E, R> =>
+    Stream.unwrap(Effect.flatMap(isTraced, (isTraced) =>
+      isTraced
+        ? Effect.map(
+          Effect.acquireRelease(begin(name, options), end),
+          (span): Stream.Stream<A, E, R> => Stream.provideService(stream, Tracer.ParentSpan, span),
+        )
+        : Effect.succeed(stream)))
+
+/** Tells whether a tracer is installed: the spans of the native one are exported nowhere. */
+const isTraced = Effect.map(Effect.tracer, (tracer) => tracer !== Tracer.nativeTracer)
 
 const begin = (name: string, { id, root = false }: SpanOptions): Effect.Effect<Tracer.Span> =>
   Effect.suspend(() =>
