@@ -5,14 +5,12 @@
  */
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { KernelError } from "./execution.ts"
 import * as Gateway from "./gateway/connection.ts"
 import type { Instance } from "./kernel/instance.ts"
-import * as Kernels from "./client/kernel.ts"
 import * as Setup from "./kernel/setup.ts"
 import * as Span from "./kernel/span.ts"
 import * as Start from "./kernel/start.ts"
@@ -21,8 +19,7 @@ import { type ClientOptions, type Kernel, KernelClient } from "./kernel_client.t
 import { KernelGateway } from "./kernel_gateway.ts"
 import * as Platform from "./platform.ts"
 
-import * as Plan from "./pool/plan.ts"
-import * as PoolState from "./pool/pool_state.ts"
+import * as PoolService from "./pool/service.ts"
 import type { Source } from "./pool/source.ts"
 
 /**
@@ -95,25 +92,9 @@ export class KernelPool extends Context.Service<KernelPool, {
  * @category models
  * @since 0.1.0
  */
-export interface PoolOptions extends ClientOptions {
-  /** A constant number of kernels: sets both `min` and `max`. */
-  readonly size?: number | undefined
-  /** Kernels, in use or ready, that exist even without requests; 1 by default. */
-  readonly min?: number | undefined
-  /** The maximum number of kernels, including those that are being started or deleted; 8 by default. */
-  readonly max?: number | undefined
-  /** Kernels that are kept ready besides those in use, up to `max` in all; 1 by default. */
-  readonly warm?: number | undefined
-  /** The time without a request after which the pool shrinks to `min` kernels; 5 minutes by default. */
-  readonly idleTimeToLive?: Duration.Input | undefined
+export interface PoolOptions extends ClientOptions, PoolService.PoolOptions {
   /** Python code that each kernel runs before it is handed out, within `initTimeout`; several cells run in order. */
   readonly setup?: string | ReadonlyArray<string> | undefined
-  /** The maximum time that a request waits; 1 minute by default. */
-  readonly acquireTimeout?: Duration.Input | undefined
-  /** The maximum number of requests that wait; 1,000 by default. With 0, a request without a spare fails at once. */
-  readonly maxWaiting?: number | undefined
-  /** The maximum number of kernels that start at the same time; 2 by default. */
-  readonly startConcurrency?: number | undefined
 }
 
 /**
@@ -175,12 +156,6 @@ export function make<E, R>(
   }).pipe(Span.withSpan("KernelPool.make"))
 }
 
-/** About the duration of a first small execution, which a start at the same time would double. */
-const replacementDelay: Duration.Input = "30 millis"
-
-/** Maximum time for a spare to answer the check that it is alive. */
-const checkTimeout: Duration.Input = "2 seconds"
-
 const annotate = ({ id }: Instance) => Effect.annotateCurrentSpan({ "kernel.id": id })
 
 const makeOver = Effect.fnUntraced(
@@ -212,37 +187,9 @@ const makeOver = Effect.fnUntraced(
         })),
     ).pipe(Effect.provideContext(platform))
 
-    const poolState = yield* PoolState.make({
-      limits: Plan.limits(options),
-      sources,
-      // A server may take seconds to notice that a kernel died, and a frozen kernel it does not notice at all.
-      isAlive: (instance) =>
-        instance.endReason() !== undefined ? Effect.succeed(false) : Effect.isSuccess(
-          Effect.timeout(Setup.identify(instance, { waitsForConnection: false }), checkTimeout),
-        ),
-      idleTimeToLive: options.idleTimeToLive ?? "5 minutes",
-      acquireTimeout: options.acquireTimeout ?? "1 minute",
-      maxWaiting: options.maxWaiting ?? 1000,
-      replacementDelay,
-    })
-    return KernelPool.of({
-      get: Effect.suspend(() => {
-        let isReset = false
-        const start = Effect.tap(
-          Effect.suspend(() => poolState.acquire({ isReset })),
-          () =>
-            Effect.sync(() => {
-              isReset = true
-            }),
-        )
-        const { images, imagesDir, maxMessageSize } = options
-        return Kernels.make({ start, imagesDir, images, maxMessageSize, untrusted, platform })
-      }).pipe(Span.withSpan("KernelPool.get")),
-      state: Effect.sync(() => {
-        const { sources, ...counts } = poolState.inventory()
-        return { ...counts, gateways: sources.map(({ name, ...source }) => ({ url: name, ...source })) }
-      }),
-    })
+    const { images, imagesDir, maxMessageSize } = options
+    const parts = { images, imagesDir, maxMessageSize, untrusted, platform }
+    return KernelPool.of(yield* PoolService.make(sources, options, parts))
   },
 )
 

@@ -6,12 +6,17 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Kernels from "./client/kernel.ts"
 import { DisplayChunk } from "./execution.ts"
-import type { Images } from "./output/images.ts"
+import * as Identity from "./kernel/identity.ts"
+import * as Instance from "./kernel/instance.ts"
 import { KernelClient } from "./kernel_client.ts"
+import { KernelPool } from "./kernel_pool.ts"
+import type { Images } from "./output/images.ts"
 import * as Platform from "./platform.ts"
-import * as Kernels from "./testing/kernel.ts"
-import type { Members, Script } from "./testing/script.ts"
+import * as PoolService from "./pool/service.ts"
+import { type Members, type Script, taker } from "./testing/script.ts"
+import * as ScriptedKernel from "./testing/scripted_kernel.ts"
 
 export type { Members, Output, Raised, Script } from "./testing/script.ts"
 
@@ -145,9 +150,87 @@ export function layer(
   scripts: ReadonlyArray<Script>,
   options: Options = {},
 ): Layer.Layer<KernelClient | TestKernel> {
+  const { images = "bytes", imagesDir } = options
   return Layer.effectContext(Effect.gen(function* () {
+    const { executed, start } = makeScripted(scripts)
     const platform = yield* Platform.services
-    const { executed, kernel } = yield* Kernels.make(scripts, { ...options, platform })
-    return Context.make(KernelClient, kernel).pipe(Context.add(TestKernel, { executed }))
+    // Its start cannot fail.
+    const kernel = yield* Effect.orDie(Kernels.make({ images, imagesDir, start, platform }))
+    return Context.make(KernelClient, withMembers(kernel, options)).pipe(
+      Context.add(TestKernel, { executed }),
+    )
   }))
 }
+
+/**
+ * Options of a pool of kernels for tests.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface PoolOptions extends Options, PoolService.PoolOptions {}
+
+/**
+ * Provides a pool of kernels that do what the scripts say, see {@link layer}. The pool is the one of
+ * `KernelPool.layer`, with its queue, its spares and its limits; all of its kernels share the scripts and the record of
+ * executions. Kernels start at once.
+ *
+ * @example
+ * ```ts
+ * import { assert, it } from "@effect/vitest"
+ * import { Effect } from "effect"
+ * import { KernelPool, Testing } from "effect-jupyter"
+ *
+ * const answer = Effect.gen(function*() {
+ *   const pool = yield* KernelPool.KernelPool
+ *   const kernel = yield* pool.get
+ *   return (yield* kernel.execute("6 * 7")).text
+ * }).pipe(Effect.scoped)
+ *
+ * it.effect("answers", () =>
+ *   Effect.gen(function*() {
+ *     const answers = yield* Effect.all([answer, answer], { concurrency: 2 })
+ *     assert.deepStrictEqual(answers, ["42", "42"])
+ *     assert.lengthOf(yield* Testing.executed, 2)
+ *   }).pipe(Effect.provide(Testing.layerPool([{ match: "6 * 7", result: "42" }], { max: 4 }))))
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export function layerPool(
+  scripts: ReadonlyArray<Script>,
+  options: PoolOptions = {},
+): Layer.Layer<KernelPool | TestKernel> {
+  const { images = "bytes", imagesDir } = options
+  return Layer.effectContext(Effect.gen(function* () {
+    const { executed, start } = makeScripted(scripts)
+    const platform = yield* Platform.services
+    const source = { name: "testing", start, gone: Effect.never }
+    const { get, state } = yield* PoolService.make([source], options, { images, imagesDir, platform })
+    const pool = KernelPool.of({ get: Effect.map(get, (kernel) => withMembers(kernel, options)), state })
+    return Context.make(KernelPool, pool).pipe(Context.add(TestKernel, { executed }))
+  }))
+}
+
+/** Makes what starts kernels that follow the same scripts, and the record of them. */
+function makeScripted(scripts: ReadonlyArray<Script>) {
+  const codes: Array<string> = []
+  const scripting = { take: taker(scripts), record: (code: string) => void codes.push(code) }
+  return {
+    executed: Effect.sync((): ReadonlyArray<string> => [...codes]),
+    start: Effect.flatMap(
+      ScriptedKernel.make(scripting),
+      (connection) => Instance.make(connection, Identity.ipython),
+    ),
+  }
+}
+
+/** Replaces members of a kernel by those that the test gives. */
+const withMembers = (kernel: Kernels.Kernel, { members = {} }: Options): Kernels.Kernel => ({
+  ...kernel,
+  ...members,
+  get id() {
+    return kernel.id
+  },
+})

@@ -256,11 +256,28 @@ describe("the public contract", () => {
       | Refuses<Values.IterateOptions>
       | Refuses<Values.FeedOptions<Schema.Schema<string>, Schema.Schema<string>>>
       | Refuses<Testing.Options>
+      | Refuses<Testing.PoolOptions>
       | Refuses<Testing.Script>
       | Refuses<Testing.Raised>
     >().toBeNever()
     // What each of them is without a value is its default.
     expectTypeOf(KernelGateway.layer).toBeCallableWith({ sandbox: undefined, python: { python: undefined } })
+  })
+
+  it("Testing", () => {
+    expectTypeOf(Testing.layer).toEqualTypeOf<
+      (
+        scripts: ReadonlyArray<Testing.Script>,
+        options?: Testing.Options,
+      ) => Layer.Layer<KernelClient.KernelClient | Testing.TestKernel>
+    >()
+    expectTypeOf(Testing.layerPool).toEqualTypeOf<
+      (
+        scripts: ReadonlyArray<Testing.Script>,
+        options?: Testing.PoolOptions,
+      ) => Layer.Layer<KernelPool.KernelPool | Testing.TestKernel>
+    >()
+    expectTypeOf(Testing.layerPool).toBeCallableWith([], { size: 2, maxWaiting: 0, images: "bytes" })
   })
 
   it("KernelPool", () => {

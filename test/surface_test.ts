@@ -104,6 +104,7 @@ const surface: Record<string, ReadonlyArray<string>> = {
     "display",
     "executed",
     "layer",
+    "layerPool",
   ],
   Values: [
     "InvalidName",

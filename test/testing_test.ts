@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Effect, Fiber, Logger, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { Execution, KernelClient, Testing } from "../src/mod.ts"
+import { Execution, KernelClient, KernelPool, Testing } from "../src/mod.ts"
 
 const execute = (code: string, options?: KernelClient.ExecuteOptions) =>
   KernelClient.KernelClient.use((kernel) => kernel.execute(code, options))
@@ -351,4 +351,171 @@ describe("a kernel for tests", () => {
       { match: /load/, chunks: ["loading\n"], delay: "5 seconds" },
       { match: "df.price.mean()", value: 1.5 },
     ]))))
+
+  it.effect("execute bounds images and onChunk by its timeout, as other kernels do", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.KernelClient
+      const endless = () => Effect.never
+      const handlers: ReadonlyArray<Effect.Effect<unknown, unknown>> = [
+        kernel.execute("plot()", { timeout: "10 seconds", images: endless }),
+        kernel.evaluate("live", Schema.Unknown, { timeout: "10 seconds", onChunk: endless }),
+        kernel.execute("ask()", { timeout: "10 seconds", onInput: endless }),
+      ]
+      for (const handler of handlers) {
+        const fiber = yield* Effect.forkChild(Effect.flip(handler), { startImmediately: true })
+        yield* TestClock.adjust("9 seconds")
+        assert.isUndefined(fiber.pollUnsafe())
+        yield* TestClock.adjust("10 seconds")
+        assert.instanceOf(yield* Fiber.join(fiber), Execution.ExecutionTimeout)
+        assert.strictEqual((yield* execute("1 + 1")).text, "2")
+      }
+    }).pipe(Effect.provide(Testing.layer([...scripts, { match: "ask()", chunks: [{ prompt: "Name? " }] }]))))
+
+  it.effect("execute checks options as other kernels do, and does not count typed values as cells", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.KernelClient
+      const error = yield* Effect.flip(kernel.execute("1 + 1", { outputLimit: -1 }))
+      assert.instanceOf(error, Execution.KernelError)
+      assert.strictEqual(error.reason._tag, "InvalidOption")
+      yield* kernel.evaluate("1 + 1", Schema.Unknown)
+      assert.strictEqual((yield* kernel.execute("1 + 1")).executionCount, 1)
+    }).pipe(provide))
+
+  it.effect("evaluate gives values of every schema, decoded or encoded, and of what a function makes", () =>
+    Effect.gen(function* () {
+      class Order extends Schema.Class<Order>("Order")({ id: Schema.FiniteFromString }) {}
+      const order = new Order({ id: 1 })
+      const seen: Array<unknown> = []
+      const made = [order, { id: "1" }, { id: 1 }, undefined]
+      yield* Effect.gen(function* () {
+        const kernel = yield* KernelClient.KernelClient
+        assert.deepStrictEqual(yield* kernel.evaluate("decoded", Order), order)
+        assert.deepStrictEqual(yield* kernel.evaluate("encoded", Order), order)
+        assert.strictEqual(yield* kernel.evaluate("decoded", Schema.Unknown), order)
+        assert.isNull(yield* kernel.evaluate("none", Schema.NullOr(Order)))
+        const elements = yield* kernel.iterate("all", Order).pipe(
+          Stream.tap((element) => Effect.sync(() => seen.push(element))),
+          Stream.runDrain,
+          Effect.flip,
+        )
+        assert.strictEqual(elements._tag, "SchemaError")
+        assert.deepStrictEqual(seen, [order, order])
+        const at = new Date(0)
+        assert.strictEqual(
+          yield* kernel.call("same", [at], { kwargs: { at }, returns: Schema.Boolean }),
+          true,
+        )
+        const raised = yield* Effect.flip(kernel.evaluate("throws", Schema.Unknown))
+        assert.instanceOf(raised, Execution.ExecutionError)
+        assert.deepStrictEqual([raised.ename, raised.evalue], ["RangeError", "no"])
+        const failed = yield* Effect.flip(kernel.set("f", () => 1))
+        assert.strictEqual(failed._tag, "UnsupportedValue")
+      }).pipe(Effect.provide(Testing.layer([
+        { match: "decoded", value: order },
+        { match: "encoded", value: { id: "1" } },
+        { match: "none" },
+        { match: "all", value: made },
+        { match: "same", value: (a: Date, { at }: { at: Date }) => a === at },
+        {
+          match: "throws",
+          value: () => {
+            throw new RangeError("no")
+          },
+        },
+      ])))
+    }))
+
+  it.effect("iterate emits what comes before a failure, and pulls in executions of their own", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.KernelClient
+      const seen: Array<number> = []
+      const error = yield* kernel.iterate("rows", Schema.Int, { batchSize: 2 }).pipe(
+        Stream.tap((row) => Effect.sync(() => seen.push(row))),
+        Stream.runDrain,
+        Effect.flip,
+      )
+      assert.instanceOf(error, Execution.ExecutionError)
+      assert.deepStrictEqual([error.ename, seen], ["ValueError", [1, 2, 3]])
+      const refused = yield* Effect.flip(Stream.runDrain(kernel.iterate("number", Schema.Int)))
+      assert.instanceOf(refused, Execution.ExecutionError)
+      assert.strictEqual(refused.evalue, "'number' object is not iterable")
+      assert.deepStrictEqual(yield* Testing.executed, ["rows", "number"])
+    }).pipe(Effect.provide(Testing.layer([
+      { match: "rows", value: [1, 2, 3], error: { ename: "ValueError" } },
+      { match: "number", value: 1 },
+    ]))))
+
+  it.effect("a kernel that died fails what is asked beside executions, and is closed with its scope", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.KernelClient
+      yield* Effect.flip(kernel.execute("die"))
+      const failures = yield* Effect.all([
+        Effect.flip(kernel.complete("x")),
+        Effect.flip(kernel.interrupt),
+        Effect.flip(kernel.evaluate("1 + 1", Schema.Unknown)),
+      ])
+      for (const failure of failures) {
+        assert.instanceOf(failure, Execution.KernelError)
+        assert.strictEqual(failure.reason._tag, "KernelDied")
+      }
+      return kernel
+    }).pipe(
+      provide,
+      Effect.flatMap((kernel) => Effect.flip(kernel.execute("1 + 1"))),
+      Effect.map((error) => assert.include(error.message, "closed")),
+    ))
+})
+
+describe("Testing.layerPool", () => {
+  const use = <A, E>(f: (kernel: KernelClient.Kernel) => Effect.Effect<A, E>) =>
+    Effect.scoped(Effect.flatMap(KernelPool.KernelPool, ({ get }) => Effect.flatMap(get, f)))
+
+  it.effect("get hands out kernels at once, which share scripts and record", () =>
+    Effect.gen(function* () {
+      const texts = yield* Effect.all(
+        Array.from({ length: 3 }, () =>
+          use((kernel) => Effect.zip(Effect.sync(() => kernel.id), kernel.execute("1 + 1")))),
+        { concurrency: "unbounded" },
+      )
+      assert.deepStrictEqual(
+        texts.map(([, { text }]) =>
+          text
+        ),
+        ["2", "2", "2"],
+      )
+      assert.strictEqual(new Set(texts.map(([id]) => id)).size, 3)
+      assert.lengthOf(yield* Testing.executed, 3)
+      const pool = yield* KernelPool.KernelPool
+      const { busy, gateways } = yield* pool.state
+      assert.deepStrictEqual([busy, gateways.length], [0, 1])
+    }).pipe(Effect.provide(Testing.layerPool(scripts))))
+
+  it.effect("get waits within the limits of the pool", () =>
+    Effect.gen(function* () {
+      const running = yield* Effect.forkChild(use((kernel) => kernel.execute("sleep()")), {
+        startImmediately: true,
+      })
+      yield* TestClock.adjust("1 second")
+      const waiting = yield* Effect.forkChild(use((kernel) => kernel.execute("1 + 1")), {
+        startImmediately: true,
+      })
+      yield* TestClock.adjust("1 second")
+      const refused = yield* Effect.flip(use(() => Effect.void))
+      assert.strictEqual(refused.reason._tag, "KernelStartFailed")
+      yield* Fiber.interrupt(running)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* Fiber.join(waiting)).text, "2")
+    }).pipe(Effect.provide(Testing.layerPool(scripts, { size: 1, maxWaiting: 1 }))))
+
+  it.effect("reset replaces a kernel that died by another of the pool", () =>
+    use((kernel) =>
+      Effect.gen(function* () {
+        const { id } = kernel
+        yield* Effect.flip(kernel.execute("die"))
+        yield* kernel.reset
+        assert.notStrictEqual(kernel.id, id)
+        assert.strictEqual((yield* kernel.execute("die")).text, "alive")
+        assert.deepStrictEqual(yield* kernel.variables, [])
+      })
+    ).pipe(Effect.provide(Testing.layerPool(scripts, { members: { variables: Effect.succeed([]) } }))))
 })

@@ -41,6 +41,8 @@ export interface Request {
   readonly subshell?: string | undefined
   readonly metadata?: JsonObject | undefined
   readonly buffers?: ReadonlyArray<Uint8Array> | undefined
+  /** The request for values that the buffers encode, for kernels that are not processes. */
+  readonly value?: unknown
 }
 
 /** A message that answers one of the kernel. */

@@ -14,6 +14,8 @@ import * as Transcript from "../output/transcript.ts"
 export interface Attachment {
   readonly metadata: JsonObject
   readonly buffers: ReadonlyArray<Uint8Array>
+  /** The value that the buffers encode. */
+  readonly value?: unknown
 }
 
 /** A request of the library that is sent as an execution, without becoming part of the history. */

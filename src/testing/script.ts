@@ -6,7 +6,7 @@
 import type * as Duration from "effect/Duration"
 import type { Kernel } from "../client/kernel.ts"
 import type { Chunk, DisplayChunk, KernelErrorReason } from "../execution.ts"
-import type * as Outputs from "../output/output.ts"
+import type { JsonObject } from "../jupyter/message.ts"
 
 /**
  * What code puts out: a text is written to stdout, an update changes what is displayed under its id, a prompt asks
@@ -51,7 +51,7 @@ export interface Script {
   /**
    * What `evaluate`, `call`, `iterate` and `feed` get for this code, the name or the callable: as the schema decodes it
    * or before, `None` by default; for `iterate` an iterable, which may be asynchronous. A function makes it of the
-   * arguments, the last of which are those by name; it may be a generator.
+   * arguments, the last of which are those by name; it may be a generator. What it throws is an exception of the code.
    */
   readonly value?: unknown
   /**
@@ -108,39 +108,46 @@ function matches({ match }: Script, code: string): boolean {
     : new RegExp(match, match.flags.replace(/[gy]/g, "")).test(code)
 }
 
-/** Code that asks for input. */
-interface Input {
-  readonly _tag: "Input"
-  readonly prompt: string
-  readonly password: boolean
+/** A message of a kernel. */
+interface ScriptedMessage {
+  readonly type: string
+  readonly content: JsonObject
 }
 
-/** An output as a kernel sends it. */
-export function toOutput(output: Output): Outputs.Output | Input {
-  if (typeof output === "string") return { _tag: "Text", name: "stdout", text: output }
-  if ("prompt" in output) return { _tag: "Input", prompt: output.prompt, password: output.password ?? false }
-  if (!("_tag" in output)) return { ...output.update, _tag: "Display", update: true }
+/** Returns the message with which a kernel sends an output. */
+export function toMessage(output: Output): ScriptedMessage {
+  if (typeof output === "string") return { type: "stream", content: { name: "stdout", text: output } }
+  if ("prompt" in output) {
+    return { type: "input_request", content: { prompt: output.prompt, password: output.password ?? false } }
+  }
+  if (!("_tag" in output)) return { type: "update_display_data", content: displayOf(output.update) }
   switch (output._tag) {
     case "TextChunk":
-      return { _tag: "Text", name: output.name, text: output.text }
+      return { type: "stream", content: { name: output.name, text: output.text } }
     case "ClearOutput":
-      return { _tag: "Clear", wait: output.wait }
+      return { type: "clear_output", content: { wait: output.wait } }
     case "DisplayChunk":
-      return { ...output, _tag: "Display" }
+      return { type: output.update ? "update_display_data" : "display_data", content: displayOf(output) }
   }
 }
 
-/** The value of the last expression as a kernel sends it. */
-export function valueOf(
+function displayOf({ data, displayId, executionCount, metadata }: DisplayChunk): JsonObject {
+  return {
+    data,
+    metadata,
+    transient: displayId === undefined ? {} : { display_id: displayId },
+    ...(executionCount === undefined ? {} : { execution_count: executionCount }),
+  }
+}
+
+/** Returns the content of the message with which a kernel sends the value of the last expression. */
+export function resultOf(
   value: string | { readonly [mimeType: string]: unknown },
   executionCount: number,
-): Outputs.Output {
+): JsonObject {
   return {
-    _tag: "Display",
-    update: false,
     data: typeof value === "string" ? { "text/plain": value } : value,
     metadata: {},
-    displayId: undefined,
-    executionCount,
+    execution_count: executionCount,
   }
 }

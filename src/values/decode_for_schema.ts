@@ -15,6 +15,7 @@ import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as SchemaAST from "effect/SchemaAST"
 import * as Declaration from "./declaration.ts"
+import { decodeGiven, GivenValue } from "./given_value.ts"
 import * as PythonValue from "./python_value.ts"
 import { NdArray } from "./nd_array.ts"
 import { type Converter, elements, identity, lazily, members, properties, walk } from "./schema_walk.ts"
@@ -25,7 +26,7 @@ export function decodeForSchema<S extends Schema.Constraint>(
 ): (value: unknown) => Effect.Effect<S["Type"], Schema.SchemaError, S["DecodingServices"]> {
   const decode = Schema.decodeUnknownEffect(schema)
   const convert = toEncodedForm(schema)
-  return (value) => decode(convert(value))
+  return (value) => value instanceof GivenValue ? decodeGiven(schema)(value) : decode(convert(value))
 }
 
 /**

@@ -20,7 +20,8 @@ import * as Identity from "../kernel/identity.ts"
 import type { Session } from "../kernel/session.ts"
 import * as Span from "../kernel/span.ts"
 import type { ValueFailure } from "./error.ts"
-import { toEncodedForm } from "./decode_for_schema.ts"
+import { decodeForSchema, toEncodedForm } from "./decode_for_schema.ts"
+import { GivenValue } from "./given_value.ts"
 import { batchBytesOf, batchSizeOf, type IterateOptions } from "./options.ts"
 import * as PythonValue from "./python_value.ts"
 import * as Request from "./request.ts"
@@ -144,7 +145,7 @@ function isUnresponsive(error: ValueFailure): boolean {
 function decoderOf<S extends Schema.Constraint>(schema: S) {
   const convert = toEncodedForm(schema)
   const decodeAll = Schema.decodeUnknownEffect(Schema.Array(schema))
-  const decodeOne = Schema.decodeUnknownEffect(schema)
+  const decodeOne = decodeForSchema(schema)
   const oneByOne = Effect.fnUntraced(function* (elements: ReadonlyArray<unknown>) {
     const decoded: Array<S["Type"]> = []
     for (const element of elements) {
@@ -154,11 +155,11 @@ function decoderOf<S extends Schema.Constraint>(schema: S) {
     }
     return { decoded, ending: undefined }
   })
-  return (elements: ReadonlyArray<unknown>) => {
-    const converted = elements.map(convert)
-    return Effect.matchEffect(decodeAll(converted), {
-      onSuccess: (decoded: ReadonlyArray<S["Type"]>) => Effect.succeed({ decoded, ending: undefined }),
-      onFailure: () => oneByOne(converted),
-    })
-  }
+  return (elements: ReadonlyArray<unknown>) =>
+    elements.some((element) => element instanceof GivenValue)
+      ? oneByOne(elements)
+      : Effect.matchEffect(decodeAll(elements.map(convert)), {
+        onSuccess: (decoded: ReadonlyArray<S["Type"]>) => Effect.succeed({ decoded, ending: undefined }),
+        onFailure: () => oneByOne(elements),
+      })
 }

@@ -29,6 +29,7 @@ import * as Setup from "../kernel/setup.ts"
 import { UnsupportedValue } from "./error.ts"
 import * as Decode from "./decode.ts"
 import * as Encode from "./encode.ts"
+import { GivenValue } from "./given_value.ts"
 import type { ValueOptions } from "./options.ts"
 
 /** An answer of the Python module in the kernel. */
@@ -41,6 +42,8 @@ export interface Answer {
   readonly path: string
   readonly valueType: string
   readonly buffers: ReadonlyArray<Uint8Array>
+  /** The value of a kernel for tests, in place of the buffers. */
+  readonly given: GivenValue | undefined
 }
 
 /** The answers to a request, and the exit of its execution. */
@@ -61,7 +64,8 @@ export interface Requests {
   ) => Effect.Effect<Response, UnsupportedValue>
 }
 
-const mime = "application/vnd.effect-jupyter.value+json"
+/** The MIME type of answers. */
+export const mime = "application/vnd.effect-jupyter.value+json"
 const modules = ["errors", "libraries", "codec", "decoder", "iterators", "requests"]
 const code = "await __effect_jupyter_values__.run()"
 const appendPart = (isFirst: boolean) => `__effect_jupyter_values__.keep(${isFirst ? "True" : "False"})`
@@ -168,7 +172,10 @@ export const make: (
             prepare: (instance) =>
               Effect.andThen(
                 check(instance),
-                prepare(instance, { buffers, sizes, operation: request.operation }),
+                Effect.map(
+                  prepare(instance, { buffers, sizes, operation: request.operation }),
+                  (attachment) => ({ ...attachment, value: request }),
+                ),
               ),
             maxBytes: maxMessageSize,
             isAnswer: (message) => answerOf(message) !== undefined,
@@ -219,7 +226,7 @@ function answerOf({ buffers, content, header }: Message): Answer | undefined {
   const answer = content.data[mime]
   if (!isJsonObject(answer)) return undefined
   const text = (value: unknown): string => typeof value === "string" ? excerpt(value, maxTextLength) : ""
-  const { detail, done, kind, path, valueType } = answer
+  const { detail, done, given, kind, path, valueType } = answer
   return {
     buffers,
     kind: text(kind),
@@ -227,6 +234,8 @@ function answerOf({ buffers, content, header }: Message): Answer | undefined {
     detail: text(detail),
     path: text(path),
     valueType: text(valueType),
+    // No JSON is an instance of the class.
+    given: given instanceof GivenValue ? given : undefined,
   }
 }
 
@@ -278,8 +287,9 @@ export function unsupportedError(
 /** Decodes the value in an answer. */
 export function read(
   { exit, kernelId }: Response,
-  { buffers, kind }: Answer,
+  { buffers, given, kind }: Answer,
 ): Effect.Effect<unknown, KernelError> {
+  if (given !== undefined) return Effect.succeed(kind === "batch" ? given.value : given)
   return kind === "done" ? Effect.undefined : Effect.mapError(
     Effect.fromResult(Decode.decode(buffers)),
     ({ detail }) =>

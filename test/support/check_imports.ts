@@ -13,7 +13,8 @@ import process from "node:process"
 const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["mod.ts"],
   // Services.
-  ["kernel_pool.ts", "testing.ts", "sandbox.ts", "values.ts"],
+  ["testing.ts"],
+  ["kernel_pool.ts", "sandbox.ts", "values.ts"],
   ["kernel_client.ts"],
   ["kernel_gateway.ts"],
   ["python_environment.ts"],
