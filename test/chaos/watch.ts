@@ -9,10 +9,11 @@ export const spoiled = 1_000_000
  */
 export const watch = `
 def watch():
+    import threading
     shell = get_ipython()
     session = shell.kernel.session
     deserialize, send = session.deserialize, session.send
-    seen, running = set(), set()
+    seen, running, begun = set(), set(), set()
 
     def spoil():
         shell.user_ns["counter"] = shell.user_ns.get("counter", 0) + ${spoiled}
@@ -33,6 +34,11 @@ def watch():
             seen.add(header["msg_id"])
             if is_main:
                 running.add(header["msg_id"])
+        # An interrupt may take the last words of one; the next message shows that it is over.
+        elif threading.current_thread() is threading.main_thread() and header["msg_type"] != "input_reply":
+            running.difference_update(begun)
+            begun.clear()
+            begun.add(header["msg_id"])
         return message
 
     def publish(stream, msg_or_type, content=None, parent=None, *args, **kwargs):
