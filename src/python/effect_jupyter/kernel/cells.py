@@ -34,6 +34,14 @@ def can_await(cell):
     return "await" in cell or "async" in cell
 
 
+def can_await_transformed(cell):
+    """Returns the same of what IPython makes of a cell that names no command: it adds calls, which await nothing.
+
+    Signs at the beginning may lead to a name behind them.
+    """
+    return can_await(cell) or cell[0] in ",;/?\\"
+
+
 class Transformations:
     """The transformations that IPython has at its start; code may add others."""
 
@@ -67,15 +75,12 @@ class Transformations:
 
 
 def names_command(shell, cell):
-    """Returns whether a cell of one line begins with the name of a magic or a macro, or with one like `exit`."""
-    if "\n" in cell.rstrip("\n"):
-        return False
+    """Returns whether a cell begins with the name of a macro, or with one like `exit`, or is the line of a magic."""
     word = FIRST_WORD.match(cell).group()  # pyright: ignore[reportOptionalMemberAccess]
     magics = shell.magics_manager
-    return (
-        any(word in known for known in magics.magics.values())
-        or word in getattr(magics, "lazy_magics", ())
-        or isinstance(shell.user_ns.get(word), (Macro, IPyAutocall))
+    return isinstance(shell.user_ns.get(word), (Macro, IPyAutocall)) or (
+        "\n" not in cell.rstrip("\n")
+        and (any(word in known for known in magics.magics.values()) or word in getattr(magics, "lazy_magics", ()))
     )
 
 
@@ -103,8 +108,7 @@ def transform_if_needed(transform_cell, transformations, ask):
             and transformations.are_stock(self)
             and not names_command(self, raw_cell)
         ):
-            # Magics and commands become calls, which await nothing.
-            if raw_cell[0] in "%!" and not can_await(raw_cell) and sys._getframe(1).f_code is ask:
+            if sys._getframe(1).f_code is ask and not can_await_transformed(raw_cell):
                 return raw_cell
             if parses(raw_cell):
                 return raw_cell if raw_cell.endswith("\n") else raw_cell + "\n"
@@ -162,35 +166,43 @@ PLAIN = {
 TEXT = "text/plain"
 
 
+def all_formatters(display):
+    """Yields the formatters of a display in their order, with the types of their representations."""
+    yield "", display.ipython_display_formatter
+    yield "", display.mimebundle_formatter
+    yield from display.formatters.items()
+
+
 def stock_formatters(display):
-    """Returns the classes of all formatters but that of text, with how they are called and the method they look for."""
-    stock = {}
-    for formatter in (display.mimebundle_formatter, *display.formatters.values()):
-        if type(formatter) is not PlainTextFormatter:
-            stock[type(formatter)] = (type(formatter).__call__, formatter.print_method)
-    return stock
+    """Returns the classes of the formatters, with how they are called and the method of a value that they look for."""
+    return {
+        type(formatter): (type(formatter).__call__, formatter.print_method) for _, formatter in all_formatters(display)
+    }
 
 
-def is_text_alone(display, value, stock):
-    """Returns whether no formatter but that of text has a representation of the value."""
+def only_formatter(display, value, stock):
+    """Returns the formatter of text if the others have no representation of the value."""
     known = PLAIN.get(type(value))
     if known is None:
-        return False
+        return None
     bases, keys = known
-    for name, formatter in (("", display.mimebundle_formatter), *display.formatters.items()):
+    text = None
+    for name, formatter in all_formatters(display):
         kind = type(formatter)
-        if kind is PlainTextFormatter and name == TEXT:
-            continue
         if kind not in stock or stock[kind] != (kind.__call__, formatter.print_method):
-            return False
+            return None
+        if kind is PlainTextFormatter and name == TEXT:
+            text = formatter
+            continue
         printers, later = formatter.type_printers, formatter.deferred_printers
         if (
-            id(value) in formatter.singleton_printers
+            kind is PlainTextFormatter
+            or id(value) in formatter.singleton_printers
             or (printers and any(base in printers for base in bases))
             or (later and any(key in later for key in keys))
         ):
-            return False
-    return True
+            return None
+    return text
 
 
 def format_plain_values(format, stock):
@@ -198,9 +210,11 @@ def format_plain_values(format, stock):
 
     @functools.wraps(format)
     def format_value(self, obj, include=None, exclude=None):
-        if include is None and is_text_alone(self, obj, stock):
-            include = (TEXT,)
-        return format(self, obj, include, exclude)
+        formatter = only_formatter(self, obj, stock) if include is None and exclude is None else None
+        if formatter is None:
+            return format(self, obj, include, exclude)
+        text = formatter(obj)
+        return {} if text is None else {TEXT: text}, {}
 
     return format_value
 
