@@ -4,6 +4,7 @@
  * @module
  */
 import type * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Schema from "effect/Schema"
@@ -113,4 +114,16 @@ export const read: (name: string) => Effect.Effect<string, AssetsMissing, FileSy
     )
     sources.set(key, source)
     return source
+  })
+
+/**
+ * Reads a file of this package in advance, because there may be no free file descriptor later. Returns the effect of
+ * {@link read}, which reads the file if it was not readable before.
+ */
+export const prefetch = (
+  name: string,
+): Effect.Effect<Effect.Effect<string, AssetsMissing>, never, FileSystem.FileSystem> =>
+  Effect.contextWith((context: Context.Context<FileSystem.FileSystem>) => {
+    const source = Effect.provideContext(read(name), context)
+    return Effect.as(Effect.ignore(source), source)
   })

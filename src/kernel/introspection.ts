@@ -5,7 +5,7 @@
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as FileSystem from "effect/FileSystem"
+import type * as FileSystem from "effect/FileSystem"
 import * as Schema from "effect/Schema"
 import * as Assets from "../assets.ts"
 import type { KernelError } from "../execution.ts"
@@ -132,14 +132,7 @@ const longTimeout = { timeout: "30 seconds" } as const
 /** Makes the introspection of a kernel. */
 export const make: (session: Session) => Effect.Effect<Introspection, never, FileSystem.FileSystem> = Effect
   .fnUntraced(function* (session) {
-    const fs = yield* FileSystem.FileSystem
-    const source = Effect.provideService(
-      Assets.read("python/effect_jupyter/kernel/variables.py"),
-      FileSystem.FileSystem,
-      fs,
-    )
-    // Read in advance: there may be no free file descriptor later.
-    yield* Effect.ignore(source)
+    const source = yield* Assets.prefetch("python/effect_jupyter/kernel/variables.py")
 
     const askKernel = Subshell.make(session)
     const ask = Effect.fnUntraced(function* <S extends Schema.ConstraintDecoder<unknown>>(

@@ -5,7 +5,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as FileSystem from "effect/FileSystem"
+import type * as FileSystem from "effect/FileSystem"
 import * as Assets from "../assets.ts"
 import { KernelError, KernelStartFailed } from "../execution.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
@@ -42,14 +42,7 @@ export const load: (
   never,
   FileSystem.FileSystem
 > = Effect.fnUntraced(function* ({ workingDir }: SetupOptions) {
-  const fs = yield* FileSystem.FileSystem
-  const source = Effect.provideService(
-    Assets.read("python/effect_jupyter/kernel/setup.py"),
-    FileSystem.FileSystem,
-    fs,
-  )
-  // Read in advance: there may be no free file descriptor later.
-  yield* Effect.ignore(source)
+  const source = yield* Assets.prefetch("python/effect_jupyter/kernel/setup.py")
   // If code deleted the working directory, it is created again for the next kernel.
   let hasSucceeded = false
 

@@ -2,12 +2,15 @@
 
 import inspect
 import sys
+from collections.abc import Callable
+from types import CodeType
+from typing import Any
 
 
-def is_compatible(patch, check):
+def is_compatible(patch: str, check: Callable[[], object]) -> bool:
     """Tells whether the check succeeds; logs a line if it does not."""
     try:
-        reason = None if check() else "its private parts are others"
+        reason = None if check() else "its private parts differ"
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
     if reason is not None:
@@ -15,14 +18,15 @@ def is_compatible(patch, check):
     return reason is None
 
 
-def has_parameters(function, *names):
+def has_parameters(function: Callable[..., Any], *names: str) -> bool:
     """Tells whether the function has exactly these parameters."""
     return list(inspect.signature(function).parameters) == list(names)
 
 
-def references(function, *names):
+def references(function: Any, *names: str) -> bool:
     """Tells whether the code of the function, or of functions in it, uses all of these names."""
-    found, todo = set(), [inspect.unwrap(function).__code__]
+    found: set[str] = set()
+    todo: list[CodeType] = [inspect.unwrap(function).__code__]
     while todo:
         code = todo.pop()
         found.update(code.co_names)

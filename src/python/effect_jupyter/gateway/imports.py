@@ -3,6 +3,7 @@
 import importlib
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
 # Packages with which jsonschema checks further formats; no schema here has them.
@@ -16,26 +17,29 @@ NOTHING: Any = None
 class Deferred(types.ModuleType):
     """A module that is loaded when an attribute is read, or when one of `functions` is called."""
 
-    def __init__(self, name, functions):
+    def __init__(self, name: str, functions: tuple[str, ...]):
         super().__init__(name)
         for function in functions:
             setattr(self, function, self._later(function))
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self._load(), name)
 
-    def _later(self, name):
-        return lambda *args, **kwargs: getattr(self._load(), name)(*args, **kwargs)
+    def _later(self, name: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return getattr(self._load(), name)(*args, **kwargs)
 
-    def _load(self):
+        return call
+
+    def _load(self) -> types.ModuleType:
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
         return importlib.import_module(self.__name__)
 
 
-def defer():
+def defer() -> None:
     for name in OPTIONAL:
         sys.modules.setdefault(name, NOTHING)
     for name, functions in UNUSED.items():

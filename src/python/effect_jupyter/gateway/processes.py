@@ -8,6 +8,7 @@ such limit, or one is set already, processes are found by their environment only
 import os
 import resource
 import signal
+from collections.abc import Iterable, Iterator
 
 from effect_jupyter.system import process_ids
 
@@ -16,13 +17,13 @@ MARK = "EFFECT_JUPYTER_KERNEL"
 MAX_ROUNDS = 100
 
 
-def limit_of(kernel_id):
+def limit_of(kernel_id: str) -> int:
     """Returns the limit of a kernel in microseconds: more than 100,000 years."""
     digits = "".join(character for character in kernel_id if character in "0123456789abcdef")
     return (1 << 62) + int(digits[:14] or "0", 16)
 
 
-def mark(pid, kernel_id):
+def mark(pid: int, kernel_id: str) -> None:
     """Marks a kernel that has just been started, and so all processes that it will start."""
     if hasattr(resource, "prlimit"):
         limit = limit_of(kernel_id)
@@ -32,8 +33,8 @@ def mark(pid, kernel_id):
             pass  # it ended, or runs in another kernel, with whose processes it ends
 
 
-def kill_processes_of(*kernel_ids):
-    known = set()
+def kill_processes_of(*kernel_ids: str) -> None:
+    known: set[int] = set()
     for _ in range(MAX_ROUNDS):
         found = [pid for pid in processes_of(kernel_ids) if pid not in known]
         for pid in found:
@@ -46,7 +47,7 @@ def kill_processes_of(*kernel_ids):
             return
 
 
-def processes_of(kernel_ids):
+def processes_of(kernel_ids: Iterable[str]) -> Iterator[int]:
     variables = {f"{MARK}={kernel_id}".encode() for kernel_id in kernel_ids}
     limits = {str(limit_of(kernel_id)).encode() for kernel_id in kernel_ids}
     for pid in process_ids():
@@ -55,7 +56,7 @@ def processes_of(kernel_ids):
             yield pid
 
 
-def read(pid, file):
+def read(pid: int, file: str) -> bytes:
     try:
         with open(f"/proc/{pid}/{file}", "rb") as opened:
             return opened.read()

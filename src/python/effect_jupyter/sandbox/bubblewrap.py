@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from collections.abc import Iterable, Iterator
 
 # Isolation besides that of srt: no shared memory, semaphores or name of the host.
 ISOLATED = ["--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
@@ -13,7 +14,7 @@ ARGUMENTS = {
 }
 
 
-def split(command):
+def split(command: str) -> tuple[str, list[str], list[str]]:
     """Splits a command line of srt into bubblewrap, its options, and the command that runs in it."""
     words = shlex.split(command)
     if words[3:4] == ["srt-args"]:
@@ -27,14 +28,14 @@ def split(command):
     return words[0], words[1:end], words[end + 1 :]
 
 
-def operations(options):
+def operations(options: Iterable[str]) -> Iterator[list[str]]:
     """Returns the options of bubblewrap, each with its arguments."""
     words = iter(options)
     for option in words:
         yield [option, *(next(words) for _ in range(ARGUMENTS.get(option, 0)))]
 
 
-def bounded(options, *, memory, writable):
+def bounded(options: Iterable[str], *, memory: int | None, writable: Iterable[str]) -> list[str]:
     """Returns the options with further isolation: mounts are read-only except `writable`, and tmpfs has a size.
 
     srt allows every command to write to a folder with a fixed name in /tmp, which another user may have created.
@@ -58,7 +59,7 @@ def bounded(options, *, memory, writable):
     return result
 
 
-def mount_points(options):
+def mount_points(options: Iterable[str]) -> list[tuple[str, bool]]:
     """Returns the mount points that bubblewrap needs, as (path, True for a directory)."""
     return [
         (arguments[1], os.path.isdir(arguments[0]))
@@ -67,5 +68,5 @@ def mount_points(options):
     ]
 
 
-def is_under(path, folder):
+def is_under(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")

@@ -22,9 +22,9 @@ class Repositories:
     """The git directories of a workspace. They are remembered, as a kernel could hide one among many directories."""
 
     def __init__(self):
-        self._known = set()
+        self._known: set[str] = set()
 
-    def protected(self, folders):
+    def protected(self, folders: list[str]) -> list[str]:
         """Returns paths below `folders` that must not be writable, including some that do not exist."""
         folders = [folder for folder in folders if os.path.isdir(folder)]
         self._known.update(*map(find, folders))
@@ -35,7 +35,7 @@ class Repositories:
         return [utf8(path, "git directory") for path in [*known, *top, *without_repository(places, folders)]]
 
 
-def at_top(folder):
+def at_top(folder: str) -> list[str]:
     """Returns the paths that prevent a folder from becoming a repository, with `.git` or without."""
     place = os.path.join(folder, ".git")
     if os.path.isfile(place) and os.path.getsize(place) > 0 or is_git(place):
@@ -46,11 +46,11 @@ def at_top(folder):
     return [place, head, os.path.join(place, "hooks")] if is_in_repository(folder) else [place, head]
 
 
-def is_in_repository(folder):
+def is_in_repository(folder: str) -> bool:
     return repository_above(folder) is not None
 
 
-def repository_above(folder):
+def repository_above(folder: str) -> str | None:
     """Returns the nearest `.git` above a folder; None if there is none."""
     while folder != "/":
         folder = os.path.dirname(folder)
@@ -60,11 +60,12 @@ def repository_above(folder):
     return None
 
 
-def without_repository(places, folders):
+def without_repository(places: list[str], folders: list[str]) -> list[str]:
     """Returns the folders of submodules without a repository: git would use a repository that is created there, and run
     the programs of its settings.
     """
-    seen, left = set(), MAX_BYTES
+    seen: set[str] = set()
+    left = MAX_BYTES
     for place in places:
         worktree = os.path.dirname(place)
         directory = place if os.path.isdir(place) else read_path(place, "gitdir:")
@@ -80,9 +81,10 @@ def without_repository(places, folders):
     )
 
 
-def find(top):
+def find(top: str) -> list[str]:
     """Returns the git directories below a folder, and the files named `.git` that refer to others."""
-    found, todo, left = [], [top], MAX_DIRECTORIES
+    found: list[str] = []
+    todo, left = [top], MAX_DIRECTORIES
     for folder in todo:
         try:
             with os.scandir(folder) as entries:
@@ -101,11 +103,11 @@ def find(top):
     return found
 
 
-def is_git(folder):
+def is_git(folder: str) -> bool:
     return all(os.path.lexists(os.path.join(folder, part)) for part in PARTS)
 
 
-def named_by(place, top):
+def named_by(place: str, top: str) -> list[str]:
     """Returns the git directory of a worktree or submodule, and the one that it shares, if they are below `top`."""
     directory = read_path(place, "gitdir:")
     if directory is None:
@@ -115,7 +117,7 @@ def named_by(place, top):
     return [place for place in places if place.startswith(f"{top.rstrip('/')}/")]
 
 
-def read_path(file, prefix):
+def read_path(file: str, prefix: str) -> str | None:
     """Returns the path in a file of git, relative to its folder. The file may be a pipe, a link, or without an end."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -5,6 +5,7 @@ bubblewrap creates itself it reads the list of all mounts, which is slow. Standa
 import errno
 import os
 import struct
+from collections.abc import Iterator
 
 from effect_jupyter.sandbox.bubblewrap import is_under, operations
 
@@ -16,21 +17,21 @@ MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
 
 
-def make_ahead(options, folders):
+def make_ahead(options: list[str], folders: list[str]) -> list[str]:
     """Creates the mounts below folders, and returns the remaining options of bubblewrap.
 
     Raises RuntimeError if there are too many for bubblewrap and this process cannot create mounts.
     """
-    ours, rest = separate(options, folders)
     import ctypes
 
+    ours, rest = separate(options, folders)
     libc = ctypes.CDLL(None, use_errno=True)
-    if not enter_mount_namespace(libc, ctypes):
+    if not enter_mount_namespace():
         if len(ours) > MAX_MOUNTS:
             raise RuntimeError(too_many(len(ours)))
         return options
 
-    def check(result, path):
+    def check(result: int, path: str) -> None:
         if result != 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
 
@@ -45,16 +46,19 @@ def make_ahead(options, folders):
     return rest
 
 
-def too_many(count):
+def too_many(count: int | str) -> str:
     return (
         f"It has {count} files and folders to protect, which takes too long: two for each git directory, and each file "
         'that "denyRead" matches; choose a "workingDir" with fewer, name folders in it in "allowWrite", or set "allowGit"'
     )
 
 
-def separate(options, folders):
+def separate(options: list[str], folders: list[str]) -> tuple[list[list[str]], list[str]]:
     """Returns the mounts below folders that can be created first, and the other options."""
-    ours, rest, covers, open_folders = [], [], set(), set()
+    ours: list[list[str]] = []
+    rest: list[str] = []
+    covers: set[str] = set()
+    open_folders: set[str] = set()
     for option, *arguments in operations(options):
         is_bind = option in ("--bind", "--ro-bind")
         target = arguments[-1] if arguments else ""
@@ -77,14 +81,17 @@ def separate(options, folders):
     return ours, rest
 
 
-def with_ancestors(path):
+def with_ancestors(path: str) -> Iterator[str]:
     while path != "/":
         yield path
         path = os.path.dirname(path)
 
 
-def enter_mount_namespace(libc, ctypes):
+def enter_mount_namespace() -> bool:
     """Enters a mount namespace without further rights to files. Returns False if the system does not allow it."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
     libc.syscall(MOUNT_SETATTR, -1, b"", 0, None, ctypes.c_size_t(0))
     if ctypes.get_errno() == errno.ENOSYS:
         return False

@@ -1,5 +1,5 @@
-"""Names that srt, which is written in JavaScript, cannot be given: those that are not UTF-8. What has to be hidden or
-kept from being written below such a name is refused. Standard library only.
+"""Refuses names that are not UTF-8 where srt must hide or protect a path: it is written in JavaScript, and cannot be given
+such names. Standard library only.
 """
 
 import fnmatch
@@ -7,14 +7,14 @@ import os
 import re
 
 
-def utf8(path, what):
-    """The path; RuntimeError if srt would take it for another."""
+def utf8(path: str, what: str) -> str:
+    """Returns the path. Raises RuntimeError if srt would read another one."""
     if not is_utf8(path):
         raise RuntimeError(f"The {what} {os.fsencode(path)} cannot be protected: Its name is not UTF-8; rename it")
     return path
 
 
-def is_utf8(path):
+def is_utf8(path: str) -> bool:
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -22,8 +22,8 @@ def is_utf8(path):
     return True
 
 
-def check(patterns):
-    """RuntimeError if a pattern matches what has such a name, or lies below one that has; see `ends`."""
+def check(patterns: list[str]) -> None:
+    """Raises RuntimeError if a pattern matches a path with such a name; see `ends`."""
     wildcards = [pattern for pattern in patterns if "*" in pattern or "?" in pattern or "[" in pattern]
     for pattern in patterns:
         if pattern not in wildcards:
@@ -34,24 +34,25 @@ def check(patterns):
             check_below(top, [ends(pattern) for pattern in wildcards])
 
 
-def fixed_part(pattern):
-    """The folder that all matches are in."""
+def fixed_part(pattern: str) -> str:
+    """Returns the folder that contains all matches."""
     return os.path.dirname(re.split(r"[*?[{]", pattern, maxsplit=1)[0]) or "/"
 
 
-def ends(pattern):
+def ends(pattern: str) -> re.Pattern[str]:
     """Returns an expression that matches at least the last part of a pattern: an excess refusal can be avoided."""
     last = pattern.rsplit("/", 1)[-1]
     return re.compile(".*" if re.search(r"[\[{}\\]", last) else fnmatch.translate(last), re.DOTALL)
 
 
-def check_below(top, matchers):
-    todo, seen = [top], set()
+def check_below(top: str, matchers: list[re.Pattern[str]]) -> None:
+    todo = [top]
+    seen: set[str] = set()
     for folder in todo:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    # srt follows links; where these lead is on the way in any case, unless it has such a name.
+                    # srt follows links. Their targets are searched in any case, unless they have such a name.
                     real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
                     is_known = is_utf8(entry.path) and is_utf8(real)
                     if not is_known and any(matcher.match(entry.name) for matcher in matchers):

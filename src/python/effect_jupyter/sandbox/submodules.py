@@ -11,13 +11,14 @@ MAX_NAME_LENGTH = 4096
 KIND, SUBMODULE = 0o170000, 0o160000
 
 
-def submodules(worktree, directory, limit):
+def submodules(worktree: str, directory: str, limit: int) -> tuple[list[str], int]:
     """Returns the folders of a working tree that are submodules, even if they have no repository; and the number of
-    bytes that were read, at limit `limit`.
+    bytes that were read, at most `limit`.
     """
     # The second are shared indices, which an index may refer to.
     files = [os.path.join(directory, "index"), *glob.glob(os.path.join(glob.escape(directory), "sharedindex.*"))]
-    names, done = set(), 0
+    names: set[bytes] = set()
+    done = 0
     for file in files:
         data = read(file, limit - done)
         names.update(names_in(data))
@@ -25,11 +26,11 @@ def submodules(worktree, directory, limit):
     return [os.path.join(worktree, os.fsdecode(name)) for name in sorted(names) if is_below(name)], done
 
 
-def is_below(name):
+def is_below(name: bytes) -> bool:
     return not {b"", b".", b".."}.intersection(name.split(b"/"))
 
 
-def read(file, limit):
+def read(file: str, limit: int) -> bytes:
     """Returns the bytes of an index; none if it is longer. The file may be a pipe, a link, or without an end."""
     try:
         with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as opened:
@@ -41,7 +42,7 @@ def read(file, limit):
         return b""  # it does not exist, or is not readable
 
 
-def names_in(data):
+def names_in(data: bytes) -> list[bytes]:
     """Returns the names of submodules in an index, trying both lengths of hashes, which the index does not state."""
     # The usual case: the mode of submodules does not occur.
     if struct.pack(">I", SUBMODULE) not in data:
@@ -54,10 +55,11 @@ def names_in(data):
     return []
 
 
-def parse(data, hash_length):
+def parse(data: bytes, hash_length: int) -> list[bytes]:
     """Parses an index by git's `gitformat-index`, versions 2 to 4. Raises ValueError or struct.error."""
     version, count = struct.unpack_from(">II", data, 4)
-    at, name, found = 12, b"", []
+    at, name = 12, b""
+    found: list[bytes] = []
     for _ in range(count):
         (mode,) = struct.unpack_from(">I", data, at + 24)
         (flags,) = struct.unpack_from(">H", data, at + 40 + hash_length)
@@ -69,7 +71,7 @@ def parse(data, hash_length):
             kept = len(name) - removed
         end = data.index(b"\0", start)
         if kept < 0 or kept + end - start > MAX_NAME_LENGTH or flags & 0xFFF != min(kept + end - start, 0xFFF):
-            raise ValueError("It is no index, or its hashes have another length")
+            raise ValueError("It is not an index, or its hashes have another length")
         name = name[:kept] + data[start:end]
         at = end + 1 if version == 4 else at + (end - at + 8) // 8 * 8
         if mode & KIND == SUBMODULE:
@@ -77,7 +79,7 @@ def parse(data, hash_length):
     return found
 
 
-def number(data, at):
+def number(data: bytes, at: int) -> tuple[int, int]:
     """Returns a number of variable length, and the index of its end."""
     value = data[at : at + 1]
     if not value:
@@ -85,6 +87,6 @@ def number(data, at):
     result, at = value[0] & 0x7F, at + 1
     while data[at - 1] & 0x80:
         if at >= len(data) or result > MAX_NAME_LENGTH:
-            raise ValueError("It is no index")
+            raise ValueError("It is not an index")
         result, at = (result + 1) << 7 | data[at] & 0x7F, at + 1
     return result, at
