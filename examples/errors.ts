@@ -1,5 +1,5 @@
 /**
- * What can go wrong is in the types: handle exceptions of the code, timeouts and dead kernels by name.
+ * All failures are in the types: handle exceptions of the code, timeouts and dead kernels by name.
  *
  * `node --conditions=effect-jupyter-source examples/errors.ts` runs it.
  *

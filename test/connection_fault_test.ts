@@ -1,7 +1,7 @@
 /**
- * What networks do to the connection with a kernel, done to the real thing through a proxy.
+ * Network faults on the connection with a real kernel, made by a proxy.
  *
- * What has to come of a cut while a cell runs:
+ * The required outcome of a cut while a cell runs:
  *
  * - The server notices (reset, end, close frame) and nothing was on its way: it keeps what the kernel says and
  *   replays it, so the result arrives, complete. Cells that are silent at the time of the cut are such.

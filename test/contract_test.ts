@@ -260,7 +260,7 @@ describe("the public contract", () => {
       | Refuses<Testing.Script>
       | Refuses<Testing.Raised>
     >().toBeNever()
-    // What each of them is without a value is its default.
+    // An option that is undefined has its default.
     expectTypeOf(KernelGateway.layer).toBeCallableWith({ sandbox: undefined, python: { python: undefined } })
   })
 

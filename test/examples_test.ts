@@ -35,7 +35,7 @@ const start = Effect.fnUntraced(
   },
 )
 
-/** What belongs to a process now. */
+/** The child processes and files of a process. */
 const look = (pid: number) => ({
   pids: descendants(pid).map((process) => process.pid),
   runtimeDirs: supervisors(pid).map(({ runtimeDir }) => runtimeDir),

@@ -162,7 +162,7 @@ describe("messages", () => {
 const survives = <T>(schema: Schema.Codec<T, unknown>, value: T): void => {
   survivesBy(Schema.toCodecJson(schema), value)
   const isPlain = Schema.is(Schema.Json)(Schema.encodeSync(schema)(value))
-  // What a kernel shows is JSON; other values of a bundle are only in tests.
+  // Displays of kernels are JSON; other values occur in tests only.
   if (isPlain) survivesBy(schema, value)
 }
 

@@ -21,7 +21,7 @@ const isForked = (kernel: KernelClient.Kernel) =>
 const client = (gateway: KernelGateway.KernelGateway["Service"], options?: KernelClient.ClientOptions) =>
   Effect.provideService(KernelClient.make(options), KernelGateway.KernelGateway, gateway)
 
-/** What a program can see of the process that it runs in, but for what differs from one kernel to the next. */
+/** The properties of its process that code can see, except those that differ between kernels. */
 const look = `
 import json, os, signal, stat, sys, threading
 
@@ -183,7 +183,7 @@ print(os.read(reader, 20).decode())`
       const error = yield* kernel.stream(
         "print('before', os.getppid(), flush=True); import time; time.sleep(60)",
       ).pipe(
-        // What is on its way within a process goes with it: the output has to be here before that ends.
+        // Output that the process has not sent is lost with it, so that it must arrive before the end.
         Stream.runForEach((chunk) =>
           Effect.sync(() => {
             if (chunk._tag === "TextChunk") process.kill(Number(chunk.text.split(" ")[1]), "SIGKILL")

@@ -1,4 +1,4 @@
-/** What the system has no room for is refused by a typed error, and costs no kernel that is there. */
+/** Exhausted resources of the system: typed errors, without an effect on existing kernels. */
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
 import { execFileSync } from "node:child_process"

@@ -1,4 +1,4 @@
-/** What we replace of Jupyter's private parts: only where these are what we expect, and without it all works too. */
+/** The patches of Jupyter: they apply only to parts of the expected form, and everything works without them. */
 import { assert, it } from "@effect/vitest"
 import { Effect, Fiber, FileSystem, Redacted, Schedule, Stream } from "effect"
 import { ChildProcess } from "effect/process"

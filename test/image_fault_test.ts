@@ -90,7 +90,7 @@ layer(kernelLayer(), slow)("images", (it) => {
       const fs = yield* FileSystem.FileSystem
       const disk = yield* smallDisk
       const data = "base64.b64encode(bytes(2_000_000)).decode()"
-      // Where nothing can be mounted, the device that is always full takes its place.
+      // If nothing can be mounted, the device that is always full replaces it.
       if (disk === undefined) return yield* fullDevice
       const complaint = yield* complaintOf(disk, data)
       assert.match(complaint, /ENOSPC|no space left/i)

@@ -77,12 +77,12 @@ describe("an interrupt", { concurrent: false }, () => {
             yield* kernel.execute("if Finder in sys.meta_path: sys.meta_path.remove(Finder)")
           }
 
-          // What comes while a library loads a module hits the code afterwards.
+          // An interrupt while a library imports a module hits the code afterwards.
           const first = yield* failure(kernel.execute("import lazy; lazy.load('interrupted')"))
           assert.strictEqual(first.ename, "KeyboardInterrupt")
           assert.strictEqual(yield* text(kernel.execute("sys.modules['interrupted'].x")), "1")
 
-          // What the code loads itself, and what loads without end, is interrupted.
+          // Imports by the code itself, and imports without an end, are interrupted.
           const [ofCode, own] = yield* interrupted(kernel, "import endless")
           assert.deepStrictEqual([own.ename, Duration.toSeconds(ofCode) < 5], ["KeyboardInterrupt", true])
           const [ofLibrary, late] = yield* interrupted(kernel, "lazy.load('endless')")

@@ -22,7 +22,7 @@ const cut = <A, E, R>(effect: Effect.Effect<A, E, R>, moment: number) =>
     yield* Fiber.interrupt(fiber)
   })
 
-/** What the next execution has to find: an idle kernel, and nothing of what was cut. */
+/** Checks that the next execution finds an idle kernel and no output of the interrupted one. */
 const isClean = Effect.fnUntraced(function* (kernel: KernelClient.Kernel, marker: string) {
   assert.strictEqual(yield* text(kernel.execute(`print('${marker}')`)), marker)
 })

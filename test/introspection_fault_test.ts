@@ -7,7 +7,7 @@ import { eventually } from "./support/processes.ts"
 import * as TcpProxy from "./support/tcp_proxy.ts"
 
 const subshells = "get_ipython().kernel.shell_channel_thread.manager.list_subshell()"
-/** How many subshells the kernel has once it is at rest. */
+/** The number of subshells of the idle kernel. */
 const countSubshells = (kernel: KernelClient.Kernel) =>
   text(kernel.execute(`import time
 for _ in range(500):
@@ -171,7 +171,7 @@ ${definitions}`)
         proxy.cut(how)
         assert.deepStrictEqual((yield* Fiber.join(asked)).matches, ["attribute"])
       }
-      // What is under way when a connection is cut can be lost, which the execution tells.
+      // Messages that are sent while a connection is cut may be lost, which the execution reports.
       const ended = yield* Effect.result(Fiber.join(running))
       if (Result.isFailure(ended)) {
         assert.strictEqual(

@@ -1,4 +1,4 @@
-/** What can be asked of a kernel beside its executions, idle or not. */
+/** Introspection of idle and busy kernels. */
 import { assert, layer } from "@effect/vitest"
 import { Duration, Effect, Fiber, Latch, Stream } from "effect"
 import { Execution, Introspection, KernelClient } from "../src/mod.ts"

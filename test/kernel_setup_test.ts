@@ -113,7 +113,7 @@ print(os.path.dirname(shutil.which("jupyter")) == folder)
         assert.strictEqual(error.ename, "JSONDecodeError")
         assert.strictEqual(error.partial.text, `x\n${line}`)
         assert.strictEqual(yield* text(kernel.execute("open('file', 'w').close(); os.listdir()")), "['file']")
-        // What is in the way is told once; meanwhile all works.
+        // The obstacle is reported once, and executions work.
         const blocked = yield* text(
           kernel.execute(`shutil.rmtree("${folder}"); open("${folder}", "w").close()`),
         )

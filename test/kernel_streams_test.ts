@@ -6,7 +6,7 @@ import { collect, kernelLayer, slow, temporary, text, texts } from "./support/ke
 
 const { KernelClient: Client } = KernelClient
 
-/** What an execution put out, in order: text by its stream, displays by theirs, the texts of a stream joined. */
+/** The output of an execution in order; consecutive texts of one stream are joined. */
 const outputs = Effect.fnUntraced(function* (code: string) {
   const found: Array<readonly [string, string]> = []
   for (const element of yield* collect((yield* Client).stream(code))) {
@@ -210,7 +210,7 @@ for thread in threads: thread.join()`)
       const kernel = yield* KernelClient.make()
       const elements = yield* collect(kernel.stream("print('x' * 5_000_000)", { outputLimit: 1000 }))
       assert.isBelow(Math.max(...texts(elements).map(({ length }) => length)), 1024 * 1024 + 1)
-      // What is kept for the thread that sends: each of these lines is a message.
+      // The queue of the thread that sends: each of these lines is a message.
       const flood = "import sys\nwhile True: print('a'); print('b', file=sys.stderr)"
       const consumer = yield* Effect.forkScoped(
         Stream.runForEach(kernel.stream(flood), () => Effect.never),

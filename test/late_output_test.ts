@@ -6,7 +6,7 @@ import { kernelLayer, slow } from "./support/kernel.ts"
 
 const { KernelClient: Client } = KernelClient
 
-/** What is put out from now on until a text contains the end. */
+/** The late output from now on until a text contains the end. */
 const until = Effect.fnUntraced(function* (kernel: KernelClient.Kernel, end: string) {
   const outputs = yield* Ref.make<ReadonlyArray<Execution.KernelOutput>>([])
   const ended = yield* Deferred.make<void>()

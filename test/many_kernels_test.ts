@@ -10,7 +10,7 @@ import { descendants, eventually, supervisors, survivors } from "./support/proce
 const many = Number(Platform.variable("EFFECT_JUPYTER_TEST_KERNELS") ?? 64)
 const atOneTime = { concurrency: 4 } as const
 
-/** What the library would not have to say if nothing failed. */
+/** Log messages, of which there are none unless something fails. */
 const warnings: Array<unknown> = []
 const logger = Logger.make<unknown, void>(({ logLevel, message }) => {
   if (logLevel === "Warn" || logLevel === "Error" || logLevel === "Fatal") warnings.push(message)
@@ -31,7 +31,7 @@ layer(Platform.layer, slow)("many kernels", (it) => {
         )
         const pidOf = (kernel: KernelClient.Kernel) =>
           Effect.map(text(kernel.execute("import os; print(os.getpid())")), Number)
-        // What a gateway keeps for its kernels is there with the first one.
+        // The shared memory of a gateway's kernels exists with the first one.
         const first = yield* Effect.scoped(Effect.flatMap(make, pidOf))
         yield* eventually(() => survivors([first]))
         const kept = below()

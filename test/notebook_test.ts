@@ -143,7 +143,7 @@ const byJupyter = (python: string) =>
     (json) => Schema.decodeEffect(Outputs)(json),
   )
 
-/** What an execution put out, in the same words. */
+/** The output of an execution, in the same form. */
 const run = Effect.fnUntraced(function* (kernel: KernelClient.Kernel, code: string) {
   const written = { stdout: "", stderr: "" }
   const exit = yield* Effect.result(collect(kernel.stream(code)))

@@ -1,4 +1,4 @@
-/** What a service sees of its kernels: metrics, spans and logs. */
+/** Metrics, spans and logs of kernels. */
 import { assert, layer } from "@effect/vitest"
 import {
   Cause,

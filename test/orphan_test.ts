@@ -45,7 +45,7 @@ describe("a program that is killed", () => {
         const pids = descendants(supervisor.pid).map(({ pid }) => pid)
         yield* kill(supervisor.pid)
         yield* kill(handle.pid)
-        // What left the kernel's session goes, too.
+        // Includes processes that left the kernel's session.
         yield* eventually(() => survivors(pids), 5)
         assert.isTrue(yield* fs.exists(supervisor.runtimeDir))
         yield* Effect.scoped(KernelGateway.make())

@@ -33,7 +33,7 @@ const atFirstText = <E>(kernel: KernelClient.Kernel, code: string, then: Effect.
     return yield* Effect.flatten(Fiber.join(running))
   })
 
-/** What needs Python, by the name that its refusal gives. */
+/** The operations that need Python, by the name in their error. */
 const needsPython = (kernel: KernelClient.Kernel): Record<string, Effect.Effect<unknown, unknown>> => ({
   evaluate: kernel.evaluate("1", Schema.Unknown),
   set: kernel.set("x", 1),

@@ -42,7 +42,7 @@ const cells = {
 const display = (text: string, options?: { readonly displayId: string }) =>
   Testing.display({ "text/plain": `'${text}'` }, options)
 
-/** Whether the generator of the script was closed. */
+/** True if the generator of the script was closed. */
 let closed = 0
 const scripts: ReadonlyArray<Testing.Script> = [
   { match: cells.sum, result: "2" },

@@ -67,7 +67,7 @@ const run = (command: string, args: ReadonlyArray<string>) =>
     Effect.scoped,
   )
 
-/** What a process of its own makes of the environment. */
+/** Runs `PythonEnvironment.make` in another process. */
 const provision = (
   cacheDir: string,
   env: Record<string, string | undefined>,
@@ -79,7 +79,7 @@ const provision = (
     Effect.scoped,
   )
 
-/** What such a process puts out, its log included. */
+/** The output of such a process, with its log. */
 const everything = (
   cacheDir: string,
   env: Record<string, string | undefined>,

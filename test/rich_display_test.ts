@@ -1,4 +1,4 @@
-/** What a kernel shows arrives whole: every representation, images wherever they are wanted, text as on a terminal. */
+/** Displays arrive completely: all representations, images at each destination, text as on a terminal. */
 import { assert, layer } from "@effect/vitest"
 import { Effect, FileSystem, Option, Stream } from "effect"
 import { Buffer } from "node:buffer"

@@ -1,4 +1,4 @@
-/** What sandboxed code tries against files. */
+/** Attacks of sandboxed code on files. */
 import { assert, layer } from "@effect/vitest"
 import { Duration, Effect, FileSystem } from "effect"
 import { execFileSync } from "node:child_process"

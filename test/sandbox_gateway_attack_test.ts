@@ -1,4 +1,4 @@
-/** What is tried against the gateway of sandboxed kernels, and what is left when parts of it are killed. */
+/** Attacks on the gateway of sandboxed kernels, and the state after parts of it were killed. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Effect, FileSystem, Redacted, Schema } from "effect"
 import { HttpClient, HttpClientRequest } from "effect/http"

@@ -1,4 +1,4 @@
-/** What sandboxed code tries against repositories: the user's next git command would run what it left. */
+/** Attacks of sandboxed code on repositories, which would make the user's next git command run programs. */
 import { assert, layer } from "@effect/vitest"
 import { Effect, FileSystem } from "effect"
 import { execFileSync } from "node:child_process"
@@ -152,7 +152,7 @@ attempt("remove", lambda: os.rmdir(".git") if os.path.isdir(".git") else os.unli
 attempt("rename", lambda: os.rename("inside", ".git"))
 attempt("bare", bare)
 `
-      // What runs is outside of the sandbox.
+      // The command runs outside of the sandbox.
       const status = (place: string) => {
         try {
           return git(place, "status", "--short")

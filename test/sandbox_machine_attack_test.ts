@@ -17,7 +17,7 @@ const on = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
 ) => Effect.provideService(effect, KernelGateway.KernelGateway, gateway)
 
-/** What it takes to change the settings of tools in a workspace. */
+/** Code that changes the settings of tools in a workspace. */
 const plant = `
 for name in (".bashrc", ".mcp.json", ".vscode/settings.json", ".git/config"):
     attempt(name, lambda: write(name))

@@ -1,4 +1,4 @@
-/** What sandboxed code tries against the network. */
+/** Attacks of sandboxed code on the network. */
 import { assert, layer } from "@effect/vitest"
 import { Context, Effect, Layer, Stream } from "effect"
 import { KernelClient, KernelGateway, Sandbox } from "../src/mod.ts"
@@ -7,7 +7,7 @@ import { slow } from "./support/kernel.ts"
 import { eventually } from "./support/processes.ts"
 import { attack, attacker, outcomes, py, sandboxLayer } from "./support/sandbox.ts"
 
-/** What is beyond the sandbox: the internet, as far as these tests are concerned. */
+/** The server outside of the sandbox, which stands for the internet. */
 class Internet extends Context.Service<Internet, FakeProxy>()("test/Internet") {}
 
 const attacked = Layer.unwrap(
@@ -342,7 +342,7 @@ attempt("the password is the same", lambda: ask("GET http://example.org/", crede
         environment: "false",
         files: "[]",
         "its own": "403",
-        // Which is why the search above matters.
+        // Therefore the search above matters.
         "the password is the same": "200",
       })
     }))

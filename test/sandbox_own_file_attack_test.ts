@@ -80,7 +80,7 @@ attempt("grandparent", lambda: os.rename(${py(`${folder}/tools`)}, ${py(`${folde
       })
       const own = readdirSync(`${repository}/src/python`)
       assert.include(own, "effect_jupyter")
-      // What Python runs at every start, what a library of the gateway imports if it is there, and our own modules.
+      // Files that Python runs at every start, optional imports of the gateway's libraries, and modules of the package.
       yield* Effect.provideService(
         Effect.flatMap(attacker(), (kernel) =>
           kernel.execute(`

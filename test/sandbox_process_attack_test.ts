@@ -1,4 +1,4 @@
-/** What sandboxed code tries against other processes, and what it finds in its own. */
+/** Attacks of sandboxed code on other processes, and secrets that it searches in its own. */
 import { assert, layer } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
 import { ChildProcess, ChildProcessSpawner } from "effect/process"

@@ -1,4 +1,4 @@
-/** What sandboxed code asks of the operating system's kernel: sockets, namespaces, keys. */
+/** Attacks of sandboxed code by system calls: sockets, namespaces, keys. */
 import { assert, layer } from "@effect/vitest"
 import { Effect, FileSystem } from "effect"
 import { createServer } from "node:net"

@@ -33,7 +33,7 @@ layer(sandboxLayer(), slow)("a sandbox", (it) => {
         assert.strictEqual(Connection.sandboxOf(other), sandbox)
         assert.strictEqual((yield* Connection.of(other)).isOwn, true)
       }
-      // What only a gateway with a sandbox can have.
+      // These exist only on a gateway with a sandbox.
       const kernel = yield* KernelClient.make({ sandbox: { allowWrite: [] } }).pipe(
         Effect.provideService(KernelGateway.KernelGateway, decorated),
       )

@@ -14,7 +14,7 @@ import { eventually } from "./support/processes.ts"
 
 afterEach(() => assert.deepStrictEqual(crashes(), []))
 
-/** What stands between a client and a server, and what of it an error has to name. */
+/** Proxies and login pages between a client and a server, and the text that an error must have. */
 const refusals: ReadonlyArray<readonly [string, Fake.Answer, ReadonlyArray<string>]> = [
   ["401", { status: 401, body: `{"message": "Who is there?"}` }, ["401", "Who is there?"]],
   ["403", { status: 403, body: "Not you" }, ["403", "Not you"]],

@@ -11,7 +11,7 @@ afterEach(() => assert.deepStrictEqual(crashes(), []))
 
 const ignoredCount = Effect.map(Metric.value(Metrics.ignored), ({ count }) => Number(count))
 
-/** Which of the two ends of an execution the kernel sends. */
+/** The ends of an execution that the kernel sends: its reply, its idle, or both. */
 const without = (missing: (type: string, state: unknown) => boolean) => ({ run, send }: Fake.Conversation) =>
   send(
     ...run("said").filter(({ content, header }) => !missing(header.msg_type, content.execution_state)),

@@ -19,7 +19,7 @@ class SoakFailed extends Schema.TaggedError<SoakFailed>()("SoakFailed", { detail
 interface Sample {
   readonly executions: number
   readonly rss: number
-  /** What JavaScript uses, what V8 keeps for it, and what is outside of V8. */
+  /** Memory used by JavaScript, reserved by V8, and outside of V8. */
   readonly heap: number
   readonly reserved: number
   readonly external: number

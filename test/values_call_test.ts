@@ -76,7 +76,7 @@ layer(kernelLayer(), slow)("set and call", (it) => {
           name,
         )
       }
-      // What Python stores is the normalised name.
+      // Python stores the normalized name.
       yield* kernel.set("ﬁeld", 5)
       yield* kernel.set("größe", 6)
       assert.strictEqual(yield* kernel.evaluate("field + größe", Schema.Int), 11)

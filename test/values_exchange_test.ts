@@ -1,5 +1,5 @@
 // @effect-diagnostics globalDate:off schemaNumber:off
-/** What an Effect user may count on when values cross: None, secrets, bytes that wait, spans. */
+/** Promises about values: None, secrets, bytes in the queue, spans. */
 import { assert, layer } from "@effect/vitest"
 import {
   BigDecimal,

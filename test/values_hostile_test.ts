@@ -95,7 +95,7 @@ def depth_of(value):
 
 const ready = Effect.tap(prepared, (kernel) => kernel.execute(definitions))
 
-/** What is raised in whichever way, with the text that it is shown with. */
+/** Exceptions, and the text with which they are shown. */
 const raised = [
   ["Frozen", "1"],
   ["Slots", "1"],

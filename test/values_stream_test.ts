@@ -43,7 +43,7 @@ class Countdown:
 
 const prepared = Effect.tap(Client, (kernel) => kernel.execute(`${definitions}\nclosed = 0`))
 
-/** What a stream emits before it fails, and the failure. */
+/** The elements that a stream emits before it fails, and the failure. */
 const toFailure = <A, E>(stream: Stream.Stream<A, E>) =>
   Effect.suspend(() => {
     const emitted: Array<A> = []

@@ -290,7 +290,7 @@ layer(kernelLayer(), slow)("evaluate", (it) => {
       assert.strictEqual(syntax._tag === "ExecutionError" ? syntax.ename : syntax._tag, "SyntaxError")
       assert.include(syntax.message, "x = 1")
       assert.notInclude(syntax.message, "effect_jupyter")
-      // How IPython shows exceptions is as before.
+      // IPython shows exceptions as before.
       const cell = yield* Effect.flip(kernel.execute("broken(0)"))
       assert.include(cell.message, "broken(0)")
       assert.include((yield* Effect.flip(kernel.execute("y = = 1"))).message, "y = = 1")

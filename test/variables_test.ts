@@ -1,4 +1,4 @@
-/** What `variables` says of values that do not want to be looked at. */
+/** `variables` of values whose methods raise, hang or lie. */
 import { assert, layer } from "@effect/vitest"
 import { Duration, Effect, Fiber, Latch, Stream } from "effect"
 import { KernelClient } from "../src/mod.ts"

@@ -287,7 +287,7 @@ describe("an interruption behind a backlog", { concurrent: true }, () => {
     "of 8 seconds is judged by what the kernel did: ExecutionTimeout, and the kernel is idle",
     () =>
       Effect.gen(function* () {
-        /** What arrives one after the other, each 100 ms after the one before. */
+        /** Messages that arrive at intervals of 100 ms. */
         const line: Array<() => void> = []
         const slow = setInterval(() => line.shift()?.(), 100)
         yield* Effect.addFinalizer(() => Effect.sync(() => clearInterval(slow)))
@@ -391,7 +391,7 @@ it.live(
       const kernel = yield* Effect.provideService(KernelClient.make(), KernelGateway.KernelGateway, gateway)
       const pid = Number((yield* kernel.execute("import os, time; os.getpid()")).text)
       yield* Effect.addFinalizer(() => Effect.sync(() => resume(pid)))
-      // Which of its threads takes the interrupt is the system's choice.
+      // The system chooses the thread that gets the interrupt.
       for (let times = 0; times < 10; times++) {
         const execution = yield* begun(kernel, "print('<begun>', flush=True); time.sleep(30)")
         process.kill(pid, "SIGSTOP")

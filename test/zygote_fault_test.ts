@@ -1,4 +1,4 @@
-/** What goes wrong with the process that kernels are forked from costs none of them. */
+/** Faults of the process that kernels are forked from, which must affect no kernel. */
 import { assert, it, layer } from "@effect/vitest"
 import { Duration, Effect, Schedule } from "effect"
 import { execFileSync } from "node:child_process"

@@ -1,4 +1,4 @@
-/** What the client alone costs: the gateway is a fake one, in a process of its own, that answers at once. */
+/** The cost of the client alone: a fake gateway in another process answers at once. */
 import { KernelConnection, ServerConnection } from "@jupyterlab/services"
 import { Context, Effect, Layer, Stream } from "effect"
 import { spawn } from "node:child_process"

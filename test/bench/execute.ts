@@ -1,4 +1,4 @@
-/** What a warm kernel takes for small things, by us and by others, interleaved. */
+/** The time of small executions in a warm kernel, by this library and by others, interleaved. */
 import { Context, Duration, Effect, Layer, Stream } from "effect"
 import { KernelClient, KernelGateway } from "../../src/mod.ts"
 import * as IpyboxWay from "./ipybox_way.ts"
@@ -9,7 +9,7 @@ import { inTurns, median, milliseconds, present, type Row } from "./table.ts"
 
 const rounds = 150
 
-/** How late a line of a running cell is seen: the cell prints the clock, which it shares with us. */
+/** The delay of a line of a running cell, which prints the clock. */
 const printed = `
 import time
 for _ in range(40):

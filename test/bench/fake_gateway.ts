@@ -79,11 +79,11 @@ function frame(payload: string | Uint8Array): Buffer {
 /** The answer to a request; to play it again only the ids in it have to change. */
 interface Recording {
   readonly bytes: Buffer
-  /** Where frames end. */
+  /** The ends of frames. */
   readonly ends: ReadonlyArray<number>
-  /** Where the request is named. */
+  /** The positions of the request's id. */
   readonly parents: ReadonlyArray<number>
-  /** Where the numbers of the messages are, frame by frame. */
+  /** The positions of the message numbers in each frame. */
   readonly numbers: ReadonlyArray<ReadonlyArray<number>>
 }
 

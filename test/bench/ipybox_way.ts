@@ -1,5 +1,5 @@
 /**
- * How ipybox goes about it, as a Node program: what its waits cost, without the difference between the languages.
+ * The steps of ipybox as a Node program: the cost of its waits, without the difference between the languages.
  * Known from ipybox 0.9.2, `ipybox/kernel_mgr/server.py` and `client.py`; `ipybox_client.py` runs the original.
  */
 import { Effect, Fiber } from "effect"

@@ -47,7 +47,7 @@ const kinds: ReadonlyArray<(id: string) => Cell> = [
 const cellOf = (index: number): Cell =>
   kinds[index % kinds.length]?.(`c${index};`) ?? { code: "", outputs: [] }
 
-/** What one execution brought: all texts in order, then each image. */
+/** The output of one execution: all texts in order, then each image. */
 const oursOf = ({ images, text = "" }: Execution.ExecutionResult): ReadonlyArray<string> => [
   text,
   ...images.map(() => Raw.image),
@@ -60,7 +60,7 @@ const ours = (kernel: KernelClient.Kernel) => (code: string) =>
 const inIpyboxWay = (kernel: Raw.RawKernel) => (code: string) =>
   Effect.map(kernel.execute(code), (outputs) => outputs.map(({ text }) => text))
 
-/** How many of the outputs came, each after the one before it. */
+/** The number of outputs that arrived in order. */
 function received({ outputs }: Cell, came: string): number {
   let position = 0
   let count = 0

@@ -1,4 +1,4 @@
-/** What processes cost. */
+/** The memory of processes. */
 import { readFileSync } from "node:fs"
 import { descendants } from "../support/processes.ts"
 

@@ -49,7 +49,7 @@ export const direct = Effect.gen(function* () {
   return client
 })
 
-/** What ipybox is asked to do. */
+/** The requests to ipybox. */
 export type Task = "nothing" | "execute" | "reset" | "timeout"
 
 /**
@@ -61,7 +61,7 @@ export const ipybox: Effect.Effect<(task: Task) => Effect.Effect<number>, unknow
     const checkout = process.env["IPYBOX"]
     if (checkout === undefined) return () => Effect.succeed(NaN)
     const { python } = yield* PythonEnvironment.make({
-      // What it is built on does not work with mcp 2, and does not say so.
+      // Its dependency does not work with mcp 2, without declaring that.
       packages: [`ipybox @ file://${checkout}`, "mcp<2"],
     })
     const client = yield* start(python, "./ipybox_client.py")

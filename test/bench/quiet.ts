@@ -6,7 +6,7 @@ import { descendants } from "../support/processes.ts"
 
 class Busy extends Schema.TaggedError<Busy>()("Busy", { ticks: Schema.Finite }) {}
 
-/** What a process has used of a CPU, in hundredths of a second. */
+/** The CPU time of a process in hundredths of a second. */
 function ticks(pid: number): number {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
@@ -18,7 +18,7 @@ function ticks(pid: number): number {
   }
 }
 
-/** What all processes below us have used, each by its id: one that ends takes its share along. */
+/** The CPU time of all descendants by process id; that of ended ones is lost. */
 const used = Effect.sync(() => new Map(descendants(process.pid).map(({ pid }) => [pid, ticks(pid)])))
 
 /** Fails while kernels and gateways work, start or end: they are others than before, or used more of a CPU. */

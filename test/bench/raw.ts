@@ -1,4 +1,4 @@
-/** What a program does without a library: one WebSocket to a stock gateway, JSON, callbacks. */
+/** A client without a library: one WebSocket to a stock gateway, JSON, callbacks. */
 import { Effect, Schedule } from "effect"
 import { randomUUID } from "node:crypto"
 import process from "node:process"
@@ -23,7 +23,7 @@ export interface Output {
   readonly text: string
 }
 
-/** What stands for an image where outputs are counted. */
+/** The mark of an image in the list of outputs. */
 export const image = "[image]"
 
 /** Milliseconds of the clock that processes of a machine share, and which is never set. */
@@ -37,13 +37,13 @@ export interface RawKernel {
   readonly interrupt: Effect.Effect<void>
 }
 
-/** How a client goes about it; what is absent is not done. */
+/** The steps of a client; those that are absent are left out. */
 export interface Way {
-  /** How long to wait, in milliseconds, until a kernel is asked for again. */
+  /** Milliseconds between requests for the kernel. */
   readonly retryEvery?: number
-  /** How long to wait, in milliseconds, once the connection is open. */
+  /** Milliseconds to wait after the connection is open. */
   readonly pause?: number
-  /** What each kernel runs first. */
+  /** The code that each kernel runs first. */
   readonly init?: string
   /** The reply ends an execution, whether the kernel is idle or not. */
   readonly endsWithReply?: boolean

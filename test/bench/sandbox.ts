@@ -1,5 +1,5 @@
 /**
- * What a sandbox costs: time from asking for a kernel to its first result, and memory of one more kernel, each
+ * The cost of a sandbox: the time from the request for a kernel to its first result, and memory of one more kernel, each
  * against kernels without a sandbox, interleaved in one run.
  */
 import { Effect, FileSystem, Scope } from "effect"
@@ -36,7 +36,7 @@ const first = ({ kernel }: Gateway) =>
     Effect.scoped,
   )
 
-/** What one more kernel takes, in MB. */
+/** The memory of one more kernel in MB. */
 const memory = Effect.fnUntraced(function* ({ kernel, memory }: Gateway) {
   const scope = yield* Scope.make()
   const start = Effect.flatMap(Scope.provide(kernel, scope), (kernel) => kernel.execute("1+1"))

@@ -1,4 +1,4 @@
-/** What it takes to have a kernel: from nothing, from a gateway, from a pool, and in place of another one. */
+/** The time to a usable kernel: without a gateway, from a gateway, from a pool, and by a reset. */
 import { Effect, Exit, Scope } from "effect"
 import { KernelClient, KernelGateway, KernelPool } from "../../src/mod.ts"
 import * as IpyboxWay from "./ipybox_way.ts"
@@ -62,7 +62,7 @@ export const rows = Effect.gen(function* () {
   const kept = yield* ours
   const keptOfPool = yield* pooled
   const { replace } = yield* replaceable(raw)
-  // What the pool does about the kernel that it gives belongs to its own turn, and to no other.
+  // The work of the pool after handing out a kernel is part of this turn.
   const ready = pool.state.pipe(
     Effect.delay(20),
     Effect.repeat({ until: (state) => state.warm >= 2 && state.starting + state.stopping === 0 }),

@@ -1,4 +1,4 @@
-/** How the benchmark measures, in turns, and prints what it measured: ratios of one run, never times alone. */
+/** Measures contenders in turns, and prints ratios of one run, never times alone. */
 import { Duration, Effect } from "effect"
 
 /** One comparison. */
@@ -23,13 +23,13 @@ export function median(values: ReadonlyArray<number>): number {
   return sorted[Math.floor(sorted.length / 2)] ?? NaN
 }
 
-/** How long an effect takes. */
+/** Returns the duration of an effect. */
 export const milliseconds = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<number, E, R> =>
   Effect.map(Effect.timed(effect), ([time]) => Duration.toMillis(time))
 
-/** How contenders take turns. */
+/** Options of the turns. */
 export interface Turns {
-  /** What happens before each turn, outside of what is measured: waiting for what others left to do. */
+  /** Runs before each turn, and is not measured: waits for background work of earlier turns. */
   readonly before?: Effect.Effect<unknown>
 }
 

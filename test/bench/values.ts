@@ -1,4 +1,4 @@
-/** What values cost: small ones against executions, bytes against base64 and the disk, rows against cells. */
+/** The cost of values: small ones against executions, bytes against base64 and the disk, rows against cells. */
 import { Effect, FileSystem, Path, Schema, Stream } from "effect"
 import { readFileSync } from "node:fs"
 import process from "node:process"
@@ -12,7 +12,7 @@ const size = megabytes * 1_000_000
 const rate = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.map(milliseconds(effect), (time) => megabytes / time * 1000)
 
-/** What a program does that has text alone. */
+/** A program that exchanges text only. */
 const byBase64 = (kernel: KernelClient.Kernel) =>
   Effect.map(
     kernel.execute("print(base64.b64encode(data).decode())"),

@@ -1,11 +1,11 @@
-/** What is done from outside while an operation runs: links are cut, processes are stopped or killed. */
+/** Disturbances of an operation from outside: links are cut, processes are stopped or killed. */
 import { Effect } from "effect"
 import type { Cut } from "../support/tcp_proxy.ts"
 import type { Dice } from "./dice.ts"
 import type { Mode } from "./kind.ts"
 import { type Part, pidOf, signal, type World } from "./world.ts"
 
-/** What is done, and when. */
+/** A disturbance and its time. */
 export type Disturbance =
   & { readonly afterMs: number }
   & (
@@ -41,7 +41,7 @@ export function draw(dice: Dice, mode: Mode): Disturbance | undefined {
   return undefined
 }
 
-/** How an operation may fail for it. */
+/** The failures of an operation that it allows. */
 export function tolerated(disturbance: Disturbance | undefined): ReadonlySet<string> {
   switch (disturbance?._tag) {
     case "Cut":
@@ -93,7 +93,7 @@ export const disturb = Effect.fnUntraced(function* (world: World, disturbance: D
   }
 })
 
-/** What is known of the kernel after it: the next execution may find a link that is gone. */
+/** The usability of the kernel after it: the next execution may find that the link is cut. */
 export function afterwards({ model }: World, disturbance: Disturbance | undefined): void {
   if (disturbance?._tag === "Kill") model.life = "dead"
   else if (tolerated(disturbance).has("ConnectionLost") && model.life === "alive") model.life = "unsure"

@@ -120,14 +120,14 @@ const closed = kind("scope closed", 1.5, (dice) => ({ ms: dice.int(0, 200), runn
     return tag
   }))
 
-/** What may become of an execution when a part of its gateway is killed. */
+/** The possible outcomes of an execution when a part of its gateway is killed. */
 const endings: Readonly<Record<Part, ReadonlyArray<string>>> = {
   supervisor: ["ConnectionLost", "KernelDied"],
   gateway: ["ConnectionLost", "KernelDied"],
   zygote: ["KernelDied"],
 }
 
-/** Whether the kernel is known to be none of those that were forked from the zygote, and ended with it. */
+/** Tells whether the kernel is known not to be forked from the zygote, with which it would have ended. */
 const isStarted = (world: World, zygote: number): boolean => {
   const kernel = world.pid()
   return kernel !== undefined && !descendants(zygote).some(({ pid }) => pid === kernel)

@@ -20,7 +20,7 @@ const waits = {
 } as const
 const waiting = ["sleep", "busy", "print", "await", "swallow", "child", "join", "finally"] as const
 
-/** What the code that prints puts out, as far as any test lets it. */
+/** The output of the code that prints, up to the longest that a test allows. */
 const printed = ({ marker }: Subject): string =>
   Array.from({ length: 20_000 }, (_, index) => `${marker}.${index}`).join("\n")
 
@@ -91,7 +91,7 @@ const early = kind("stream partly consumed", 6, (dice) => ({
       Effect.result,
     )
     if (Result.isFailure(outcome)) return (yield* judge(subject, cell, Result.fail(outcome.failure), [])).tag
-    // Whether a stream is whole is told at its end.
+    // The end of a stream shows that it is complete.
     const mayLose = subject.tolerated.has("ConnectionLost")
     yield* checkPartial(subject.model, cell, { text: outcome.success, mayLose })
     return "Interrupted"

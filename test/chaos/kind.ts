@@ -4,7 +4,7 @@ import type { Dice } from "./dice.ts"
 import type { Violation } from "./model.ts"
 import type { Subject } from "./subject.ts"
 
-/** How the kernel is had. */
+/** The source of the kernel. */
 export type Mode = "plain" | "pooled" | "proxy" | "sandboxed"
 
 export const modes: readonly [Mode, ...ReadonlyArray<Mode>] = ["plain", "pooled", "proxy", "sandboxed"]
@@ -14,7 +14,7 @@ export type Perform<S = Subject> = (subject: S) => Effect.Effect<string, Violati
 
 export interface Kind<S = Subject> {
   readonly name: string
-  /** How often, as a part of the sum of all. */
+  /** The relative frequency of the kind. */
   readonly weight: number
   /** Draws what is to be done, and says it. */
   readonly draw: (dice: Dice) => { readonly parameters: object; readonly perform: Perform<S> }

@@ -1,4 +1,4 @@
-/** What has to be true of a kernel: which values its counter may have, and whether it can be used. */
+/** The model of a kernel: the values that its counter may have, and its usability. */
 import { Effect, Schema } from "effect"
 import type { Execution } from "../../src/mod.ts"
 
@@ -13,7 +13,7 @@ export class Violation extends Schema.TaggedError<Violation>()("Violation", { de
 export const violation = (detail: string): Effect.Effect<never, Violation> =>
   Effect.fail(new Violation({ detail }))
 
-/** How an effect ended, as the model names it: a tag of a failure, of its reason, or of the result. */
+/** The outcome of an effect in the model: the tag of a failure, of its reason, or of the result. */
 export type Outcome =
   | "ExecutionResult"
   | Execution.ExecutionError["_tag"]
@@ -21,7 +21,7 @@ export type Outcome =
   | Execution.KernelErrorReason["_tag"]
   | "Interrupted"
 
-/** What can be done with a kernel: `unsure` may fail once more, `stuck` may refuse, `dead` has to fail until a reset. */
+/** The usability of a kernel: `unsure` may fail once more, `stuck` may refuse, `dead` must fail until a reset. */
 export type Life = "alive" | "unsure" | "stuck" | "dead"
 
 /** The tag of a failure, or of its reason if it has one. */
@@ -79,7 +79,7 @@ export interface Cell {
   readonly marker: string
   readonly by: number
   readonly body: string
-  /** What the body puts out. */
+  /** The output of the body. */
   readonly output?: string
 }
 

@@ -22,7 +22,7 @@ export interface RunOptions {
   readonly onOperation?: (label: string) => Effect.Effect<void>
 }
 
-/** What came of a run. */
+/** The outcome of a run. */
 export interface Report {
   readonly seed: number
   readonly mode: Mode
@@ -78,7 +78,7 @@ const bounded = <A, E>(
     return yield* violation(`It has not ended after ${Duration.format(bound)}`)
   })
 
-/** What an operation works on. */
+/** The subject of an operation, with its scope. */
 const subjectOf = (world: World.World, marker: string, tolerated: ReadonlySet<string>): WorldSubject => ({
   kernel: world.kernel(),
   model: world.model,

@@ -3,15 +3,15 @@ import { Effect, Result, Stream } from "effect"
 import type { Execution, KernelClient, Values } from "../../src/mod.ts"
 import { type Cell, checkPartial, checkText, codeOf, Model, tagOf, Violation, violation } from "./model.ts"
 
-/** What an operation has before it. */
+/** The subject of an operation. */
 export interface Subject {
   readonly kernel: KernelClient.Kernel
   readonly model: Model
   /** Begins the texts and the names of the operation, which no other one has. */
   readonly marker: string
-  /** How the operation may fail for what is done around it. */
+  /** The failures that disturbances of the operation allow. */
   readonly tolerated: ReadonlySet<string>
-  /** What came of executions that had ended. */
+  /** The output of executions that had ended. */
   readonly late: () => string
   /** Counts on another kernel of the gateway, which nothing may disturb. */
   readonly beside: Effect.Effect<void, Violation>

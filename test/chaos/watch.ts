@@ -1,6 +1,6 @@
 /** Code that makes a kernel watch what it is sent: what no output shows spoils the counter, which the model follows. */
 
-/** What is added to the counter for each message that should not have come. */
+/** The amount that the counter is increased by for each unexpected message. */
 export const spoiled = 1_000_000
 
 /**

@@ -10,7 +10,7 @@ import type { Mode } from "./kind.ts"
 import { Model, tagOf, Violation, violation } from "./model.ts"
 import { watch } from "./watch.ts"
 
-/** Where operations happen. */
+/** The gateways and kernels of operations. */
 export interface World {
   readonly mode: Mode
   readonly gateway: KernelGateway.KernelGateway["Service"]
@@ -35,7 +35,7 @@ export interface World {
   isLost: boolean
 }
 
-/** How many characters of late output are kept: those of one operation are enough. */
+/** The number of characters of late output to keep: enough for one operation. */
 const keptLate = 200_000
 
 /** Kernels of the pool at one time. */

@@ -7,7 +7,7 @@ const session = "own-session"
 const origin = "0b8b1d3e-abc_4711"
 
 const own = request("execute_request", { id: "request", session, content: {} }).header
-/** What a server asks on behalf of a client whose connection it opens: under the client's own session. */
+/** The requests that a server sends when it opens a connection, in the session of the client. */
 const nudge = { ...own, msg_id: `${session}_99_1`, username: "username" }
 const foreign = { ...own, msg_id: "other", session: "other-session" }
 
@@ -43,7 +43,7 @@ const behind = (number: number): Sequence.Sequence =>
 
 type Kind = "own" | "reply" | "idle" | "foreign" | "nudge"
 
-/** What a kernel sends: own outputs, and conversations with others, of which the replies stay invisible. */
+/** The messages of a kernel: outputs of the client, and conversations with others without their replies. */
 interface Traffic {
   readonly messages: ReadonlyArray<Message>
   readonly next: number

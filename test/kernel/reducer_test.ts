@@ -528,7 +528,7 @@ describe("append", () => {
       "100%\ndone\nx",
     )
     assert.strictEqual(resultOf(said("a"), warned(""), said("b"), warned("c"), said("\nd")).text, "ab\nc\nd")
-    // What was erased is no line, and what is colored is one.
+    // An erased line does not count, and a colored one does.
     assert.strictEqual(resultOf(said("a\n"), warned("50%"), warned("\r   \r"), said("b")).text, "a\nb")
     assert.strictEqual(
       resultOf(said("a\n\x1b[31m"), warned("b\n\x1b[0m"), said("c")).text,

@@ -10,7 +10,7 @@ const chunks = Arbitrary.array(Any.text)
 const keep = (limit: number, texts: ReadonlyArray<string>): TruncatedText.TruncatedText =>
   texts.reduce(TruncatedText.append, TruncatedText.empty(limit))
 
-/** What a reader gets: both ends and how much is said to be missing between them. */
+/** Parses a truncated text: both ends, and the stated number of missing bytes. */
 const read = (kept: TruncatedText.TruncatedText) => {
   const [head = "", lost, tail = ""] = TruncatedText.toText(kept).split(
     /\n\[effect-jupyter\] (\d+) bytes left out\n/,

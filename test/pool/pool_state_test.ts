@@ -34,7 +34,7 @@ class FakeSource implements Source<Fake> {
   readonly alive = new Map<string, Fake>()
   readonly ended = Deferred.makeUnsafe<string>()
   readonly gone: Effect.Effect<string> = Deferred.await(this.ended)
-  /** How the next starts end, if not well. */
+  /** The failures of the next starts. */
   failure: string | undefined
   startTime = 1000
   /** Starts in all, under way, and the most that there were at one time of these and of kernels. */

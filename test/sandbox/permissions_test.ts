@@ -159,7 +159,7 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
           const said = Result.isFailure(exit) ? exit.failure.message : String(warnings)
           assert.include(said, `"${key}"`)
           assert.notInclude(said, "no such key")
-          // What asks for nothing is accepted of every key, without a word.
+          // Values that are equivalent to absence are accepted for each key, without a warning.
           warnings.length = 0
           yield* treated(given(false))
           assert.deepStrictEqual(warnings, [], key)

@@ -1,4 +1,4 @@
-/** What property tests feed on. */
+/** Arbitraries of property tests. */
 import { Arbitrary, Schema } from "effect"
 import type { Message } from "../../src/jupyter/message.ts"
 

@@ -18,7 +18,7 @@ function uncomment(text: string): string {
   return text.replace(/^\s*\* ?/gm, "")
 }
 
-/** What the public modules export, by the file that has it; all of a file that is public itself. */
+/** The exports of the public modules by their file; all exports of a public file. */
 const publicNames = new Map<string, ReadonlySet<string> | "all">()
 const subpaths: Record<string, unknown> = JSON.parse(readFileSync("package.json", "utf8")).exports
 for (const subpath of Object.keys(subpaths).filter((path) => path !== "./package.json")) {

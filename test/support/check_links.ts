@@ -44,7 +44,7 @@ function anchorsOf(file: string): ReadonlySet<string> {
   return anchors
 }
 
-/** Why a link of a document leads nowhere; `undefined` if it does not. */
+/** Returns the reason for which a link is broken; `undefined` if it is not. */
 function problemOf(document: string, target: string): string | undefined {
   const isAbsolute = /^https?:/.test(target)
   if (isAbsolute && !target.startsWith(ownAddress)) {

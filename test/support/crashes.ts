@@ -5,7 +5,7 @@ const seen: Array<unknown> = []
 process.on("unhandledRejection", (reason) => seen.push(reason))
 process.on("uncaughtException", (error) => seen.push(error))
 
-/** What was left to the process since the last call. */
+/** Returns the unhandled failures since the last call. */
 export function crashes(): ReadonlyArray<unknown> {
   return seen.splice(0)
 }

@@ -24,7 +24,7 @@ export const fakeProxy: Effect.Effect<FakeProxy, never, Scope.Scope> = Effect.ma
         server.on("connect", (request, socket) => {
           requests.push(`CONNECT ${request.url}`)
           socket.write("HTTP/1.1 200 Connection Established\r\n\r\n")
-          // What follows in the tunnel is for the host, which is this server too.
+          // The data in the tunnel is for the host, which is this server as well.
           server.emit("connection", socket)
         })
         server.listen(0, "127.0.0.1", () => resume(Effect.succeed({ server, requests })))

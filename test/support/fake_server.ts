@@ -13,7 +13,7 @@ import * as WireLegacy from "../../src/jupyter/wire_legacy.ts"
 import * as WireV1 from "../../src/jupyter/wire_v1.ts"
 import { KernelClient, KernelGateway } from "../../src/mod.ts"
 
-/** What an HTTP request is answered with. */
+/** The answer to an HTTP request. */
 export interface Answer {
   readonly status: number
   readonly body?: string
@@ -24,7 +24,7 @@ export interface Answer {
   readonly after?: number
 }
 
-/** What the server does with a request: an answer, none at all, or what a good server does. */
+/** The reaction to a request: an answer, none, or that of a correct server. */
 export type Reaction = Answer | "silence" | undefined
 
 /** The fake kernel's side of a request. */
@@ -47,7 +47,7 @@ export interface Conversation {
   readonly run: (...texts: ReadonlyArray<string>) => ReadonlyArray<Message>
 }
 
-/** How the server differs from a good one. */
+/** The differences from a correct server. */
 export interface Script {
   /** `"v1"` by default. */
   readonly format?: "v1" | "legacy"
@@ -70,7 +70,7 @@ export interface FakeServer {
   readonly requests: ReadonlyArray<string>
   /** Types of the messages that clients sent. */
   readonly received: ReadonlyArray<string>
-  /** How many pongs clients sent. */
+  /** The number of pongs that clients sent. */
   readonly pongs: () => number
   /** Sends to all connections a message that answers nothing. */
   readonly broadcast: (type: string, content: JsonObject) => void

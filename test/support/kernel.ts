@@ -1,4 +1,4 @@
-/** What integration tests share: a gateway with one kernel, a folder for its files, and readers of results. */
+/** Shared by integration tests: a gateway with one kernel, a folder for its files, and readers of results. */
 import { Effect, FileSystem, Layer, Stream } from "effect"
 import { tmpdir } from "node:os"
 import process from "node:process"
@@ -11,7 +11,7 @@ export const nobody = { uid: 65534, gid: 65534 } as const
 /** Real processes need real time and more of it than tests of pure code. */
 export const slow = { excludeTestServices: true, timeout: "2 minutes" } as const
 
-/** Whether this is the run of the tests in which every kernel is in a sandbox; see `vitest.config.ts`. */
+/** True in the test run in which every kernel is sandboxed; see `vitest.config.ts`. */
 export const inSandbox = Platform.variable("EFFECT_JUPYTER_TEST_SANDBOX") !== undefined
 
 /** The sandbox of that run: kernels may write to the folders that `temporary` makes, and nowhere else. */

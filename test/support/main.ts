@@ -16,7 +16,7 @@ function succeeds(command: string, args: ReadonlyArray<string>): boolean {
   return spawnSync(command, args, { stdio: ["ignore", "inherit", "inherit"] }).status === 0
 }
 
-/** What Vitest counted; a run that left no report counts as one failure. */
+/** The counts of Vitest's report; a run without a report counts as one failure. */
 function vitest(): { readonly passed: number; readonly failed: number } {
   const succeeded = succeeds("vitest", [
     "run",

@@ -23,7 +23,7 @@ export const asOrdinaryUser = (program: string, { prepare = "true" }: { readonly
     )
   })
 
-/** What Vitest reports of its tests. */
+/** The part of Vitest's report that is read. */
 const Report = Schema.fromJsonString(Schema.Struct({
   numPassedTests: Schema.Int,
   testResults: Schema.Array(Schema.Struct({

@@ -1,8 +1,8 @@
-/** How an effect ended, in words that tests compare. */
+/** The outcome of an effect as text that tests compare. */
 import { Clock, Effect } from "effect"
 import type { Execution } from "../../src/mod.ts"
 
-/** What an effect gives, and the milliseconds that it took. */
+/** The value of an effect, and the milliseconds that it took. */
 export const timed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [A, number], E, R> =>
   Effect.gen(function* () {
     const before = yield* Clock.currentTimeMillis

@@ -1,4 +1,4 @@
-/** What the operating system knows of processes, read from /proc. */
+/** Facts about processes, read from /proc. */
 import { Effect, Schedule, Schema } from "effect"
 import { readdirSync, readFileSync } from "node:fs"
 

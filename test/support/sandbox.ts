@@ -84,7 +84,7 @@ export function sandboxLayer(
   )
 }
 
-/** What the code of attacks is written with. */
+/** Python functions for the code of attacks. */
 const prelude = String.raw`
 import ctypes, errno, json, os, signal, socket, stat, struct, subprocess, sys
 

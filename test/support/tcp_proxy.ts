@@ -3,15 +3,15 @@ import { Effect, type Scope } from "effect"
 import { Buffer } from "node:buffer"
 import { createServer, Socket } from "node:net"
 
-/** How a connection ends: by a TCP reset, by a plain end (1006 to the client), or by a close frame. */
+/** The end of a connection: a TCP reset, a TCP end (1006 for the client), or a close frame. */
 export type Cut = "reset" | "end" | 1000 | 1001 | 1009 | 1011
 
 /** The proxy and what can be done to the WebSockets through it. */
 export interface TcpProxy {
   readonly url: string
-  /** How many WebSockets were opened so far. */
+  /** The number of WebSockets that were opened. */
   readonly opened: () => number
-  /** How many connections were refused so far. */
+  /** The number of connections that were refused. */
   readonly refused: () => number
   /** Bytes that WebSockets of now and before carried to the client. */
   readonly delivered: () => number

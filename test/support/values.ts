@@ -1,4 +1,4 @@
-/** What tests of values share: a kernel with types of all kinds, and readers of failures. */
+/** Shared by tests of values: a kernel with values of all types, and readers of failures. */
 import { DateTime, Effect } from "effect"
 import { KernelClient } from "../../src/mod.ts"
 

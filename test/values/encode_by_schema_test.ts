@@ -24,7 +24,7 @@ import { encodeBySchema } from "../../src/values/encode_by_schema.ts"
 
 type Codec = Schema.Codec<unknown, unknown>
 
-/** What goes out for a value, and what comes back of it. */
+/** The encoded form of a value, and the value decoded from it. */
 const exchanged = Effect.fnUntraced(function* (schema: Codec, value: unknown) {
   const { buffers, text } = yield* Effect.fromResult(Encode.encode(yield* encodeBySchema(schema)(value)))
   const pythonValue = yield* Effect.fromResult(Decode.decode([new TextEncoder().encode(text), ...buffers]))

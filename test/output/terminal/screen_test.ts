@@ -1,4 +1,4 @@
-/** What a terminal does with a text, on the last of its lines. */
+/** A reference terminal with one line. */
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Schema } from "effect"
 import * as TerminalText from "../../../src/output/terminal/terminal_text.ts"
@@ -42,7 +42,7 @@ const runs = Arbitrary.array(
   ])),
 )
 
-/** How many characters and cells are touched for a text that is written in pieces. */
+/** The number of characters and cells that are processed for a text that is written in pieces. */
 const stepsFor = (text: string): number => {
   let screen = Screen.empty("")
   for (let start = 0; start < text.length; start += 100_000) {
@@ -136,7 +136,7 @@ describe("write", () => {
     const texts = [..."1\n2\x1b[A\x1b[31m3"]
     const folded = texts.reduce(TerminalText.append, TerminalText.empty())
     assert.strictEqual(TerminalText.toText(folded), TerminalText.fold(texts.join("")))
-    // Where it is due to be written in the middle of one, too.
+    // Also if the text is written to the screen in the middle of one.
     const filler = Array.from({ length: 2 ** 16 - 1 }, (_, index) => index % 16 === 0 ? "\r" : "x").join("")
     for (const [before, after] of [["\x1b", "[Ab"], ["\x1b[", "Ab"], ["\x1b[1", "Ab"]] as const) {
       const parts = [`top\n${filler}`, before, after]

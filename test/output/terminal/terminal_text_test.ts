@@ -143,7 +143,7 @@ function timeOf(action: () => void): number {
 }
 
 describe("time", () => {
-  /** How much longer eight times as much takes; the clock is too coarse for less than a few milliseconds. */
+  /** The ratio of the times for eight times the text; the clock is too coarse for less than a few milliseconds. */
   const growth = (texts: (count: number) => ReadonlyArray<string>) => {
     const small = texts(20_000)
     const large = texts(160_000)

@@ -86,7 +86,7 @@ const codes = [
   ...["48;2;1;2;3m", "?25l", "?25h"],
 ].map((code) => `\x1b[${code}`)
 
-/** What programs write to show progress. */
+/** The output of programs that show progress. */
 const frames = [
   // tqdm, also nested.
   ...["\r  0%|          | 0/10", "\r 50%|█████     | 5/10", "\r100%|██████████| 10/10\n", "\x1b[A", "\n\r"],
