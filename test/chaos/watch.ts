@@ -1,13 +1,13 @@
 /** Code that makes a kernel watch what it is sent: what no output shows spoils the counter, which the model follows. */
 
-/** The amount that the counter is increased by for each unexpected message. */
-export const spoiled = 1_000_000
+/** What is added to the counter for a message that comes twice, of which a kernel drops the second. */
+const twice = 1_000_000
 
-/**
- * Counts a message that comes twice, of which a kernel drops the second, and an execution that comes before the last is
- * over, which a kernel lets wait.
- */
-export const watch = `
+/** The same for an execution that comes before the last is over, which a kernel lets wait. */
+const outOfTurn = 2_000_000
+
+/** The code; where connections are cut, an execution that counts as lost may still be on its way with the next. */
+export const watch = ({ isCut }: { readonly isCut: boolean }): string => `
 def watch():
     import threading
     shell = get_ipython()
@@ -15,22 +15,24 @@ def watch():
     deserialize, send = session.deserialize, session.send
     seen, running, begun = set(), set(), set()
 
-    def spoil():
-        shell.user_ns["counter"] = shell.user_ns.get("counter", 0) + ${spoiled}
+    def spoil(by):
+        shell.user_ns["counter"] = shell.user_ns.get("counter", 0) + by
 
     def receive(parts, content=True, copy=True):
         try:
             message = deserialize(parts, content=content, copy=copy)
         except ValueError as error:
             if "Duplicate Signature" in str(error):
-                spoil()
+                spoil(${twice})
             raise
         header = message["header"]
         # The thread that hands messages over looks into their headers first.
         if not content:
             is_main = header["msg_type"] == "execute_request" and header.get("subshell_id") is None
-            if header["msg_id"] in seen or (is_main and running):
-                spoil()
+            if header["msg_id"] in seen:
+                spoil(${twice})
+            elif is_main and running and not ${isCut ? "True" : "False"}:
+                spoil(${outOfTurn})
             seen.add(header["msg_id"])
             if is_main:
                 running.add(header["msg_id"])

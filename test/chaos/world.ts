@@ -89,7 +89,7 @@ export const make = Effect.fnUntraced(function* (mode: Mode) {
     if (kernel.id === id) return yield* violation(`The kernel is still ${id}`)
     model.renew()
     const inside = yield* Effect.catch(
-      text(kernel, `${watch}\nimport os; print(os.getpid())`),
+      text(kernel, `${watch({ isCut: mode === "proxy" })}\nimport os; print(os.getpid())`),
       explain("A new kernel"),
     )
     id = kernel.id
