@@ -56,7 +56,7 @@ const all = [
   "an environment for each kernel",
   "connections that open at once",
   "connections that replace others at once",
-  "kernels whose end is noticed soon",
+  "detection of the end of kernels",
   "large requests",
   "the relay of messages",
 ]
