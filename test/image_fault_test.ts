@@ -123,7 +123,7 @@ const fullDevice = Effect.gen(function* () {
   }
   const error = yield* Effect.flip(
     Effect.provideService(
-      Images.save({ "image/png": png }, yield* temporary),
+      Images.keep({ "image/png": png }, { imagesDir: yield* temporary }),
       FileSystem.FileSystem,
       onFullDisk,
     ),
@@ -139,7 +139,7 @@ layer(Platform.layer, slow)("without a kernel", (it) => {
       const data = Buffer.alloc(200_000_000, 1).toString("base64")
       // Processor time: other processes take turns with this one.
       const started = process.threadCpuUsage()
-      yield* Images.save({ "image/png": data }, yield* temporary)
+      yield* Images.keep({ "image/png": data }, { imagesDir: yield* temporary })
       const ours = process.threadCpuUsage(started)
       const decodes = process.threadCpuUsage()
       Base64.decode(data)

@@ -54,7 +54,7 @@ layer(sandboxLayer(), slow)("images of sandboxed kernels", (it) => {
           (kernel) => kernel.execute(show(code), { timeout: "20 seconds" }),
         )
         assert.deepStrictEqual(images, [], code)
-        assert.match(text ?? "", /could not be saved: ".*" is no directory but a link or a file/, code)
+        assert.match(text ?? "", /could not be saved: ".*" is a link or a file, not a directory/, code)
         yield* withKernel(folder, (kernel) =>
           kernel.execute(
             `import os, shutil\nfor name in ("images", "deep"): shutil.rmtree(name) if os.path.isdir(name) and not os.path.islink(name) else os.path.lexists(name) and os.unlink(name)`,

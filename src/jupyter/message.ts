@@ -93,7 +93,7 @@ export class WireError
     parentId: Schema.optionalKey(Schema.String),
   }) {
   override get message(): string {
-    return `The server sent a frame that is no Jupyter message: ${this.detail}`
+    return `The server sent a frame that is not a Jupyter message: ${this.detail}`
   }
 }
 
@@ -353,7 +353,7 @@ export function fromParts(parts: {
   const { buffers, channel, content, header } = parts
   if (typeof channel !== "string") return malformed("It names no channel")
   if (!isHeader(header)) return malformed(`Its header has no "msg_id" and "msg_type"`)
-  if (!isJsonObject(content)) return malformed("Its content is no object")
+  if (!isJsonObject(content)) return malformed("Its content is not an object")
   if ([channel, header.msg_id, header.msg_type].some(({ length }) => length > maxIdLength)) {
     return tooLarge(`One of its ids has more than ${maxIdLength} characters`, parentIdOf(parts.parentHeader))
   }

@@ -75,7 +75,7 @@ export function decode(frame: string | Uint8Array): Result.Result<Message, WireE
   const parts = typeof frame === "string" ? Result.succeed({ json: frame, buffers: [] }) : split(frame)
   return Result.flatMap(parts, ({ buffers, json }) => {
     return Result.flatMap(parsePart(json), (value) => {
-      if (!isJsonObject(value)) return malformed("It is no JSON object")
+      if (!isJsonObject(value)) return malformed("It is not a JSON object")
       const { channel, content, header, metadata, parent_header: parentHeader } = value
       return fromParts({ channel, content, header, metadata, parentHeader, buffers })
     })

@@ -66,7 +66,7 @@ function withoutText(span: Tracer.Span, exit: Exit.Exit<unknown, unknown>): Exit
 }
 
 /** Returns the name of an exception, of a reason, or of an error. */
-export function errorType(error: unknown): string {
+function errorType(error: unknown): string {
   const name = Predicate.hasProperty(error, "ename")
     ? error.ename
     : Predicate.hasProperty(error, "reason") && Predicate.hasProperty(error.reason, "_tag")

@@ -121,7 +121,7 @@ export const write: (
           error.code === "ENOTDIR" || error.code === "ELOOP"
             ? new GuardedFileError({
               ...error,
-              detail: `"${path.join(place, child)}" is no directory but a link or a file`,
+              detail: `"${path.join(place, child)}" is a link or a file, not a directory`,
             })
             : error
         ),

@@ -104,20 +104,13 @@ export const keep: (
   },
 )
 
-/** Writes the image of a display, if it has one, to a new file in a directory. */
-export const save = (
-  data: JsonObject,
-  directory: string,
-): Effect.Effect<Option.Option<Image>, ImageError, FileSystem.FileSystem | Path.Path> =>
-  keep(data, { imagesDir: directory })
-
 /** Decodes the preferred image of a display. */
 function imageOf(data: JsonObject): Result.Result<Option.Option<ImageFile>, ImageError> {
   const format = formatOf(data)
   if (format === undefined) return Result.succeed(Option.none())
   const { mimeType } = format
   const text = textOf(data[mimeType])
-  if (text === undefined) return Result.fail(new ImageError({ mimeType, detail: "It is no text" }))
+  if (text === undefined) return Result.fail(new ImageError({ mimeType, detail: "It is not text" }))
   return format.bytes(text).pipe(
     Result.flatMap((bytes) =>
       bytes.byteLength === 0 ? Result.fail(new Error("It is empty")) : Result.succeed(bytes)

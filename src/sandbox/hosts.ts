@@ -25,11 +25,13 @@ export function problem(pattern: string): string | undefined {
   if (pattern.includes("://") || pattern.includes("/")) return `"${pattern}" is a URL; ${instead}`
   const { host, port } = parse(pattern)
   if (port !== undefined && (Number(port) < 1 || Number(port) > 65535)) return `"${pattern}" has no such port`
-  if (pattern.startsWith("[")) return isIP(host) === 6 ? undefined : `"${pattern}" is no address; ${instead}`
+  if (pattern.startsWith("[")) {
+    return isIP(host) === 6 ? undefined : `"${pattern}" is not an address; ${instead}`
+  }
   if (isIP(host) === 4 || host === "localhost") return undefined
   const labels = (host.startsWith("*.") ? host.slice(2) : host).split(".")
   if (labels.length < 2 || !labels.every((label) => name.test(label))) {
-    return `"${pattern}" is no host with a domain; ${instead}`
+    return `"${pattern}" is not a host with a domain; ${instead}`
   }
   return undefined
 }

@@ -119,11 +119,11 @@ const Checked = (problem: (value: string) => string | undefined) =>
   Schema.String.check(Schema.makeFilter((value: string) => problem(value)))
 const Host = Checked(Hosts.problem)
 const AnyPath = Checked((path) =>
-  path === "" || path.includes("\0") ? `"${path}" is no path; give that of a file or a folder` : undefined
+  path === "" || path.includes("\0") ? `"${path}" is not a path; give that of a file or a folder` : undefined
 )
 const PlainPath = Checked((path) =>
   path === "" || path.includes("\0")
-    ? `"${path}" is no path; give that of a file or a folder`
+    ? `"${path}" is not a path; give that of a file or a folder`
     : /[*?[\]{}]/.test(path)
     ? `"${path}" has a wildcard, which takes no effect here; name the folder`
     : undefined

@@ -62,7 +62,7 @@ export function decode([text, ...buffers]: ReadonlyArray<Uint8Array>): Result.Re
     (json) =>
       Result.mapError(
         Json.parse(json, maxJsonDepth),
-        ({ detail }) => new WireError({ detail: `Its answer is no JSON: ${excerpt(detail)}` }),
+        ({ detail }) => new WireError({ detail: `Its answer is not JSON: ${excerpt(detail)}` }),
       ),
   )
   return Result.flatMap(parsed, (value) =>
@@ -202,7 +202,7 @@ function countEmpty(source: Source, count: number): void {
 /** Checks a number of elements. */
 function size(value: unknown): number {
   if (typeof value === "number" && Number.isSafeInteger(value) && value >= 0) return value
-  throw new Error(`"${excerpt(String(value))}" is no number of elements`)
+  throw new Error(`"${excerpt(String(value))}" is not a number of elements`)
 }
 
 function table(

@@ -112,7 +112,10 @@ class Encoder {
         'A secret goes out by the option "schema", with "Schema.Redacted" in its place, or by "Redacted.value"',
       )
     }
-    throw this.#errorFor(value, 'It is no plain value; encode it first, for instance by the option "schema"')
+    throw this.#errorFor(
+      value,
+      'It is not a plain value; encode it first, for instance by the option "schema"',
+    )
   }
 
   #nested(value: object, encode: () => unknown): unknown {
@@ -233,7 +236,7 @@ class Encoder {
   }
 
   #date(value: object, moment: DateTime.DateTime | undefined): unknown {
-    if (moment === undefined) throw this.#errorFor(value, "It is no valid date")
+    if (moment === undefined) throw this.#errorFor(value, "It is not a valid date")
     const millis = moment.epochMilliseconds
     if (!(millis >= firstMillis && millis < endMillis)) {
       throw this.#errorFor(value, "It is out of the range of datetime, the years from 1 to 9999")
@@ -250,7 +253,7 @@ class Encoder {
   #duration(value: Duration.Duration): unknown {
     const nanos = Duration.toNanos(value)
     if (Option.isNone(nanos)) throw this.#errorFor(value, "It is infinite")
-    if (nanos.value % 1000n !== 0n) throw this.#errorFor(value, "It is no whole number of microseconds")
+    if (nanos.value % 1000n !== 0n) throw this.#errorFor(value, "It is not a whole number of microseconds")
     const micros = nanos.value / 1000n
     if (micros > maxMicros || micros < -maxMicros) {
       throw this.#errorFor(value, "It is out of the range of timedelta")

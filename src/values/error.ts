@@ -69,7 +69,7 @@ export class InvalidName
     expected: Schema.String,
   }) {
   override get message(): string {
-    return `The name "${this.given}" is no ${this.expected}`
+    return `The name "${this.given}" is not a valid ${this.expected}`
   }
 }
 

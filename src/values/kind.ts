@@ -62,7 +62,7 @@ export function nameOf(value: unknown): string {
 
 /** Returns a text for a thrown value. */
 export function describe(cause: unknown): string {
-  return Result.getOrElse(Result.try(() => String(cause)), () => "Something that is no error was thrown")
+  return Result.getOrElse(Result.try(() => String(cause)), () => "A value that is not an error was thrown")
 }
 
 /** Returns the path segment for a key of a `Map`. */

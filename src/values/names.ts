@@ -31,5 +31,5 @@ export function callable(given: string): Effect.Effect<string, InvalidName> {
   const parts = given.split(":").map((part) => part.split(".").map((name) => name.normalize("NFKC")))
   return parts.length <= 2 && parts.every((part) => part.every(isIdentifier))
     ? Effect.succeed(parts.map((part) => part.join(".")).join(":"))
-    : Effect.fail(new InvalidName({ given, expected: 'name in the kernel and no "module:name"' }))
+    : Effect.fail(new InvalidName({ given, expected: 'name in the kernel, nor "module:name"' }))
 }

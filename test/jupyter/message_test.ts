@@ -74,7 +74,7 @@ describe("message", () => {
         for (const key of ["channel", "header", "content"]) {
           const error = yield* Effect.flip(Effect.fromResult(Message.fromParts({ ...parts, [key]: bad })))
           assert.instanceOf(error, Message.WireError)
-          assert.match(error.message, /^The server sent a frame that is no Jupyter message: It.*[^.]$/)
+          assert.match(error.message, /^The server sent a frame that is not a Jupyter message: It.*[^.]$/)
         }
       }
     }))

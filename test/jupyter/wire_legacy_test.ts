@@ -188,14 +188,14 @@ describe("wire_legacy", () => {
       const good = { channel: "shell", header: small.header, content: {} }
       yield* Effect.fromResult(WireLegacy.decode(JSON.stringify(good)))
       for (const bad of [null, [], 1, "x"]) {
-        assert.strictEqual(yield* refused(JSON.stringify(bad)), "It is no JSON object")
+        assert.strictEqual(yield* refused(JSON.stringify(bad)), "It is not a JSON object")
         assert.strictEqual(
           yield* refused(JSON.stringify({ ...good, header: bad })),
           `Its header has no "msg_id" and "msg_type"`,
         )
         assert.strictEqual(
           yield* refused(JSON.stringify({ ...good, content: bad })),
-          "Its content is no object",
+          "Its content is not an object",
         )
       }
       for (const bad of [{ msg_id: "1" }, { msg_type: "t" }, { msg_id: null, msg_type: "t" }]) {

@@ -163,7 +163,7 @@ describe("wire_v1", () => {
       for (const bad of ["[]", "null", "1", `"x"`]) {
         assert.strictEqual(
           yield* refused(frameOf("shell", header, "{}", "{}", bad)),
-          "Its content is no object",
+          "Its content is not an object",
         )
       }
       for (const bad of ["", "{", "nul", "{} {}", "\ufeff{}"]) {

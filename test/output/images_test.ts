@@ -19,7 +19,7 @@ const newDirectory = Effect.gen(function* () {
 const saved = Effect.fnUntraced(function* (data: JsonObject) {
   const fs = yield* FileSystem.FileSystem
   const directory = yield* newDirectory
-  const image = yield* Effect.fromOption(yield* Images.save(data, directory))
+  const image = yield* Effect.fromOption(yield* Images.keep(data, { imagesDir: directory }))
   assert.instanceOf(image, Image)
   assert.isTrue(image.path.startsWith(directory))
   return { ...image, bytes: yield* fs.readFile(image.path) }
@@ -28,7 +28,7 @@ const saved = Effect.fnUntraced(function* (data: JsonObject) {
 const refused = Effect.fnUntraced(function* (data: JsonObject) {
   const fs = yield* FileSystem.FileSystem
   const directory = yield* newDirectory
-  const error = yield* Effect.flip(Images.save(data, directory))
+  const error = yield* Effect.flip(Images.keep(data, { imagesDir: directory }))
   assert.instanceOf(error, Images.ImageError)
   if (yield* fs.exists(directory)) assert.isEmpty(yield* fs.readDirectory(directory))
   return error
@@ -120,7 +120,7 @@ describe("images", () => {
       const directory = yield* newDirectory
       const images = yield* Effect.forEach(
         Array.from({ length: 20 }),
-        () => Images.save({ "image/png": png }, directory),
+        () => Images.keep({ "image/png": png }, { imagesDir: directory }),
         { concurrency: "unbounded" },
       )
       const paths = new Set(images.map((image) => Option.getOrThrow(image).path))
@@ -133,7 +133,7 @@ describe("images", () => {
       const fs = yield* FileSystem.FileSystem
       const directory = yield* newDirectory
       for (const data of [{}, { "text/plain": "1", "text/html": "<img>", "video/mp4": "AAAA" }]) {
-        assert.isTrue(Option.isNone(yield* Images.save(data, directory)))
+        assert.isTrue(Option.isNone(yield* Images.keep(data, { imagesDir: directory })))
       }
       assert.isFalse(yield* fs.exists(directory))
     }).pipe(Effect.provide(Platform.layer)))
@@ -165,7 +165,7 @@ describe("images", () => {
       const path = yield* Path.Path
       const file = yield* fs.makeTempFileScoped()
       for (const directory of [file, path.join(file, "images")]) {
-        const error = yield* Effect.flip(Images.save({ "image/png": png }, directory))
+        const error = yield* Effect.flip(Images.keep({ "image/png": png }, { imagesDir: directory }))
         assert.instanceOf(error, Images.ImageError)
         assert.include(error.detail, file)
       }

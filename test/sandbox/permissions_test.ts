@@ -207,8 +207,8 @@ it.layer(Layer.fresh(Platform.layer))("permissions", (it) => {
         `"../elsewhere" leads out of the workspace`,
       ],
       [{ denyRead: ["data/../../x"] }, "denyRead[0]", "leads out of the workspace"],
-      [{ allowRead: [""] }, "allowRead[0]", "no path"],
-      [{ denyRead: ["a\0b"] }, "denyRead[0]", "no path"],
+      [{ allowRead: [""] }, "allowRead[0]", "not a path"],
+      [{ denyRead: ["a\0b"] }, "denyRead[0]", "not a path"],
       [{ user: { uid: 0, gid: 0 } }, "user.uid", "between 1 and"],
       // For the system it means: leave it as it is.
       [{ user: { uid: 4294967295, gid: 1 } }, "user.uid", "between 1 and"],

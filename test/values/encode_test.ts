@@ -131,7 +131,7 @@ describe("encode", () => {
       "It is out of the range of datetime, the years from 1 to 9999",
     )
     assert.strictEqual(refused(Duration.infinity)[2], "It is infinite")
-    assert.strictEqual(refused(Duration.nanos(1n))[2], "It is no whole number of microseconds")
+    assert.strictEqual(refused(Duration.nanos(1n))[2], "It is not a whole number of microseconds")
     assert.strictEqual(refused(new NdArray(new Int8Array(3), [2, 2]))[1], "$")
   })
 
@@ -228,7 +228,7 @@ describe("encode", () => {
         throw Object.create(null)
       },
     })
-    assert.include(refused([odd])[2], "Something that is no error")
+    assert.include(refused([odd])[2], "A value that is not an error")
     // A key that is no text does not become some: it might throw, too.
     assert.deepStrictEqual(refused(new Map([[[Symbol("s")], 1]])).slice(0, 2), ["symbol", '$["(Array)"][0]'])
     // One that behaves is what it stands for.

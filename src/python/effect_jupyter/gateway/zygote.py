@@ -7,7 +7,7 @@ other side. {"ready": true} goes out once the MODULEs are imported, {"failed": w
 process, {"refused": why} if it is for a MODULE that cannot be imported. {"request": number, "argv", "env", "cwd",
 "stderr", "until"} comes in for a kernel, with a descriptor that is to be its standard error if "stderr" is true;
 {"forked": pid, "request"} goes out, then {"pid", "request"} from the new process itself, before the time "until", when
-it is a kernel, or {"unforked": why, "request"} if it is none. The number of a process that ended stays taken until
+it is a kernel, or {"unforked": why, "request"} if the fork failed. The number of a process that ended stays taken until
 {"reap": pid} comes in. Nothing that goes wrong with a request ends this process, whose end is that of all its kernels.
 """
 

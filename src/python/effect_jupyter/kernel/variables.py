@@ -45,7 +45,7 @@ class GivenUp(BaseException):
 def _attempt(action, otherwise):
     try:
         return action()
-    except BaseException:  # what the user's own methods raise is no concern of ours
+    except BaseException:  # the user's methods may raise anything
         return otherwise
 
 

@@ -69,7 +69,7 @@ def shorten(text):
 def attempt(action):
     try:
         return action()
-    except BaseException:  # what the user's own methods raise is no concern of ours
+    except BaseException:  # the user's methods may raise anything
         return None
 
 
