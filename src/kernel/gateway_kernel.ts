@@ -160,21 +160,9 @@ export const make: (
     )
     // A server does not tell its clients that it culled a kernel or that somebody deleted it.
     yield* Effect.forkScoped(Defect.log(Effect.repeat(pollModel, Schedule.spaced(options.pingInterval))))
-    const open = opener({ kernelId, session, channel, end, endReason: () => endReason, ...options })
     return {
       id: kernelId,
-      request: (request, listener, requestOptions) =>
-        Effect.acquireRelease(
-          Effect.suspend(() => {
-            listeners.add(listener)
-            return open(request, listener, requestOptions)
-          }),
-          ({ close }) =>
-            Effect.sync(() => {
-              listeners.delete(listener)
-              close()
-            }),
-        ),
+      request: opener({ ...options, kernelId, session, channel, listeners, end, endReason: () => endReason }),
       onUnsolicited: (take) => {
         onUnsolicited = take
       },
@@ -193,45 +181,64 @@ export const make: (
     }
   },
 )
+
 /** Makes what opens the conversations of a kernel. */
-const opener = ({ channel, end, endReason, kernelId, maxMessageSize = defaultMaxMessageSize, session }: {
+const opener = ({
+  channel,
+  end,
+  endReason,
+  kernelId,
+  listeners,
+  maxMessageSize = defaultMaxMessageSize,
+  session,
+}: {
   readonly kernelId: string
   readonly session: string
   readonly channel: Channel.Channel
   readonly maxMessageSize?: number | undefined
+  /** The listeners of the conversations that are open. */
+  readonly listeners: Set<Listener>
   readonly end: (reason: KernelErrorReason) => void
   readonly endReason: () => KernelErrorReason | undefined
-}): KernelConnection["request"] =>
-(request, listener, { tracksLosses, waitsForConnection = true } = {}) => {
+}): KernelConnection["request"] => {
   const lost = ({ detail }: { readonly detail: string }) =>
     new KernelError({ reason: endReason() ?? new ConnectionLost({ kernelId, detail }) })
-  const opening = channel.request(toMessage(request, session), {
-    onMessage: (message, bytes) => {
-      if (isDeath(message)) end(new KernelDied({ kernelId }))
-      else listener.onMessage(message, bytes)
-    },
-    onFenced: listener.onFenced,
-    onTooLarge: ({ detail }) => listener.onFailure?.(new ProtocolViolation({ kernelId, detail })),
-  }, { tracksLosses })
-  return Effect.map(opening, (conversation): Conversation => {
-    const { close, disconnectError, fence, hasReceivedAll, isOrdered, pause, resume, takeGap } = conversation
-    return {
-      send: waitsForConnection || channel.isConnected()
-        ? Effect.mapError(conversation.send, lost)
-        : Effect.suspend(() => lost({ detail: "It is being restored" })),
-      reply: (reply) => Effect.mapError(conversation.reply(toMessage(reply, session)), lost),
-      fence: Effect.catchTag(fence, "ChannelError", (error) => lost(error)),
-      pause,
-      resume,
-      close,
-      isOrdered,
-      hasReceivedAll,
-      takeGap,
-      wasCut: () => disconnectError() !== undefined,
-      lossReason: (isStarted) =>
-        lossReason(disconnectError(), { kernelId, maxMessageSize, unread: isStarted ? 0 : sizeOf(request) }),
-    }
-  })
+  return (request, listener, { tracksLosses, waitsForConnection = true } = {}) => {
+    const opening = channel.request(toMessage(request, session), {
+      onMessage: (message, bytes) => {
+        if (isDeath(message)) end(new KernelDied({ kernelId }))
+        else listener.onMessage(message, bytes)
+      },
+      onFenced: listener.onFenced,
+      onTooLarge: ({ detail }) => listener.onFailure?.(new ProtocolViolation({ kernelId, detail })),
+    }, { tracksLosses })
+    const open = Effect.map(opening, (conversation): Conversation => {
+      const { close, disconnectError, fence, reply, send } = conversation
+      listeners.add(listener)
+      return {
+        ...conversation,
+        send: waitsForConnection
+          ? Effect.mapError(send, lost)
+          : Effect.suspend(() =>
+            channel.isConnected() ? Effect.mapError(send, lost) : lost({ detail: "It is being restored" })
+          ),
+        reply: (message) => Effect.mapError(reply(toMessage(message, session)), lost),
+        fence: Effect.catchTag(fence, "ChannelError", (error) => lost(error)),
+        close: () => {
+          listeners.delete(listener)
+          close()
+        },
+        wasCut: () => disconnectError() !== undefined,
+        lossReason: (isStarted) =>
+          lossReason(disconnectError(), {
+            kernelId,
+            maxMessageSize,
+            unread: isStarted ? 0 : sizeOf(request),
+          }),
+      }
+    })
+    return Effect.acquireRelease(open, ({ close }) => Effect.sync(close))
+  }
 }
 
 const toMessage = (

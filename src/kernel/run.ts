@@ -82,23 +82,54 @@ export const start: (
   options: RunOptions & RunEvents,
 ) => Effect.Effect<Run, ExecutionFailure, Scope.Scope> = Effect.fnUntraced(
   function* (instance, code, options) {
-    const { id: kernelId } = instance
     const { internalRequest, timeout } = options
     const clock = yield* Clock.Clock
     const turnAt = clock.currentTimeMillisUnsafe()
     const attachment = internalRequest && (yield* InternalRequest.prepare(internalRequest, instance, options))
-    const services = yield* Effect.context<never>()
-    const scope = yield* Effect.scope
     // It may have ended while this got ready: nothing is sent to it any more.
     const reason = instance.endReason()
     if (reason !== undefined) return yield* new KernelError({ reason })
 
-    const id = OutputRouter.executionId()
-    const meter = Metrics.meter(clock, services)
+    const { conversation, dispatch, handlers, log, run } = yield* Effect.acquireRelease(
+      open(instance, toRequest(code, options, attachment), options),
+      ({ close }) => close,
+    )
+    yield* log("Execution starts")
+    yield* Effect.mapError(conversation.send, (error) => {
+      const reason = instance.endReason() ?? error.reason
+      dispatch({ _tag: "KernelEnded", reason })
+      return new KernelError({ reason })
+    })
+    if (timeout !== undefined) {
+      const spent = Duration.millis(clock.currentTimeMillisUnsafe() - turnAt)
+      const expire = Effect.sync(() => {
+        handlers.expire()
+        dispatch({ _tag: "Stopped", reason: { _tag: "Timeout" } })
+      })
+      yield* Effect.forkScoped(
+        Effect.delay(expire, Duration.subtract(Duration.fromInputUnsafe(timeout), spent)),
+      )
+    }
+    return run
+  },
+)
+
+/** Listens for the messages of an execution, which `close` ends and waits for. */
+const open = Effect.fnUntraced(
+  function* (
+    instance: Instance,
+    request: Request & { readonly id: string },
+    options: RunOptions & RunEvents,
+  ) {
+    const { id: kernelId } = instance
+    const { internalRequest, onInput: answer, timeout } = options
+    const services = yield* Effect.context<never>()
+    const scope = yield* Effect.scope
+    const meter = Metrics.meter(yield* Clock.Clock, services)
     const handlers = Handlers.make()
     const collector = Collector.make(options, handlers)
     const backlog = yield* Backlog.make(instance)
-    const opening = instance.request(toRequest(id, code, options, attachment), {
+    const opening = instance.request(request, {
       onFenced: () => dispatch({ _tag: "Fenced", delivery: conversation }),
       onFailure: (reason) => stop(reason),
       onMessage: (message, bytes) => {
@@ -113,6 +144,7 @@ export const start: (
     const runFork = Effect.runForkWith(services)
     /** Starts what ends with the execution, from a callback. */
     const fork = (effect: Effect.Effect<void>): void => void runFork(Effect.forkIn(Defect.log(effect), scope))
+    let forgetEnd = (): void => {}
     const { dispatch, free, isFree, state, transition } = interpret({
       instance,
       conversation,
@@ -144,38 +176,20 @@ export const start: (
       if (next.progress.ignored > before.progress.ignored) Metrics.ignored.updateUnsafe(1, services)
       transition(next, commands)
     }
-    const unclaim = instance.output.claim(id, receive)
-    const forgetEnd = instance.onEnded((reason) => dispatch({ _tag: "KernelEnded", reason }))
-    const { onInput: answer } = options
     const onInput = Input.make({ kernelId, reply: conversation.reply, onInput: answer, fork, stop })
-    yield* Effect.addFinalizer(() => isFree() ? Effect.void : Effect.andThen(outputs.discard, free))
-    const log = yield* logger({ kernel: kernelId, execution: id })
-    yield* Effect.addFinalizer(() => {
-      meter.report()
-      return log("Execution ended")
-    })
     const run: Run = {
       pull: pullFrom(outputs, collector, { handlers, kernelId, timeout, progress: () => state().progress }),
       finished: () => state().phase === "finished" && !state().isInterruptPending,
     }
-
-    yield* log("Execution starts")
-    yield* Effect.mapError(conversation.send, (error) => {
-      const reason = instance.endReason() ?? error.reason
-      dispatch({ _tag: "KernelEnded", reason })
-      return new KernelError({ reason })
+    const unclaim = instance.output.claim(request.id, receive)
+    forgetEnd = instance.onEnded((reason) => dispatch({ _tag: "KernelEnded", reason }))
+    const log = yield* logger({ kernel: kernelId, execution: request.id })
+    const close = Effect.suspend(() => {
+      meter.report()
+      const ended = log("Execution ended")
+      return isFree() ? ended : Effect.andThen(ended, Effect.andThen(outputs.discard, free))
     })
-    if (timeout !== undefined) {
-      const spent = Duration.millis(clock.currentTimeMillisUnsafe() - turnAt)
-      const expire = Effect.sync(() => {
-        handlers.expire()
-        stop({ _tag: "Timeout" })
-      })
-      yield* Effect.forkScoped(
-        Effect.delay(expire, Duration.subtract(Duration.fromInputUnsafe(timeout), spent)),
-      )
-    }
-    return run
+    return { close, conversation, dispatch, handlers, log, run }
   },
 )
 
@@ -279,13 +293,12 @@ function interpret({ backlog, conversation, instance, outputs, ...parts }: Parts
 
 /** The request for an execution; those of ours are no part of the history. */
 const toRequest = (
-  id: string,
   code: string,
   { allowStdin = true, internalRequest }: RunOptions,
   attachment: InternalRequest.Attachment | undefined,
-): Request => ({
+): Request & { readonly id: string } => ({
   type: "execute_request",
-  id,
+  id: OutputRouter.executionId(),
   content: executeContent(code, { silent: false, allowStdin, storeHistory: internalRequest === undefined }),
   ...attachment,
 })
