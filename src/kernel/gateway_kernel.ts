@@ -35,7 +35,7 @@ import * as Metrics from "./metrics.ts"
 import * as OutputRouter from "./output_router.ts"
 import { startFailure } from "./start_failure.ts"
 
-/** Which kernel to start. */
+/** The options of the start of a kernel. */
 export interface KernelOptions {
   readonly kernelName: string | undefined
   readonly env: Readonly<Record<string, string>>
@@ -44,11 +44,11 @@ export interface KernelOptions {
   readonly maxMessageSize?: number | undefined
 }
 
-/** The server tells of a death on one connection and of a missing kernel on another: the death has to win. */
+/** Time between a missing kernel and its report: the WebSocket may report the death of the kernel meanwhile. */
 const notFoundDelay: Duration.Input = "300 millis"
 
-/** How many looks in a row find a kernel stopped before that is told. */
-const tolerated = 3
+/** Consecutive polls that find the process stopped before executions fail. */
+const minStoppedPolls = 3
 
 const endedEarly = "It ended before it was ready"
 const advice = `${endedEarly}; check the option "env", the kernelspec and the packages of its interpreter`
@@ -89,9 +89,9 @@ export const make: (
     const pollModel = gateway.rest.get(kernelId).pipe(
       Effect.map(({ execution_state: state, stopped }) => {
         if (state === "dead") end(new KernelDied({ kernelId }))
-        // A debugger, or who freezes it for a moment, does not end what runs.
+        // A debugger may stop it for a moment, which does not end executions.
         stops = stopped === true ? stops + 1 : 0
-        if (stops < tolerated) return
+        if (stops < minStoppedPolls) return
         for (const listener of [...listeners]) listener.onFailure?.(new KernelUnresponsive({ kernelId }))
       }),
       Effect.catchIf((error) => error.kind === "NotFound", () => notFound),
@@ -99,7 +99,7 @@ export const make: (
     )
     const failed = (detail: string) =>
       new KernelError({ reason: new KernelStartFailed({ kernelId, detail }) })
-    /** A gateway of ours knows what a kernel said before it ended, which is more than others do. */
+    /** A local gateway returns the last output of a kernel that ended; other servers return less. */
     const startFailureOf = (otherwise: string) =>
       Effect.flatMap(
         Effect.match(gateway.rest.get(kernelId), {
@@ -122,12 +122,12 @@ export const make: (
       onUnclaimed: (message, bytes) => {
         if (isDeath(message)) end(new KernelDied({ kernelId }))
         else if (isOwnOutput(message, session)) onUnsolicited(message, bytes)
-        // All clients of a kernel hear of its states; a fence may be answered when nobody needs it any more.
+        // States go to all clients of a kernel, and the reply to a fence may come after the fence was interrupted.
         else if (!["status", "kernel_info_reply"].includes(message.header.msg_type)) count(Metrics.ignored)
       },
       onMalformed: (error) => {
         count(Metrics.ignored)
-        // Once for a connection: garbage comes in heaps.
+        // Once for each connection: such frames come in large numbers.
         if (!hasWarnedMalformed) {
           fork(Effect.annotateLogs(Effect.logWarning(error.message), { kernel: kernelId }))
         }
@@ -139,11 +139,11 @@ export const make: (
         error.code === 404 ? startFailureOf(`${endedEarly}: ${error.message}`) : failed(error.message)
       ),
     )
-    // Nothing but the process itself tells at once: a connection that is cut could come back.
+    // The end of a connection proves nothing, as it may be restored; the end of the process does.
     yield* Effect.forkScoped(
       Defect.log(Effect.map(gateway.ended, (detail) => end(new ConnectionLost({ kernelId, detail })))),
     )
-    // A server that waits for a kernel to answer does not tell that it died meanwhile.
+    // A server that waits for the reply of a kernel does not report its death meanwhile.
     const untilDead = Effect.repeat(pollModel, {
       schedule: Schedule.spaced("500 millis"),
       while: () => endReason === undefined,
@@ -158,7 +158,7 @@ export const make: (
       Defect.log,
       Effect.forkScoped,
     )
-    // A server does not tell its clients that it culled a kernel or that somebody deleted it.
+    // A server does not report to its clients that it culled a kernel, or that another client deleted it.
     yield* Effect.forkScoped(Defect.log(Effect.repeat(pollModel, Schedule.spaced(options.pingInterval))))
     return {
       id: kernelId,
@@ -182,7 +182,7 @@ export const make: (
   },
 )
 
-/** Makes what opens the conversations of a kernel. */
+/** Makes the function that opens the conversations of a kernel. */
 const opener = ({
   channel,
   end,
@@ -280,13 +280,13 @@ function lossReason(
   return new ConnectionLost({ kernelId, detail: `${disconnectError?.detail ?? "It was cut"}; ${what}` })
 }
 
-/** A server that restarts a dead kernel gives the id to an empty one: the state is lost all the same. */
+/** Tells whether the kernel died: a server that restarts a dead kernel keeps the id, but the state is lost. */
 function isDeath({ content, header }: Message): boolean {
   return header.msg_type === "status" &&
     (content.execution_state === "dead" || content.execution_state === "restarting")
 }
 
-/** Tells whether something is put out in the name of a request of this client. */
+/** Tells whether a message is output of a request of this client. */
 function isOwnOutput(message: Message, session: string): boolean {
   return message.parentHeader.session === session &&
     (OutputRouter.isOutput(message) || message.header.msg_type === "error")

@@ -1,6 +1,6 @@
 /**
- * One started kernel of a session, which a reset replaces by another: its connection, what the kernel is, and its end,
- * which the session may decide before the kernel ends.
+ * One started kernel of a session, which a reset replaces: its connection, its identity, and its end, which the session
+ * may decide before the kernel ends.
  *
  * @module
  */
@@ -20,13 +20,13 @@ export interface Instance extends Omit<KernelConnection, "onUnsolicited"> {
   readonly output: OutputRouter.OutputRouter
   /** Returns why the kernel runs nothing any more, if so. */
   readonly endReason: () => KernelErrorReason | undefined
-  /** Ends it for all who use it; the first reason counts. */
+  /** Ends it for all executions and requests; the first reason counts. */
   readonly end: (reason: KernelErrorReason) => void
   /** Calls the listener when it ends, at once if it has. Returns what cancels that. */
   readonly onEnded: (listener: (reason: KernelErrorReason) => void) => () => void
 }
 
-/** Makes the instance of a connection. It takes note of the end of the kernel until the scope closes. */
+/** Makes the instance of a connection, which watches for the end of the kernel until the scope closes. */
 export const make: (
   connection: KernelConnection,
   identity: Identity,

@@ -25,7 +25,6 @@ export interface OutputQueue {
   readonly end: (reason: EndReason | undefined) => void
   /** Waits for outputs and returns all of them. Fails with the reason of the end, or is done. */
   readonly takeAll: Effect.Effect<Arr.NonEmptyArray<Output>, EndReason | Cause.Done>
-  readonly isEmpty: () => boolean
 }
 
 /** Bytes of output that wait for the consumer before the connection is not read any further. */
@@ -78,6 +77,5 @@ export const make = (
         if (wasFull) resume()
         return outputs
       }),
-      isEmpty: () => Queue.sizeUnsafe(queue) === 0,
     }
   })

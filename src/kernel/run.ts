@@ -33,7 +33,7 @@ import * as Outcome from "./outcome.ts"
 import * as OutputQueue from "./output_queue.ts"
 import * as OutputRouter from "./output_router.ts"
 
-/** How to run a piece of code. */
+/** The options of one execution. */
 export interface RunOptions {
   readonly timeout?: Duration.Input | undefined
   /** Bytes of text to keep. */

@@ -1,5 +1,5 @@
 /**
- * A kernel as its client sees it: executions in a queue, interrupts, and resets that replace the kernel.
+ * The session of a client: executions in a queue, interrupts, and resets that replace the kernel.
  *
  * @module
  */
@@ -36,7 +36,7 @@ import * as Run from "./run.ts"
 export interface Session {
   /** The id of the current kernel. */
   readonly id: () => string
-  /** What the kernel is, which a reset does not change. */
+  /** The identity of the kernel, which a reset does not change. */
   readonly identity: Identity
   readonly stream: (
     code: string,
@@ -46,7 +46,7 @@ export interface Session {
     code: string,
     options: Run.RunOptions,
   ) => Effect.Effect<ExecutionResult, ExecutionFailure, FileSystem.FileSystem | Path.Path>
-  /** The kernel as it is, for requests beside the executions. */
+  /** The current kernel, for requests beside the executions. Fails if it ended. */
   readonly instance: Effect.Effect<Instance, KernelError>
   /** Runs an effect under the lock of the executions, or not at all while another has it. */
   readonly ifIdle: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
@@ -63,8 +63,8 @@ interface Current {
 }
 
 /**
- * Starts the first kernel with `start`, which is used again at every reset; `onOutput` takes what comes when nothing
- * runs that it is of. The kernel ends with the scope.
+ * Starts the first kernel with `start`, which is used again at every reset; `onOutput` takes late output. The kernel ends
+ * with the scope.
  */
 export const make: (
   start: Effect.Effect<Instance, KernelError, Scope.Scope>,
@@ -72,7 +72,7 @@ export const make: (
 ) => Effect.Effect<Session, KernelError, Scope.Scope> = Effect.fnUntraced(function* (start, onOutput) {
   const outer = yield* Effect.scope
   const lock = yield* Semaphore.make(1)
-  /** Which reset the kernel comes from: what was asked of an earlier kernel is not run on a later one. */
+  /** The number of resets: code for an earlier kernel is not run on a later one. */
   let generation = 0
 
   let current: Current | undefined
@@ -93,7 +93,7 @@ export const make: (
   const { instance: { identity } } = yield* startInstance
 
   const starts = yield* Semaphore.make(1)
-  /** The kernel to use; a new one if the last reset was cut short, started by the first who needs it. */
+  /** Returns the current kernel. After a reset that was interrupted, the first caller starts a new one. */
   const currentInstance = Effect.suspend((): Effect.Effect<Current, KernelError> => {
     if (isClosed) return new KernelError({ reason: aborted("The client is closed") })
     if (current !== undefined) return Effect.succeed(current)
@@ -103,7 +103,7 @@ export const make: (
     )
   })
 
-  /** Waits for the lock and gives the kernel if it can run code. */
+  /** Waits for the lock and returns the kernel if it can run code. */
   const acquireIdleKernel = Effect.gen(function* () {
     const asked = generation
     const { release } = yield* acquire(lock)
@@ -127,7 +127,7 @@ export const make: (
     const { kernel, release } = yield* acquireIdleKernel
     return yield* Run.start(kernel.instance, code, {
       ...options,
-      // The kernel is free although the consumer may still be reading.
+      // The consumer may still read the output.
       onFree: release,
       onStuck: (run) => {
         kernel.stuck = run
@@ -136,8 +136,8 @@ export const make: (
   })
 
   /**
-   * Lets the current kernel go, which ends the running execution. Deleting a kernel that does not react takes
-   * seconds, for which nobody waits.
+   * Ends the current kernel and with it the running execution. The deletion of a kernel that does not react takes
+   * seconds, and runs in the background.
    */
   const discard = Effect.uninterruptible(Effect.suspend(() => {
     if (current === undefined) return Effect.void
@@ -166,7 +166,7 @@ export const make: (
     id: () => id,
     identity,
     instance: Effect.suspend(() => {
-      // As what runs and what waits fails.
+      // Executions that run or wait fail with the same reason.
       const isReset = !isClosed && current === undefined && resets > 0
       if (isReset) return new KernelError({ reason: aborted("The kernel is being reset") })
       return Effect.flatMap(currentInstance, running)
@@ -228,14 +228,14 @@ const acquire = (lock: Semaphore.Semaphore) =>
     return { release }
   }))
 
-/** A quick server deletes the kernel before an interrupted program ends; a slow one does not hold the program up. */
+/** Closes in the background, and waits for a short time: most servers delete a kernel within it. */
 const inBackground = (closing: Effect.Effect<void>): Effect.Effect<void> =>
   Effect.flatMap(
     Effect.forkDetach(Defect.log(closing), { startImmediately: true }),
     (fiber) => Effect.asVoid(Effect.timeoutOption(Fiber.await(fiber), discardGrace)),
   )
 
-/** The server may take longer to tell that it interrupted the kernel than anybody wants to wait. */
+/** Bounds the time that the server may take to pass an interrupt on. */
 const bounded = ({ id, interrupt }: Instance): Effect.Effect<void, KernelError> =>
   Effect.timeoutOrElse(interrupt, {
     duration: "10 seconds",

@@ -1,5 +1,5 @@
 /**
- * Why a kernel did not start.
+ * The reasons for which a kernel does not start.
  *
  * @module
  */
@@ -18,7 +18,7 @@ import {
 import type * as Gateway from "../gateway/connection.ts"
 import type { RestError } from "../jupyter/rest.ts"
 
-/** The failure of a start that took too long. */
+/** Returns the reason of a start that took too long. */
 export function notReady(timeout: Duration.Input): KernelStartFailed {
   const bound = Duration.format(Duration.fromInputUnsafe(timeout))
   return new KernelStartFailed({
@@ -27,11 +27,11 @@ export function notReady(timeout: Duration.Input): KernelStartFailed {
   })
 }
 
-/** Fails with why a server did not start a kernel. */
-export const startFailure = (...asked: Parameters<typeof startReason>): Effect.Effect<never, KernelError> =>
-  Effect.flatMap(startReason(...asked), (reason) => Effect.fail(new KernelError({ reason })))
+/** Fails with the reason for which a server did not start a kernel. */
+export const startFailure = (...args: Parameters<typeof startReason>): Effect.Effect<never, KernelError> =>
+  Effect.flatMap(startReason(...args), (reason) => Effect.fail(new KernelError({ reason })))
 
-/** Why a server did not start a kernel; asks it for its kernelspecs where that may be the reason. */
+/** Returns the reason of an error of the server. Requests its kernelspecs if an unknown name may be the reason. */
 const startReason = Effect.fnUntraced(function* (
   { rest }: Gateway.Connection,
   error: RestError,
@@ -50,7 +50,7 @@ const startReason = Effect.fnUntraced(function* (
   }
   if (error.kind === "Unauthorized") return new Forbidden({ detail })
   const failed = new KernelStartFailed({ kernelId: undefined, detail })
-  // A name that a server does not know is answered with any status.
+  // Servers answer an unknown kernelspec with different statuses.
   if (error.kind !== "Refused" && error.kind !== "NotFound") return failed
   const specs = yield* Effect.option(rest.kernelspecs)
   const known = Option.match(specs, {
@@ -63,5 +63,5 @@ const startReason = Effect.fnUntraced(function* (
     : new NoSuchKernelspec({ kernelName: name, known })
 })
 
-/** Servers answer 403 for their limits as for what they do not allow. */
+/** Matches the details of limits, for which servers use status 403 as well as for missing permissions. */
 const isLimit = /limit|maximum|quota|too many/i

@@ -1,5 +1,6 @@
 /**
- * Requests beside the executions of a kernel: in a subshell, where it has them, or in a turn of their own.
+ * Requests beside the executions of a kernel: to a subshell if it has them, otherwise to the main shell between two
+ * executions.
  *
  * @module
  */
@@ -27,48 +28,48 @@ import type { Instance } from "./instance.ts"
 import * as OutputRouter from "./output_router.ts"
 import type { Session } from "./session.ts"
 
-/** A request that puts out nothing and runs no code of the user's. */
+/** A request without output that runs no code of the user. */
 export interface Request {
   readonly type: string
   readonly content: JsonObject
-  /** What a message says if it is the answer. */
+  /** Returns the content of a message if it is the answer. */
   readonly pick: (message: Message) => JsonObject | undefined
-  /** The kernel answers it on the control channel, which is always open. */
+  /** Whether the kernel answers it on the control channel, also while code runs. */
   readonly isForControl?: boolean | undefined
 }
 
-/** An answer and who gave it. */
+/** An answer and the kernel that sent it. */
 export interface Answer {
   readonly instance: Instance
   readonly content: JsonObject
 }
 
-/** How long after its `idle` a request may still be answered: the two travel apart. */
+/** Maximum time between the `idle` of a request and its answer, which come on two channels. */
 const replyTimeout: Duration.Input = "500 millis"
 
-/** How long a kernel may take to say whether it has subshells. */
+/** Maximum time to wait for the subshell of a kernel; after that the main shell is used. */
 const subshellProbeTimeout: Duration.Input = "3 seconds"
 
-/** When it is asked once more: what was asked may have been lost in a cut. */
+/** Time after which the subshell is requested again: a cut may have taken the request. */
 const subshellProbeRetry: Duration.Input = "10 seconds"
 
 /** Maximum time for which the main shell goes on with a request that has no caller any more. */
 const abandonGrace: Duration.Input = "250 millis"
 
-/** How long a kernel may take to let go of a request after an interrupt. */
+/** Maximum time for a request to end after an interrupt. */
 const interruptTimeout: Duration.Input = "2 seconds"
 
-/** How many requests that nobody waits for any more may hold up a subshell each: threads of Python cannot be ended. */
+/** Maximum number of subshells that abandoned requests occupy: Python cannot end their threads. */
 const maxAbandoned = 8
 
-/** What answers a kernel's requests. */
+/** The state of the shell that answers the requests of a kernel. */
 interface ShellState {
   readonly instance: Instance
-  /** One request at a time: a kernel answers them one after the other, and the wait for others is not its delay. */
+  /** Held by one request at a time, so that the timeout of a request does not count those before it. */
   readonly lock: Semaphore.Semaphore
   /** The id of the subshell; `undefined` for a kernel that has none. */
   subshell: Deferred.Deferred<string | undefined, KernelError> | undefined
-  /** It was waited for in vain. */
+  /** Whether the subshell was not there in time. */
   isSlow: boolean
   abandonedCount: number
 }
@@ -85,7 +86,7 @@ const emptyState = (instance: Instance): ShellState => ({
 /** A request under way. */
 type Pending = Fiber.Fiber<JsonObject, KernelError | Unanswered>
 
-/** A new id. */
+/** Returns a new id. */
 export const newId = (): string => SecureRandom.uuidV4Unsafe()
 
 /** Asks a kernel, and waits for the answer at most for the timeout. */
@@ -115,7 +116,7 @@ const ask = (
       duration: timeout,
       orElse: () => failed(`No answer came within ${Duration.format(Duration.fromInputUnsafe(timeout))}`),
     })
-    // After a reset that was cut short it is started first.
+    // After a reset that was interrupted, a kernel is started first.
     const instance = yield* bounded(session.instance)
     const shell = stateOf(instance)
     const answer = (asking: Effect.Effect<JsonObject, KernelError | Unanswered>) =>
@@ -125,12 +126,12 @@ const ask = (
         bounded,
       )
     const { info } = instance.identity
-    // What it said at its start: some kernels answer on the shell channel alone, when they are idle.
+    // The reply of the start: some kernels answer on the shell channel only, and while they are idle.
     if (request.type === "kernel_info_request" && info !== undefined) return { instance, content: info }
     if (request.isForControl === true) {
       return yield* answer(send(instance, request, { channel: "control" }))
     }
-    /** Asks in a fiber of its own: the kernel does not stop when nobody waits any more, or when it failed. */
+    /** Sends in a fiber of its own: the kernel goes on with a request whose caller is interrupted or has failed. */
     const sendDetached = (route: Route, onAbandon: (pending: Pending) => Effect.Effect<void>) =>
       Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
         const sending = Effect.interruptible(send(instance, request, route))
@@ -172,17 +173,17 @@ const ask = (
     }))
   })
 
-/** Whether there is no use in waiting any longer. */
+/** Tells whether the request failed, and was not only interrupted. */
 const hasFailed = (exit: Exit.Exit<unknown, unknown>): boolean =>
   Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
 
-/** Whether the request is over within the time. */
+/** Waits for the end of a request, and tells whether it came within the time. */
 const isOverWithin = (pending: Pending, bound: Duration.Input): Effect.Effect<boolean> =>
   Effect.map(Effect.timeoutOption(Fiber.await(pending), bound), Option.isSome)
 
 /**
- * A request that nobody waits for any more keeps its turn until it is over, at most for the time that it had: IPython
- * confuses what two threads complete. What takes longer may take for ever: the next request gets another subshell.
+ * Keeps the lock for a request without a caller until it is over, at most for the rest of its timeout: IPython must not
+ * complete in two threads. After that the next request gets another subshell.
  */
 const abandon = Effect.fnUntraced(function* (
   instance: Instance,
@@ -195,7 +196,7 @@ const abandon = Effect.fnUntraced(function* (
   },
 ) {
   const rest = Duration.millis(Math.max(0, deadline - (yield* Clock.currentTimeMillis)))
-  // Who refused to answer has time for the next request.
+  // The kernel has answered, if only with an error.
   if (pending.pollUnsafe() !== undefined || (!hasFailed && (yield* isOverWithin(pending, rest)))) {
     yield* release
     return
@@ -211,7 +212,7 @@ const abandon = Effect.fnUntraced(function* (
   if (id !== undefined && instance.endReason() === undefined) yield* close(instance, id)
 })
 
-/** What a subshell has not answered before the next request, it never will; both may be lost in a cut. */
+/** Waits until a subshell answers a later request, after which an earlier one has no answer any more. */
 const awaitSubshellReady = (instance: Instance, subshell: string | undefined): Effect.Effect<unknown> =>
   subshell === undefined
     ? Effect.never
@@ -221,27 +222,27 @@ const awaitSubshellReady = (instance: Instance, subshell: string | undefined): E
       Effect.catch(() => Effect.never),
     )
 
-/** Frees the main shell of a request that nobody waits for any more: executions would wait for it. */
+/** Interrupts the main shell if it goes on with a request without a caller, for which executions would wait. */
 const interruptMainShell = Effect.fnUntraced(function* (instance: Instance, pending: Pending) {
   if (instance.endReason() !== undefined || (yield* isOverWithin(pending, abandonGrace))) return
   yield* Effect.ignore(Effect.timeoutOption(instance.interrupt, interruptTimeout))
   if (!(yield* isOverWithin(pending, interruptTimeout))) yield* Fiber.interrupt(pending)
 })
 
-/** Which way a request goes. */
+/** The channel and the subshell of a request. */
 interface Route {
   readonly channel: ChannelName
   readonly subshell?: string | undefined
 }
 
-/** The subshell of a kernel, which is made when it is needed first and ends with the kernel. */
+/** Returns the subshell of a kernel, which is created for the first request. */
 const subshellOf = (
   instance: Instance,
   shell: ShellState,
 ): Effect.Effect<string | undefined, KernelError> =>
   Effect.suspend(() => {
     if (shell.subshell !== undefined) {
-      // One that takes long may come all the same.
+      // A slow subshell may still come.
       return shell.isSlow && !Deferred.isDoneUnsafe(shell.subshell) ? none : Deferred.await(shell.subshell)
     }
     const made = Deferred.makeUnsafe<string | undefined, KernelError>()
@@ -254,7 +255,7 @@ const subshellOf = (
         return none
       },
     })
-    // Who asks first may not wait for long, and others wait, too.
+    // In a fiber of its own: the first caller may be interrupted, and others wait too.
     return open(instance).pipe(
       Effect.timeoutOption(subshellProbeRetry),
       Effect.onExit((exit) => {
@@ -273,7 +274,7 @@ const Created = Schema.Struct({ subshell_id: Schema.String.check(Schema.isMaxLen
 /** No subshell. */
 const none = Effect.as(Effect.void, undefined)
 
-/** Asks by the request of a name; the reply of that name answers. */
+/** Returns the request of a name, which the reply of the same name answers. */
 export const requestOf = (name: string, content: JsonObject = {}): Request => ({
   type: `${name}_request`,
   content,
@@ -282,7 +283,7 @@ export const requestOf = (name: string, content: JsonObject = {}): Request => ({
 
 const open = Effect.fnUntraced(
   function* (instance: Instance) {
-    // Kernels that wrap others inherit the claim, and share one process with what they wrap.
+    // Kernels that wrap IPython report the feature too, but share one process with what they wrap.
     if (!Identity.isIPython(instance.identity)) return undefined
     const info = instance.identity.info ??
       (yield* send(instance, requestOf("kernel_info"), { channel: "control" }))
@@ -292,28 +293,28 @@ const open = Effect.fnUntraced(
     const { subshell_id: subshell } = yield* Schema.decodeUnknownEffect(Created)(created)
     return subshell
   },
-  // Who does not understand the request has no subshells.
+  // A kernel that does not know the request has no subshells.
   Effect.catchTags({ SchemaError: () => none, Unanswered: () => none }),
 )
 
-/** Ends a subshell that has nothing to do: ipykernel waits for its end, and answers nothing meanwhile. */
+/** Deletes an idle subshell: ipykernel waits for its thread, and answers nothing meanwhile. */
 const close = (instance: Instance, subshell: string): Effect.Effect<void> =>
   send(instance, requestOf("delete_subshell", { subshell_id: subshell }), { channel: "control" }).pipe(
     Effect.timeoutOption(subshellProbeTimeout),
     Effect.ignore,
   )
 
-/** Sends a request and waits for its answer, however long. */
+/** Sends a request and waits for its answer without a bound. */
 const send = (
   instance: Instance,
   { content, pick, type }: Request,
   route: Route,
 ): Effect.Effect<JsonObject, KernelError | Unanswered> => {
-  /** It has the turn of an execution: what comes in its name belongs to none. */
+  /** Whether it runs in place of an execution, so that no output belongs to one. */
   const isAlone = route.channel === "shell" && route.subshell === undefined
   const answer = (message: Message, bytes: number): JsonObject | undefined => {
     if (!OutputRouter.isOutput(message)) return pick(message)
-    // ipykernel takes the latest request for the source of all that threads of the user print.
+    // ipykernel names the latest request as the source of what threads of the user print.
     if (!isAlone) instance.output.route(message, bytes)
     return undefined
   }
