@@ -309,6 +309,7 @@ def registrations():
     yield "more", lambda display: display.register_formatter(More(parent=display))
     yield "foreign", lambda display: display.formatters.update({"x/foreign": NotOurs()})
     yield "text elsewhere", lambda display: display.formatters.update({"x/text": formatters.PlainTextFormatter()})
+    yield "base", lambda display: display.formatters.update({"x/base": formatters.BaseFormatter()})
     yield "none", lambda display: display.formatters.clear()
     yield "precision", lambda display: setattr(display.formatters["text/plain"], "float_precision", "1")
     yield "pprint", lambda display: setattr(display.formatters["text/plain"], "pprint", False)
@@ -327,7 +328,7 @@ class Format(unittest.TestCase):
     def test_values_are_shown_as_ipython_shows_them(self):
         display = DisplayFormatter()
         self.assert_same(display)
-        stock = cells.stock_formatters(display)
+        stock = cells.stock_formatters()
         self.assertEqual(
             [cells.only_formatter(display, value, stock) is not None for value in VALUES],
             [True] * 14 + [False, True] + [False] * 4,

@@ -10,10 +10,11 @@ import re
 import sys
 
 from ipykernel import ipkernel
+from IPython.core import formatters
 from IPython.core.autocall import IPyAutocall
 from IPython.core.displayhook import DisplayHook
 from IPython.core.events import EventManager
-from IPython.core.formatters import DisplayFormatter, PlainTextFormatter
+from IPython.core.formatters import BaseFormatter, DisplayFormatter, PlainTextFormatter
 from IPython.core.inputtransformer2 import TransformerManager
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.macro import Macro
@@ -173,11 +174,11 @@ def all_formatters(display):
     yield from display.formatters.items()
 
 
-def stock_formatters(display):
-    """Returns the classes of the formatters, with how they are called and the method of a value that they look for."""
-    return {
-        type(formatter): (type(formatter).__call__, formatter.print_method) for _, formatter in all_formatters(display)
-    }
+def stock_formatters():
+    """Returns IPython's formatters that look for a method which plain values do not have: how each is called, and it."""
+    kinds = [kind for kind in vars(formatters).values() if isinstance(kind, type) and issubclass(kind, BaseFormatter)]
+    stock = {kind: (kind.__call__, kind.print_method.default_value) for kind in kinds}
+    return {kind: (call, method) for kind, (call, method) in stock.items() if not hasattr(object, method)}
 
 
 def only_formatter(display, value, stock):
@@ -269,12 +270,21 @@ def parts():
             has_parameters(function, "self", "obj", "include", "exclude")
             and references(function, "ipython_display_formatter", "mimebundle_formatter", "formatters")
         ),
-        lambda function: format_plain_values(function, stock_formatters(DisplayFormatter())),
+        lambda function: format_plain_values(function, stock_formatters()),
     )
+
+
+def replace_if_expected(place, fits, replace):
+    """Replaces the function if it is as expected, and returns whether it is."""
+    owner, name = place
+    function = getattr(owner, name)
+    if not fits(function):
+        return False
+    setattr(owner, name, replace(function))
+    return True
 
 
 def install():
     """Replaces each function that is as expected."""
-    for (owner, name), fits, replace in parts():
-        if is_compatible(name, lambda owner=owner, name=name, fits=fits: fits(getattr(owner, name))):
-            setattr(owner, name, replace(getattr(owner, name)))
+    for place, fits, replace in parts():
+        is_compatible(place[1], functools.partial(replace_if_expected, place, fits, replace))
