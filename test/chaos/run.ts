@@ -33,8 +33,8 @@ export interface Report {
   readonly memory: string
 }
 
-/** Bound of an operation, and of what makes the kernel usable after it. */
-const operationBound = Duration.seconds(30)
+/** Bound of an operation, of which a completion alone may take 30 seconds, and of what makes the kernel usable after it. */
+const operationBound = Duration.seconds(45)
 const recoveryBound = Duration.seconds(45)
 
 /** A run that finds so many violations has found enough. */

@@ -26,8 +26,9 @@ def watch():
                 spoil(${twice})
             raise
         header = message["header"]
-        # The thread that hands messages over looks into their headers first.
-        if not content:
+        # The thread that hands messages over looks into their headers first; the main thread may look again.
+        is_main_thread = threading.current_thread() is threading.main_thread()
+        if not content and not is_main_thread:
             is_main = header["msg_type"] == "execute_request" and header.get("subshell_id") is None
             if header["msg_id"] in seen:
                 spoil(${twice})
@@ -37,7 +38,7 @@ def watch():
             if is_main:
                 running.add(header["msg_id"])
         # An interrupt may take the last words of one; the next message shows that it is over.
-        elif threading.current_thread() is threading.main_thread() and header["msg_type"] != "input_reply":
+        elif content and is_main_thread and header["msg_type"] != "input_reply":
             running.difference_update(begun)
             begun.clear()
             begun.add(header["msg_id"])
