@@ -134,7 +134,7 @@ export const converse = <A, E>(
   }) => Effect.Effect<{ readonly send: Effect.Effect<void, E> }, never, Scope.Scope>,
   pick: (message: Message, bytes: number) => A | undefined,
   options: {
-    /** Whether the answer comes before that to any later request. */
+    /** True if the answer comes before that to any later request on the main shell. */
     readonly isFenced: boolean
     readonly replyTimeout?: Duration.Input | undefined
   },

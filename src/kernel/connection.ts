@@ -53,9 +53,9 @@ export interface Reply extends Pick<Request, "type" | "content" | "channel"> {
 
 /** The treatment of a request. */
 export interface RequestOptions {
-  /** Whether to detect messages that are lost, see {@link Delivery}; false by default. */
+  /** Set to detect messages that are lost, see {@link Delivery}; false by default. */
   readonly tracksLosses?: boolean | undefined
-  /** Whether the request waits for a connection that is being restored; true by default. */
+  /** With `false` the request fails while the connection is being restored; true by default. */
   readonly waitsForConnection?: boolean | undefined
 }
 
@@ -72,14 +72,14 @@ export interface Listener {
   readonly onFailure?: ((reason: KernelErrorReason) => void) | undefined
 }
 
-/** What is known of the messages that answer a request. A connection that is never restored loses none. */
+/** The state of the messages that answer a request. A connection that is never restored loses none. */
 export interface Delivery {
-  /** Whether the kernel sends the messages of all channels in one order. */
+  /** Tells whether the kernel sends the messages of all channels in one order. */
   readonly isOrdered: () => boolean
   readonly hasReceivedAll: () => boolean
-  /** Whether the connection was cut since the request. */
+  /** Tells whether the connection was cut since the request. */
   readonly wasCut: () => boolean
-  /** Why messages are missing; `isStarted` is whether the kernel has begun with the request. */
+  /** Returns the reason for which messages are missing; `isStarted` tells whether the kernel has begun with the request. */
   readonly lossReason: (isStarted: boolean) => KernelErrorReason
 }
 

@@ -13,27 +13,27 @@ import * as Outcome from "./outcome.ts"
 import type { EndReason } from "./outcome.ts"
 import * as Reducer from "./reducer.ts"
 
-/** How far an execution has come, and what is under way to end it. */
+/** The progress of an execution, and of its end. */
 export interface State {
   readonly kernelId: string
   readonly progress: Reducer.Progress
   /** `"abandoned"`: the code goes on although it was interrupted, and the consumer has got the failure. */
   readonly phase: "running" | "abandoned" | "finished"
-  /** Why it ends although the kernel did not end it; the first reason counts. */
+  /** The reason for which it ends before the kernel ends it; the first counts. */
   readonly endReason: EndReason | undefined
-  /** Whether the kernel is asked if it has more to say: later, or already. */
+  /** The request that proves, by its reply, that no more messages come. */
   readonly fence: "none" | "delayed" | "sent"
-  /** What the interruption waits for: that the code begins, that the server answers, that the code ends. */
+  /** The event that the interruption waits for: the start of the code, the server's answer, the end of the code. */
   readonly interruption: "none" | "start" | "answer" | "end" | "over"
   /** The number of interrupts that were sent. */
   readonly attempts: number
-  /** Whether the server has not answered an interrupt yet, which could reach what runs next. */
+  /** True until the server answers an interrupt, which could reach the next execution. */
   readonly isInterruptPending: boolean
-  /** Whether the next execution may begin. */
+  /** True if the next execution may begin. */
   readonly isFree: boolean
 }
 
-/** What happens to an execution, besides its messages. */
+/** The events of an execution besides its messages. */
 export type Event =
   /** A deadline, a request for input without an answer, or a violation of the protocol. */
   | { readonly _tag: "Stopped"; readonly reason: EndReason }
@@ -55,7 +55,7 @@ export type Timeout =
   /** For the server to answer an interrupt after the code has ended. */
   | { readonly _tag: "LateAnswerOverdue" }
 
-/** What to do next. */
+/** A task for the interpreter. */
 export type Command =
   | { readonly _tag: "Emit"; readonly output: Output }
   /** Reads on although the consumer does not: the last messages of the kernel have to arrive. */
@@ -79,25 +79,25 @@ export type Command =
   /** Ends the output: the kernel ended the execution, unless there is a reason. */
   | { readonly _tag: "Finish"; readonly endReason: EndReason | undefined }
 
-/** A state and what to do. */
+/** A state, and the commands that lead on from it. */
 export type Step = readonly [state: State, commands: ReadonlyArray<Command>]
 
-/** How long to wait for the code to begin before it is interrupted: earlier, an interrupt has no effect. */
+/** Maximum time to wait for the start of the code before the first interrupt, which has no effect earlier. */
 const startGrace: Duration.Input = "500 millis"
 
-/** How long to wait for the code to end after each interrupt. The sum bounds every interruption and every timeout. */
+/** Maximum times to wait for the end of the code after each interrupt. The sum bounds every interruption and timeout. */
 const interruptWaits: ReadonlyArray<Duration.Input> = ["2 seconds", "3 seconds"]
 
-/** How long a server may take to pass an interrupt on before the kernel counts as interrupted. */
+/** Maximum time for a server to pass an interrupt on before the kernel counts as interrupted. */
 const answerTimeout: Duration.Input = "2 seconds"
 
-/** How long the next execution waits for the answer to an interrupt after the code has ended. */
+/** Maximum time that the next execution waits for the answer to an interrupt after the end of the code. */
 const lateAnswerTimeout: Duration.Input = "6 seconds"
 
-/** How long reply and idle may be apart before the kernel is asked whether it has more to say. */
+/** Time between one of reply and idle and the fence, if the other does not come. */
 const fenceDelay: Duration.Input = "1 second"
 
-/** The same after an interrupt, which can hit the kernel on its last messages: they are lost then. */
+/** Time between an interrupt and the fence: an interrupt can take the last messages of the kernel. */
 const interruptFenceDelay: Duration.Input = "200 millis"
 
 const none: ReadonlyArray<Command> = []

@@ -25,7 +25,7 @@ export interface OutputRouter {
   readonly onLateOutput: (take: (output: Unsolicited) => void) => void
 }
 
-/** How many executions that ended are remembered, to say which number the one had that output is of. */
+/** Maximum number of ended executions whose execution count is kept for their late output. */
 const remembered = 1024
 
 /** The start of the id of an execution. */

@@ -41,7 +41,7 @@ export interface RunOptions {
   /** Takes each chunk, which counts for the timeout too. */
   readonly onChunk?: ((chunk: Chunk) => Effect.Effect<void>) | undefined
   readonly onInput?: ((request: Input.InputRequest) => Effect.Effect<string>) | undefined
-  /** Whether the code may ask for input; true by default. */
+  /** With `false` the code may not ask for input; true by default. */
   readonly allowStdin?: boolean | undefined
   readonly imagesDir: string
   /** `"directory"` by default. */
@@ -63,11 +63,11 @@ export interface Run {
     ExecutionFailure | Cause.Done,
     FileSystem.FileSystem | Path.Path
   >
-  /** Whether the kernel is done with the code, and nothing of this execution can reach what runs next. */
+  /** Tells whether the kernel is done with the code, and no interrupt can reach the next execution. */
   readonly finished: () => boolean
 }
 
-/** What a run tells its session. */
+/** The callbacks of a session. */
 export interface RunEvents {
   /** Runs when the kernel can run other code. */
   readonly onFree: Effect.Effect<void>
@@ -193,7 +193,7 @@ const open = Effect.fnUntraced(
   },
 )
 
-/** What the commands of an execution are carried out on. */
+/** The parts that the commands of an execution act on. */
 interface Parts {
   readonly instance: Instance
   readonly conversation: Conversation
@@ -323,7 +323,7 @@ function pullFrom(
       if (!Cause.isDone(end)) return Effect.fail(failure(end))
       if (isDelivered) return Cause.done()
       isDelivered = true
-      // What the user's functions did not get to see is not all of the output.
+      // Functions of the user did not get all of the output in time.
       if (progress().reply === "ok" && handlers.gaveUp()) return Effect.fail(failure({ _tag: "Timeout" }))
       const partial = collector.result(progress())
       return Effect.map(Outcome.toResult(progress(), { kernelId, partial }), (result) => Arr.of(result))

@@ -34,7 +34,7 @@ export interface Request {
   readonly content: JsonObject
   /** Returns the content of a message if it is the answer. */
   readonly pick: (message: Message) => JsonObject | undefined
-  /** Whether the kernel answers it on the control channel, also while code runs. */
+  /** True if the kernel answers it on the control channel, also while code runs. */
   readonly isForControl?: boolean | undefined
 }
 
@@ -69,7 +69,7 @@ interface ShellState {
   readonly lock: Semaphore.Semaphore
   /** The id of the subshell; `undefined` for a kernel that has none. */
   subshell: Deferred.Deferred<string | undefined, KernelError> | undefined
-  /** Whether the subshell was not there in time. */
+  /** True if the subshell was not there in time. */
   isSlow: boolean
   abandonedCount: number
 }
@@ -310,7 +310,7 @@ const send = (
   { content, pick, type }: Request,
   route: Route,
 ): Effect.Effect<JsonObject, KernelError | Unanswered> => {
-  /** Whether it runs in place of an execution, so that no output belongs to one. */
+  /** True if it runs in place of an execution, so that no output belongs to one. */
   const isAlone = route.channel === "shell" && route.subshell === undefined
   const answer = (message: Message, bytes: number): JsonObject | undefined => {
     if (!OutputRouter.isOutput(message)) return pick(message)

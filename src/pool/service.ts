@@ -38,7 +38,7 @@ export interface PoolOptions {
   readonly startConcurrency?: number | undefined
 }
 
-/** What the kernels of a pool are made of. */
+/** The parts of the kernels of a pool. */
 export interface KernelParts {
   readonly images?: Images | undefined
   readonly imagesDir?: string | undefined

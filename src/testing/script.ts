@@ -1,5 +1,5 @@
 /**
- * What a kernel for tests is told to do.
+ * The scripts of a kernel for tests.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import type { Chunk, DisplayChunk, KernelErrorReason } from "../execution.ts"
 import type { JsonObject } from "../jupyter/message.ts"
 
 /**
- * What code puts out: a text is written to stdout, an update changes what is displayed under its id, a prompt asks
+ * An output of code: a text is written to stdout, an update changes what is displayed under its id, a prompt asks
  * `onInput` and waits for the answer.
  *
  * @category models
@@ -34,7 +34,7 @@ export interface Raised {
 }
 
 /**
- * What happens when code is executed; nothing but its end if there is nothing else.
+ * The behavior of code; without other members it just ends.
  *
  * @category models
  * @since 0.1.0
@@ -42,38 +42,38 @@ export interface Raised {
 export interface Script {
   /** The code that it is for: all of it as a text, a part of it as an expression. The first script that matches counts. */
   readonly match: string | RegExp | ((code: string) => boolean)
-  /** How many executions it is for; any number by default. */
+  /** The number of executions that it applies to; any by default. */
   readonly times?: number | undefined
-  /** What is put out, in this order. */
+  /** The outputs in their order. */
   readonly chunks?: ReadonlyArray<Output> | undefined
   /** The value of the last expression: its text, or all of its representations. */
   readonly result?: string | { readonly [mimeType: string]: unknown } | undefined
   /**
-   * What `evaluate`, `call`, `iterate` and `feed` get for this code, the name or the callable: as the schema decodes it
+   * The value of `evaluate`, `call`, `iterate` and `feed` for this code, the name or the callable: as the schema decodes it
    * or before, `None` by default; for `iterate` an iterable, which may be asynchronous. A function makes it of the
    * arguments, the last of which are those by name; it may be a generator. What it throws is an exception of the code.
    */
   readonly value?: unknown
   /**
-   * How the code fails: by what it raises, or by what becomes of the kernel. What ends the kernel, as `KernelDied`
-   * does, is what all executions fail with until `reset`.
+   * The failure of the code: an exception, or the reason of a `KernelError`. A reason that ends the kernel, such as
+   * `KernelDied`, is that of all executions until `reset`.
    */
   readonly error?: Raised | KernelErrorReason | undefined
-  /** How long it takes after the last chunk. */
+  /** Time between the last chunk and the end. */
   readonly delay?: Duration.Input | undefined
-  /** How long it takes before each chunk. */
+  /** Time before each chunk. */
   readonly interval?: Duration.Input | undefined
 }
 
 /**
- * What a kernel can beside executions.
+ * Members of a kernel besides executions.
  *
  * @category models
  * @since 0.1.0
  */
 export type Members = Partial<Omit<Kernel, "id" | "execute" | "stream" | "interrupt" | "reset">>
 
-/** What there is for code: a script, or a reason why not. */
+/** The script for code, or the reason for which there is none. */
 type Found =
   | { readonly _tag: "Script"; readonly script: Script }
   | { readonly _tag: "None"; readonly detail: string }

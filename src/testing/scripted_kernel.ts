@@ -20,14 +20,14 @@ import * as Scripts from "./script.ts"
 import type { Raised, Script } from "./script.ts"
 import * as ScriptedValues from "./scripted_values.ts"
 
-/** What a kernel does, and the record of it; several kernels may share both. */
+/** The scripts of a kernel, and the record of its executions; several kernels may share both. */
 export interface Scripting {
   readonly take: ReturnType<typeof Scripts.taker>
   /** Records the code of an execution that begins. */
   readonly record: (code: string) => void
 }
 
-/** How code ends: well, by an exception, or by what becomes of the kernel. */
+/** The end of code: without a failure, by an exception, or with the reason of a `KernelError`. */
 type End = "ok" | Raised | KernelErrorReason
 
 /** The execution that runs. */
@@ -39,7 +39,7 @@ interface Running {
   answer: Deferred.Deferred<void> | undefined
 }
 
-/** Whether a kernel runs nothing more until it is reset. */
+/** Tells whether a kernel with the reason runs no more code until it is reset. */
 const isLasting = Predicate.or(
   Predicate.or(Predicate.isTagged("KernelDied"), Predicate.isTagged("KernelNotFound")),
   Predicate.or(Predicate.isTagged("ConnectionLost"), Predicate.isTagged("KernelUnresponsive")),

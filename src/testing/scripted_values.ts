@@ -12,7 +12,7 @@ import type { Raised, Script } from "./script.ts"
 
 export { mime } from "../values/request.ts"
 
-/** How code ends. */
+/** The end of code. */
 type End = "ok" | Raised | KernelErrorReason
 
 /** A request for values. */
@@ -82,7 +82,7 @@ export function make(): ScriptedValues {
       }
       if (request.operation === "pull") {
         if (code === undefined) return yield* pull(request, answer)
-        // What comes before a failure is emitted before it.
+        // Elements before a failure are emitted before it.
         if (end !== "ok" && script?.value === undefined) return end
         const value = made(script, {})
         const iterator = iteratorOf(value)
