@@ -4,10 +4,13 @@ import { Deferred, Effect, Exit, Fiber, Layer } from "effect"
 import { KernelGateway } from "../../src/mod.ts"
 import type { KernelErrorReason } from "../../src/execution.ts"
 import * as Gateway from "../../src/gateway/connection.ts"
+import type { Message } from "../../src/jupyter/message.ts"
+import * as Connection from "../../src/kernel/connection.ts"
 import type { Listener } from "../../src/kernel/connection.ts"
 import * as GatewayKernel from "../../src/kernel/gateway_kernel.ts"
 import * as Platform from "../../src/platform.ts"
 import * as FakeServer from "../support/fake_server.ts"
+import * as TcpProxy from "../support/tcp_proxy.ts"
 
 const info = { type: "kernel_info_request", content: {} }
 
@@ -21,7 +24,8 @@ const connect = Effect.fnUntraced(function* (script: FakeServer.Script = {}) {
     },
     ...script,
   })
-  const context = yield* Layer.build(KernelGateway.layerRemote({ url: server.url }))
+  const proxy = yield* TcpProxy.make(server.url)
+  const context = yield* Layer.build(KernelGateway.layerRemote({ url: proxy.url }))
   const platform = yield* Platform.services
   const gateway = yield* Effect.provideContext(
     Effect.flatMap(KernelGateway.KernelGateway, Gateway.of),
@@ -33,7 +37,7 @@ const connect = Effect.fnUntraced(function* (script: FakeServer.Script = {}) {
     startTimeout: "10 seconds",
     pingInterval: "50 millis",
   })
-  return { connection, server, state }
+  return { connection, proxy, state }
 })
 
 /** A listener, and the first failure that it is told. */
@@ -94,4 +98,22 @@ it.live("onUnsolicited takes output whose request has no listener any more", () 
     yield* conversation.send
     assert.strictEqual(yield* Deferred.await(late), "late")
     assert.deepStrictEqual(messages, ["status", "execute_input", "stream", "execute_reply", "status"])
+  }))
+
+it.live("request waits for a connection that is being restored, unless it is told not to", () =>
+  Effect.gen(function* () {
+    const { connection, proxy } = yield* connect()
+    proxy.refuse()
+    proxy.cut("reset")
+    yield* Effect.repeat(Effect.delay(Effect.sync(proxy.refused), "5 millis"), {
+      until: (count) => count > 0,
+    })
+    const pick = ({ header }: Message) => header.msg_type === "kernel_info_reply" ? true : undefined
+    const error = yield* Effect.flip(Connection.ask(connection, info, pick, { waitsForConnection: false }))
+    assert.include(error.message, "It is being restored")
+    const waiting = yield* Effect.forkChild(Connection.ask(connection, info, pick), {
+      startImmediately: true,
+    })
+    proxy.heal()
+    assert.isTrue(yield* Fiber.join(waiting))
   }))
