@@ -3,10 +3,10 @@ import { assert, layer } from "@effect/vitest"
 import { Effect, FileSystem } from "effect"
 import { execFileSync } from "node:child_process"
 import { existsSync, readdirSync } from "node:fs"
-import { KernelGateway } from "../src/mod.ts"
+import { KernelGateway, type Sandbox } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import { slow } from "./support/kernel.ts"
-import { attacker, entries, give, outcomes, py, sandboxUser, workspace } from "./support/sandbox.ts"
+import { attacker, entries, give, isRoot, outcomes, py, sandboxUser, workspace } from "./support/sandbox.ts"
 
 const git = (folder: string, ...words: ReadonlyArray<string>): string =>
   execFileSync("git", ["-c", "safe.directory=*", "-c", "user.name=a", "-c", "user.email=a@b", ...words], {
@@ -22,7 +22,7 @@ const giveAll = (folder: string) =>
 const attackIn = (
   workingDir: string,
   code: string,
-  sandbox: Omit<KernelGateway.GatewayOptions["sandbox"] & object, "settings"> = {},
+  sandbox: Sandbox.Permissions = {},
 ) =>
   Effect.gen(function* () {
     const gateway = yield* KernelGateway.make({ workingDir, sandbox: { ...sandboxUser, ...sandbox } })
@@ -200,6 +200,43 @@ for name in ${py(numbers)}:
       )
       assert.lengthOf(Object.keys(results), numbers.length)
       assert.deepStrictEqual([...new Set(Object.values(results))], ['["EACCES", "EROFS"]'])
+    }))
+
+  it.effect("a repository that an earlier kernel hid is protected, and one whose .git is a link", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const folder = yield* workspace({ "linked/plain.txt": "", "zz/work/plain.txt": "" })
+      const names = ["zz/project", "zz/work/project", "store"]
+      for (const name of names) git(folder, "init", "-q", name)
+      yield* fs.symlink("../store/.git", `${folder}/linked/.git`)
+      yield* giveAll(folder)
+      yield* attackIn(
+        folder,
+        `
+for number in range(10_001):
+    os.mkdir(f"a{number}")
+os.chmod("zz/work", 0)
+`,
+      )
+      const results = yield* attackIn(
+        folder,
+        `
+attempt("chmod", lambda: os.chmod("zz/work", 0o755))
+for name in ${py(names)}:
+    attempt(f"write {name}", lambda: write(f"{name}/.git/commondir"))
+    attempt(f"rename {name}", lambda: os.rename(f"{name}/.git", "moved"))
+attempt("write the link", lambda: write("linked/.git/commondir"))
+attempt("replace the link", lambda: os.unlink("linked/.git"))
+attempt("rename the folder of the link", lambda: os.rename("linked", "moved"))
+`,
+        // Otherwise folders that cannot be searched for secrets are hidden.
+        { denyRead: [] },
+      )
+      yield* fs.chmod(`${folder}/zz/work`, 0o755)
+      // Root searches the folder all the same, and protects the repository in it.
+      const { chmod, ...others } = results
+      if (!isRoot) assert.strictEqual(chmod, "EROFS")
+      assertRefused(others, 2 * names.length + 3)
     }))
 
   it.effect("what cannot be protected is refused: a link named .git, a git directory", () =>

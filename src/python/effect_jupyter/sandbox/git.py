@@ -8,14 +8,14 @@ import stat
 from effect_jupyter.sandbox.names import utf8
 from effect_jupyter.sandbox.submodules import submodules
 
-# Maximum number of directories to search before a kernel starts; those at the top come first.
-MAX_DIRECTORIES = 10000
+# Maximum number of directories to search before a kernel starts, which takes about a second.
+MAX_DIRECTORIES = 100_000
 # Maximum number of submodules: a kernel can write a repository that declares any number.
 MAX_SUBMODULES = 1000
 # Maximum bytes of indices to read; a longer one has millions of files.
 MAX_BYTES = 256 * 1024 * 1024
 # The entries by which git recognizes a git directory.
-PARTS = ("HEAD", "objects", "refs")
+PARTS = frozenset(("HEAD", "objects", "refs"))
 
 
 class Repositories:
@@ -82,24 +82,41 @@ def without_repository(places: list[str], folders: list[str]) -> list[str]:
 
 
 def find(top: str) -> list[str]:
-    """Returns the git directories below a folder, and the files named `.git` that refer to others."""
+    """Returns the git directories below a folder, the files named `.git` that refer to others, and the folders that may
+    contain some: those that cannot be searched, which a kernel could make readable again, and those in which `.git` is a
+    link, which a kernel could replace.
+
+    Raises RuntimeError if there are too many folders: a kernel could hide a repository behind others.
+    """
     found: list[str] = []
-    todo, left = [top], MAX_DIRECTORIES
+    todo = [top]
     for folder in todo:
         try:
             with os.scandir(folder) as entries:
-                directories = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except OSError:
-            continue  # not readable, or gone
-        place = os.path.join(folder, ".git")
-        if os.path.lexists(place):
-            found += [place, *named_by(place, top)]
-        if folder != top and is_git(folder):
+                kinds = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+            if not os.access(folder, os.X_OK):
+                raise PermissionError
+        except PermissionError:
             found.append(folder)
             continue
-        deeper = [os.path.join(folder, name) for name in sorted(directories) if name not in (".git", "node_modules")]
-        todo += deeper[:left]
-        left -= len(deeper[:left])
+        except OSError:
+            continue  # it is gone
+        if ".git" in kinds:
+            place = os.path.join(folder, ".git")
+            found += [folder if os.path.islink(place) else place, *named_by(place, top)]
+        if folder != top and kinds.keys() >= PARTS:
+            found.append(folder)
+            continue
+        todo += [
+            os.path.join(folder, name)
+            for name, is_directory in sorted(kinds.items())
+            if is_directory and name not in (".git", "node_modules")
+        ]
+        if len(todo) > MAX_DIRECTORIES:
+            raise RuntimeError(
+                f'The folder "{top}" has more than {MAX_DIRECTORIES} folders, too many to search for git directories; '
+                'choose a "workingDir" with fewer, name folders in it in "allowWrite", or set "allowGit"'
+            )
     return found
 
 
@@ -108,8 +125,8 @@ def is_git(folder: str) -> bool:
 
 
 def named_by(place: str, top: str) -> list[str]:
-    """Returns the git directory of a worktree or submodule, and the one that it shares, if they are below `top`."""
-    directory = read_path(place, "gitdir:")
+    """Returns the git directory that a file or a link refers to, and the one that it shares, if they are below `top`."""
+    directory = os.path.realpath(place) if os.path.islink(place) else read_path(place, "gitdir:")
     if directory is None:
         return []
     common = read_path(os.path.join(directory, "commondir"), "")
