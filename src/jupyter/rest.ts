@@ -5,7 +5,6 @@
  *
  * @module
  */
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -17,7 +16,7 @@ import type * as HttpClientResponse from "effect/http/HttpClientResponse"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as Defect from "../defect.ts"
@@ -190,26 +189,27 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
         start: ({ env, name, timeout }) =>
           // A started request is not interrupted: a kernel whose id was not received could not be deleted.
           Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
-            yield* restore(Semaphore.take(starts, 1))
+            // Of the permit, which a start has until it is answered.
+            const turn = yield* Scope.make()
+            const release = Scope.close(turn, Exit.void)
+            yield* restore(Scope.provide(Semaphore.takeScoped(starts, 1), turn)).pipe(
+              Effect.onError(() => release),
+            )
             const post = HttpClientRequest.post(`${base}/api/kernels`).pipe(
               // Always with an environment: without one Kernel Gateway gives its own to the kernel.
               HttpClientRequest.bodyJsonUnsafe({ name, env }),
             )
-            const isAnswered = yield* Deferred.make<void>()
-            yield* Effect.forkDetach(Effect.andThen(Deferred.await(isAnswered), Semaphore.release(starts, 1)))
             const starting = yield* send(
               post,
               Duration.max(Duration.fromInputUnsafe(timeout), minStartTimeout),
             )
               .pipe(
                 Effect.flatMap(model),
-                Effect.ensuring(Deferred.succeed(isAnswered, undefined)),
+                Effect.ensuring(release),
                 Effect.forkDetach({ startImmediately: true }),
               )
             // A start that may never be answered does not block later ones.
-            const releaseLater = Effect.forkDetach(
-              Effect.delay(Deferred.succeed(isAnswered, undefined), abandonedHold),
-            )
+            const releaseLater = Effect.forkDetach(Effect.delay(release, abandonedHold))
             // The caller no longer waits for the kernel, which still has to be deleted.
             const discard = Effect.andThen(releaseLater, Fiber.join(starting)).pipe(
               Effect.flatMap(({ id }) => remove(id)),

@@ -215,18 +215,11 @@ const running = ({ instance }: Current): Effect.Effect<Instance, KernelError> =>
 }
 
 /** Waits for the lock and returns what releases it, which happens at the latest when the scope closes. */
-const acquire = (lock: Semaphore.Semaphore) =>
-  Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
-    yield* Effect.trackDuration(restore(Semaphore.take(lock, 1)), Metrics.queued)
-    let isMine = true
-    const release = Effect.suspend(() => {
-      if (!isMine) return Effect.void
-      isMine = false
-      return Semaphore.release(lock, 1)
-    })
-    yield* Effect.addFinalizer(() => release)
-    return { release }
-  }))
+const acquire = Effect.fnUntraced(function* (lock: Semaphore.Semaphore) {
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  yield* Effect.trackDuration(Scope.provide(Semaphore.takeScoped(lock, 1), scope), Metrics.queued)
+  return { release: Scope.close(scope, Exit.void) }
+})
 
 /** Closes in the background, and waits for a short time: most servers delete a kernel within it. */
 const inBackground = (closing: Effect.Effect<void>): Effect.Effect<void> =>

@@ -15,6 +15,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Defect from "../defect.ts"
 import { KernelError } from "../execution.ts"
@@ -139,10 +140,12 @@ const ask = (
         return yield* restore(answer(Fiber.join(pending))).pipe(Effect.onError(() => onAbandon(pending)))
       }))
 
-    return yield* Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
-      yield* restore(Semaphore.take(shell.lock, 1))
+    return yield* Effect.uninterruptibleMask((restore) => {
+      // Of the lock, which a request has until it is over, be it without a caller.
+      const scope = Scope.makeUnsafe()
       let abandoned: { readonly pending: Pending; readonly deadline: number } | undefined
       const locked = Effect.gen(function* () {
+        yield* Scope.provide(Semaphore.takeScoped(shell.lock, 1), scope)
         if (shell.abandonedCount >= maxAbandoned) {
           return yield* failed(`It still has ${shell.abandonedCount} questions to answer`)
         }
@@ -162,15 +165,15 @@ const ask = (
           ? new KernelBusy({ kernelId: instance.id })
           : Effect.succeed(answered.value)
       })
-      return yield* restore(locked).pipe(
+      return restore(locked).pipe(
         Effect.onExit((exit) => {
-          const release = Semaphore.release(shell.lock, 1)
+          const release = Scope.close(scope, Exit.void)
           return abandoned === undefined || instance.endReason() !== undefined ? release : Effect.forkDetach(
             Defect.log(abandon(instance, { shell, ...abandoned, release, hasFailed: hasFailed(exit) })),
           )
         }),
       )
-    }))
+    })
   })
 
 /** Tells whether the request failed, and was not only interrupted. */
@@ -191,7 +194,7 @@ const abandon = Effect.fnUntraced(function* (
     readonly pending: Pending
     readonly deadline: number
     readonly shell: ShellState
-    readonly release: Effect.Effect<unknown>
+    readonly release: Effect.Effect<void>
     readonly hasFailed: boolean
   },
 ) {
