@@ -15,7 +15,7 @@
  * Never: silence, a success with a marker lost or doubled, or code that runs twice.
  */
 import { assert, layer } from "@effect/vitest"
-import { Duration, Effect, FileSystem, Layer, Option, Redacted, Result, Schema, Stream } from "effect"
+import { Duration, Effect, Fiber, FileSystem, Layer, Option, Redacted, Result, Schema, Stream } from "effect"
 import { Execution, KernelClient, KernelGateway } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import { slow, temporary, text } from "./support/kernel.ts"
@@ -356,6 +356,22 @@ print(*[input(name) for name in ("first", "second", "third")])`
       )
       assert.deepStrictEqual(outcome, Result.succeed("<begun>\n<ended>"))
       yield* stillUsable(setup, "refused")
+    }))
+
+  it.effect("execute that is interrupted before its code was sent ends at once, and the code never runs", () =>
+    Effect.gen(function* () {
+      const { kernel, proxy } = yield* setUp()
+      proxy.refuse()
+      proxy.cut("reset")
+      yield* eventually(() => proxy.refused() > 0 ? undefined : "no attempt")
+      const fiber = yield* Effect.forkChild(kernel.execute(`runs.append("unsent")`), {
+        startImmediately: true,
+      })
+      const [duration] = yield* Effect.timed(Fiber.interrupt(fiber))
+      // Two interrupts of a kernel that does not react take 5 seconds.
+      assert.isBelow(Duration.toMillis(duration), 1000)
+      proxy.heal()
+      assert.strictEqual(yield* text(kernel.execute(`print(runs)`)), "[]")
     }))
 
   it.effect("refused for longer than a client tries: ConnectionLost with the output, and a reset helps", () =>

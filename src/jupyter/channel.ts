@@ -144,6 +144,7 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
           return {
             id,
             send: sendBy(message),
+            isSent: () => sent.has(id),
             reply: sendBy,
             fence: Effect.asVoid(fence(openBy(sendBy))),
             pause: () => {

@@ -42,6 +42,8 @@ export interface Conversation {
   readonly id: string
   /** Sends the request; waits for the connection if it is being restored. */
   readonly send: Effect.Effect<void, ChannelError>
+  /** Tells whether the request was sent, which it is not while the connection is being restored. */
+  readonly isSent: () => boolean
   /** Sends the reply to a request of the kernel, as for input. */
   readonly reply: (message: Message) => Effect.Effect<void, ChannelError>
   /** Waits until the kernel has answered all earlier requests on the shell channel. */

@@ -87,6 +87,8 @@ export interface Delivery {
 export interface Conversation extends Delivery {
   /** Sends the request. */
   readonly send: Effect.Effect<void, KernelError>
+  /** Tells whether the request was sent; until then the kernel knows nothing of it. */
+  readonly isSent: () => boolean
   readonly reply: (reply: Reply) => Effect.Effect<void, KernelError>
   /** Succeeds when the kernel has answered everything that it was asked on the main shell before. */
   readonly fence: Effect.Effect<void, KernelError | Conversations.Unanswered>

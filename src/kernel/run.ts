@@ -187,6 +187,10 @@ const open = Effect.fnUntraced(
     const close = Effect.suspend(() => {
       meter.report()
       const ended = log("Execution ended")
+      // The kernel is not to be interrupted for what it does not know.
+      if (!isFree() && !conversation.isSent()) {
+        dispatch({ _tag: "KernelEnded", reason: conversation.lossReason(false) })
+      }
       return isFree() ? ended : Effect.andThen(ended, Effect.andThen(outputs.discard, free))
     })
     return { close, conversation, dispatch, handlers, log, run }

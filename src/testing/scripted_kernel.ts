@@ -115,11 +115,16 @@ export const make: (scripting: Scripting) => Effect.Effect<KernelConnection, nev
         Effect.acquireRelease(
           Effect.sync((): Conversation => {
             let isOpen = true
+            let isSent = false
             const say = speaker(request, (message) => isOpen && listener.onMessage(message, 0))
             return {
-              send: request.type === "execute_request"
-                ? execute(request, say, listener)
-                : Effect.sync(() => say.refuse()),
+              send: Effect.suspend(() => {
+                isSent = true
+                return request.type === "execute_request"
+                  ? execute(request, say, listener)
+                  : Effect.sync(() => say.refuse())
+              }),
+              isSent: () => isSent,
               reply: () =>
                 Effect.sync(() => {
                   if (running?.answer !== undefined) Deferred.doneUnsafe(running.answer, Exit.void)

@@ -28,6 +28,7 @@ const play = (
             id,
             send,
             reply: () => Effect.void,
+            isSent: () => true,
             fence: Effect.void,
             pause: () => {},
             resume: () => {},

@@ -63,6 +63,7 @@ const makeFake = Effect.fnUntraced(function* (
           return {
             send: send(asked, listener),
             reply: () => Effect.void,
+            isSent: () => true,
             fence: Effect.void,
             pause: () => {},
             resume: () => {},
