@@ -335,6 +335,30 @@ print(*[input(name) for name in ("first", "second", "third")])`
       assert.deepStrictEqual(asked, ["first", "second", "third"])
     }))
 
+  it.effect("input(): no request is lost when connections break before they have got what the server kept", () =>
+    Effect.forEach(["reset", "end", "reset", "end"] as const, (cut) =>
+      Effect.gen(function* () {
+        const { kernel, proxy } = yield* setUp()
+        const prompts = Array.from({ length: 40 }, (_, index) => `prompt ${index}`)
+        const asked: Array<string> = []
+        yield* Effect.forkScoped(
+          Effect.repeat(Effect.delay(Effect.sync(() => proxy.cut(cut)), "40 millis"), { times: 50 }),
+        )
+        const code = `for index in range(${prompts.length}):
+    time.sleep(0.02)
+    assert input(f"prompt {index}") == f"answer to prompt {index}"`
+        const options: KernelClient.ExecuteOptions = {
+          onInput: ({ prompt }) =>
+            Effect.sync(() => {
+              asked.push(prompt)
+              return `answer to ${prompt}`
+            }),
+        }
+        // Whether its last messages arrive is another question.
+        yield* Effect.exit(kernel.execute(code, options)).pipe(Effect.timeout("20 seconds"))
+        assert.deepStrictEqual(asked, prompts)
+      }).pipe(Effect.scoped), { concurrency: 2, discard: true }))
+
   it.effect("refused for 2 s, then healed: the result arrives", () =>
     Effect.gen(function* () {
       const setup = yield* setUp()

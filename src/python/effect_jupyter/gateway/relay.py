@@ -133,6 +133,8 @@ class Relay(ZMQChannelsWebsocketConnection):
     _frames: Any = ()
     # What came when nobody could read it here any more: it is for whoever comes back under this session.
     _late: Any = ()
+    # Whether Jupyter Server counts this connection as one of the kernel's.
+    _is_counted = False
     # By kernel and session: the request for input that was sent last and has no reply. A connection that broke may have
     # lost either, and the kernel waits for the reply.
     _unanswered: Any = weakref.WeakKeyDictionary()
@@ -145,10 +147,10 @@ class Relay(ZMQChannelsWebsocketConnection):
         packs = self.websocket_handler.get_compression_options() is not None
         self._is_relayed = self.relays and self.subprotocol == V1 and not looks and not packs
         self._frames, self._late = [], []
-        unanswered = self._inputs.get(self.session_key)
+        self._is_counted = True
         connected = super().connect()
-        if unanswered is not None and connected is not None:
-            connected.add_done_callback(lambda _: self._send_again(unanswered))
+        if connected is not None:
+            connected.add_done_callback(self._send_again)
         for stream in self.channels.values():
             if isinstance(stream, Channel):
                 stream.on_drained = self._write_frames
@@ -165,9 +167,10 @@ class Relay(ZMQChannelsWebsocketConnection):
     def _inputs(self):
         return self._unanswered.setdefault(self.kernel_manager, {})
 
-    def _send_again(self, unanswered):
-        # Unless what the server kept had another one, which is then what the kernel waits for.
-        if "stdin" in self.channels and self._inputs.get(self.session_key) is unanswered:
+    def _send_again(self, _):
+        # The client knows the request if it has got it before, as one of those that the server kept.
+        unanswered = self._inputs.get(self.session_key)
+        if "stdin" in self.channels and unanswered is not None:
             self.handle_outgoing_message(self.channels["stdin"], unanswered)
 
     def handle_outgoing_message(self, stream: Any, outgoing_msg):
@@ -176,22 +179,37 @@ class Relay(ZMQChannelsWebsocketConnection):
         manager: Any = self.kernel_manager
         if stream.channel == "shell" and manager.shutting_down:
             return  # Jupyter interrupts what runs first: the code did not end by itself.
+        if stream.channel == "stdin":
+            # Also one that comes too late for this connection: what it kept is lost if there is another one already.
+            self._inputs[self.session_key] = outgoing_msg
         socket = self.websocket_handler.ws_connection
         if socket is None or socket.is_closing():
             return self._late.append((stream.channel, outgoing_msg))
-        if stream.channel == "stdin":
-            self._inputs[self.session_key] = outgoing_msg
         parts = outgoing_msg[outgoing_msg.index(DELIM) + 2 :]
         self._frames += encoded(stream.channel, parts)
         if not stream.is_draining:
             self._write_frames()
 
     def disconnect(self):
+        is_counted, self._is_counted = self._is_counted, False
+        if not is_counted:
+            return self._disconnect_uncounted()
         super().disconnect()
         late, self._late = self._late, []
         kept = self.multi_kernel_manager._kernel_buffers.get(self.kernel_id) if late else None
         if kept is not None and kept["session_key"] == self.session_key:
             kept["buffer"][:0] = late
+
+    def _disconnect_uncounted(self):
+        """Ends a connection that broke before it was counted. Jupyter Server subtracts it all the same, and keeps output
+        only if the count is exactly 0; without that it would never keep any again.
+        """
+        kernels = self.multi_kernel_manager
+        # With one more than needed, it does not start to keep output anew, without what it has kept.
+        kernels.notify_connect(self.kernel_id)
+        kernels.notify_connect(self.kernel_id)
+        super().disconnect()
+        kernels.notify_disconnect(self.kernel_id)
 
     def _write_frames(self):
         if not self._frames:
@@ -264,7 +282,8 @@ def check_jupyter():
         and references(connection.connect, "create_stream", "on_recv_stream", "handle_outgoing_message")
         and references(WebSocketHandler.write_message, "ws_connection", "is_closing")
         and has_parameters(connection.disconnect, "self")
-        and references(connection.disconnect, "start_buffering")
+        and references(connection.disconnect, "start_buffering", "notify_disconnect")
+        and references(connection.connect, "notify_connect")
         and references(MappingKernelManager.start_buffering, "_kernel_buffers")
         and has_parameters(MappingKernelManager.start_watching_activity, "self", "kernel_id")
         and references(MappingKernelManager.start_watching_activity, "_activity_stream", "track_message_type")
