@@ -32,6 +32,8 @@ export default defineConfig({
             "values",
             "values_stream",
             "forged_message",
+            "flow_control",
+            "own_connection_attack",
           ].map((
             name,
           ) => `test/${name}_test.ts`),

@@ -5,7 +5,7 @@ import { ChildProcess } from "effect/process"
 import { createServer } from "node:net"
 import { Execution, KernelClient, KernelGateway, PythonEnvironment } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
-import { kernelLayer, slow, temporary, text } from "./support/kernel.ts"
+import { kernelLayer, overServer, slow, temporary, text } from "./support/kernel.ts"
 import { descendants, supervisors } from "./support/processes.ts"
 
 /** The process of the gateway that this file started last, below its supervisor. */
@@ -17,11 +17,14 @@ const gatewayPid = (): number => {
 }
 
 /** A gateway of its own and one kernel of it. */
-const start = Effect.fnUntraced(function* (options: KernelClient.ClientOptions = {}) {
+const start = Effect.fnUntraced(function* (
+  options: KernelClient.ClientOptions = {},
+  { isOverServer = false }: { readonly isOverServer?: boolean } = {},
+) {
   const gateway = yield* KernelGateway.make()
   const pid = gatewayPid()
   const kernel = yield* KernelClient.make(options).pipe(
-    Effect.provideService(KernelGateway.KernelGateway, gateway),
+    Effect.provideService(KernelGateway.KernelGateway, isOverServer ? overServer(gateway) : gateway),
   )
   return { gateway, kernel, pid }
 })
@@ -62,26 +65,44 @@ it.live(
   60_000,
 )
 
-it.live("a gateway that stands still mid-cell: ConnectionLost within bounds", () =>
-  Effect.gen(function* () {
-    const setup = yield* start({ pingInterval: "500 millis" })
-    // A stopped gateway could not end its kernels.
-    yield* Effect.addFinalizer(() => Effect.sync(() => process.kill(setup.pid, "SIGCONT")))
-    const [time, error] = yield* runAndAct(setup, () => process.kill(setup.pid, "SIGSTOP"))
-    assert.instanceOf(error, Execution.KernelError)
-    assert.strictEqual(error.reason._tag, "ConnectionLost")
-    assert.strictEqual(error.partial?.text, "<begun>")
-    // Two pings, and 10 seconds of attempts to reconnect.
-    assert.isBelow(Duration.toSeconds(time), 13)
-    yield* Effect.logInfo(`Gateway stopped: ConnectionLost after ${Duration.format(time)}`)
-    yield* Effect.sync(() => process.kill(setup.pid, "SIGCONT"))
-    yield* setup.kernel.reset
-    assert.strictEqual(yield* text(setup.kernel.execute("6 * 7")), "42")
-  }), 60_000)
+it.live(
+  "a gateway that stands still holds up no kernel: timeouts, interrupts and executions work",
+  () =>
+    Effect.gen(function* () {
+      const { kernel, pid } = yield* start({ pingInterval: "500 millis" })
+      yield* Effect.addFinalizer(() => Effect.sync(() => process.kill(pid, "SIGCONT")))
+      yield* Effect.sync(() => process.kill(pid, "SIGSTOP"))
+      const timeout = yield* Effect.flip(kernel.execute(endless, { timeout: "500 millis" }))
+      assert.strictEqual(timeout._tag, "ExecutionTimeout")
+      assert.strictEqual(yield* text(kernel.execute("6 * 7")), "42")
+    }),
+  60_000,
+)
+
+it.live(
+  "a gateway that stands still mid-cell, for who connects to it: ConnectionLost within bounds",
+  () =>
+    Effect.gen(function* () {
+      const setup = yield* start({ pingInterval: "500 millis" }, { isOverServer: true })
+      // A stopped gateway could not end its kernels.
+      yield* Effect.addFinalizer(() => Effect.sync(() => process.kill(setup.pid, "SIGCONT")))
+      const [time, error] = yield* runAndAct(setup, () => process.kill(setup.pid, "SIGSTOP"))
+      assert.instanceOf(error, Execution.KernelError)
+      assert.strictEqual(error.reason._tag, "ConnectionLost")
+      assert.strictEqual(error.partial?.text, "<begun>")
+      // Two pings, and 10 seconds of attempts to reconnect.
+      assert.isBelow(Duration.toSeconds(time), 13)
+      yield* Effect.logInfo(`Gateway stopped: ConnectionLost after ${Duration.format(time)}`)
+      yield* Effect.sync(() => process.kill(setup.pid, "SIGCONT"))
+      yield* setup.kernel.reset
+      assert.strictEqual(yield* text(setup.kernel.execute("6 * 7")), "42")
+    }),
+  60_000,
+)
 
 it.live("a gateway that stands still for a moment in a flood loses nothing", () =>
   Effect.gen(function* () {
-    const { kernel, pid } = yield* start()
+    const { kernel, pid } = yield* start({}, { isOverServer: true })
     yield* Effect.addFinalizer(() => Effect.sync(() => process.kill(pid, "SIGCONT")))
     const fs = yield* FileSystem.FileSystem
     const file = `${yield* temporary}/over`

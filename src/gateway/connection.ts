@@ -9,6 +9,7 @@ import * as Predicate from "effect/Predicate"
 import type * as PubSub from "effect/PubSub"
 import * as Redacted from "effect/Redacted"
 import * as DelayedAck from "../jupyter/delayed_ack.ts"
+import * as Platform from "../platform.ts"
 import * as Rest from "../jupyter/rest.ts"
 import * as Address from "./address.ts"
 import { type GatewayError, gatewayError, Unauthorized, Unreachable } from "./error.ts"
@@ -30,6 +31,8 @@ export interface Connection {
   readonly ended: Effect.Effect<string>
   /** True for a local gateway, which supports more than the REST API of Jupyter. */
   readonly isOwn: boolean
+  /** Whether its kernels can be reached without it, being on this machine. */
+  readonly isLocal: boolean
   /** The environment of kernels without the variables of a client. */
   readonly kernelEnv: Readonly<Record<string, string>>
   /** The sandbox of its kernels; `undefined` if they have none, or if the server is remote. */
@@ -60,7 +63,12 @@ interface Options {
   readonly sandbox?: Sandbox | undefined
   /** True for a local gateway; false by default. */
   readonly isOwn?: boolean | undefined
+  /** Whether its kernels can be reached without it; as `isOwn` by default. */
+  readonly isLocal?: boolean | undefined
 }
+
+/** Set in tests of what kernels without a connection of their own have. */
+const fallback = "EFFECT_JUPYTER_TEST_FALLBACK"
 
 /** The member of a gateway that has its connection; a copy of the gateway has it, too. */
 const ConnectionKey: unique symbol = Symbol("effect-jupyter/KernelGateway/connection")
@@ -80,6 +88,7 @@ export const make: (
 ) => Effect.Effect<Connection, never, HttpClient.HttpClient> = Effect.fnUntraced(
   function* ({ join, token, url }, options = {}) {
     const { headers, isOwn = false, kernelEnv = {}, sandbox } = options
+    const isLocal = options.isLocal ?? (isOwn && Platform.variable(fallback) === undefined)
     const all = {
       ...headers,
       // Kernel Gateway knows the scheme `token` only, and a URL with the token would end up in logs.
@@ -89,7 +98,7 @@ export const make: (
     const rest = yield* Rest.make({ url, headers: all, maxConcurrentStarts: isOwn ? 4 : 1 })
     const ackPolicy = isOwn ? undefined : DelayedAck.make()
     const ended = endedOf(join)
-    return { url, token, options, headers: all, rest, ended, isOwn, ackPolicy, kernelEnv, sandbox }
+    return { url, token, options, headers: all, rest, ended, isOwn, isLocal, ackPolicy, kernelEnv, sandbox }
   },
 )
 
@@ -123,7 +132,9 @@ export function of(gateway: Address): Effect.Effect<Connection, never, HttpClien
     return Effect.succeed({ ...known, ended: endedOf(join) })
   }
   const address = Address.parse(url)
-  return make({ url: address?.url ?? url, token: token ?? address?.token, join }, known?.options)
+  // Whoever gives another address wants the way to lead over that.
+  const options = { ...known?.options, isLocal: false }
+  return make({ url: address?.url ?? url, token: token ?? address?.token, join }, options)
 }
 
 /** Returns the sandbox of a gateway's kernels, if they have one. */

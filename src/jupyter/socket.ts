@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Buffer } from "node:buffer"
+import { createConnection } from "node:net"
 import { WebSocket } from "ws"
 import { excerpt } from "./control_codes.ts"
 
@@ -83,14 +84,18 @@ export const open: (
     readonly openTimeout: Duration.Input
     /** Maximum bytes of a message, past which the connection is closed with code 1009; {@link defaultMaxMessageSize} by default. */
     readonly maxMessageSize?: number | undefined
+    /** The Unix socket to connect to; the address says where by default. */
+    readonly socketPath?: string | undefined
   },
 ) => Effect.Effect<Socket, ChannelError, Scope.Scope> = Effect.fnUntraced(function* (address, options) {
+  const { socketPath } = options
   const { bytesRead, hasMore, pull, websocket } = yield* Effect.acquireRelease(
     Effect.sync(() => {
       const websocket = new WebSocket(address, [...options.protocols], {
         headers: options.headers,
         maxPayload: options.maxMessageSize ?? defaultMaxMessageSize,
         perMessageDeflate: false,
+        ...(socketPath === undefined ? {} : local(socketPath)),
       })
       let bytesRead = () => 0
       websocket.once("upgrade", ({ socket }) => {
@@ -116,6 +121,14 @@ export const open: (
     }),
   )
   return { websocket, pull, hasMore, bytesRead }
+})
+
+/** What connects to a Unix socket, where there are no proxies that frames have to be masked for. */
+const local = (path: string) => ({
+  createConnection: () => createConnection({ path }),
+  generateMask: (mask: Uint8Array) => {
+    mask.fill(0)
+  },
 })
 
 /** Collects the frames received from now on. */

@@ -27,11 +27,13 @@ import {
 import type * as Gateway from "../gateway/connection.ts"
 import { explain } from "../gateway/exit_output.ts"
 import * as Channel from "../jupyter/channel.ts"
+import * as DirectChannel from "../jupyter/direct_channel.ts"
 import * as Messages from "../jupyter/message.ts"
 import type { Message } from "../jupyter/message.ts"
 import { type ChannelError, defaultMaxMessageSize } from "../jupyter/socket.ts"
 import type { Conversation, KernelConnection, Listener, Reply, Request } from "./connection.ts"
 import * as Metrics from "./metrics.ts"
+import * as OwnConnection from "./own_connection.ts"
 import * as OutputRouter from "./output_router.ts"
 import { startFailure } from "./start_failure.ts"
 
@@ -59,9 +61,9 @@ export const make: (
   options: KernelOptions,
 ) => Effect.Effect<KernelConnection, KernelError, Scope.Scope> = Effect.fnUntraced(
   function* (gateway, options) {
-    const { id: kernelId } = yield* gateway.rest.start({
+    const { connection: own, id: kernelId } = yield* gateway.rest.start({
       name: options.kernelName,
-      env: { ...gateway.kernelEnv, ...options.env },
+      env: { ...gateway.kernelEnv, ...options.env, ...(gateway.isLocal ? OwnConnection.requested : {}) },
       timeout: options.startTimeout,
     }).pipe(
       Effect.catch((error) => startFailure(gateway, error, options)),
@@ -110,22 +112,17 @@ export const make: (
         failed,
       )
     const ack = gateway.ackPolicy === undefined ? {} : { shouldAckNow: yield* gateway.ackPolicy.register }
-    const connecting = Channel.make({
-      url: gateway.url,
-      headers: gateway.headers,
-      kernelId,
+    const channelOptions = {
       session,
-      pingInterval: options.pingInterval,
       openTimeout: options.startTimeout,
       maxMessageSize: options.maxMessageSize,
-      ...ack,
-      onUnclaimed: (message, bytes) => {
+      onUnclaimed: (message: Message, bytes: number) => {
         if (isDeath(message)) end(new KernelDied({ kernelId }))
         else if (isOwnOutput(message, session)) onUnsolicited(message, bytes)
         // States go to all clients of a kernel, and the reply to a fence may come after the fence was interrupted.
         else if (!["status", "kernel_info_reply"].includes(message.header.msg_type)) count(Metrics.ignored)
       },
-      onMalformed: (error) => {
+      onMalformed: (error: Messages.WireError) => {
         count(Metrics.ignored)
         // Once for each connection: such frames come in large numbers.
         if (!hasWarnedMalformed) {
@@ -133,12 +130,30 @@ export const make: (
         }
         hasWarnedMalformed = true
       },
+    }
+    const overServer = Channel.make({
+      ...channelOptions,
+      url: gateway.url,
+      headers: gateway.headers,
+      kernelId,
+      pingInterval: options.pingInterval,
+      ...ack,
       onReconnected: () => count(Metrics.reconnects),
     }).pipe(
       Effect.catch((error) =>
         error.code === 404 ? startFailureOf(`${endedEarly}: ${error.message}`) : failed(error.message)
       ),
     )
+    let isDirect = own !== undefined
+    const connecting = own === undefined
+      ? overServer
+      : DirectChannel.make({ ...channelOptions, ...own }).pipe(
+        // The kernel has another ipykernel than is supported, which the log of the gateway says, or it has ended.
+        Effect.catch(() => {
+          isDirect = false
+          return overServer
+        }),
+      )
     // The end of a connection proves nothing, as it may be restored; the end of the process does.
     yield* Effect.forkScoped(
       Defect.log(Effect.map(gateway.ended, (detail) => end(new ConnectionLost({ kernelId, detail })))),
@@ -151,7 +166,9 @@ export const make: (
     const channel = yield* Effect.raceFirst(connecting, Effect.andThen(untilDead, startFailureOf(endedEarly)))
     yield* channel.lost.pipe(
       Effect.catch((error) =>
-        error.code === 404
+        isDirect
+          ? Effect.map(OwnConnection.endReason(gateway, kernelId, error.detail), end)
+          : error.code === 404
           ? notFound
           : Effect.sync(() => end(new ConnectionLost({ kernelId, detail: error.detail })))
       ),
@@ -160,24 +177,34 @@ export const make: (
     )
     // A server does not report to its clients that it culled a kernel, or that another client deleted it.
     yield* Effect.forkScoped(Defect.log(Effect.repeat(pollModel, Schedule.spaced(options.pingInterval))))
+    const request = opener({
+      ...options,
+      kernelId,
+      session,
+      channel,
+      listeners,
+      end,
+      endReason: () => endReason,
+    })
+    const interrupt = gateway.rest.interrupt(kernelId).pipe(
+      Effect.tapError((error) => error.kind === "NotFound" ? Effect.forkIn(notFound, scope) : Effect.void),
+      Effect.mapError((error) =>
+        new KernelError({
+          reason: endReason ??
+            (error.kind === "NotFound"
+              ? new KernelNotFound({ kernelId })
+              : new ConnectionLost({ kernelId, detail: error.message })),
+        })
+      ),
+    )
+    const connection = { request, ended: Deferred.await(ended) }
     return {
+      ...connection,
       id: kernelId,
-      request: opener({ ...options, kernelId, session, channel, listeners, end, endReason: () => endReason }),
       onUnsolicited: (take) => {
         onUnsolicited = take
       },
-      interrupt: gateway.rest.interrupt(kernelId).pipe(
-        Effect.tapError((error) => error.kind === "NotFound" ? Effect.forkIn(notFound, scope) : Effect.void),
-        Effect.mapError((error) =>
-          new KernelError({
-            reason: endReason ??
-              (error.kind === "NotFound"
-                ? new KernelNotFound({ kernelId })
-                : new ConnectionLost({ kernelId, detail: error.message })),
-          })
-        ),
-      ),
-      ended: Deferred.await(ended),
+      interrupt: isDirect ? OwnConnection.interrupt(connection, interrupt) : interrupt,
     }
   },
 )

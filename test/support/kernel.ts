@@ -64,3 +64,9 @@ export const text = (
   execution: Effect.Effect<Execution.ExecutionResult, Execution.ExecutionFailure>,
 ): Effect.Effect<string | undefined, Execution.ExecutionFailure> =>
   Effect.map(execution, (result) => result.text)
+
+/** The same gateway for clients that connect to it, and not to the kernels themselves. */
+export const overServer = <G extends { readonly url: string }>(gateway: G): G => ({
+  ...gateway,
+  url: `${gateway.url}/`,
+})

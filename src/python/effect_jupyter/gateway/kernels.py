@@ -29,6 +29,8 @@ requested_env: ContextVar[dict[str, str] | None] = ContextVar("requested_env", d
 # The name of the gateway's kernelspec, which precedes one of the user with this name.
 OWN_KERNEL = "python3"
 RULES = "EFFECT_JUPYTER_SANDBOX"
+# A request with this variable asks for a kernel that its client connects to directly.
+ASKED, LISTENER = "EFFECT_JUPYTER_OWN_CONNECTION", "EFFECT_JUPYTER_LISTENER"
 # Variables that make the loader, a shell, Node or Python run other code or write files. They are set in the sandbox
 # only.
 INSIDE_ONLY = re.compile(
@@ -45,6 +47,8 @@ class Manager(KernelGatewayIOLoopKernelManager):
     errors: "Errors | None" = None
     provisioner: Any
     kernel_spec: Any
+    # Where the kernel itself listens; None if only the gateway can connect to it.
+    socket_path: str | None = None
 
     @default("transport")
     def _own_transport(self):
@@ -63,6 +67,9 @@ class Manager(KernelGatewayIOLoopKernelManager):
             # Debug lines of the gateway's log, too.
             self.errors = Errors(forward_to=2)
             kw["stderr"] = self.errors.writer
+        listener = self._listen() if kw["env"].pop(ASKED, None) and self.kernel_name == OWN_KERNEL else None
+        if listener is not None:
+            kw["env"][LISTENER], kw["pass_fds"] = str(listener.fileno()), (listener.fileno(),)
         try:
             await super()._async_launch_kernel(kernel_cmd, **kw)
             mark(self.provisioner.pid, kw["env"][MARK])
@@ -78,6 +85,39 @@ class Manager(KernelGatewayIOLoopKernelManager):
         finally:
             if self.errors is not None:
                 self.errors.close_writer()
+            if listener is not None:
+                # With the kernel's own the socket ends.
+                listener.close()
+
+    def _listen(self):
+        """The listener of a kernel's own connection, in a folder of this user; None if it cannot be had."""
+        path = f"{os.path.splitext(self.connection_file)[0]}.sock"
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(path)
+            os.chmod(path, 0o600)
+            listener.listen(128)
+        except OSError as error:
+            self.log.warning("No connection of the kernel's own: %s", error)
+            listener.close()
+            return None
+        self.socket_path = path
+        return listener
+
+    async def _async_interrupt_kernel(self):
+        # Its client is not to take what ends now for what the code did.
+        if not (self.shutting_down and self.socket_path):
+            await super()._async_interrupt_kernel()
+
+    async def _async_request_shutdown(self, restart=False):
+        # It ends when its client has gone.
+        if self.socket_path is None:
+            await super()._async_request_shutdown(restart)
+
+    async def _async_cleanup_resources(self, restart=False):
+        if self.socket_path is not None and os.path.exists(self.socket_path):
+            os.unlink(self.socket_path)
+        await super()._async_cleanup_resources(restart)
 
     async def _async_post_start_kernel(self, **kw):
         try:
@@ -119,8 +159,17 @@ class Kernels(relay.Activity, SeedingMappingKernelManager):
     def kernel_model(self, kernel_id):
         """Returns the model of a kernel, with "stopped", which the kernel cannot tell itself."""
         model = super().kernel_model(kernel_id)
-        pid = self._pid_of(kernel_id)
-        return {**model, "stopped": pid is not None and is_stopped(pid)}
+        pid, kernel = self._pid_of(kernel_id), self._kernels[kernel_id]
+        model["stopped"] = pid is not None and is_stopped(pid)
+        if getattr(kernel, "socket_path", None) is not None:
+            model["connection"] = {"path": kernel.socket_path, "token": kernel.session.key.decode()}
+            model["ending"] = kernel.shutting_down
+        return model
+
+    def start_watching_activity(self, kernel_id):
+        # Only its client hears what a kernel with a connection of its own is doing.
+        if getattr(self._kernels[kernel_id], "socket_path", None) is None:
+            super().start_watching_activity(kernel_id)
 
     def _pid_of(self, kernel_id):
         return getattr(self._kernels[kernel_id].provisioner, "pid", None)

@@ -139,7 +139,7 @@ class Control:
         """Returns the next message and the files that are attached to it."""
         while True:
             try:
-                message, files, _, _ = socket.recv_fds(self._socket, MAX_MESSAGE, 1)
+                message, files, _, _ = socket.recv_fds(self._socket, MAX_MESSAGE, 2)
             except (OSError, MemoryError) as error:
                 self._wait_after(error)
                 continue
@@ -181,8 +181,8 @@ def answer(control, message, files):
         except ChildProcessError:
             pass  # it was already collected
         return None
-    if request["stderr"] and not files:
-        raise OSError(errno.EMFILE, "Its standard error was not received")
+    if len(request["files"]) != len(files):
+        raise OSError(errno.EMFILE, f"Of its {' and '.join(request['files'])} not all was received")
     pid = os.fork()
     if pid == 0:
         return request
@@ -212,9 +212,10 @@ def place_of_mark():
 def become_kernel(kernel, files, zygote, place):
     """Turns the forked process into the state of one that was just started for the kernel."""
     die_with(zygote)
-    for file in files:
-        os.dup2(file, 2)
-        os.close(file)
+    received = dict(zip(kernel["files"], files))
+    if "stderr" in received:
+        os.dup2(received["stderr"], 2)
+        os.close(received["stderr"])
     mark = kernel["env"][MARK.decode()].encode()
     ctypes.memmove(place, mark, len(mark))
     os.setsid()
@@ -222,6 +223,8 @@ def become_kernel(kernel, files, zygote, place):
     os.chdir(kernel["cwd"])
     os.environ.clear()
     os.environ.update(kernel["env"], JPY_PARENT_PID=str(zygote))
+    if "listener" in received:
+        os.environ["EFFECT_JUPYTER_LISTENER"] = str(received["listener"])
     time.tzset()
     tempfile.tempdir = None
     # Python seeds its own generators again after every fork.

@@ -63,11 +63,11 @@ class Zygote:
         """Tells whether a kernel should wait: the first process is loading. A replacement takes longer than a start."""
         return self._is_first and self.failure is None and self._process.is_loading()
 
-    def fork(self, argv, env, cwd, stderr=None):
+    def fork(self, argv, env, cwd, stderr=None, listener=None):
         """Returns the process of a new kernel; None if it cannot be forked."""
         if self.failure is None and not self._is_first:
             self._check_replacement()
-        return None if self.failure is not None else self._process.fork(argv, env, cwd, stderr)
+        return None if self.failure is not None else self._process.fork(argv, env, cwd, stderr, listener)
 
     def _check_replacement(self):
         """Replaces a replacement that failed to load or takes too long: another may succeed."""
@@ -153,7 +153,7 @@ class Process:
         self.listen()
         return not self.is_ready and self.failure is None
 
-    def fork(self, argv, env, cwd, stderr):
+    def fork(self, argv, env, cwd, stderr, listener):
         self.listen()
         if self.failure is not None or not self.is_ready or self._stalled_at is not None or not self._is_suitable(env):
             return None
@@ -162,9 +162,10 @@ class Process:
         self._is_confirmed = False
         until = time.monotonic() + FORK_TIMEOUT
         request = {"request": self._request, "argv": argv, "env": env, "cwd": cwd, "until": until}
-        files = [] if stderr is None else [stderr]
+        files = {"stderr": stderr, "listener": listener}
+        files = {name: file for name, file in files.items() if file is not None}
         try:
-            socket.send_fds(self._socket, [json.dumps({**request, "stderr": stderr is not None}).encode()], files)
+            socket.send_fds(self._socket, [json.dumps({**request, "files": [*files]}).encode()], [*files.values()])
         except OSError as error:
             # A request that is too large does not affect the next one.
             return self._start_without_fork(error)

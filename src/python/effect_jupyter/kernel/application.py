@@ -1,5 +1,6 @@
 """IPython's kernel for programs: output is sent early, in lines and without loss, and interrupts hit only the code."""
 
+import atexit
 import contextlib
 import inspect
 import os
@@ -21,11 +22,13 @@ from ipykernel.kernelbase import Kernel
 from IPython.core.events import EventManager
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.ultratb import AutoFormattedTB
+from jupyter_client.session import Session
 from tornado.ioloop import IOLoop
 from traitlets import Float, default
 
-from effect_jupyter.compatibility import references
+from effect_jupyter.compatibility import has_parameters, is_compatible, references
 from effect_jupyter.kernel import cells
+from effect_jupyter.kernel.connection import take_listener
 from effect_jupyter.kernel.imports import formatted_always, hold_while_importing, hold_while_showing
 from effect_jupyter.kernel.interrupts import (
     Interrupt,
@@ -35,6 +38,7 @@ from effect_jupyter.kernel.interrupts import (
     keep_running,
     set_handler,
 )
+from effect_jupyter.kernel.requests import Requests
 from effect_jupyter.kernel.streams import output
 from effect_jupyter.kernel.tracebacks import is_amid, show_members
 
@@ -53,6 +57,26 @@ class PythonKernel(IPythonKernel):
     _execute_sleep = Float(0.0).tag(config=True)
     # Messages that run code of the user outside of cells.
     leading_to_code = frozenset(("comm_open", "comm_msg", "comm_close", "complete_request", "inspect_request"))
+    # The connection of its own; None if Jupyter's are used.
+    requests: Requests | None = None
+
+    def start(self):
+        if self.requests is None:
+            return super().start()
+        self.shell.exit_now = False
+        Kernel.start(self)
+        self.requests.serve(self)
+
+    def _input_request(self, prompt, ident, parent, password=False):
+        if self.requests is None:
+            return super()._input_request(prompt, ident, parent, password)
+        output.flush()
+        return self.requests.input(prompt, parent, password)
+
+    def _abort_queues(self, *args):
+        # Jupyter aborts what came already; a client of our own asks for one thing at a time.
+        if self.requests is None:
+            super()._abort_queues(*args)
 
     def pre_handler_hook(self):
         if not is_main_thread():
@@ -134,8 +158,35 @@ def threads_not_interrupted():
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
+def check_kernel():
+    """Whether a kernel of ipykernel can do without the sockets of ipykernel."""
+    return (
+        has_parameters(IPKernelApp.init_sockets, "self")
+        and has_parameters(IPKernelApp.init_heartbeat, "self")
+        and has_parameters(IPKernelApp.init_kernel, "self")
+        and references(IPKernelApp.init_io, "outstream_class", "iopub_thread", "iopub_socket", "displayhook_class")
+        and references(IPKernelApp.close, "heartbeat", "iopub_thread", "control_thread", "shell_channel_thread")
+        and references(IPKernelApp.init_kernel, "instance", "record_ports", "displayhook", "get_execution_count")
+        and references(Kernel.start, "control_stream", "shell_stream", "_publish_status")
+        and references(Kernel.dispatch_shell, "set_parent", "shell_handlers", "pre_handler_hook", "post_handler_hook")
+        and references(Kernel.process_control, "set_parent", "control_handlers")
+        and references(Kernel.execute_request, "session", "send")
+        and references(Kernel._publish_status, "session", "send", "iopub_socket")
+        and has_parameters(Kernel._input_request, "self", "prompt", "ident", "parent", "password")
+        and references(IPythonKernel.do_execute, "shell_channel_thread", "parent_thread")
+        and has_parameters(
+            Session.send,
+            *("self", "stream", "msg_or_type", "content", "parent", "ident", "buffers", "track", "header", "metadata"),
+        )
+        and references(Session.msg_id.fget, "message_count", "session")
+        and hasattr(threading.RLock(), "_is_owned")
+        and sys.version_info >= (3, 11)
+    )
+
+
 class KernelApp(IPKernelApp):
     poller: Any
+    requests: Requests | None = None
 
     def parse_command_line(self, argv=None):
         """Skips the parser of Jupyter, which takes long although there are no options."""
@@ -193,6 +244,44 @@ class KernelApp(IPKernelApp):
             and references(BackgroundSocket.send_multipart, "io_thread", "send_multipart")
         )
         return "effect_jupyter.kernel.streams.Stream" if is_known else "ipykernel.iostream.OutStream"
+
+    def init_sockets(self):
+        listener = take_listener()
+        if listener is not None:
+            is_ours = self.kernel_class is PythonKernel and "effect_jupyter" in str(self.outstream_class)
+            if is_compatible("a connection of the kernel's own", lambda: is_ours and check_kernel()):
+                self.requests = Requests(listener, self.session, output.flush)
+            else:
+                # The client hears of it, and connects to the gateway.
+                listener.close()
+        if self.requests is None:
+            return super().init_sockets()
+        atexit.register(self.close)
+        self.configure_tornado_logger()
+        self.iopub_thread = self.iopub_socket = self.requests.publisher
+        self.iopub_thread.start()
+
+    def init_heartbeat(self):
+        if self.requests is None:
+            super().init_heartbeat()
+
+    def init_kernel(self):
+        if self.requests is None:
+            return super().init_kernel()
+        kernel = self.kernel_class.instance(
+            parent=self,
+            session=self.session,
+            shell_channel_thread=self.requests.subshells,
+            iopub_thread=self.iopub_thread,
+            iopub_socket=self.iopub_socket,
+            log=self.log,
+            profile_dir=self.profile_dir,
+            user_ns=self.user_ns,
+        )
+        kernel.requests = self.requests
+        kernel.record_ports({})
+        self.kernel = kernel
+        self.displayhook.get_execution_count = lambda: kernel.execution_count
 
     def init_iopub(self, context):
         # By default ZeroMQ silently drops messages if a subscriber has 1000 unread ones.

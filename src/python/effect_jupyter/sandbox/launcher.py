@@ -41,6 +41,12 @@ def listen(connection):
     return sockets
 
 
+def take_own():
+    """The listener that the gateway has made, which is the kernel's own connection."""
+    descriptor = os.environ.pop("EFFECT_JUPYTER_LISTENER", None)
+    return [] if descriptor is None else [_socket.socket(fileno=int(descriptor))]
+
+
 def give(listeners, connection):
     """Returns a socket that holds the listeners and the description, which becomes standard output."""
     here, there = _socket.socketpair()
@@ -62,15 +68,20 @@ def main():
         connection = json.load(file)
     with open(0) as orders:
         launch = json.load(orders)
+    own = take_own()
     user, environment = launch["user"], dict(os.environ)
     if user is not None:
         environment["HOME"] = os.path.join(launch["ownDir"], "home")
     # These are secrets as well.
     environment["EFFECT_JUPYTER_INSIDE"] = json.dumps(launch["inside"])
     if macos.IS_HERE:
+        for listener in own:
+            listener.close()
         macos.run(launch, connection, environment, lambda: drop_privileges(user, []))
     os.umask(0o077)
-    there = give(listen(connection), connection)
+    there = give([*listen(connection), *own], connection)
+    for listener in own:
+        listener.close()
     os.umask(0o022)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

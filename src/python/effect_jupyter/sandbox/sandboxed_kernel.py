@@ -170,7 +170,7 @@ def install(program):
 def receive():
     """Receives the content of the connection file, and the listening sockets by address."""
     with socket.socket(fileno=1) as gift:
-        room = socket.CMSG_SPACE(len(CHANNELS) * array.array("i").itemsize)
+        room = socket.CMSG_SPACE((len(CHANNELS) + 1) * array.array("i").itemsize)
         message, ancillary, _, _ = gift.recvmsg(65536, room)
     null = os.open(os.devnull, os.O_WRONLY)
     if null != 1:
@@ -184,6 +184,8 @@ def receive():
         os.set_inheritable(descriptor, False)
     connection = json.loads(message)
     addresses = [f"ipc://{connection['ip']}-{connection[channel]}" for channel in CHANNELS]
+    for own in descriptors[len(CHANNELS) :]:
+        os.environ["EFFECT_JUPYTER_LISTENER"] = str(own)
     return connection, dict(zip(addresses, descriptors))
 
 

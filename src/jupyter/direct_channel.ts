@@ -1,0 +1,168 @@
+/**
+ * The channels of a kernel that serves its client itself, over two WebSockets at its Unix socket: one for requests in
+ * turn and all output, one for what does not wait behind output. Nothing is lost between the two, so that there is
+ * nothing to restore: the end of a connection is the end of the kernel.
+ *
+ * @module
+ */
+import * as Deferred from "effect/Deferred"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Latch from "effect/Latch"
+import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
+import { randomUUID } from "node:crypto"
+import * as Defect from "../defect.ts"
+import type { Channel } from "./channel.ts"
+import * as Conversation from "./conversation.ts"
+import { type Message, parentId, request, type WireError } from "./message.ts"
+import * as Socket from "./socket.ts"
+import * as WireV1 from "./wire_v1.ts"
+
+/**
+ * Where a kernel listens, and what to tell of its messages.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface DirectChannelOptions {
+  /** The path of the Unix socket. */
+  readonly path: string
+  readonly token: string
+  readonly session: string
+  /** Maximum time of the handshake, which begins when the kernel is ready. */
+  readonly openTimeout: Duration.Input
+  /** Maximum bytes of an incoming message; 512 MiB by default. */
+  readonly maxMessageSize?: number | undefined
+  /** Takes the messages that nobody listens for, the kernel's own ones among them. */
+  readonly onUnclaimed: (message: Message, bytes: number) => void
+  /** Takes note of a frame that is no message. */
+  readonly onMalformed: (error: WireError) => void
+}
+
+/**
+ * Connects to a kernel; the connection closes with the scope, and the kernel ends with it.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make: (
+  options: DirectChannelOptions,
+) => Effect.Effect<Channel, Socket.ChannelError, Scope.Scope> = Effect.fnUntraced(
+  function* (options: DirectChannelOptions) {
+    const listeners = new Map<string, Conversation.Listener>()
+    const lost = Deferred.makeUnsafe<never, Socket.ChannelError>()
+    const gate = Latch.makeUnsafe(true)
+    const open = (name: string) =>
+      Socket.open(`ws://localhost/${name}`, {
+        socketPath: options.path,
+        headers: { authorization: `token ${options.token}` },
+        protocols: [WireV1.subprotocol],
+        maxMessageSize: options.maxMessageSize,
+        openTimeout: options.openTimeout,
+      })
+    const [shell, control] = yield* Effect.all([open("shell"), open("control")], { concurrency: 2 })
+
+    const refuse = (error: WireError): void => {
+      options.onMalformed(error)
+      if (!error.isTooLarge) return
+      // One whose request nobody can read may be for any of them.
+      const { parentId } = error
+      const concerned = parentId === undefined ? [...listeners.values()] : [listeners.get(parentId)]
+      for (const listener of concerned) listener?.onTooLarge?.(error)
+    }
+    const receive = (decoded: Result.Result<Message, WireError>, bytes: number): void => {
+      if (Result.isFailure(decoded)) return refuse(decoded.failure)
+      const message = decoded.success
+      const listener = listeners.get(parentId(message) ?? "")
+      if (listener === undefined) options.onUnclaimed(message, bytes)
+      else listener.onMessage(message, bytes)
+    }
+    /** Reads until the connection ends. */
+    const read = (
+      { pull }: Socket.Socket,
+      wait: Effect.Effect<unknown>,
+    ): Effect.Effect<Socket.ChannelError> => {
+      const decode = WireV1.makeDecoder()
+      return pull.pipe(
+        Effect.flatMap((frames) => {
+          for (const frame of frames) {
+            if (typeof frame !== "string") receive(decode(frame), frame.length)
+          }
+          return wait
+        }),
+        Effect.forever({ disableYield: true }),
+        Effect.flip,
+      )
+    }
+    const end = (error: Socket.ChannelError): boolean => Deferred.doneUnsafe(lost, Exit.fail(error))
+    yield* Effect.all([
+      read(shell, Effect.suspend(() => gate.isOpen() ? Effect.void : gate.await)),
+      // What the kernel has put out last is read before its end is told, unless nobody takes that.
+      Effect.tap(read(control, Effect.void), (error) => Effect.sync(() => gate.isOpen() || end(error))),
+    ], { concurrency: 2 }).pipe(
+      Effect.map(([error]) => end(error)),
+      Defect.log,
+      Effect.onError(() => Effect.sync(() => end(new Socket.ChannelError({ detail: "Reading it failed" })))),
+      Effect.ignoreCause,
+      Effect.forkScoped,
+    )
+
+    const send = (message: Message): Effect.Effect<void, Socket.ChannelError> => {
+      const isInTurn = message.channel === "shell" && message.header["subshell_id"] === undefined
+      const { websocket } = isInTurn ? shell : control
+      return Effect.try({
+        try: () => websocket.send(WireV1.encode(message)),
+        catch: (cause) =>
+          new Socket.ChannelError({ detail: cause instanceof Error ? cause.message : String(cause) }),
+      })
+    }
+    /** The end of a later request, behind everything that was sent before. */
+    const fence = Effect.suspend(() => {
+      const asked = request("kernel_info_request", {
+        id: randomUUID(),
+        session: options.session,
+        content: {},
+      })
+      return Effect.raceFirst(
+        Conversation.ask(listen, asked, (message) => Conversation.isIdle(message) ? true : undefined),
+        Deferred.await(lost),
+      )
+    })
+    const listen: Conversation.Open = (message, listener) =>
+      Effect.acquireRelease(
+        Effect.sync((): Conversation.Conversation => {
+          const id = message.header.msg_id
+          let hasPaused = false
+          const resume = (): void => {
+            if (!hasPaused) return
+            hasPaused = false
+            gate.openUnsafe()
+          }
+          listeners.set(id, listener)
+          return {
+            id,
+            send: send(message),
+            reply: send,
+            fence: Effect.asVoid(fence),
+            pause: () => {
+              hasPaused = true
+              gate.closeUnsafe()
+            },
+            resume,
+            close: () => {
+              listeners.delete(id)
+              resume()
+            },
+            hasReceivedAll: () => true,
+            takeGap: () => false,
+            isOrdered: () => true,
+            disconnectError: () => undefined,
+          }
+        }),
+        ({ close }) => Effect.sync(close),
+      )
+    return { protocol: "v1", request: listen, isConnected: () => true, lost: Deferred.await(lost) }
+  },
+)

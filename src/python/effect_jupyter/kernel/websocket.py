@@ -1,0 +1,244 @@
+"""The server's side of a WebSocket (RFC 6455) for a client that is trusted once it has shown its token.
+
+What a client has not shown a token for is a request of a few kilobytes. A frame is refused by its head, before there
+is memory for the rest of it. Standard library only.
+"""
+
+import base64
+import hashlib
+import hmac
+import os
+import socket
+import struct
+import threading
+from collections import deque
+from select import POLLOUT, poll
+from typing import Any
+
+LARGEST_REQUEST = 8192
+# Bytes of a message of the client, and of the pieces in which memory for one is taken.
+LARGEST, PIECE = 1024 * 1024 * 1024, 1024 * 1024
+# Frames and bytes that are written at once.
+MOST_FRAMES, MOST_BYTES = 16, 256 * 1024
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+VIOLATION, UNSUPPORTED, TOO_LARGE = 1002, 1003, 1009
+
+
+class Refused(Exception):
+    """A handshake that is answered with a status of HTTP, or what closes a connection with a code."""
+
+    def __init__(self, code):
+        super().__init__(code)
+        self.code = code
+
+
+def accept(request, token, protocol, paths):
+    """The path that a request names, and the answer to it; None if there is more of it to come."""
+    if len(request) > LARGEST_REQUEST:
+        raise Refused(431)
+    head, end, rest = bytes(request).partition(b"\r\n\r\n")
+    if not end:
+        return None
+    try:
+        first, *lines = head.decode("latin-1").split("\r\n")
+        method, path, version = [*first.split(" "), "", ""][:3]
+        fields = {name.strip().lower(): value.strip() for name, value in (line.split(":", 1) for line in lines)}
+    except ValueError:
+        raise Refused(400) from None
+    if not hmac.compare_digest(fields.get("authorization", "").encode("latin-1"), b"token " + token):
+        raise Refused(401)
+    if path not in paths:
+        raise Refused(404)
+    key = fields.get("sec-websocket-key", "")
+    is_upgrade = fields.get("upgrade", "").lower() == "websocket" and fields.get("sec-websocket-version") == "13"
+    offered = [name.strip() for name in fields.get("sec-websocket-protocol", "").split(",")]
+    # A client says nothing more before it is answered.
+    if method != "GET" or version != "HTTP/1.1" or not is_upgrade or len(key) != 24 or protocol not in offered or rest:
+        raise Refused(400)
+    digest = hashlib.sha1(key.encode("latin-1") + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+    answer = (
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Accept: {base64.b64encode(digest).decode()}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
+    )
+    return path, answer.encode()
+
+
+def refusal(code):
+    return f"HTTP/1.1 {code} Refused\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode()
+
+
+def head(size, kind=BINARY):
+    """What a frame of the server begins with."""
+    if size < 126:
+        return struct.pack("!BB", 0x80 | kind, size)
+    if size < 65536:
+        return struct.pack("!BBH", 0x80 | kind, 126, size)
+    return struct.pack("!BBQ", 0x80 | kind, 127, size)
+
+
+def unmask(data, mask):
+    if mask == b"\0\0\0\0":
+        return bytes(data)
+    size = len(data)
+    number = int.from_bytes(data, "big") ^ int.from_bytes((mask * (size // 4 + 1))[:size], "big")
+    return number.to_bytes(size, "big")
+
+
+class Frame:
+    """Bytes that are written whole, and where they begin among all that is written."""
+
+    __slots__ = ("parts", "size", "start")
+
+    def __init__(self, parts):
+        self.parts = parts
+        self.size = sum(map(len, parts))
+        self.start: int | None = None
+
+    def rest(self, written):
+        """The parts of which something is not written yet."""
+        skipped = written - (self.start or 0)
+        if skipped == 0:
+            return self.parts
+        rest = []
+        for part in self.parts:
+            if skipped < len(part):
+                rest.append(memoryview(part)[skipped:] if skipped else part)
+            skipped = max(0, skipped - len(part))
+        return rest
+
+
+class WebSocket:
+    """An open connection. Any thread may write; a thread that cannot write waits, and is not read for.
+
+    An exception of a signal handler can end a write anywhere. What has left is noted in the same call of C as it leaves,
+    and everything else here is the same when it is done twice: the next writer goes on where that one was.
+    """
+
+    def __init__(self, connected: socket.socket):
+        self._socket = connected
+        self._poll = poll()
+        self._poll.register(connected, POLLOUT)
+        # A handler of a signal may write while its thread does.
+        self._lock: Any = threading.RLock()
+        self._frames: deque[Frame] = deque()
+        # Numbers of bytes that were written.
+        self._written = [0]
+        self.is_closed = False
+
+    def write(self, parts):
+        """Writes a frame, behind the others."""
+        self.put(parts)
+        self.flush()
+
+    def put(self, parts):
+        """Has a frame written with the next one."""
+        if not self.is_closed:
+            self._frames.append(Frame(parts))
+
+    def flush(self):
+        if self._lock._is_owned():
+            return  # what is interrupted by this goes on with it
+        with self._lock:
+            while self._frames:
+                try:
+                    self._write_some()
+                except BlockingIOError:
+                    self._poll.poll()
+                except OSError:
+                    self.is_closed = True
+                    self._frames.clear()
+
+    def _write_some(self):
+        written = sum(self._written)
+        self._written[:] = [written]
+        first = self._frames[0]
+        if first.start is None:
+            first.start = written
+        elif first.start + first.size <= written:
+            self._frames.popleft()
+            return
+        parts, size, end = [*first.rest(written)], first.size, first.start + first.size
+        for number in range(1, min(len(self._frames), MOST_FRAMES)):
+            frame = self._frames[number]
+            size += frame.size
+            if size > MOST_BYTES:
+                break
+            frame.start, end = end, end + frame.size
+            parts += frame.parts
+        self._written.extend(map(self._socket.sendmsg, (parts,), ((),), (socket.MSG_DONTWAIT,)))
+
+    def messages(self):
+        """The messages of the client, until it closes the connection or breaks a rule of the protocol."""
+        try:
+            yield from self._messages()
+        except Refused as refused:
+            self.write([head(2, CLOSE), struct.pack("!H", refused.code)])
+        except OSError:
+            pass  # it is gone
+
+    def _messages(self):
+        message, is_open = bytearray(), False
+        while True:
+            start = self._read(2)
+            if start is None:
+                return
+            first, second = start
+            is_final, kind, size = first & 0x80, first & 0x0F, second & 0x7F
+            is_control = kind >= CLOSE
+            if first & 0x70 or not second & 0x80 or is_control and (size > 125 or not is_final):
+                raise Refused(VIOLATION)
+            if kind not in (BINARY, CONTINUATION, CLOSE, PING, PONG):
+                raise Refused(UNSUPPORTED if kind == TEXT else VIOLATION)
+            if not is_control and is_open != (kind == CONTINUATION):
+                raise Refused(VIOLATION)
+            if size > 125:
+                length = self._read(2 if size == 126 else 8)
+                if length is None:
+                    return
+                size = int.from_bytes(length, "big")
+            if size + len(message) > LARGEST:
+                raise Refused(TOO_LARGE)
+            mask = self._read(4)
+            data = None if mask is None else self._read(size)
+            if data is None:
+                return
+            data = unmask(data, mask)
+            if kind == CLOSE:
+                return self.write([head(len(data), CLOSE), data])
+            if kind == PING and not self._frames:
+                self.write([head(len(data), PONG), data])
+            if is_control:
+                continue
+            if is_final and kind == BINARY:
+                yield data
+                continue
+            message += data
+            is_open = not is_final
+            if is_final:
+                whole, message = bytes(message), bytearray()
+                yield whole
+
+    def _read(self, size):
+        """So many bytes; None if the connection ends before. No memory is taken for what does not come."""
+        data = self._socket.recv(min(size, PIECE)) if size else b""
+        if len(data) == size:
+            return data
+        whole = bytearray(data)
+        while data and len(whole) < size:
+            data = self._socket.recv(min(size - len(whole), PIECE))
+            whole += data
+        return whole if len(whole) == size else None
+
+    def close(self):
+        self.is_closed = True
+        self._frames.clear()
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is closed
+
+    def leave(self):
+        """Closes it in this process only."""
+        self.is_closed = True
+        if self._socket.fileno() >= 0:
+            os.close(self._socket.detach())
