@@ -5,7 +5,7 @@ import { ChildProcess } from "effect/process"
 import { fileURLToPath } from "node:url"
 import { KernelClient, KernelGateway, PythonEnvironment } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
-import { temporary, text } from "./support/kernel.ts"
+import { overServer, temporary, text } from "./support/kernel.ts"
 
 const file = (name: string) => fileURLToPath(new URL(name, import.meta.url))
 
@@ -54,11 +54,10 @@ const leftOut = (log: string) => [...log.matchAll(/^Left out: (.+) \(/gm)].map((
 
 const all = [
   "an environment for each kernel",
-  "connections that open at once",
   "connections that replace others at once",
   "detection of the end of kernels",
+  "inputs that are asked for again",
   "large requests",
-  "the relay of messages",
 ]
 
 it.live(
@@ -80,8 +79,7 @@ it.live(
         "kernels_are_left_as_they_are_where_they_do_not_fit",
         "cells_are_left_to_ipython_where_it_does_not_fit",
         "frames_are_those_of_jupyter",
-        "activity_is_that_of_jupyter",
-        "messages_stay_in_order",
+        "messages_are_those_of_jupyter",
       ])
       assert.strictEqual(yield* handle.exitCode, 0)
     }).pipe(Effect.scoped, Effect.provide(Platform.layer)),
@@ -101,7 +99,10 @@ it.live("the Jupyter that we install has all of them", () =>
     )
     assert.strictEqual(yield* text(kernel.execute("type(get_ipython().kernel).__name__")), "'PythonKernel'")
     assert.strictEqual(yield* text(kernel.execute("import sys; type(sys.stdout).__name__")), "'Stream'")
-    yield* seesWhatKernelsDo(gateway, kernel)
+    const other = yield* KernelClient.make().pipe(
+      Effect.provideService(KernelGateway.KernelGateway, overServer(gateway)),
+    )
+    yield* seesWhatKernelsDo(gateway, other)
     assert.deepStrictEqual(leftOut(yield* fs.readFileString(`${folder}/log`)), [])
   }).pipe(Effect.scoped, Effect.provide(Platform.layer)), 120_000)
 
@@ -121,3 +122,36 @@ it.live("without any of them kernels and connections still work", () =>
     yield* seesWhatKernelsDo(gateway, kernel)
     assert.deepStrictEqual(leftOut(yield* other.log), all)
   }).pipe(Effect.scoped, Effect.provide(Platform.layer)), 120_000)
+
+it.live(
+  "a kernel of another ipykernel is reached over the gateway, and the log says so",
+  () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const other = yield* otherJupyter
+      const folder = (yield* fs.readFileString(other.python)).match(/PYTHONPATH=(.*)/)?.[1] ?? ""
+      yield* fs.writeFileString(
+        `${folder}/sitecustomize.py`,
+        `import ipykernel.kernelbase
+dispatch = ipykernel.kernelbase.Kernel.dispatch_shell
+async def other(self, *args, **kwargs):
+    await dispatch(self, *args, **kwargs)
+ipykernel.kernelbase.Kernel.dispatch_shell = other`,
+      )
+      for (const fork of [true, false]) {
+        const gateway = yield* KernelGateway.make({
+          python: { python: other.python },
+          env: { PYTHONPATH: folder },
+          fork,
+        })
+        const kernel = yield* KernelClient.make().pipe(
+          Effect.provideService(KernelGateway.KernelGateway, gateway),
+        )
+        assert.strictEqual(yield* text(kernel.execute("print('over the gateway')")), "over the gateway")
+        yield* seesWhatKernelsDo(gateway, kernel)
+      }
+      const log = leftOut(yield* other.log)
+      assert.deepStrictEqual(log, ["a connection of the kernel's own", "a connection of the kernel's own"])
+    }).pipe(Effect.scoped, Effect.provide(Platform.layer)),
+  120_000,
+)

@@ -6,13 +6,7 @@
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import {
-  ConnectionLost,
-  KernelDied,
-  type KernelError,
-  type KernelErrorReason,
-  KernelNotFound,
-} from "../execution.ts"
+import { ConnectionLost, KernelDied, type KernelErrorReason, KernelNotFound } from "../execution.ts"
 import type * as Gateway from "../gateway/connection.ts"
 import { ask, type KernelConnection } from "./connection.ts"
 

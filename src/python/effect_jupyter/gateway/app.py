@@ -5,7 +5,9 @@ import errno
 import inspect
 import json
 import os
+import struct
 import sys
+import weakref
 from typing import Any
 
 import zmq
@@ -22,7 +24,7 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 from traitlets.config import Config
 
 from effect_jupyter.compatibility import has_parameters, is_compatible, references
-from effect_jupyter.gateway import forks, limits, relay
+from effect_jupyter.gateway import forks, limits
 from effect_jupyter.gateway.kernels import OWN_KERNEL, Kernels, Manager, SandboxedKernels, requested_env
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -31,20 +33,48 @@ PORT_TAKEN = 98
 MAX_FRAME = 1024 * 1024 * 1024
 
 
-class Connection(relay.Relay):
+class Connection(ZMQChannelsWebsocketConnection):
     """Sends each message at once: Nagle's algorithm and delayed acknowledgements cost 40 ms a message."""
 
-    # True if the methods of Jupyter Server that are replaced here have the expected form.
-    nudges = False
+    # True if a connection that another one replaces is ended without a closing handshake.
     replaces = False
-    is_new = False
-    _listening = None
+    # True if requests for input that a broken connection may have lost are sent again.
+    repeats = False
+    # By kernel and session, the latest request for input without a reply. A connection that broke may have lost either.
+    _unanswered: Any = weakref.WeakKeyDictionary()
     kernel_manager: Any
-    channels: Any
 
     def connect(self):
         self.websocket_handler.set_nodelay(True)
-        return super().connect()
+        self.multi_kernel_manager.serve_by_gateway(self.kernel_id)
+        unanswered = self._inputs.get(self.session_key) if self.repeats else None
+        connected = super().connect()
+        if unanswered is not None and connected is not None:
+            connected.add_done_callback(lambda _: self._send_again(unanswered))
+        return connected
+
+    @property
+    def _inputs(self):
+        return self._unanswered.setdefault(self.kernel_manager, {})
+
+    def _send_again(self, unanswered):
+        # A request among the messages that the server kept is later, and the one that the kernel waits for.
+        if "stdin" in self.channels and self._inputs.get(self.session_key) is unanswered:
+            self.handle_outgoing_message(self.channels["stdin"], unanswered)
+
+    def handle_outgoing_message(self, stream: Any, outgoing_msg):
+        if not self.repeats:
+            return super().handle_outgoing_message(stream, outgoing_msg)
+        if stream.channel == "stdin":
+            self._inputs[self.session_key] = [*outgoing_msg]
+        if stream.channel == "shell" and self.kernel_manager.shutting_down:
+            return  # Jupyter interrupts what runs first: the code did not end by itself.
+        super().handle_outgoing_message(stream, outgoing_msg)
+
+    def handle_incoming_message(self, incoming_msg):
+        if self.repeats and self.session_key in self._inputs and is_for_stdin(incoming_msg):
+            del self._inputs[self.session_key]
+        super().handle_incoming_message(incoming_msg)
 
     async def _register_session(self):
         """Ends the replaced connection without a closing handshake, during which output would be lost."""
@@ -57,68 +87,13 @@ class Connection(relay.Relay):
                 await asyncio.sleep(0.001)
         await super()._register_session()
 
-    def create_stream(self):
-        self.is_new = True
-        super().create_stream()
 
-    def nudge(self):
-        """Waits until new channels work. On channels that a client reconnects to it would consume a message.
-
-        Jupyter Server sends a request twice a second until output arrives, and waits for another channel as well.
-        """
-        return asyncio.ensure_future(self._wait_for_output()) if self.nudges else super().nudge()
-
-    async def _wait_for_output(self):
-        # A busy kernel sends output anyway, and would answer late.
-        if not self.is_new or self.kernel_manager.execution_state == "busy":
-            return
-        received = asyncio.Event()
-
-        def receive(_):
-            self._stop_listening()
-            received.set()
-
-        self._listening = self.channels["iopub"]
-        self._listening.on_recv(receive)
-        asked = [self.kernel_manager.connect_control()]
-        if self.kernel_manager.kernel_name != OWN_KERNEL:
-            # Many kernels answer it on the shell channel only, or send no status for the control channel.
-            asked.append(self.kernel_manager.connect_shell())
-        try:
-            for pause in pauses(self.kernel_info_timeout):
-                for channel in asked:
-                    self.session.send(channel, "kernel_info_request")
-                try:
-                    return await asyncio.wait_for(received.wait(), pause)
-                except asyncio.TimeoutError:
-                    if self._listening is None or self.kernel_id not in self.multi_kernel_manager:
-                        return
-        finally:
-            for channel in asked:
-                channel.close()
-            self._stop_listening()
-
-    def _stop_listening(self):
-        if self._listening is not None and not self._listening.closed():
-            self._listening.stop_on_recv()
-        self._listening = None
-
-    def disconnect(self):
-        was_listening = self._listening is not None
-        # Messages that arrive from now on are kept for a client that reconnects.
-        self._stop_listening()
-        super().disconnect()
-        if was_listening:
-            self.channels = {}
-
-
-def pauses(total):
-    """Yields pauses in seconds that grow to half a second, `total` in all."""
-    pause = 0.01
-    while total > 0:
-        yield pause
-        total -= pause
-        pause = min(2 * pause, 0.5)
+def is_for_stdin(message):
+    """Tells whether a message of a client, in either format, is one of the channel of inputs."""
+    if isinstance(message, str):
+        return json.loads(message).get("channel") == "stdin"
+    start, end = struct.unpack_from("<2Q", message, 8)
+    return message[start:end] == b"stdin"
 
 
 class Gateway(KernelGatewayApp):
@@ -167,10 +142,10 @@ def give_each_kernel_its_environment():
 def check_connections():
     stock = ZMQChannelsWebsocketConnection
     return (
-        has_parameters(stock.nudge, "self")
-        and references(stock.connect, "nudge", "add_done_callback", "create_stream", "channels")
-        and references(stock.nudge, "kernel_info_timeout", "channels", "kernel_manager", "multi_kernel_manager")
-        and references(stock.disconnect, "channels", "start_buffering")
+        has_parameters(stock.handle_outgoing_message, "self", "stream", "outgoing_msg")
+        and has_parameters(stock.handle_incoming_message, "self", "incoming_msg")
+        and references(stock.create_stream, "channel", "channels")
+        and references(stock.connect, "create_stream", "on_recv_stream", "handle_outgoing_message", "channels")
     )
 
 
@@ -216,10 +191,9 @@ def check_managers():
 
 def patch():
     """Replaces the methods of Jupyter that have the expected form."""
-    Connection.nudges = is_compatible("connections that open at once", check_connections)
+    Connection.repeats = is_compatible("inputs that are asked for again", check_connections)
     Connection.replaces = is_compatible("connections that replace others at once", check_sessions)
     Gateway.listens = is_compatible("large requests", check_server)
-    Connection.relays = Kernels.relays = is_compatible("the relay of messages", relay.check_jupyter)
     if is_compatible("an environment for each kernel", check_environments):
         give_each_kernel_its_environment()
 
@@ -254,6 +228,7 @@ def configuration(settings, kernels):
     config.KernelGatewayApp.ws_ping_interval = 0
     config.KernelGatewayApp.kernel_manager_class = kernels
     if is_compatible("detection of the end of kernels", check_managers):
+        Manager.is_used = True
         config.SeedingMappingKernelManager.kernel_manager_class = "effect_jupyter.gateway.kernels.Manager"
     config.SeedingMappingKernelManager.root_dir = settings["workingDir"]
     # A deleted kernel that does not end by itself is killed.

@@ -15,7 +15,6 @@ from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelMan
 from tornado.web import HTTPError
 from traitlets import default
 
-from effect_jupyter.gateway import relay
 from effect_jupyter.gateway.environment import Environment
 from effect_jupyter.gateway.limits import Room, Told, refusal
 from effect_jupyter.gateway.processes import MARK, kill_processes_of, mark
@@ -47,6 +46,8 @@ class Manager(KernelGatewayIOLoopKernelManager):
     errors: "Errors | None" = None
     provisioner: Any
     kernel_spec: Any
+    # True if the gateway uses this class for its kernels.
+    is_used = False
     # Where the kernel itself listens; None if only the gateway can connect to it.
     socket_path: str | None = None
 
@@ -148,7 +149,7 @@ def end_of(exit_code, words):
     return f"{words}\nIt was ended by {name}".strip()
 
 
-class Kernels(relay.Activity, SeedingMappingKernelManager):
+class Kernels(SeedingMappingKernelManager):
     """Marks all processes of a kernel, including those that leave its process group, so that none outlives it."""
 
     zygote: Zygote | None = None  # the process that kernels are forked from
@@ -170,6 +171,14 @@ class Kernels(relay.Activity, SeedingMappingKernelManager):
         # Only its client hears what a kernel with a connection of its own is doing.
         if getattr(self._kernels[kernel_id], "socket_path", None) is None:
             super().start_watching_activity(kernel_id)
+
+    def serve_by_gateway(self, kernel_id):
+        """Treats a kernel that has refused its client as one without a connection of its own."""
+        kernel = self.get_kernel(kernel_id)
+        if getattr(kernel, "socket_path", None) is not None:
+            os.unlink(kernel.socket_path)
+            kernel.socket_path = None
+            self.start_watching_activity(kernel_id)
 
     def _pid_of(self, kernel_id):
         return getattr(self._kernels[kernel_id].provisioner, "pid", None)
@@ -203,6 +212,8 @@ class Kernels(relay.Activity, SeedingMappingKernelManager):
         kernel_id = kernel_id or self.new_kernel_id()
         env = {**(os.environ if env is None else env), MARK: kernel_id}
         env.pop(RULES, None)
+        if not Manager.is_used:
+            env.pop(ASKED, None)
         try:
             await super().start_kernel(*args, env=env, kernel_id=kernel_id, **kwargs)
         except BaseException:
