@@ -30,7 +30,9 @@ def install(zygote, script, module: Any = local_provisioner):
     def launch(cmd, *, env=None, cwd=None, **kwargs):
         process = None
         is_ours = cmd[:2] == [sys.executable, script]
-        can_fork = kwargs.keys() <= {"stderr", "pass_fds"} and env is not None and cwd is not None and os.path.isdir(cwd)
+        can_fork = (
+            kwargs.keys() <= {"stderr", "pass_fds"} and env is not None and cwd is not None and os.path.isdir(cwd)
+        )
         if is_ours and can_fork:
             process = zygote.fork(cmd[1:], env, cwd, kwargs.get("stderr"), *kwargs.get("pass_fds", ()))
         return launch_kernel(cmd, env=env, cwd=cwd, **kwargs) if process is None else process

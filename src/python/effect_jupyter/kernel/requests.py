@@ -126,21 +126,20 @@ class Sender:
     ):
         name = getattr(stream, "channel", None)
         if name is None:
-            return self._send_elsewhere(
-                stream, msg_or_type, content, parent, ident, buffers, track, header, metadata
-            )
+            return self._send_elsewhere(stream, msg_or_type, content, parent, ident, buffers, track, header, metadata)
         if os.getpid() != self._pid:
             return None
         if isinstance(msg_or_type, dict):
             message: Any = msg_or_type
             kind, buffers = message["header"]["msg_type"], buffers or message.get("buffers")
-            head_of, parent, content = self._session.pack(message["header"]), message["parent_header"], message["content"]
-            metadata = message["metadata"]
+            head_of, parent = self._session.pack(message["header"]), message["parent_header"]
+            content, metadata = message["content"], message["metadata"]
         else:
             kind = msg_or_type
             head_of = self._session.pack(header) if header is not None else self._header(kind)
             message = {"msg_type": kind, "content": {} if content is None else content}
             content = message["content"]
+        state = content.get("execution_state") if kind == "status" and isinstance(content, dict) else None
         is_beside = getattr(self._beside, "is_so", False)
         connected = self._control if is_beside else self._shell
         if connected is None:
@@ -151,7 +150,7 @@ class Sender:
         parts = [head_of, self._packed_parent(parent), self._session.pack(metadata) if metadata else b"{}", packed]
         frame = encoded(name, parts if not buffers else [*parts, *map(plain, buffers)])
         # What comes next is behind it at once: one write for both.
-        if name == "shell" and kind.endswith("_reply") or kind == "status" and content["execution_state"] == "busy":
+        if state == "busy" or name == "shell" and kind.endswith("_reply"):
             connected.put(frame)
         else:
             connected.write(frame)
