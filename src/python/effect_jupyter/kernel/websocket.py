@@ -231,7 +231,6 @@ class WebSocket:
 
     def close(self):
         self.is_closed = True
-        self._frames.clear()
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
