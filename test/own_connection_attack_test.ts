@@ -248,6 +248,34 @@ except OSError as error:
     }))
 })
 
+layer(kernelLayer(), slow)("the code of a sandboxed kernel", (it) => {
+  it.effect.skipIf(!inSandbox)(
+    "reaches the socket of no kernel, and has no listener",
+    () =>
+      Effect.gen(function* () {
+        const other = yield* start
+        const kernel = yield* KernelClient.KernelClient
+        const outcome = yield* text(kernel.execute(`
+import os, socket, stat
+try:
+    socket.socket(socket.AF_UNIX)
+    print("made")
+except PermissionError:
+    print("refused")
+print(os.path.exists(${JSON.stringify(other.path)}), "EFFECT_JUPYTER_LISTENER" in os.environ)
+def listens(descriptor):
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as known:
+            return known.family == socket.AF_UNIX and known.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+    except OSError:
+        return False
+print([number for number in map(int, os.listdir("/proc/self/fd")) if listens(number)])`))
+        assert.strictEqual(outcome, "refused\nFalse False\n[]")
+        yield* open(other)
+      }),
+  )
+})
+
 describe("a process that the code forks", () => {
   it.live("holds no connection: the end of the kernel is known at once", () =>
     Effect.gen(function* () {

@@ -28,7 +28,7 @@ from traitlets import Float, default
 
 from effect_jupyter.compatibility import has_parameters, is_compatible, references
 from effect_jupyter.kernel import cells
-from effect_jupyter.kernel.connection import take_listener
+from effect_jupyter.kernel.connection import close_superfluous, take_listener
 from effect_jupyter.kernel.imports import formatted_always, hold_while_importing, hold_while_showing
 from effect_jupyter.kernel.interrupts import (
     Interrupt,
@@ -256,6 +256,7 @@ class KernelApp(IPKernelApp):
                 listener.close()
         if self.requests is None:
             return super().init_sockets()
+        close_superfluous()
         atexit.register(self.close)
         self.configure_tornado_logger()
         self.iopub_thread = self.iopub_socket = self.requests.publisher

@@ -16,6 +16,8 @@ from effect_jupyter.kernel import websocket
 PROTOCOL = "v1.kernel.websocket.jupyter.org"
 LISTENER = "EFFECT_JUPYTER_LISTENER"
 PATHS = ("/shell", "/control")
+# Descriptors of this process that a kernel with a connection of its own does not need.
+superfluous: list[int] = []
 # Handshakes at the same time, of which the oldest has to go, and the seconds that one may take.
 MOST_PENDING, HANDSHAKE = 16, 5.0
 
@@ -28,6 +30,12 @@ def take_listener():
     listener = socket.socket(fileno=int(descriptor))
     listener.set_inheritable(False)
     return listener
+
+
+def close_superfluous():
+    for descriptor in superfluous:
+        os.close(descriptor)
+    superfluous.clear()
 
 
 def user_of(connected):
