@@ -65,7 +65,8 @@ class PythonKernel(IPythonKernel):
             return super().start()
         self.shell.exit_now = False
         Kernel.start(self)
-        self.requests.serve(self)
+        with threads_not_interrupted():
+            self.requests.serve(self)
 
     def _input_request(self, prompt, ident, parent, password=False):
         if self.requests is None:

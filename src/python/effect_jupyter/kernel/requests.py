@@ -325,6 +325,7 @@ class Requests:
 
     def _read_control(self):
         self.sender.stay_beside()
+        # Threads inherit from this one that interrupts are for the main thread.
         shell, control = self._connected = self._door.open()
         self.sender.connect(shell, control)
         threading.Thread(target=self._read, args=(shell, self._take), name="Shell channel", daemon=True).start()
