@@ -44,6 +44,8 @@ class Output:
     """The sequence of all that is written, and the pipes that lead to it."""
 
     flush_interval = 0.01
+    # The same in seconds for output after a pause of that length.
+    first_interval = 0.001
     # How long a line may be written, in seconds; prompts and dots of progress are such lines.
     patience = 0.2
     # How long nothing comes between the parts of a line that Python writes, in seconds.
@@ -76,6 +78,7 @@ class Output:
         # Since when there is text that nobody sends yet.
         self._since = None
         self._is_sending = False
+        self._sent_at = -self.flush_interval
         # Characters that nobody has sent yet, and more for each message.
         self._unsent = 0
         # The place that wrote last, until when it may be the same `print`, and since when the line is unfinished.
@@ -261,13 +264,18 @@ class Output:
             self._streams[0].pub_thread.schedule(functools.partial(self._flush_later, since))
 
     def _flush_later(self, since):
-        self._streams[0]._io_loop.call_later(self.flush_interval, self._flush_in_time, since)
+        # Output after a pause is sent early, and what follows it together.
+        is_first = time.monotonic() > self._sent_at + self.flush_interval
+        self._call_later(self.first_interval if is_first else self.flush_interval, since)
+
+    def _call_later(self, delay, since):
+        self._streams[0]._io_loop.call_later(delay, self._flush_in_time, since)
 
     def _flush_in_time(self, since):
         if since != self._since:
             return  # somebody flushed
         if time.monotonic() < since + self.patience and self._has_room() and self._ends_within_line():
-            self._flush_later(since)
+            self._call_later(self.flush_interval, since)
         else:
             self.send()
 
@@ -291,6 +299,8 @@ class Output:
                     piece.stream.send_text(piece.parent, text[start : start + self.most_unsent])
         finally:
             self._is_sending = False
+        if pieces:
+            self._sent_at = time.monotonic()
         with self.lock:
             self.lock.notify_all()
         self._schedule()
