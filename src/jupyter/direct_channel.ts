@@ -16,7 +16,7 @@ import { randomUUID } from "node:crypto"
 import * as Defect from "../defect.ts"
 import type { Channel } from "./channel.ts"
 import * as Conversation from "./conversation.ts"
-import { type Message, parentId, request, type WireError } from "./message.ts"
+import { type Message, parentId, request, WireError } from "./message.ts"
 import * as Socket from "./socket.ts"
 import * as WireV1 from "./wire_v1.ts"
 
@@ -41,6 +41,18 @@ export interface DirectChannelOptions {
   readonly onMalformed: (error: WireError) => void
 }
 
+/** The type of what a kernel sends in place of a message that is too large. */
+const tooLargeType = "effect_jupyter_too_large"
+
+const tooLarge = (message: Message, maximum: number): WireError => {
+  const id = parentId(message)
+  return new WireError({
+    detail: `A message has more than the ${maximum} bytes of the option "maxMessageSize"`,
+    isTooLarge: true,
+    ...(id === undefined ? {} : { parentId: id }),
+  })
+}
+
 /**
  * Connects to a kernel; the connection closes with the scope, and the kernel ends with it.
  *
@@ -54,12 +66,17 @@ export const make: (
     const listeners = new Map<string, Conversation.Listener>()
     const lost = Deferred.makeUnsafe<never, Socket.ChannelError>()
     const gate = Latch.makeUnsafe(true)
+    const { maxMessageSize = Socket.defaultMaxMessageSize } = options
     const open = (name: string) =>
       Socket.open(`ws://localhost/${name}`, {
         socketPath: options.path,
-        headers: { authorization: `token ${options.token}` },
+        // The kernel keeps to the bound: a connection that a message ends cannot be restored.
+        headers: {
+          authorization: `token ${options.token}`,
+          "x-max-message-size": String(maxMessageSize),
+        },
         protocols: [WireV1.subprotocol],
-        maxMessageSize: options.maxMessageSize,
+        maxMessageSize,
         openTimeout: options.openTimeout,
       })
     const [shell, control] = yield* Effect.all([open("shell"), open("control")], { concurrency: 2 })
@@ -75,6 +92,7 @@ export const make: (
     const receive = (decoded: Result.Result<Message, WireError>, bytes: number): void => {
       if (Result.isFailure(decoded)) return refuse(decoded.failure)
       const message = decoded.success
+      if (message.header.msg_type === tooLargeType) return refuse(tooLarge(message, maxMessageSize))
       const listener = listeners.get(parentId(message) ?? "")
       if (listener === undefined) options.onUnclaimed(message, bytes)
       else listener.onMessage(message, bytes)

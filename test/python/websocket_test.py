@@ -123,6 +123,15 @@ class WebSocketTest(unittest.TestCase):
         numbers = self.receive(reader)
         self.assertEqual(sorted(numbers), list(range(1, next(self.numbers))))
 
+    def test_write_takes_any_number_of_parts(self):
+        reader = Reader(self.client)
+        payload = struct.pack("!I", 1) + b"\1" * 10_000
+        parts = [payload[:4], *(payload[start : start + 1] for start in range(4, len(payload)))]
+        for part in (b"", b""):
+            parts.insert(2000, part)
+        self.websocket.write([websocket.head(len(payload)), *parts])
+        self.assertEqual(self.receive(reader), [1])
+
     def test_write_of_two_threads_keeps_frames_whole(self):
         reader = Reader(self.client)
         sent = []
@@ -172,7 +181,7 @@ class WebSocketTest(unittest.TestCase):
         assert accepted is not None
         self.assertEqual(accepted[0], "/shell")
         # The example of RFC 6455.
-        self.assertIn(b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n", accepted[1])
+        self.assertIn(b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n", accepted[2])
 
 
 if __name__ == "__main__":

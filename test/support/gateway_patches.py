@@ -120,7 +120,7 @@ def messages_are_those_of_jupyter():
     """What a kernel sends by itself has the parts that `Session.send` gives it."""
     session = Session(key=b"key")
     frames, stock = [], []
-    connected = SimpleNamespace(put=frames.append, write=frames.append)
+    connected = SimpleNamespace(put=frames.append, write=frames.append, bound=1 << 20)
     sender = requests.Sender(session, lambda: None)
     sender.connect(connected, connected)
     socket = SimpleNamespace(send_multipart=lambda parts, **_: stock.append(parts[2:]))
@@ -131,7 +131,7 @@ def messages_are_those_of_jupyter():
         ("execute_reply", {"status": "ok"}, {"started": "now"}, [b"123", memoryview(b"456")]),
         ("display_data", {}, {}, []),
     ):
-        sender.send(requests.Channel("iopub"), kind, content, parent, metadata=metadata, buffers=buffers)
+        sender.send(requests.Channel("iopub", sender), kind, content, parent, metadata=metadata, buffers=buffers)
         Session.send(session, socket, kind, content, parent, metadata=metadata, buffers=buffers)
         frame = b"".join(map(bytes, frames.pop()))
         channel, ours = requests.decoded(frame[2 if frame[1] < 126 else 4 :])

@@ -276,6 +276,7 @@ class KernelApp(IPKernelApp):
             shell_channel_thread=self.requests.subshells,
             iopub_thread=self.iopub_thread,
             iopub_socket=self.iopub_socket,
+            stdin_socket=self.requests.stdin,
             log=self.log,
             profile_dir=self.profile_dir,
             user_ns=self.user_ns,

@@ -108,7 +108,7 @@ class Door:
             accepted = websocket.accept(handshake.request, self._token, PROTOCOL, PATHS)
             if accepted is None:
                 return None if data else self._dismiss(handshake)
-            path, answer = accepted
+            path, bound, answer = accepted
             if path in self._taken:
                 raise websocket.Refused(409)
             handshake.socket.sendall(answer)
@@ -118,7 +118,7 @@ class Door:
             return self._dismiss(handshake)
         self._forget(handshake)
         handshake.socket.setblocking(True)
-        self._taken[path] = websocket.WebSocket(handshake.socket)
+        self._taken[path] = websocket.WebSocket(handshake.socket, bound)
 
     def _dismiss(self, handshake, answer=b""):
         self._forget(handshake)

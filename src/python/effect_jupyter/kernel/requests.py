@@ -27,6 +27,7 @@ from typing import Any
 
 from ipykernel.iostream import IOPubThread
 from ipykernel.thread import CONTROL_THREAD_NAME
+from jupyter_client.session import DELIM
 
 from effect_jupyter.kernel.connection import Door
 from effect_jupyter.kernel.interrupts import Interrupt
@@ -34,15 +35,28 @@ from effect_jupyter.kernel.websocket import head
 
 # Requests that wait for their turn before no more of them are read.
 MOST_WAITING = 64
+# The message in place of one that is larger than the client takes.
+TOO_LARGE = "effect_jupyter_too_large"
 COMMS = ("comm_open", "comm_msg", "comm_close")
 
 
-class Publisher(IOPubThread):
+class Channel:
+    """What takes the place of a socket: messages that are sent there name this channel."""
+
+    def __init__(self, name, sender):
+        self.channel = name
+        self.sender = sender
+
+    def send_multipart(self, parts, *_, **__):
+        """Sends a message that was made for ZeroMQ."""
+        self.sender.send_parts(self.channel, parts[parts.index(DELIM) + 2 :])
+
+
+class Publisher(Channel, IOPubThread):
     """The thread that sends what was written, in time. ipykernel's own has an event loop, and sockets to wake it."""
 
-    channel = "iopub"
-
-    def __init__(self):
+    def __init__(self, sender):
+        super().__init__("iopub", sender)
         self._tasks = queue.SimpleQueue()
         self._timers = []
         self._numbers = count()
@@ -79,13 +93,6 @@ class Publisher(IOPubThread):
 
     def close(self):
         pass
-
-
-class Channel:
-    """Where the reply to a request goes."""
-
-    def __init__(self, name):
-        self.channel = name
 
 
 class Sender:
@@ -148,13 +155,26 @@ class Sender:
             self._flush()
         packed = content if isinstance(content, bytes) else self._session.pack(content)
         parts = [head_of, self._packed_parent(parent), self._session.pack(metadata) if metadata else b"{}", packed]
-        frame = encoded(name, parts if not buffers else [*parts, *map(plain, buffers)])
+        frame = self._bounded(name, parts if not buffers else [*parts, *map(plain, buffers)], connected.bound)
         # What comes next is behind it at once: one write for both.
         if state == "busy" or name == "shell" and kind.endswith("_reply"):
             connected.put(frame)
         else:
             connected.write(frame)
         return message
+
+    def send_parts(self, name, parts):
+        """Sends a message of which all parts are bytes."""
+        if self._shell is not None and os.getpid() == self._pid:
+            self._flush()
+            self._shell.write(self._bounded(name, [plain(part) for part in parts], self._shell.bound))
+
+    def _bounded(self, name, parts, bound):
+        """The frame of a message, or of one that says for the same request that it is too large for the client."""
+        size = 8 * (3 + len(parts)) + len(name) + sum(map(len, parts))
+        if size > bound:
+            parts = [self._header(TOO_LARGE), parts[1], b"{}", b'{"bytes":%d}' % size]
+        return encoded(name, parts)
 
     def _header(self, kind):
         number = self._session.message_count
@@ -298,12 +318,13 @@ class Requests:
     """The requests of the client of one kernel."""
 
     def __init__(self, listener, session, flush):
-        self.publisher = Publisher()
-        self.subshells = Subshells()
         self.sender = Sender(session, flush)
+        self.publisher = Publisher(self.sender)
+        self.subshells = Subshells()
+        self.stdin = Channel("stdin", self.sender)
         self._door = Door(listener, session.key)
-        self._answer = Channel("shell")
-        self._control_answer = Channel("control")
+        self._answer = Channel("shell", self.sender)
+        self._control_answer = Channel("control", self.sender)
         self._inputs = queue.SimpleQueue()
         self._room = threading.Semaphore(MOST_WAITING)
         self._waiting = deque()
@@ -492,7 +513,7 @@ class Requests:
         while not self._inputs.empty():
             self._inputs.get()
         content = {"prompt": prompt, "password": password}
-        self.sender.send(Channel("stdin"), "input_request", content, parent)
+        self.sender.send(self.stdin, "input_request", content, parent)
         try:
             reply = None if self._is_over else self._inputs.get()
         except KeyboardInterrupt:

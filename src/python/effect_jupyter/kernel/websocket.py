@@ -5,12 +5,14 @@ is memory for the rest of it. Standard library only.
 """
 
 import base64
+import errno
 import hashlib
 import hmac
 import os
 import socket
 import struct
 import threading
+import time
 from collections import deque
 from select import POLLOUT, poll
 from typing import Any
@@ -18,8 +20,12 @@ from typing import Any
 LARGEST_REQUEST = 8192
 # Bytes of a message of the client, and of the pieces in which memory for one is taken.
 LARGEST, PIECE = 1024 * 1024 * 1024, 1024 * 1024
-# Frames and bytes that are written at once.
-MOST_FRAMES, MOST_BYTES = 16, 256 * 1024
+# Frames, their parts and bytes that are written at once; the system takes no more than 1024 parts.
+MOST_FRAMES, MOST_PARTS, MOST_BYTES = 16, 512, 256 * 1024
+# Conditions of the system that pass.
+SHORTAGES = (errno.ENOBUFS, errno.ENOMEM)
+# The field of a request that has the most bytes of a message for the client.
+BOUND = "x-max-message-size"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 VIOLATION, UNSUPPORTED, TOO_LARGE = 1002, 1003, 1009
 
@@ -33,7 +39,7 @@ class Refused(Exception):
 
 
 def accept(request, token, protocol, paths):
-    """The path that a request names, and the answer to it; None if there is more of it to come."""
+    """The path of a request, the most bytes of a message to it, and its answer; None if there is more of it to come."""
     if len(request) > LARGEST_REQUEST:
         raise Refused(431)
     head, end, rest = bytes(request).partition(b"\r\n\r\n")
@@ -42,7 +48,7 @@ def accept(request, token, protocol, paths):
     try:
         first, *lines = head.decode("latin-1").split("\r\n")
         method, path, version = [*first.split(" "), "", ""][:3]
-        fields = {name.strip().lower(): value.strip() for name, value in (line.split(":", 1) for line in lines)}
+        fields: dict[str, str] = {name.strip().lower(): value.strip() for name, value in (line.split(":", 1) for line in lines)}
     except ValueError:
         raise Refused(400) from None
     if not hmac.compare_digest(fields.get("authorization", "").encode("latin-1"), b"token " + token):
@@ -52,15 +58,16 @@ def accept(request, token, protocol, paths):
     key = fields.get("sec-websocket-key", "")
     is_upgrade = fields.get("upgrade", "").lower() == "websocket" and fields.get("sec-websocket-version") == "13"
     offered = [name.strip() for name in fields.get("sec-websocket-protocol", "").split(",")]
+    bound = fields.get(BOUND, str(LARGEST))
     # A client says nothing more before it is answered.
-    if method != "GET" or version != "HTTP/1.1" or not is_upgrade or len(key) != 24 or protocol not in offered or rest:
+    if method != "GET" or version != "HTTP/1.1" or not is_upgrade or len(key) != 24 or protocol not in offered or rest or not bound.isdecimal():
         raise Refused(400)
     digest = hashlib.sha1(key.encode("latin-1") + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
     answer = (
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Accept: {base64.b64encode(digest).decode()}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
     )
-    return path, answer.encode()
+    return path, int(bound), answer.encode()
 
 
 def refusal(code):
@@ -114,7 +121,9 @@ class WebSocket:
     and everything else here is the same when it is done twice: the next writer goes on where that one was.
     """
 
-    def __init__(self, connected: socket.socket):
+    def __init__(self, connected: socket.socket, bound=LARGEST):
+        # Bytes of a message that the client takes.
+        self.bound = bound
         self._socket = connected
         self._poll = poll()
         self._poll.register(connected, POLLOUT)
@@ -144,7 +153,10 @@ class WebSocket:
                     self._write_some()
                 except BlockingIOError:
                     self._poll.poll()
-                except OSError:
+                except OSError as error:
+                    if error.errno in SHORTAGES:
+                        time.sleep(0.01)
+                        continue
                     self.is_closed = True
                     self._frames.clear()
 
@@ -165,7 +177,7 @@ class WebSocket:
                 break
             frame.start, end = end, end + frame.size
             parts += frame.parts
-        self._written.extend(map(self._socket.sendmsg, (parts,), ((),), (socket.MSG_DONTWAIT,)))
+        self._written.extend(map(self._socket.sendmsg, (parts[:MOST_PARTS],), ((),), (socket.MSG_DONTWAIT,)))
 
     def messages(self):
         """The messages of the client, until it closes the connection or breaks a rule of the protocol."""
