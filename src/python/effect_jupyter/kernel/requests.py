@@ -273,11 +273,23 @@ class Subshell(threading.Thread):
 
     def run(self):
         self._requests.sender.stay_beside()
+        while (message := self.waiting.get()) is not None:
+            try:
+                self._run(message)
+            except Exception:
+                traceback.print_exc(file=sys.__stderr__)
+
+    def _run(self, message):
+        coroutine = self._requests.run(message)
+        # Only cells can await something; a loop takes descriptors, of which there may be none now.
+        if message["msg_type"] != "execute_request":
+            return drive(coroutine)
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
-        while (message := self.waiting.get()) is not None:
-            loop.run_until_complete(self._requests.run(message))
-        loop.close()
+        try:
+            loop.run_until_complete(coroutine)
+        finally:
+            loop.close()
 
 
 class Subshells:
