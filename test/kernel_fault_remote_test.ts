@@ -4,7 +4,7 @@ import { Deferred, Effect, Exit, Fiber, Redacted, Scope, Stream } from "effect"
 import * as Channel from "../src/jupyter/channel.ts"
 import { executeContent, type Message, request } from "../src/jupyter/message.ts"
 import { KernelClient, KernelGateway } from "../src/mod.ts"
-import { kernelLayer, slow, text } from "./support/kernel.ts"
+import { kernelLayer, overServer, slow, text } from "./support/kernel.ts"
 import { reasonOf, timed } from "./support/outcome.ts"
 
 const headersOf = ({ token }: KernelGateway.KernelGateway["Service"]) => ({
@@ -39,6 +39,12 @@ const atFirstText = <R>(
 }
 
 const forever = "import time\nprint('before', flush=True)\nwhile True: time.sleep(0.05)"
+
+/** A kernel that others can connect to: one with a connection of its own has one client. */
+const shared = Effect.flatMap(
+  KernelGateway.KernelGateway,
+  (gateway) => Effect.provideService(KernelClient.make(), KernelGateway.KernelGateway, overServer(gateway)),
+)
 
 /** Another client of a kernel, made of the protocol alone. */
 const otherClient = Effect.fnUntraced(function* (kernelId: string, session: string) {
@@ -131,7 +137,7 @@ layer(kernelLayer({ env: { EVERYONE: "all" } }), slow)("on a real gateway", (it)
   describe("two clients on one kernel", () => {
     it.effect("each gets exactly its own output", () =>
       Effect.gen(function* () {
-        const kernel = yield* KernelClient.KernelClient
+        const kernel = yield* shared
         const other = yield* otherClient(kernel.id, "other")
         const rounds = Array.from({ length: 30 }, (_, round) => round)
         const code = (name: string, round: number) =>
@@ -151,7 +157,7 @@ layer(kernelLayer({ env: { EVERYONE: "all" } }), slow)("on a real gateway", (it)
 
     it.effect("both see the same state", () =>
       Effect.gen(function* () {
-        const kernel = yield* KernelClient.KernelClient
+        const kernel = yield* shared
         const other = yield* otherClient(kernel.id, "state")
         yield* other.run("shared = 'theirs'")
         assert.strictEqual(yield* text(kernel.execute("print(shared)")), "theirs")
@@ -159,7 +165,7 @@ layer(kernelLayer({ env: { EVERYONE: "all" } }), slow)("on a real gateway", (it)
 
     it.effect("a timeout interrupts what runs, be it the other's; both go on", () =>
       Effect.gen(function* () {
-        const kernel = yield* KernelClient.KernelClient
+        const kernel = yield* shared
         const other = yield* otherClient(kernel.id, "long")
         const running = yield* Deferred.make<void>()
         const theirs = yield* Effect.forkChild(
@@ -183,7 +189,7 @@ layer(kernelLayer({ env: { EVERYONE: "all" } }), slow)("on a real gateway", (it)
 
     it.effect("an interrupt of ours ends the other's cell when only that runs", () =>
       Effect.gen(function* () {
-        const kernel = yield* KernelClient.KernelClient
+        const kernel = yield* shared
         const other = yield* otherClient(kernel.id, "only")
         const running = yield* Deferred.make<void>()
         const theirs = yield* Effect.forkChild(
