@@ -13,7 +13,7 @@ from unittest import mock
 sys.path.append(sys.argv[1])
 
 from effect_jupyter.gateway import app as gateway_app
-from effect_jupyter.kernel import cells, requests
+from effect_jupyter.kernel import cells, messages
 from effect_jupyter.kernel.application import KernelApp, PythonKernel, check_kernel
 from ipykernel.iostream import IOPubThread, OutStream
 from ipykernel.ipkernel import IPythonKernel
@@ -105,12 +105,12 @@ def frames_are_those_of_jupyter():
             stream = SimpleNamespace(write=frame.append)
             socket = SimpleNamespace(FIN=0x80, mask_outgoing=False, _wire_bytes_out=0, stream=stream)
             WebSocketProtocol13._write_frame(socket, True, 2, message)
-            assert b"".join(requests.encoded("iopub", parts)) == b"".join(frame)
-            channel, decoded = requests.decoded(message)
+            assert b"".join(messages.encoded("iopub", parts)) == b"".join(frame)
+            channel, decoded = messages.decoded(message)
             assert channel == "iopub" and [bytes(part) for part in decoded["buffers"]] == parts[4:]
     for garbage in (b"", b"abc", b"\xff" * 8, b"\xff" * 80, b"\0" * 80):
         try:
-            requests.decoded(garbage)
+            messages.decoded(garbage)
         except ValueError:
             continue
         raise AssertionError(garbage)
@@ -121,7 +121,7 @@ def messages_are_those_of_jupyter():
     session = Session(key=b"key")
     frames, stock = [], []
     connected = SimpleNamespace(put=frames.append, write=frames.append, bound=1 << 20)
-    sender = requests.Sender(session, lambda: None)
+    sender = messages.Sender(session, lambda: None)
     sender.connect(connected, connected)
     socket = SimpleNamespace(send_multipart=lambda parts, **_: stock.append(parts[2:]))
     parent = session.msg("execute_request")
@@ -131,10 +131,10 @@ def messages_are_those_of_jupyter():
         ("execute_reply", {"status": "ok"}, {"started": "now"}, [b"123", memoryview(b"456")]),
         ("display_data", {}, {}, []),
     ):
-        sender.send(requests.Channel("iopub", sender), kind, content, parent, metadata=metadata, buffers=buffers)
+        sender.send(messages.Channel("iopub", sender), kind, content, parent, metadata=metadata, buffers=buffers)
         Session.send(session, socket, kind, content, parent, metadata=metadata, buffers=buffers)
         frame = b"".join(map(bytes, frames.pop()))
-        channel, ours = requests.decoded(frame[2 if frame[1] < 126 else 4 :])
+        channel, ours = messages.decoded(frame[2 if frame[1] < 126 else 4 :])
         header, *others = [json.loads(part) for part in stock[-1][:4]]
         assert ours["header"].keys() == header.keys() and channel == "iopub"
         for name in ("msg_type", "username", "session", "version"):

@@ -48,7 +48,9 @@ def accept(request, token, protocol, paths):
     try:
         first, *lines = head.decode("latin-1").split("\r\n")
         method, path, version = [*first.split(" "), "", ""][:3]
-        fields: dict[str, str] = {name.strip().lower(): value.strip() for name, value in (line.split(":", 1) for line in lines)}
+        fields: dict[str, str] = {
+            name.strip().lower(): value.strip() for name, value in (line.split(":", 1) for line in lines)
+        }
     except ValueError:
         raise Refused(400) from None
     if not hmac.compare_digest(fields.get("authorization", "").encode("latin-1"), b"token " + token):
@@ -60,7 +62,15 @@ def accept(request, token, protocol, paths):
     offered = [name.strip() for name in fields.get("sec-websocket-protocol", "").split(",")]
     bound = fields.get(BOUND, str(LARGEST))
     # A client says nothing more before it is answered.
-    if method != "GET" or version != "HTTP/1.1" or not is_upgrade or len(key) != 24 or protocol not in offered or rest or not bound.isdecimal():
+    if (
+        method != "GET"
+        or version != "HTTP/1.1"
+        or not is_upgrade
+        or len(key) != 24
+        or protocol not in offered
+        or rest
+        or not bound.isdecimal()
+    ):
         raise Refused(400)
     digest = hashlib.sha1(key.encode("latin-1") + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
     answer = (

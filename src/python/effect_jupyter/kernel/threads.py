@@ -1,0 +1,135 @@
+"""The threads of a kernel with a connection of its own: one sends what was written, and each subshell is one."""
+
+import asyncio
+import functools
+import inspect
+import queue
+import sys
+import threading
+import traceback
+import uuid
+from heapq import heappop, heappush
+from itertools import count
+from time import monotonic
+
+from ipykernel.iostream import IOPubThread
+
+from effect_jupyter.kernel.messages import Channel
+
+
+class Publisher(Channel, IOPubThread):
+    """The thread that sends what was written, in time. ipykernel's own has an event loop, and sockets to wake it."""
+
+    def __init__(self, sender):
+        super().__init__("iopub", sender)
+        self._tasks = queue.SimpleQueue()
+        self._timers = []
+        self._numbers = count()
+        self.io_loop = self.background_socket = self
+        self.thread = threading.Thread(target=self._run, name="IOPub", daemon=True)
+
+    def start(self):
+        self.thread.start()
+
+    def schedule(self, task):
+        if self.thread.is_alive():
+            self._tasks.put(task)
+        else:
+            task()
+
+    def call_later(self, delay, task, *args):
+        """For this thread only."""
+        heappush(self._timers, (monotonic() + delay, next(self._numbers), functools.partial(task, *args)))
+
+    def _run(self):
+        while True:
+            pause = max(0.0, self._timers[0][0] - monotonic()) if self._timers else None
+            try:
+                task = self._tasks.get(timeout=pause)
+            except queue.Empty:
+                task = heappop(self._timers)[2]
+            try:
+                task()
+            except Exception:
+                traceback.print_exc(file=sys.__stderr__)
+
+    def stop(self):
+        pass  # it ends with the process
+
+    def close(self):
+        pass
+
+
+class Subshell(threading.Thread):
+    """A thread that runs requests beside the main shell."""
+
+    def __init__(self, name, requests):
+        super().__init__(name=f"subshell-{name}", daemon=True)
+        self._requests = requests
+        self.waiting = queue.SimpleQueue()
+
+    def run(self):
+        self._requests.sender.stay_beside()
+        while (message := self.waiting.get()) is not None:
+            try:
+                self._run(message)
+            except Exception:
+                traceback.print_exc(file=sys.__stderr__)
+
+    def _run(self, message):
+        coroutine = self._requests.run(message)
+        # Only cells can await something; a loop takes descriptors, of which there may be none now.
+        if message["msg_type"] != "execute_request":
+            return drive(coroutine)
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(coroutine)
+        finally:
+            loop.close()
+
+
+class Subshells:
+    """The subshells of a kernel, in place of ipykernel's thread for them and its manager."""
+
+    def __init__(self):
+        self.manager = self
+        self.parent_thread = threading.main_thread()
+        self._threads = {}
+
+    def create(self, requests):
+        name = str(uuid.uuid4())
+        self._threads[name] = Subshell(name, requests)
+        self._threads[name].start()
+        return name
+
+    def delete(self, name):
+        self._threads.pop(name).waiting.put(None)
+
+    def waiting_of(self, name):
+        """Where requests of a subshell go; None if there is none of that name."""
+        thread = self._threads.get(name)
+        return None if thread is None else thread.waiting
+
+    def list_subshell(self):
+        return list(self._threads)
+
+    def subshell_id_from_thread_id(self, ident):
+        if ident == self.parent_thread.ident:
+            return None
+        for name, thread in [*self._threads.items()]:
+            if thread.ident == ident:
+                return name
+        raise RuntimeError(f"Thread id {ident!r} does not correspond to a subshell of this kernel")
+
+
+def drive(coroutine):
+    """Runs what awaits nothing, such as ipykernel's handlers of control requests."""
+    if not inspect.iscoroutine(coroutine):
+        return
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    coroutine.close()
+    raise RuntimeError("It awaits something, and there is no event loop for that")
