@@ -151,7 +151,7 @@ ipykernel.kernelbase.Kernel.dispatch_shell = other`,
         yield* seesWhatKernelsDo(gateway, kernel)
       }
       const log = leftOut(yield* other.log)
-      assert.deepStrictEqual(log, ["a connection of the kernel's own", "a connection of the kernel's own"])
+      assert.deepStrictEqual(log, ["the connection of the kernel", "the connection of the kernel"])
     }).pipe(Effect.scoped, Effect.provide(Platform.layer)),
   120_000,
 )

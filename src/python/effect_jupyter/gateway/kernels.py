@@ -48,7 +48,7 @@ class Manager(KernelGatewayIOLoopKernelManager):
     kernel_spec: Any
     # True if the gateway uses this class for its kernels.
     is_used = False
-    # Where the kernel itself listens; None if only the gateway can connect to it.
+    # The path of the kernel's socket; None if clients connect to the gateway.
     socket_path: str | None = None
 
     @default("transport")
@@ -87,11 +87,11 @@ class Manager(KernelGatewayIOLoopKernelManager):
             if self.errors is not None:
                 self.errors.close_writer()
             if listener is not None:
-                # With the kernel's own the socket ends.
+                # The kernel has its copy.
                 listener.close()
 
     def _listen(self):
-        """The listener of a kernel's own connection, in a folder of this user; None if it cannot be had."""
+        """Returns a listener for the client of the kernel; None if the system refuses it."""
         path = f"{os.path.splitext(self.connection_file)[0]}.sock"
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -99,19 +99,19 @@ class Manager(KernelGatewayIOLoopKernelManager):
             os.chmod(path, 0o600)
             listener.listen(128)
         except OSError as error:
-            self.log.warning("No connection of the kernel's own: %s", error)
+            self.log.warning("Clients connect to the gateway: %s", error)
             listener.close()
             return None
         self.socket_path = path
         return listener
 
     async def _async_interrupt_kernel(self):
-        # Its client is not to take what ends now for what the code did.
+        # The client would receive the interrupt as the result of its code.
         if not (self.shutting_down and self.socket_path):
             await super()._async_interrupt_kernel()
 
     async def _async_request_shutdown(self, restart=False):
-        # It ends when its client has gone.
+        # The kernel ends after its client.
         if self.socket_path is None:
             await super()._async_request_shutdown(restart)
 
@@ -168,12 +168,12 @@ class Kernels(SeedingMappingKernelManager):
         return model
 
     def start_watching_activity(self, kernel_id):
-        # Only its client hears what a kernel with a connection of its own is doing.
+        # A kernel with a socket sends its states to its client only.
         if getattr(self._kernels[kernel_id], "socket_path", None) is None:
             super().start_watching_activity(kernel_id)
 
     def serve_by_gateway(self, kernel_id):
-        """Treats a kernel that has refused its client as one without a connection of its own."""
+        """Connects the gateway to a kernel that refused its client."""
         kernel = self.get_kernel(kernel_id)
         if getattr(kernel, "socket_path", None) is not None:
             os.unlink(kernel.socket_path)

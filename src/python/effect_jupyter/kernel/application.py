@@ -28,7 +28,7 @@ from traitlets import Float, default
 
 from effect_jupyter.compatibility import has_parameters, is_compatible, references
 from effect_jupyter.kernel import cells
-from effect_jupyter.kernel.connection import close_superfluous, take_listener
+from effect_jupyter.kernel.connection import close_unused, take_listener
 from effect_jupyter.kernel.imports import formatted_always, hold_while_importing, hold_while_showing
 from effect_jupyter.kernel.interrupts import (
     Interrupt,
@@ -57,7 +57,7 @@ class PythonKernel(IPythonKernel):
     _execute_sleep = Float(0.0).tag(config=True)
     # Messages that run code of the user outside of cells.
     leading_to_code = frozenset(("comm_open", "comm_msg", "comm_close", "complete_request", "inspect_request"))
-    # The connection of its own; None if Jupyter's are used.
+    # The requests of its client; None if the kernel uses ipykernel's sockets.
     requests: Requests | None = None
 
     def start(self):
@@ -75,7 +75,7 @@ class PythonKernel(IPythonKernel):
         return self.requests.input(prompt, parent, password)
 
     def _abort_queues(self, *args):
-        # Jupyter aborts what came already; a client of our own asks for one thing at a time.
+        # ipykernel aborts queued requests; the client sends one request at a time.
         if self.requests is None:
             super()._abort_queues(*args)
 
@@ -160,7 +160,7 @@ def threads_not_interrupted():
 
 
 def check_kernel():
-    """Whether a kernel of ipykernel can do without the sockets of ipykernel."""
+    """Tells whether a kernel works without the sockets of ipykernel."""
     return (
         has_parameters(IPKernelApp.init_sockets, "self")
         and has_parameters(IPKernelApp.init_heartbeat, "self")
@@ -250,14 +250,14 @@ class KernelApp(IPKernelApp):
         listener = take_listener()
         if listener is not None:
             is_ours = self.kernel_class is PythonKernel and "effect_jupyter" in str(self.outstream_class)
-            if is_compatible("a connection of the kernel's own", lambda: is_ours and check_kernel()):
+            if is_compatible("the connection of the kernel", lambda: is_ours and check_kernel()):
                 self.requests = Requests(listener, self.session, output.flush)
             else:
-                # The client hears of it, and connects to the gateway.
+                # The client is refused, and connects to the gateway.
                 listener.close()
         if self.requests is None:
             return super().init_sockets()
-        close_superfluous()
+        close_unused()
         atexit.register(self.close)
         self.configure_tornado_logger()
         self.iopub_thread = self.iopub_socket = self.requests.publisher

@@ -1,8 +1,8 @@
-"""A kernel's own connection: two WebSockets over a Unix socket, to exactly one client.
+"""The connection of a kernel to its client: two WebSockets over a Unix socket, for exactly one client.
 
-The gateway has made the listener, and everything that it hands to the kernel is its descriptor. `/shell` takes what is
-asked in turn and gives all output; `/control` has what must not wait behind that: the control channel, subshells, and
-what is entered for `input()`. Standard library only.
+The gateway creates the listener and passes its descriptor to the kernel. `/shell` carries requests to the main shell and
+all output. `/control` carries what does not wait for output: the control channel, subshells and replies to `input()`.
+Standard library only.
 """
 
 import os
@@ -16,14 +16,14 @@ from effect_jupyter.kernel import websocket
 PROTOCOL = "v1.kernel.websocket.jupyter.org"
 LISTENER = "EFFECT_JUPYTER_LISTENER"
 PATHS = ("/shell", "/control")
-# Descriptors of this process that a kernel with a connection of its own does not need.
-superfluous: list[int] = []
-# Handshakes at the same time, of which the oldest has to go, and the seconds that one may take.
-MOST_PENDING, HANDSHAKE = 16, 5.0
+# Descriptors of ZeroMQ's listeners, which a kernel with this connection does not use.
+unused: list[int] = []
+# Maximum handshakes at the same time, beyond which the oldest is refused, and maximum seconds of each.
+MAX_PENDING, HANDSHAKE_TIMEOUT = 16, 5.0
 
 
 def take_listener():
-    """The listener that this process was given; None if it was given none. Nothing that the code starts gets it."""
+    """Returns the listener of the gateway; None if there is none. Child processes do not inherit it."""
     descriptor = os.environ.pop(LISTENER, None)
     if descriptor is None:
         return None
@@ -32,30 +32,30 @@ def take_listener():
     return listener
 
 
-def close_superfluous():
-    for descriptor in superfluous:
+def close_unused():
+    for descriptor in unused:
         os.close(descriptor)
-    superfluous.clear()
+    unused.clear()
 
 
 def user_of(connected):
-    """The user at the other end, or who has made a listener; None if the system does not tell."""
+    """Returns the user of the peer, or the user that created a listener; None if the system does not report it."""
     if not hasattr(socket, "SO_PEERCRED"):
         return None
     return struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
 
 
 class Handshake:
-    """A peer that has not shown yet that it is the client."""
+    """A connection whose request is incomplete."""
 
     def __init__(self, connected):
         self.socket = connected
         self.request = bytearray()
-        self.deadline = time.monotonic() + HANDSHAKE
+        self.deadline = time.monotonic() + HANDSHAKE_TIMEOUT
 
 
-class Door:
-    """Lets the client in, once for each of the paths, and nothing else at any time."""
+class Acceptor:
+    """Accepts one connection for each path, and closes the listener then."""
 
     def __init__(self, listener, token):
         self._listener = listener
@@ -65,8 +65,8 @@ class Door:
         self._taken = {}
         os.register_at_fork(after_in_child=self._close_in_child)
 
-    def open(self):
-        """Waits until the client has connected to both, which are what this gives."""
+    def accept(self):
+        """Returns the connections in the order of the paths. Waits until the client has opened all of them."""
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ)
         while len(self._taken) < len(PATHS):
@@ -74,29 +74,29 @@ class Door:
             pause = None if bound is None else max(0.0, bound - time.monotonic())
             for key, _ in self._selector.select(pause):
                 if key.data is None:
-                    self._welcome()
+                    self._accept()
                 elif key.data in self._pending:
                     self._read(key.data)
             for handshake in [*self._pending]:
                 if time.monotonic() > handshake.deadline:
-                    self._dismiss(handshake)
+                    self._refuse(handshake)
         for handshake in [*self._pending]:
-            self._dismiss(handshake)
+            self._refuse(handshake)
         self._selector.close()
         self._listener.close()
         return [self._taken[path] for path in PATHS]
 
-    def _welcome(self):
+    def _accept(self):
         try:
             connected, _ = self._listener.accept()
         except OSError:
-            return time.sleep(0.01)  # it has gone away, or there are no descriptors now
+            return time.sleep(0.01)  # the peer has ended, or there are no descriptors at present
         connected.setblocking(False)
-        # The program is the user that has started the gateway.
+        # The program and the gateway, which created the listener, have the same user.
         if user_of(connected) != user_of(self._listener):
             return connected.close()
-        if len(self._pending) == MOST_PENDING:
-            self._dismiss(self._pending[0])
+        if len(self._pending) == MAX_PENDING:
+            self._refuse(self._pending[0])
         handshake = Handshake(connected)
         self._pending.append(handshake)
         self._selector.register(connected, selectors.EVENT_READ, handshake)
@@ -107,25 +107,25 @@ class Door:
             handshake.request += data
             accepted = websocket.accept(handshake.request, self._token, PROTOCOL, PATHS)
             if accepted is None:
-                return None if data else self._dismiss(handshake)
+                return None if data else self._refuse(handshake)
             path, bound, answer = accepted
             if path in self._taken:
                 raise websocket.Refused(409)
             handshake.socket.sendall(answer)
         except websocket.Refused as refused:
-            return self._dismiss(handshake, websocket.refusal(refused.code))
+            return self._refuse(handshake, websocket.refusal(refused.code))
         except OSError:
-            return self._dismiss(handshake)
+            return self._refuse(handshake)
         self._forget(handshake)
         handshake.socket.setblocking(True)
         self._taken[path] = websocket.WebSocket(handshake.socket, bound)
 
-    def _dismiss(self, handshake, answer=b""):
+    def _refuse(self, handshake, answer=b""):
         self._forget(handshake)
         try:
             handshake.socket.send(answer)
         except OSError:
-            pass  # it does not listen
+            pass  # the peer does not read
         handshake.socket.close()
 
     def _forget(self, handshake):
@@ -133,7 +133,7 @@ class Door:
         self._selector.unregister(handshake.socket)
 
     def _close_in_child(self):
-        """A process that the code forked is no kernel, and its end is not that of one."""
+        """Closes everything in a forked process: open copies would hide the end of the kernel."""
         for open_here in (self._listener, *(handshake.socket for handshake in self._pending)):
             if open_here.fileno() >= 0:
                 os.close(open_here.detach())

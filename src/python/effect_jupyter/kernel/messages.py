@@ -1,4 +1,4 @@
-"""The messages of a kernel to its client, in the protocol v1, and those of the client to it."""
+"""Encodes, sends and decodes messages in the protocol v1 of Jupyter's WebSockets."""
 
 import json
 import os
@@ -11,24 +11,24 @@ from jupyter_client.session import DELIM
 
 from effect_jupyter.kernel.websocket import head
 
-# The message in place of one that is larger than the client takes.
+# The type of the message that replaces one above the maximum of the client.
 TOO_LARGE = "effect_jupyter_too_large"
 
 
 class Channel:
-    """What takes the place of a socket: messages that are sent there name this channel."""
+    """Stands for the socket of a channel."""
 
     def __init__(self, name, sender):
         self.channel = name
         self.sender = sender
 
     def send_multipart(self, parts, *_, **__):
-        """Sends a message that was made for ZeroMQ."""
+        """Sends a message that is serialized for ZeroMQ."""
         self.sender.send_parts(self.channel, parts[parts.index(DELIM) + 2 :])
 
 
 class Sender:
-    """Sends messages to the client in place of `Session.send`, unsigned: nobody else is at the connection."""
+    """Sends messages to the client in place of `Session.send`, without signatures."""
 
     def __init__(self, session, flush):
         self._session = session
@@ -48,7 +48,7 @@ class Sender:
         self._shell, self._control = shell, control
 
     def stay_beside(self):
-        """What this thread sends does not wait behind output."""
+        """Sends the messages of this thread by the connection without output."""
         self._beside.is_so = True
 
     def send(
@@ -88,7 +88,7 @@ class Sender:
         packed = content if isinstance(content, bytes) else self._session.pack(content)
         parts = [head_of, self._packed_parent(parent), self._session.pack(metadata) if metadata else b"{}", packed]
         frame = self._bounded(name, parts if not buffers else [*parts, *map(plain, buffers)], connected.bound)
-        # What comes next is behind it at once: one write for both.
+        # Another message follows at once: one write for both.
         if state == "busy" or name == "shell" and kind.endswith("_reply"):
             connected.put(frame)
         else:
@@ -96,13 +96,13 @@ class Sender:
         return message
 
     def send_parts(self, name, parts):
-        """Sends a message of which all parts are bytes."""
+        """Sends a message whose parts are serialized."""
         if self._shell is not None and os.getpid() == self._pid:
             self._flush()
             self._shell.write(self._bounded(name, [plain(part) for part in parts], self._shell.bound))
 
     def _bounded(self, name, parts, bound):
-        """The frame of a message, or of one that says for the same request that it is too large for the client."""
+        """Returns the frame of a message, or of one that reports it as too large."""
         size = 8 * (3 + len(parts)) + len(name) + sum(map(len, parts))
         if size > bound:
             parts = [self._header(TOO_LARGE), parts[1], b"{}", b'{"bytes":%d}' % size]
@@ -122,7 +122,7 @@ class Sender:
         )
 
     def _packed_parent(self, parent):
-        """The header of the parent, which is the same for most messages in a row."""
+        """Returns the serialized header of the parent, which consecutive messages share."""
         header = parent.get("header", parent) if parent else None
         if not header:
             return b"{}"
@@ -141,7 +141,7 @@ def plain(buffer):
 
 
 def encoded(channel, parts):
-    """A message of the protocol v1 as a frame, in pieces."""
+    """Returns the parts of the frame of a message."""
     name = channel.encode()
     offsets = [8 * (3 + len(parts)), 0]
     offsets[1] = offsets[0] + len(name)
@@ -154,7 +154,7 @@ def encoded(channel, parts):
 
 
 def decoded(data):
-    """The channel and the message in a message of the protocol v1; ValueError if there is none."""
+    """Returns the channel and the message of a frame. Raises ValueError if the frame is malformed."""
     if len(data) < 8:
         raise ValueError("It is too short")
     (number,) = struct.unpack_from("<Q", data)

@@ -1,8 +1,7 @@
-"""What a kernel does with the requests of the client at its own connection, and how it answers.
+"""Runs the requests of the client, in place of ipykernel's sockets, threads and event loops.
 
-In place of ipykernel's sockets, threads and event loops: a request of the main shell is run by the event loop as soon as
-that hears of it, without a task as long as nothing is awaited; one of the control channel by the thread that reads it;
-one of a subshell by the thread of that.
+The event loop runs a request to the main shell in one callback, without a task unless the request awaits something. The
+thread that reads the control channel runs a request to it. Each subshell is a thread.
 """
 
 import asyncio
@@ -18,19 +17,19 @@ from typing import Any
 
 from ipykernel.thread import CONTROL_THREAD_NAME
 
-from effect_jupyter.kernel.connection import Door
+from effect_jupyter.kernel.connection import Acceptor
 from effect_jupyter.kernel.interrupts import Interrupt
 from effect_jupyter.kernel.messages import Channel, Sender, decoded
 from effect_jupyter.kernel.threads import Publisher, Subshells, drive
 
-# Requests that wait for their turn before no more of them are read.
-MOST_WAITING = 64
+# Maximum queued requests, beyond which the connection is not read.
+MAX_QUEUED = 64
 COMMS = ("comm_open", "comm_msg", "comm_close")
 
 
 @types.coroutine
 def resumed(coroutine, awaited):
-    """The rest of a coroutine that has begun without a task, and awaits that now."""
+    """Continues a coroutine that was started without a task and awaits this future."""
     while True:
         try:
             value = yield awaited
@@ -45,18 +44,18 @@ def resumed(coroutine, awaited):
 
 
 class Requests:
-    """The requests of the client of one kernel."""
+    """Receives and runs the requests of the client."""
 
     def __init__(self, listener, session, flush):
         self.sender = Sender(session, flush)
         self.publisher = Publisher(self.sender)
         self.subshells = Subshells()
         self.stdin = Channel("stdin", self.sender)
-        self._door = Door(listener, session.key)
+        self._acceptor = Acceptor(listener, session.key)
         self._answer = Channel("shell", self.sender)
         self._control_answer = Channel("control", self.sender)
         self._inputs = queue.SimpleQueue()
-        self._room = threading.Semaphore(MOST_WAITING)
+        self._room = threading.Semaphore(MAX_QUEUED)
         self._waiting = deque()
         self._is_running = False
         self._is_over = False
@@ -65,7 +64,7 @@ class Requests:
         session.send = self.sender.send
 
     def serve(self, kernel):
-        """Serves the client from now on, in the event loop of the kernel."""
+        """Starts to accept the client; its requests run in the current event loop."""
         self._kernel = kernel
         self._loop: Any = asyncio.get_event_loop()
         self._context = contextvars.copy_context()
@@ -76,8 +75,8 @@ class Requests:
 
     def _read_control(self):
         self.sender.stay_beside()
-        # Threads inherit from this one that interrupts are for the main thread.
-        shell, control = self._connected = self._door.open()
+        # Threads inherit the signal mask, by which only the main thread receives interrupts.
+        shell, control = self._connected = self._acceptor.accept()
         self.sender.connect(shell, control)
         threading.Thread(target=self._read, args=(shell, self._take), name="Shell channel", daemon=True).start()
         self._read(control, self._take_beside)
@@ -95,7 +94,7 @@ class Requests:
             self._end()
 
     def _end(self):
-        """The kernel ends with its client, after what runs was interrupted and what it has registered for its end."""
+        """Ends the kernel after its client: interrupts the code and stops the event loop, so that exit handlers run."""
         if self._is_over:
             return
         self._is_over = True
@@ -116,7 +115,7 @@ class Requests:
         if not self._waiting:
             return
         if self._is_running:
-            # A cell that awaits may wait for these.
+            # A cell that is awaiting may wait for messages of widgets.
             if self._waiting[0]["msg_type"] in COMMS:
                 self._begin(self._run_beside(self._next()))
             return
@@ -128,7 +127,7 @@ class Requests:
         return self._waiting.popleft()
 
     def _begin(self, coroutine):
-        """Runs it here until it awaits something, which needs a task."""
+        """Runs a coroutine, in a task from the first time it awaits something."""
         try:
             awaited = coroutine.send(None)
         except StopIteration:
@@ -151,14 +150,14 @@ class Requests:
             self._kernel.set_parent(ident, shell_parent, channel="shell")
 
     async def run(self, message, is_beside=False):
-        """Runs a request of a shell, as ipykernel's `dispatch_shell` does."""
+        """Runs a request to a shell, as `dispatch_shell` of ipykernel does."""
         kernel = self._kernel
         kernel.set_parent([], message, channel="shell")
         if not is_beside:
             kernel._publish_status("busy", "shell")
         handler = kernel.shell_handlers.get(message["msg_type"])
         is_main = threading.current_thread() is self.subshells.parent_thread
-        # Only the main thread has handlers of signals.
+        # Only the main thread can set signal handlers.
         is_hooked = is_main and not is_beside
         if handler is None:
             kernel.log.warning("Unknown message type: %r", message["msg_type"])
@@ -196,7 +195,7 @@ class Requests:
             self._control(message)
 
     def _refuse(self, message):
-        """There is no such subshell."""
+        """Replies to a request to an unknown subshell."""
         name, kernel = message["header"].get("subshell_id"), self._kernel
         error = {"status": "error", "ename": "UnknownSubshellError", "evalue": f"Unknown subshell_id {name!r}"}
         kind = message["msg_type"].rsplit("_", 1)[0] + "_reply"
@@ -205,7 +204,7 @@ class Requests:
         kernel._publish_status("idle", "shell", parent=message)
 
     def _control(self, message):
-        """Handles a request of the control channel here and now: what runs may be blocked by what nobody reads."""
+        """Runs a request of the control channel in this thread: the main thread may wait for the client to read."""
         kernel, kind = self._kernel, message["msg_type"]
         kernel.set_parent([], message, channel="control")
         handler = kernel.control_handlers.get(kind)
@@ -239,7 +238,7 @@ class Requests:
         self.sender.send(channel, "list_subshell_reply", reply, parent)
 
     def input(self, prompt, parent, password):
-        """What the client enters for `input()`."""
+        """Returns the reply of the client to `input()`."""
         while not self._inputs.empty():
             self._inputs.get()
         content = {"prompt": prompt, "password": password}

@@ -1,4 +1,4 @@
-"""The threads of a kernel with a connection of its own: one sends what was written, and each subshell is one."""
+"""The threads of a kernel: one that sends text, and one for each subshell."""
 
 import asyncio
 import functools
@@ -18,7 +18,7 @@ from effect_jupyter.kernel.messages import Channel
 
 
 class Publisher(Channel, IOPubThread):
-    """The thread that sends what was written, in time. ipykernel's own has an event loop, and sockets to wake it."""
+    """The thread that sends text. It replaces ipykernel's, which has an event loop and sockets that wake it."""
 
     def __init__(self, sender):
         super().__init__("iopub", sender)
@@ -38,7 +38,7 @@ class Publisher(Channel, IOPubThread):
             task()
 
     def call_later(self, delay, task, *args):
-        """For this thread only."""
+        """Runs a task after a delay in seconds. Only this thread calls it."""
         heappush(self._timers, (monotonic() + delay, next(self._numbers), functools.partial(task, *args)))
 
     def _run(self):
@@ -54,14 +54,14 @@ class Publisher(Channel, IOPubThread):
                 traceback.print_exc(file=sys.__stderr__)
 
     def stop(self):
-        pass  # it ends with the process
+        pass  # the thread ends with the process
 
     def close(self):
         pass
 
 
 class Subshell(threading.Thread):
-    """A thread that runs requests beside the main shell."""
+    """A thread that runs requests concurrently with the main shell."""
 
     def __init__(self, name, requests):
         super().__init__(name=f"subshell-{name}", daemon=True)
@@ -78,7 +78,7 @@ class Subshell(threading.Thread):
 
     def _run(self, message):
         coroutine = self._requests.run(message)
-        # Only cells can await something; a loop takes descriptors, of which there may be none now.
+        # Only cells can await something; an event loop needs descriptors, which may be exhausted.
         if message["msg_type"] != "execute_request":
             return drive(coroutine)
         loop = asyncio.new_event_loop()
@@ -90,7 +90,7 @@ class Subshell(threading.Thread):
 
 
 class Subshells:
-    """The subshells of a kernel, in place of ipykernel's thread for them and its manager."""
+    """The subshells of a kernel. It replaces ipykernel's thread for subshells and its manager."""
 
     def __init__(self):
         self.manager = self
@@ -107,7 +107,7 @@ class Subshells:
         self._threads.pop(name).waiting.put(None)
 
     def waiting_of(self, name):
-        """Where requests of a subshell go; None if there is none of that name."""
+        """Returns the queue of a subshell; None if there is no such subshell."""
         thread = self._threads.get(name)
         return None if thread is None else thread.waiting
 
@@ -124,7 +124,7 @@ class Subshells:
 
 
 def drive(coroutine):
-    """Runs what awaits nothing, such as ipykernel's handlers of control requests."""
+    """Runs a coroutine that awaits nothing, as ipykernel's handlers of control requests."""
     if not inspect.iscoroutine(coroutine):
         return
     try:

@@ -1,7 +1,7 @@
-"""The server's side of a WebSocket (RFC 6455) for a client that is trusted once it has shown its token.
+"""The server side of a WebSocket (RFC 6455).
 
-What a client has not shown a token for is a request of a few kilobytes. A frame is refused by its head, before there
-is memory for the rest of it. Standard library only.
+A request without the token has at most a few kilobytes. A frame that is not valid is refused by its header, before
+memory is allocated for its payload. Standard library only.
 """
 
 import base64
@@ -18,20 +18,20 @@ from select import POLLOUT, poll
 from typing import Any
 
 LARGEST_REQUEST = 8192
-# Bytes of a message of the client, and of the pieces in which memory for one is taken.
+# Maximum bytes of a message of the client, and of one read from the socket.
 LARGEST, PIECE = 1024 * 1024 * 1024, 1024 * 1024
-# Frames, their parts and bytes that are written at once; the system takes no more than 1024 parts.
+# Maximum frames, parts and bytes of one write; the system accepts 1024 parts.
 MOST_FRAMES, MOST_PARTS, MOST_BYTES = 16, 512, 256 * 1024
-# Conditions of the system that pass.
+# Errors of the system that are temporary.
 SHORTAGES = (errno.ENOBUFS, errno.ENOMEM)
-# The field of a request that has the most bytes of a message for the client.
+# The header field of a request with the maximum bytes of a message to the client.
 BOUND = "x-max-message-size"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 VIOLATION, UNSUPPORTED, TOO_LARGE = 1002, 1003, 1009
 
 
 class Refused(Exception):
-    """A handshake that is answered with a status of HTTP, or what closes a connection with a code."""
+    """Refuses a handshake with an HTTP status, or closes a connection with a code."""
 
     def __init__(self, code):
         super().__init__(code)
@@ -39,7 +39,7 @@ class Refused(Exception):
 
 
 def accept(request, token, protocol, paths):
-    """The path of a request, the most bytes of a message to it, and its answer; None if there is more of it to come."""
+    """Returns the path of a request, the maximum bytes of a message, and the response; None if the request is incomplete."""
     if len(request) > LARGEST_REQUEST:
         raise Refused(431)
     head, end, rest = bytes(request).partition(b"\r\n\r\n")
@@ -61,7 +61,7 @@ def accept(request, token, protocol, paths):
     is_upgrade = fields.get("upgrade", "").lower() == "websocket" and fields.get("sec-websocket-version") == "13"
     offered = [name.strip() for name in fields.get("sec-websocket-protocol", "").split(",")]
     bound = fields.get(BOUND, str(LARGEST))
-    # A client says nothing more before it is answered.
+    # A client sends no frames before the response.
     if (
         method != "GET"
         or version != "HTTP/1.1"
@@ -85,7 +85,7 @@ def refusal(code):
 
 
 def head(size, kind=BINARY):
-    """What a frame of the server begins with."""
+    """Returns the header of a frame."""
     if size < 126:
         return struct.pack("!BB", 0x80 | kind, size)
     if size < 65536:
@@ -102,7 +102,7 @@ def unmask(data, mask):
 
 
 class Frame:
-    """Bytes that are written whole, and where they begin among all that is written."""
+    """A frame to write, and its position in the sequence of all written bytes."""
 
     __slots__ = ("parts", "size", "start")
 
@@ -112,7 +112,7 @@ class Frame:
         self.start: int | None = None
 
     def rest(self, written):
-        """The parts of which something is not written yet."""
+        """Returns the parts that are not completely written."""
         skipped = written - (self.start or 0)
         if skipped == 0:
             return self.parts
@@ -125,38 +125,39 @@ class Frame:
 
 
 class WebSocket:
-    """An open connection. Any thread may write; a thread that cannot write waits, and is not read for.
+    """An open connection. Every thread may write, and waits while the client does not read.
 
-    An exception of a signal handler can end a write anywhere. What has left is noted in the same call of C as it leaves,
-    and everything else here is the same when it is done twice: the next writer goes on where that one was.
+    A signal handler can raise an exception at any point of a write. One call of C writes bytes and records their number,
+    and every other step has the same effect when it is repeated: the next writer continues at the same byte.
     """
 
     def __init__(self, connected: socket.socket, bound=LARGEST):
-        # Bytes of a message that the client takes.
+        # Maximum bytes of a message to the client.
         self.bound = bound
         self._socket = connected
         self._poll = poll()
         self._poll.register(connected, POLLOUT)
-        # A handler of a signal may write while its thread does.
+        # Reentrant: a signal handler may write during a write of its thread.
         self._lock: Any = threading.RLock()
         self._frames: deque[Frame] = deque()
-        # Numbers of bytes that were written.
+        # Counts of written bytes, whose sum is the position of the next byte.
         self._written = [0]
         self.is_closed = False
 
     def write(self, parts):
-        """Writes a frame, behind the others."""
+        """Writes a frame after all earlier ones."""
         self.put(parts)
         self.flush()
 
     def put(self, parts):
-        """Has a frame written with the next one."""
+        """Queues a frame, which is written together with the next one."""
         if not self.is_closed:
             self._frames.append(Frame(parts))
 
     def flush(self):
+        """Writes all queued frames."""
         if self._lock._is_owned():
-            return  # what is interrupted by this goes on with it
+            return  # the interrupted write continues with it
         with self._lock:
             while self._frames:
                 try:
@@ -190,13 +191,13 @@ class WebSocket:
         self._written.extend(map(self._socket.sendmsg, (parts[:MOST_PARTS],), ((),), (socket.MSG_DONTWAIT,)))
 
     def messages(self):
-        """The messages of the client, until it closes the connection or breaks a rule of the protocol."""
+        """Yields the messages of the client until it closes the connection or violates the protocol."""
         try:
             yield from self._messages()
         except Refused as refused:
             self.write([head(2, CLOSE), struct.pack("!H", refused.code)])
         except OSError:
-            pass  # it is gone
+            pass  # the client has ended
 
     def _messages(self):
         message, is_open = bytearray(), False
@@ -241,7 +242,7 @@ class WebSocket:
                 yield whole
 
     def _read(self, size):
-        """So many bytes; None if the connection ends before. No memory is taken for what does not come."""
+        """Returns this number of bytes; None if the connection ends earlier. Allocates memory for received bytes only."""
         data = self._socket.recv(min(size, PIECE)) if size else b""
         if len(data) == size:
             return data
@@ -256,10 +257,10 @@ class WebSocket:
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # it is closed
+            pass  # it is already closed
 
     def leave(self):
-        """Closes it in this process only."""
+        """Closes the connection in a forked process, without an effect on its parent."""
         self.is_closed = True
         if self._socket.fileno() >= 0:
             os.close(self._socket.detach())

@@ -42,7 +42,7 @@ def listen(connection):
 
 
 def take_own():
-    """The listener that the gateway has made, which is the kernel's own connection."""
+    """Returns the listener of the gateway for the client of the kernel, if there is one."""
     descriptor = os.environ.pop("EFFECT_JUPYTER_LISTENER", None)
     return [] if descriptor is None else [_socket.socket(fileno=int(descriptor))]
 

@@ -284,10 +284,10 @@ def main():
     os.environ["JPY_PARENT_PID"] = str(os.getppid())
     sys.argv[1:] = [connection_file]
     adopt(listeners)
-    from effect_jupyter.kernel import connection as own_connection
+    from effect_jupyter.kernel import connection as kernel_connection
     from effect_jupyter.kernel import load_application
 
-    own_connection.superfluous += listeners.values()
+    kernel_connection.unused += listeners.values()
 
     load_application().launch_instance(connection_file=connection_file)
 
