@@ -31,7 +31,7 @@ export interface Connection {
   readonly ended: Effect.Effect<string>
   /** True for a local gateway, which supports more than the REST API of Jupyter. */
   readonly isOwn: boolean
-  /** Whether its kernels can be reached without it, being on this machine. */
+  /** Whether clients connect to the kernels themselves, which run on this machine. */
   readonly isLocal: boolean
   /** The environment of kernels without the variables of a client. */
   readonly kernelEnv: Readonly<Record<string, string>>
@@ -63,11 +63,11 @@ interface Options {
   readonly sandbox?: Sandbox | undefined
   /** True for a local gateway; false by default. */
   readonly isOwn?: boolean | undefined
-  /** Whether its kernels can be reached without it; as `isOwn` by default. */
+  /** Whether clients connect to the kernels themselves; as `isOwn` by default. */
   readonly isLocal?: boolean | undefined
 }
 
-/** Set in tests of what kernels without a connection of their own have. */
+/** Set in tests in which clients connect to the gateway. */
 const fallback = "EFFECT_JUPYTER_TEST_FALLBACK"
 
 /** The member of a gateway that has its connection; a copy of the gateway has it, too. */
@@ -132,7 +132,7 @@ export function of(gateway: Address): Effect.Effect<Connection, never, HttpClien
     return Effect.succeed({ ...known, ended: endedOf(join) })
   }
   const address = Address.parse(url)
-  // Whoever gives another address wants the way to lead over that.
+  // Another address may lead over a proxy, which a connection to the kernel itself would bypass.
   const options = { ...known?.options, isLocal: false }
   return make({ url: address?.url ?? url, token: token ?? address?.token, join }, options)
 }

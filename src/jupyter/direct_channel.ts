@@ -1,7 +1,7 @@
 /**
- * The channels of a kernel that serves its client itself, over two WebSockets at its Unix socket: one for requests in
- * turn and all output, one for what does not wait behind output. Nothing is lost between the two, so that there is
- * nothing to restore: the end of a connection is the end of the kernel.
+ * The channels of a kernel that serves its client itself, over two WebSockets at its Unix socket: one for requests to the
+ * main shell and all output, one for what does not wait for output. A connection on one machine loses no messages: it is
+ * never restored, and its end is the end of the kernel.
  *
  * @module
  */
@@ -21,7 +21,7 @@ import * as Socket from "./socket.ts"
 import * as WireV1 from "./wire_v1.ts"
 
 /**
- * Where a kernel listens, and what to tell of its messages.
+ * The address of a kernel, and the receivers of messages without a conversation.
  *
  * @category options
  * @since 0.1.0
@@ -31,17 +31,17 @@ export interface DirectChannelOptions {
   readonly path: string
   readonly token: string
   readonly session: string
-  /** Maximum time of the handshake, which begins when the kernel is ready. */
+  /** Maximum time of the handshake, which the kernel answers when it is ready. */
   readonly openTimeout: Duration.Input
   /** Maximum bytes of an incoming message; 512 MiB by default. */
   readonly maxMessageSize?: number | undefined
-  /** Takes the messages that nobody listens for, the kernel's own ones among them. */
+  /** Receives the messages of no conversation, such as those that the kernel sends by itself. */
   readonly onUnclaimed: (message: Message, bytes: number) => void
-  /** Takes note of a frame that is no message. */
+  /** Receives the error of a frame that is no message. */
   readonly onMalformed: (error: WireError) => void
 }
 
-/** The type of what a kernel sends in place of a message that is too large. */
+/** The type of the message that a kernel sends in place of one above the maximum. */
 const tooLargeType = "effect_jupyter_too_large"
 
 const tooLarge = (message: Message, maximum: number): WireError => {
@@ -54,7 +54,31 @@ const tooLarge = (message: Message, maximum: number): WireError => {
 }
 
 /**
- * Connects to a kernel; the connection closes with the scope, and the kernel ends with it.
+ * Connects to a kernel. The connection closes with the scope, and the kernel ends after it.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as DirectChannel from "effect-jupyter/jupyter/direct_channel"
+ * import { request } from "effect-jupyter/jupyter/message"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const channel = yield* DirectChannel.make({
+ *     path: "/tmp/gateway/kernel.sock",
+ *     token: "secret",
+ *     session: "one",
+ *     openTimeout: "30 seconds",
+ *     onUnclaimed: () => {},
+ *     onMalformed: () => {}
+ *   })
+ *   const asked = request("kernel_info_request", { id: "1", session: "one", content: {} })
+ *   const conversation = yield* channel.request(asked, {
+ *     onMessage: (message) => console.log(message.header.msg_type)
+ *   })
+ *   yield* conversation.send
+ *   return yield* channel.lost
+ * }).pipe(Effect.scoped)
+ * ```
  *
  * @category constructors
  * @since 0.1.0
@@ -70,7 +94,7 @@ export const make: (
     const open = (name: string) =>
       Socket.open(`ws://localhost/${name}`, {
         socketPath: options.path,
-        // The kernel keeps to the bound: a connection that a message ends cannot be restored.
+        // The kernel replaces larger messages, which would end the connection.
         headers: {
           authorization: `token ${options.token}`,
           "x-max-message-size": String(maxMessageSize),
@@ -84,7 +108,7 @@ export const make: (
     const refuse = (error: WireError): void => {
       options.onMalformed(error)
       if (!error.isTooLarge) return
-      // One whose request nobody can read may be for any of them.
+      // A message whose parent is unreadable can belong to any conversation.
       const { parentId } = error
       const concerned = parentId === undefined ? [...listeners.values()] : [listeners.get(parentId)]
       for (const listener of concerned) listener?.onTooLarge?.(error)
@@ -117,7 +141,7 @@ export const make: (
     const end = (error: Socket.ChannelError): boolean => Deferred.doneUnsafe(lost, Exit.fail(error))
     yield* Effect.all([
       read(shell, Effect.suspend(() => gate.isOpen() ? Effect.void : gate.await)),
-      // What the kernel has put out last is read before its end is told, unless nobody takes that.
+      // The last output is read before the end is reported, unless its consumer has paused.
       Effect.tap(read(control, Effect.void), (error) => Effect.sync(() => gate.isOpen() || end(error))),
     ], { concurrency: 2 }).pipe(
       Effect.map(([error]) => end(error)),
@@ -136,7 +160,7 @@ export const make: (
           new Socket.ChannelError({ detail: cause instanceof Error ? cause.message : String(cause) }),
       })
     }
-    /** The end of a later request, behind everything that was sent before. */
+    /** Succeeds when the kernel has ended a later request, after everything that it sent before. */
     const fence = Effect.suspend(() => {
       const asked = request("kernel_info_request", {
         id: randomUUID(),

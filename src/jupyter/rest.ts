@@ -35,9 +35,9 @@ export const KernelModel = Schema.Struct({
   execution_state: Schema.optionalKey(Schema.String),
   /** Tells whether its process is stopped, as by SIGSTOP; only gateways of this library have it. */
   stopped: Schema.optionalKey(Schema.Boolean),
-  /** The place of the Unix socket at which the kernel serves its client itself, and the token that it asks for. */
+  /** The Unix socket at which the kernel serves its client itself, and the token that it requires. */
   connection: Schema.optionalKey(Schema.Struct({ path: Schema.String, token: Schema.String })),
-  /** Tells whether it is being deleted; only kernels with a connection of their own have it. */
+  /** Tells whether it is being deleted; only kernels with a Unix socket have it. */
   ending: Schema.optionalKey(Schema.Boolean),
 })
 

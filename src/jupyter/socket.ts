@@ -84,7 +84,7 @@ export const open: (
     readonly openTimeout: Duration.Input
     /** Maximum bytes of a message, past which the connection is closed with code 1009; {@link defaultMaxMessageSize} by default. */
     readonly maxMessageSize?: number | undefined
-    /** The Unix socket to connect to; the address says where by default. */
+    /** The Unix socket to connect to; host and port of the address by default. */
     readonly socketPath?: string | undefined
   },
 ) => Effect.Effect<Socket, ChannelError, Scope.Scope> = Effect.fnUntraced(function* (address, options) {
@@ -123,7 +123,7 @@ export const open: (
   return { websocket, pull, hasMore, bytesRead }
 })
 
-/** What connects to a Unix socket, where there are no proxies that frames have to be masked for. */
+/** Options that connect to a Unix socket. No proxy reads the frames, so that they need no masking. */
 const local = (path: string) => ({
   createConnection: () => createConnection({ path }),
   generateMask: (mask: Uint8Array) => {
