@@ -3,7 +3,7 @@ import { assert, layer } from "@effect/vitest"
 import { Cause, Effect, Logger, Redacted } from "effect"
 import * as Channel from "../src/jupyter/channel.ts"
 import { KernelClient, KernelGateway } from "../src/mod.ts"
-import { kernelLayer, slow } from "./support/kernel.ts"
+import { kernelLayer, overServer, slow } from "./support/kernel.ts"
 
 /** Runs an effect and gives the causes that it logs at level Error, too. */
 const logged = <A, E, R>(effect: Effect.Effect<A, E, R>) => {
@@ -14,10 +14,9 @@ const logged = <A, E, R>(effect: Effect.Effect<A, E, R>) => {
   return Effect.map(Effect.provide(effect, Logger.layer([logger])), (value) => ({ causes, value }))
 }
 
-const open = (onMessage: () => void) =>
+const open = (id: string, onMessage: () => void) =>
   Effect.gen(function* () {
     const { token, url } = yield* KernelGateway.KernelGateway
-    const { id } = yield* KernelClient.KernelClient
     const channel = yield* Channel.make({
       url,
       headers: { authorization: `token ${token === undefined ? "" : Redacted.value(token)}` },
@@ -33,11 +32,12 @@ const open = (onMessage: () => void) =>
 layer(kernelLayer(), slow)("a defect", (it) => {
   it.effect("of a listener ends the channel by an error that names it", () =>
     Effect.gen(function* () {
-      const kernel = yield* KernelClient.KernelClient
+      const gateway = overServer(yield* KernelGateway.KernelGateway)
+      const kernel = yield* Effect.provideService(KernelClient.make(), KernelGateway.KernelGateway, gateway)
       const asking = Effect.delay(kernel.execute("1"), "100 millis")
       const { causes, value } = yield* logged(
         Effect.raceFirst(
-          open(() => {
+          open(kernel.id, () => {
             throw new Error("a listener died")
           }),
           Effect.andThen(asking, Effect.never),
