@@ -14,7 +14,6 @@ import struct
 import threading
 import time
 from collections import deque
-from select import POLLOUT, poll
 from typing import Any
 
 LARGEST_REQUEST = 8192
@@ -22,6 +21,8 @@ LARGEST_REQUEST = 8192
 LARGEST, PIECE = 1024 * 1024 * 1024, 1024 * 1024
 # Maximum frames, parts and bytes of one write; the system accepts 1024 parts.
 MOST_FRAMES, MOST_PARTS, MOST_BYTES = 16, 512, 256 * 1024
+# The code may have given SIGPIPE, which Python ignores, its default action.
+NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 # Errors of the system that are temporary.
 SHORTAGES = (errno.ENOBUFS, errno.ENOMEM)
 # The header field of a request with the maximum bytes of a message to the client.
@@ -125,7 +126,7 @@ class Frame:
 
 
 class WebSocket:
-    """An open connection. Every thread may write, and waits while the client does not read.
+    """An open connection. Every thread may write, and is blocked while the client does not read.
 
     A signal handler can raise an exception at any point of a write. One call of C writes bytes and records their number,
     and every other step has the same effect when it is repeated: the next writer continues at the same byte.
@@ -135,8 +136,6 @@ class WebSocket:
         # Maximum bytes of a message to the client.
         self.bound = bound
         self._socket = connected
-        self._poll = poll()
-        self._poll.register(connected, POLLOUT)
         # Reentrant: a signal handler may write during a write of its thread.
         self._lock: Any = threading.RLock()
         self._frames: deque[Frame] = deque()
@@ -162,8 +161,6 @@ class WebSocket:
             while self._frames:
                 try:
                     self._write_some()
-                except BlockingIOError:
-                    self._poll.poll()
                 except OSError as error:
                     if error.errno in SHORTAGES:
                         time.sleep(0.01)
@@ -188,7 +185,7 @@ class WebSocket:
                 break
             frame.start, end = end, end + frame.size
             parts += frame.parts
-        self._written.extend(map(self._socket.sendmsg, (parts[:MOST_PARTS],), ((),), (socket.MSG_DONTWAIT,)))
+        self._written.extend(map(self._socket.sendmsg, (parts[:MOST_PARTS],), ((),), (NO_SIGNAL,)))
 
     def messages(self):
         """Yields the messages of the client until it closes the connection or violates the protocol."""
