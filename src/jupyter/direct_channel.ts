@@ -177,6 +177,7 @@ export const make: (
         Effect.sync((): Conversation.Conversation => {
           const id = message.header.msg_id
           let hasPaused = false
+          let isSent = false
           const resume = (): void => {
             if (!hasPaused) return
             hasPaused = false
@@ -185,7 +186,8 @@ export const make: (
           listeners.set(id, listener)
           return {
             id,
-            send: send(message),
+            send: Effect.tap(send(message), () => Effect.sync(() => isSent = true)),
+            isSent: () => isSent,
             reply: send,
             fence: Effect.asVoid(fence),
             pause: () => {

@@ -42,24 +42,39 @@ class Connection(ZMQChannelsWebsocketConnection):
     repeats = False
     # By kernel and session, the latest request for input without a reply. A connection that broke may have lost either.
     _unanswered: Any = weakref.WeakKeyDictionary()
+    # True if Jupyter Server counts this connection as one of the kernel.
+    _is_counted = False
     kernel_manager: Any
 
     def connect(self):
+        self._is_counted = True
         self.websocket_handler.set_nodelay(True)
         self.multi_kernel_manager.serve_by_gateway(self.kernel_id)
-        unanswered = self._inputs.get(self.session_key) if self.repeats else None
         connected = super().connect()
-        if unanswered is not None and connected is not None:
-            connected.add_done_callback(lambda _: self._send_again(unanswered))
+        if self.repeats and connected is not None:
+            connected.add_done_callback(self._send_again)
         return connected
+
+    def disconnect(self):
+        is_counted, self._is_counted = self._is_counted, False
+        if is_counted:
+            return super().disconnect()
+        # Jupyter Server subtracts a connection that broke before it was counted, and keeps output only if the count is
+        # exactly 0. With one more than needed, it does not drop the output that it has kept.
+        kernels = self.multi_kernel_manager
+        kernels.notify_connect(self.kernel_id)
+        kernels.notify_connect(self.kernel_id)
+        super().disconnect()
+        kernels.notify_disconnect(self.kernel_id)
 
     @property
     def _inputs(self):
         return self._unanswered.setdefault(self.kernel_manager, {})
 
-    def _send_again(self, unanswered):
-        # A request among the messages that the server kept is later, and the one that the kernel waits for.
-        if "stdin" in self.channels and self._inputs.get(self.session_key) is unanswered:
+    def _send_again(self, _):
+        # The client drops a request that it has received before, as one of those that the server kept.
+        unanswered = self._inputs.get(self.session_key)
+        if "stdin" in self.channels and unanswered is not None:
             self.handle_outgoing_message(self.channels["stdin"], unanswered)
 
     def handle_outgoing_message(self, stream: Any, outgoing_msg):

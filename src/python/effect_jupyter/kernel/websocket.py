@@ -20,7 +20,7 @@ LARGEST_REQUEST = 8192
 # Maximum bytes of a message of the client, and of one read from the socket.
 LARGEST, PIECE = 1024 * 1024 * 1024, 1024 * 1024
 # Maximum frames, parts and bytes of one write; the system accepts 1024 parts.
-MOST_FRAMES, MOST_PARTS, MOST_BYTES = 16, 512, 256 * 1024
+MAX_FRAMES, MAX_PARTS, MAX_BYTES = 16, 512, 256 * 1024
 # The code may have given SIGPIPE, which Python ignores, its default action.
 NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 # Errors of the system that are temporary.
@@ -178,14 +178,14 @@ class WebSocket:
             self._frames.popleft()
             return
         parts, size, end = [*first.rest(written)], first.size, first.start + first.size
-        for number in range(1, min(len(self._frames), MOST_FRAMES)):
+        for number in range(1, min(len(self._frames), MAX_FRAMES)):
             frame = self._frames[number]
             size += frame.size
-            if size > MOST_BYTES:
+            if size > MAX_BYTES:
                 break
             frame.start, end = end, end + frame.size
             parts += frame.parts
-        self._written.extend(map(self._socket.sendmsg, (parts[:MOST_PARTS],), ((),), (NO_SIGNAL,)))
+        self._written.extend(map(self._socket.sendmsg, (parts[:MAX_PARTS],), ((),), (NO_SIGNAL,)))
 
     def messages(self):
         """Yields the messages of the client until it closes the connection or violates the protocol."""
