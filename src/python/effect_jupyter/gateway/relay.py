@@ -31,8 +31,8 @@ V1 = "v1.kernel.websocket.jupyter.org"
 EVENTS, NOBLOCK, POLLIN = int(zmq.EVENTS), int(zmq.NOBLOCK), int(zmq.POLLIN)
 CHANNELS = ("iopub", "shell", "control", "stdin")
 # After these another kernel has its turn.
-MOST_MESSAGES = 64
-MOST_BYTES = 1024 * 1024
+MAX_MESSAGES = 64
+MAX_BYTES = 1024 * 1024
 
 
 def encoded(channel, parts):
@@ -56,7 +56,7 @@ def decoded(message):
     """The channel and the parts of a message of the protocol v1."""
     (count,) = struct.unpack_from("<Q", message)
     if not 2 <= count <= len(message) // 8:
-        raise ValueError(f"{count} is no number of offsets for {len(message)} bytes")
+        raise ValueError(f"{count} is not a number of offsets for {len(message)} bytes")
     offsets = struct.unpack_from(f"<{count}Q", message, 8)
     channel = message[offsets[0] : offsets[1]].decode()
     return channel, [message[start:end] for start, end in zip(offsets[1:], offsets[2:])]
@@ -97,8 +97,8 @@ class Channel(ZMQStream):
 
     def _drain(self):
         size = 0
-        for _ in range(MOST_MESSAGES):
-            if self._recv_callback is None or size > MOST_BYTES:
+        for _ in range(MAX_MESSAGES):
+            if self._recv_callback is None or size > MAX_BYTES:
                 return
             try:
                 parts = self.socket.recv_multipart(NOBLOCK, copy=self._recv_copy)
@@ -131,9 +131,9 @@ class Relay(ZMQChannelsWebsocketConnection):
     relays = False
     _is_relayed = False
     _frames: Any = ()
-    # What came when nobody could read it here any more: it is for whoever comes back under this session.
+    # Messages that came after the connection broke: they are for the next one of this session.
     _late: Any = ()
-    # Whether Jupyter Server counts this connection as one of the kernel's.
+    # True if Jupyter Server counts this connection as one of the kernel's.
     _is_counted = False
     # By kernel and session: the request for input that was sent last and has no reply. A connection that broke may have
     # lost either, and the kernel waits for the reply.
@@ -142,7 +142,7 @@ class Relay(ZMQChannelsWebsocketConnection):
 
     def connect(self):
         kernels = self.multi_kernel_manager
-        # What looks into messages is for Jupyter Server to do.
+        # Jupyter Server itself does what needs to look into messages.
         looks = self.limit_rate or not kernels.allow_tracebacks or kernels.allowed_message_types
         packs = self.websocket_handler.get_compression_options() is not None
         self._is_relayed = self.relays and self.subprotocol == V1 and not looks and not packs
@@ -266,7 +266,7 @@ class Activity(MappingKernelManager):
 
 
 def check_jupyter():
-    """Whether all that is replaced here is what it was, tried out on a message."""
+    """Tells whether all that is replaced here is as expected, tried out on a message."""
     connection = ZMQChannelsWebsocketConnection
     return (
         has_parameters(connection.handle_outgoing_message, "self", "stream", "outgoing_msg")

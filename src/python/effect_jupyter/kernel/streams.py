@@ -44,19 +44,19 @@ class Output:
     """The sequence of all that is written, and the pipes that lead to it."""
 
     flush_interval = 0.01
-    # How long a line may be written, in seconds; prompts and dots of progress are such lines.
-    patience = 0.2
-    # How long nothing comes between the parts of a line that Python writes, in seconds.
+    # Seconds after which an unfinished line is sent; prompts and dots of progress are such lines.
+    line_timeout = 0.2
+    # Seconds in which nothing comes between the parts of a line that Python writes.
     line_interval = 0.25
-    # How long Python waits for the rest of a line that a forked process writes, in seconds.
+    # Seconds that Python waits for the rest of a line that a forked process writes.
     rest_timeout = 5
-    # What `print` itself takes between two parts, in nanoseconds; to start a program takes longer.
+    # Nanoseconds that `print` itself takes between two parts; the start of a program takes longer.
     print_interval = 200_000
-    # How deep a thread may be in a `print` by which it is known to go on with its line.
-    most_frames = 10
-    # What is kept for the thread that sends, in characters; whoever writes more waits for it.
-    most_unsent = 1024 * 1024
-    # What a message costs besides its text.
+    # Maximum frames above a `print` in the stack of a thread that is amid its line.
+    max_frames = 10
+    # Maximum characters that wait to be sent; a thread that writes more waits too.
+    max_unsent = 1024 * 1024
+    # The characters that a message counts for besides its text.
     message_size = 256
 
     def __init__(self):
@@ -73,10 +73,10 @@ class Output:
         self._pieces = []
         # The last piece of each request; order counts among what belongs to the same.
         self._last = {}
-        # Since when there is text that nobody sends yet.
+        # The time since which text waits for the thread that sends.
         self._since = None
         self._is_sending = False
-        # Characters that nobody has sent yet, and more for each message.
+        # The number of characters that wait to be sent, and more for each message.
         self._unsent = 0
         # The place that wrote last, until when it may be the same `print`, and since when the line is unfinished.
         self._writer = (None, None, 0)
@@ -84,7 +84,7 @@ class Output:
         self._waits = 0
         self._children: Any = None
         self._line_since = None
-        # Whether there are lines that wait for the end of that.
+        # True if lines of processes wait for the end of that line.
         self._has_lines = False
 
     def add(self, stream):
@@ -115,8 +115,8 @@ class Output:
             self._schedule()
 
     def _has_room(self):
-        """Tells whether anybody may write on: what nobody has sent yet is kept here."""
-        return self._unsent < self.most_unsent
+        """Tells whether more may be written: what is not sent yet is kept here."""
+        return self._unsent < self.max_unsent
 
     def _wait_for_room(self):
         thread = self._streams[0].pub_thread.thread
@@ -156,7 +156,7 @@ class Output:
                 continue
             # A process that has just ended its line has written all of it; others may write without end.
             is_being_written = False
-            while keeps_lines and len(data) < self.most_unsent and not data.endswith(b"\n"):
+            while keeps_lines and len(data) < self.max_unsent and not data.endswith(b"\n"):
                 # Asked once before each look: it may end in between.
                 is_being_written = self.forked_lines.are_being_written()
                 rest = b"" if is_being_written else pipe.read()
@@ -214,7 +214,7 @@ class Output:
             return False
         frame = None if thread is None else sys._current_frames().get(thread)
         # It may be in here with its next part, or in what makes a text of that.
-        for _ in range(self.most_frames):
+        for _ in range(self.max_frames):
             if frame is None or frame.f_code is code:
                 break
             frame = frame.f_back
@@ -265,8 +265,8 @@ class Output:
 
     def _flush_in_time(self, since):
         if since != self._since:
-            return  # somebody flushed
-        if time.monotonic() < since + self.patience and self._has_room() and self._ends_within_line():
+            return  # another thread has flushed
+        if time.monotonic() < since + self.line_timeout and self._has_room() and self._ends_within_line():
             self._flush_later(since)
         else:
             self.send()
@@ -280,15 +280,15 @@ class Output:
         with self.lock:
             if self._has_lines and not self._is_amid_line():
                 self._take()
-            # Before there are no pieces: whoever finds none and nobody sending can rely on the order.
+            # Before the pieces are taken: without pieces and a thread that sends, everything was sent.
             self._is_sending = True
             pieces, self._pieces, self._last, self._since = self._pieces, [], {}, None
             self._unsent = 0
         try:
             for piece in pieces:
                 text = piece.text.getvalue()
-                for start in range(0, len(text), self.most_unsent):
-                    piece.stream.send_text(piece.parent, text[start : start + self.most_unsent])
+                for start in range(0, len(text), self.max_unsent):
+                    piece.stream.send_text(piece.parent, text[start : start + self.max_unsent])
         finally:
             self._is_sending = False
         with self.lock:
@@ -312,7 +312,7 @@ class Output:
     def finish(self):
         """The same at the end of a cell, where half a character is all that there will be of it."""
         for stream in self._streams:
-            # Where the code has left nothing, nobody could tell of it: neither values nor exceptions are shown.
+            # Without a stream neither values nor exceptions would be shown.
             if getattr(sys, stream.name, None) is None:
                 setattr(sys, stream.name, stream)
         streams: list[Any] = [sys.__stdout__, sys.__stderr__]
@@ -332,7 +332,7 @@ class Output:
             self.flush()
 
     def set_parent(self, parent):
-        """What is written from now on belongs to another request."""
+        """Attributes what is written from now on to another request."""
         self.drain()
         for stream in self._streams:
             stream.set_parent(parent)
@@ -370,7 +370,7 @@ class Stream(OutStream):
         self._original_stdstream_copy = output.redirect(self, self._original_stdstream_fd)
 
     def fileno(self):
-        """What programs that write there put out is output of the code, as any other."""
+        """Returns the descriptor of the pipe: what programs write there is output of the code."""
         if self._original_stdstream_fd is None:
             raise io.UnsupportedOperation("fileno")
         return self._original_stdstream_fd
