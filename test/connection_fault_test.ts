@@ -398,6 +398,21 @@ print(*[input(name) for name in ("first", "second", "third")])`
       assert.strictEqual(yield* text(kernel.execute(`print(runs)`)), "[]")
     }))
 
+  it.effect("execute whose timeout ends before its code was sent fails with it, and the code never runs", () =>
+    Effect.gen(function* () {
+      const { kernel, proxy } = yield* setUp()
+      proxy.refuse()
+      proxy.cut("reset")
+      yield* eventually(() => proxy.refused() > 0 ? undefined : "no attempt")
+      const [duration, error] = yield* Effect.timed(
+        Effect.flip(kernel.execute(`runs.append("unsent")`, { timeout: "500 millis" })),
+      )
+      assert.strictEqual(error._tag, "ExecutionTimeout")
+      assert.isBelow(Duration.toMillis(duration), 2000)
+      proxy.heal()
+      assert.strictEqual(yield* text(kernel.execute(`print(runs)`)), "[]")
+    }))
+
   it.effect("refused for longer than a client tries: ConnectionLost with the output, and a reset helps", () =>
     Effect.gen(function* () {
       const setup = yield* setUp()

@@ -176,7 +176,11 @@ export const make: (
       Effect.forkScoped,
     )
     // A server does not report to its clients that it culled a kernel, or that another client deleted it.
-    yield* Effect.forkScoped(Defect.log(Effect.repeat(pollModel, Schedule.spaced(options.pingInterval))))
+    const polling = Effect.repeat(pollModel, {
+      schedule: Schedule.spaced(options.pingInterval),
+      while: () => endReason === undefined,
+    })
+    yield* Effect.forkScoped(Defect.log(polling))
     const request = opener({
       ...options,
       kernelId,

@@ -95,21 +95,27 @@ export const start: (
       ({ close }) => close,
     )
     yield* log("Execution starts")
-    yield* Effect.mapError(conversation.send, (error) => {
+    const sending = Effect.mapError(conversation.send, (error) => {
       const reason = instance.endReason() ?? error.reason
       dispatch({ _tag: "KernelEnded", reason })
       return new KernelError({ reason })
     })
-    if (timeout !== undefined) {
-      const spent = Duration.millis(clock.currentTimeMillisUnsafe() - turnAt)
-      const expire = Effect.sync(() => {
-        handlers.expire()
-        dispatch({ _tag: "Stopped", reason: { _tag: "Timeout" } })
-      })
-      yield* Effect.forkScoped(
-        Effect.delay(expire, Duration.subtract(Duration.fromInputUnsafe(timeout), spent)),
-      )
+    if (timeout === undefined) {
+      yield* sending
+      return run
     }
+    const rest = () =>
+      Duration.subtract(
+        Duration.fromInputUnsafe(timeout),
+        Duration.millis(clock.currentTimeMillisUnsafe() - turnAt),
+      )
+    const reachDeadline = Effect.sync(() => {
+      handlers.expire()
+      // What waits for a connection is not sent any more, and there is nothing to interrupt.
+      dispatch({ _tag: conversation.isSent() ? "Stopped" : "KernelEnded", reason: { _tag: "Timeout" } })
+    })
+    yield* Effect.timeoutOrElse(sending, { duration: rest(), orElse: () => reachDeadline })
+    yield* Effect.forkScoped(Effect.delay(reachDeadline, rest()))
     return run
   },
 )
@@ -278,8 +284,13 @@ function interpret({ backlog, conversation, instance, outputs, ...parts }: Parts
     commands.push(...added)
     if (isCarryingOut) return
     isCarryingOut = true
-    for (let command = commands.shift(); command !== undefined; command = commands.shift()) carryOut(command)
-    isCarryingOut = false
+    try {
+      for (let command = commands.shift(); command !== undefined; command = commands.shift()) {
+        carryOut(command)
+      }
+    } finally {
+      isCarryingOut = false
+    }
   }
   const dispatch = (event: ExecutionState.Event): void => transition(...ExecutionState.step(state, event))
   return {
