@@ -35,6 +35,8 @@ describe("the public contract", () => {
       readonly url: string
       readonly token: Redacted.Redacted<string> | undefined
       readonly join: Effect.Effect<void, KernelGateway.GatewayError>
+      readonly kernelspecs: Effect.Effect<ReadonlyArray<KernelGateway.Kernelspec>, KernelGateway.GatewayError>
+      readonly kernels: Effect.Effect<ReadonlyArray<KernelGateway.RunningKernel>, KernelGateway.GatewayError>
     }>()
     expectTypeOf(KernelGateway.make).toEqualTypeOf<
       (
@@ -68,6 +70,7 @@ describe("the public contract", () => {
       | "PortInUse"
       | "Exited"
       | "Unauthorized"
+      | "CredentialsFailed"
       | "Unreachable"
     >()
     assert.isFunction(KernelGateway.layerConfig)

@@ -31,6 +31,10 @@ export class ResourceLimit
     /** The time until the next attempt that the server suggests. */
     retryAfter: Schema.optionalKey(Schema.DurationFromString),
   }) {
+  /** True: the same request succeeds when the server has room again. */
+  get isRetryable(): boolean {
+    return true
+  }
   override get message(): string {
     const when = this.retryAfter === undefined ? "later" : `in ${Duration.format(this.retryAfter)}`
     return `The server starts no more kernels: ${this.detail}; ` +
@@ -60,9 +64,13 @@ export class Forbidden
     /** The message of the server. */
     detail: Schema.String,
   }) {
+  /** False: the same request is refused again. */
+  get isRetryable(): boolean {
+    return false
+  }
   override get message(): string {
     return `The server refuses to start the kernel: ${this.detail}; check the token and its permissions, ` +
-      `and the variable "KERNEL_USERNAME" in "env" if it is an Enterprise Gateway`
+      `and the option "user" (KERNEL_USERNAME) if it is an Enterprise Gateway; a retry does not help`
   }
 }
 
@@ -96,6 +104,10 @@ export class NoSuchKernelspec
       known: Schema.Array(Schema.String),
     },
   ) {
+  /** False: the same request is refused again. */
+  get isRetryable(): boolean {
+    return false
+  }
   override get message(): string {
     const shown = this.known.slice(0, maxShown).map((name) => `"${name.slice(0, 100)}"`).join(", ")
     const others = this.known.length > maxShown ? ` and ${this.known.length - maxShown} others` : ""
@@ -132,6 +144,10 @@ export class Unsupported
     /** The method or option, for instance `"evaluate"`. */
     operation: Schema.String,
   }) {
+  /** False: the same request is refused again. */
+  get isRetryable(): boolean {
+    return false
+  }
   override get message(): string {
     return `The operation "${this.operation}" needs a Python kernel with IPython, ` +
       `and this is a kernel of "${this.language}"; use "execute" instead`

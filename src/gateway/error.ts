@@ -218,6 +218,34 @@ export class Unauthorized
 }
 
 /**
+ * An Effect that was given for the `token` or the `headers` of a server failed.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const gateway = KernelGateway.layerRemote({ url: "https://example.org", token: Effect.fail("no vault") }).pipe(
+ *   Layer.catchTag("GatewayError", (error) =>
+ *     error.reason._tag === "CredentialsFailed" ? KernelGateway.layer() : Layer.effectContext(Effect.fail(error)))
+ * )
+ * ```
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class CredentialsFailed
+  extends Schema.TaggedError<CredentialsFailed>(identifier("CredentialsFailed"))("CredentialsFailed", {
+    url: Schema.String,
+    /** A description of the failure. */
+    detail: Schema.String,
+  }) {
+  override get message(): string {
+    return `There are no credentials for the server at "${this.url}": ${this.detail}`
+  }
+}
+
+/**
  * The server cannot be reached, or is not a Jupyter server.
  *
  * @example
@@ -269,6 +297,7 @@ export const GatewayErrorReason = Schema.Union([
   PortInUse,
   Exited,
   Unauthorized,
+  CredentialsFailed,
   Unreachable,
 ])
 

@@ -112,7 +112,8 @@ export const make: (
     const ack = gateway.ackPolicy === undefined ? {} : { shouldAckNow: yield* gateway.ackPolicy.register }
     const connecting = Channel.make({
       url: gateway.url,
-      headers: gateway.headers,
+      headers: {},
+      openSocket: gateway.openSocket,
       kernelId,
       session,
       pingInterval: options.pingInterval,

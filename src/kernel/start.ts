@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
@@ -35,10 +35,16 @@ export interface StartOptions {
    */
   readonly kernelName?: string | undefined
   /**
-   * Environment variables of the kernel, besides those of the gateway's option `env`. A remote server may ignore them:
-   * in a Python kernel they are therefore set before the first execution, and for other languages a warning is logged.
+   * Environment variables of the kernel, besides those of the gateway's option `env`. A remote server may ignore them,
+   * except those that begin with `KERNEL_`: in a Python kernel they are therefore set before the first execution, and for
+   * other languages a warning is logged.
    */
   readonly env?: Record<string, string> | undefined
+  /**
+   * The user that an Enterprise Gateway starts the kernel for, as the variable `KERNEL_USERNAME`; that of the gateway by
+   * default.
+   */
+  readonly user?: string | undefined
   /**
    * The permissions of the kernel; those of its gateway by default. They can only restrict those of the gateway.
    * Permissions that are not given are denied, except `allowWrite`, whose default is that of the gateway.
@@ -87,7 +93,7 @@ export const load: (
         const rules = yield* Effect.provideContext(rulesOf(gateway, options.sandbox), platform)
         const connection = yield* GatewayKernel.make(gateway, {
           kernelName,
-          env: { ...env, ...rules },
+          env: { ...(gateway.isOwn ? {} : remoteEnv(options, workingDir)), ...env, ...rules },
           startTimeout: initTimeout,
           pingInterval,
           maxMessageSize: options.maxMessageSize,
@@ -106,6 +112,17 @@ export const load: (
         }),
       )
   })
+
+/** Returns the variables by which a server that starts kernels elsewhere, as Enterprise Gateway, takes options. */
+const remoteEnv = (
+  { initTimeout = defaultTimeout, user }: StartOptions,
+  workingDir: string | undefined,
+): Record<string, string> => ({
+  ...(user === undefined ? {} : { KERNEL_USERNAME: user }),
+  ...(workingDir === undefined ? {} : { KERNEL_WORKING_DIR: workingDir }),
+  // Seconds. Without it such a server may give up sooner, or start a kernel that is not waited for any more.
+  KERNEL_LAUNCH_TIMEOUT: String(Math.max(1, Math.ceil(Duration.toSeconds(initTimeout)))),
+})
 
 /** Returns the rules of the kernel as an environment variable, which the gateway removes before the kernel starts. */
 const rulesOf = Effect.fnUntraced(

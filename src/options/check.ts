@@ -87,6 +87,8 @@ const interval = option((value) =>
 /** A path, or an argument of a process. */
 const folder = text(/^[^\0]+$/, "give a path, which is not empty and has no character NUL")
 
+const user = text(/^[^\0]+$/, "give the name of a user, which is not empty and has no character NUL")
+
 const variables = option((value) => {
   if (typeof value !== "object" || value === null) return "give an object of strings"
   for (const [name, text] of Object.entries(value)) {
@@ -155,6 +157,8 @@ export const Remote = Schema.Struct({
       : "give the characters of the token alone, which are those of one word"
   }),
   headers,
+  user,
+  startConcurrency: whole(1, Number.MAX_SAFE_INTEGER),
 })
 
 /** The options of a kernel. */
@@ -166,6 +170,7 @@ export const Kernel = Schema.Struct({
     "give the name of a kernelspec: letters, digits, dots, hyphens and underscores",
   ),
   env: variables,
+  user,
   images,
   maxMessageSize: whole(1, Number.MAX_SAFE_INTEGER),
   ...timing,
