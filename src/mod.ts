@@ -23,6 +23,7 @@
  */
 export * as Execution from "./execution.ts"
 export * as Introspection from "./introspection.ts"
+export * as JupyterHub from "./jupyter_hub.ts"
 export * as KernelClient from "./kernel_client.ts"
 export * as KernelGateway from "./kernel_gateway.ts"
 export * as KernelPool from "./kernel_pool.ts"

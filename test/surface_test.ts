@@ -47,6 +47,12 @@ const surface: Record<string, ReadonlyArray<string>> = {
     "KernelInfo",
     "Variable",
   ],
+  JupyterHub: [
+    "Progress",
+    "UserServer",
+    "layer",
+    "make",
+  ],
   KernelClient: [
     "KernelClient",
     "layer",
@@ -119,6 +125,7 @@ const surface: Record<string, ReadonlyArray<string>> = {
 const subpaths: Record<string, string> = {
   execution: "Execution",
   introspection: "Introspection",
+  jupyter_hub: "JupyterHub",
   kernel_client: "KernelClient",
   kernel_gateway: "KernelGateway",
   kernel_pool: "KernelPool",

@@ -114,7 +114,7 @@ export const connect: (
 )
 
 /** Returns the options whose values are known before an Effect runs. */
-const constants = ({ headers, token, ...options }: RemoteOptions) => ({
+export const constants = ({ headers, token, ...options }: RemoteOptions) => ({
   ...options,
   ...(Effect.isEffect(token) ? {} : { token }),
   ...(Effect.isEffect(headers) ? {} : { headers }),

@@ -9,7 +9,9 @@ import * as Effect from "effect/Effect"
 import * as HttpCookies from "effect/http/Cookies"
 import * as HttpHeaders from "effect/http/Headers"
 import * as HttpClient from "effect/http/HttpClient"
+import type * as HttpClientError from "effect/http/HttpClientError"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
+import * as Stream from "effect/Stream"
 import * as Body from "./body.ts"
 import * as Cookies from "./cookies.ts"
 import * as Credentials from "./credentials.ts"
@@ -59,6 +61,8 @@ export interface Server {
     request: HttpClientRequest.HttpClientRequest,
     timeout: Duration.Input,
   ) => Effect.Effect<Answer, RestError>
+  /** Sends a request and emits the bytes of its answer as they arrive. Fails unless the status is a success. */
+  readonly stream: (request: HttpClientRequest.HttpClientRequest) => Stream.Stream<Uint8Array, RestError>
   /** Opens a WebSocket, which closes with the scope. */
   readonly open: Socket.Open
   /** Returns the text without the credentials. */
@@ -78,36 +82,32 @@ export const make: (options: ServerOptions) => Effect.Effect<Server, never, Http
     const credentials = Credentials.isCredentials(headers) ? headers : Credentials.constant(headers)
     const { redact } = credentials
     const cookies = Cookies.make()
+    const nameOf = ({ method, url }: HttpClientRequest.HttpClientRequest) =>
+      `${method} ${url.slice(base.length)}`
+    const unreachable = (request: string, error: HttpClientError.HttpClientError) =>
+      new RestError({ request, kind: "Unreachable", detail: redact(describe(error)) })
 
-    const sendOnce = Effect.fnUntraced(function* (
+    /** Sends a request with these headers. Fails unless the status is a success. */
+    const respond = Effect.fnUntraced(function* (
       request: HttpClientRequest.HttpClientRequest,
-      name: string,
       headers: Credentials.Headers,
     ) {
+      const name = nameOf(request)
       const clock = yield* Clock.Clock
       const all = cookies.addTo(headers, request.url, clock.currentTimeMillisUnsafe())
-      const { isWhole, response, text } = yield* http.execute(HttpClientRequest.setHeaders(request, all))
-        .pipe(
-          // Any header may be a secret of the user, which spans would show, and an address may repeat one.
-          Effect.updateService(
-            HttpHeaders.CurrentRedactedNames,
-            (names) => [...names, "location", ...Object.keys(all).map((name) => name.toLowerCase())],
-          ),
-          Effect.flatMap((response) => Effect.map(Body.read(response), (body) => ({ ...body, response }))),
-          Effect.mapError((error) =>
-            new RestError({ request: name, kind: "Unreachable", detail: redact(describe(error)) })
-          ),
-        )
+      const response = yield* http.execute(HttpClientRequest.setHeaders(request, all)).pipe(
+        // Any header may be a secret of the user, which spans would show, and an address may repeat one.
+        Effect.updateService(
+          HttpHeaders.CurrentRedactedNames,
+          (names) => [...names, "location", ...Object.keys(all).map((name) => name.toLowerCase())],
+        ),
+        Effect.mapError((error) => unreachable(name, error)),
+      )
       const now = clock.currentTimeMillisUnsafe()
       cookies.keep(response.cookies, request.url, now)
       const { status } = response
-      if (status >= 200 && status < 300) {
-        if (isWhole) return { name, status, text }
-        const detail = redact(
-          `Its answer has more than ${Body.maxBodyBytes} bytes: "${bodyExcerpt(redact(text))}"`,
-        )
-        return yield* new RestError({ request: name, kind: "Malformed", status, detail })
-      }
+      if (status >= 200 && status < 300) return response
+      const { text } = yield* Effect.mapError(Body.read(response), (error) => unreachable(name, error))
       const { location } = response.headers
       const retryAfter = parseRetryAfter(response.headers["retry-after"], now)
       return yield* new RestError({
@@ -121,6 +121,32 @@ export const make: (options: ServerOptions) => Effect.Effect<Server, never, Http
         status,
         ...(retryAfter === undefined ? {} : { retryAfter }),
       })
+    })
+
+    /** Sends a request with credentials, and again with other ones if they are refused. */
+    const respondAuthorized = (request: HttpClientRequest.HttpClientRequest) =>
+      Effect.catchTag(
+        authorized(
+          credentials,
+          (headers) => respond(request, headers),
+          ({ kind }) => kind === "Unauthorized",
+        ),
+        "CredentialsError",
+        ({ detail }) =>
+          Effect.fail(new RestError({ request: nameOf(request), kind: "NoCredentials", detail })),
+      )
+
+    const sendOnce = Effect.fnUntraced(function* (request: HttpClientRequest.HttpClientRequest) {
+      const name = nameOf(request)
+      const response = yield* respondAuthorized(request)
+      const { isWhole, text } = yield* Effect.mapError(
+        Body.read(response),
+        (error) => unreachable(name, error),
+      )
+      const { status } = response
+      if (isWhole) return { name, status, text }
+      const detail = `Its answer has more than ${Body.maxBodyBytes} bytes: "${bodyExcerpt(redact(text))}"`
+      return yield* new RestError({ request: name, kind: "Malformed", status, detail: redact(detail) })
     })
 
     const openOnce = Effect.fnUntraced(
@@ -141,20 +167,21 @@ export const make: (options: ServerOptions) => Effect.Effect<Server, never, Http
       url: base,
       redact,
       send: (request, timeout) => {
-        const name = `${request.method} ${request.url.slice(base.length)}`
-        const answer = authorized(
-          credentials,
-          (headers) => sendOnce(request, name, headers),
-          ({ kind }) => kind === "Unauthorized",
-        ).pipe(
-          Effect.catchTag(
-            "CredentialsError",
-            ({ detail }) => Effect.fail(new RestError({ request: name, kind: "NoCredentials", detail })),
-          ),
-          Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.fail(timedOut(name, timeout)) }),
+        const answer = sendOnce(request).pipe(
+          Effect.timeoutOrElse({
+            duration: timeout,
+            orElse: () => Effect.fail(timedOut(nameOf(request), timeout)),
+          }),
         )
         return request.method === "GET" ? repeated(answer, ({ status }) => status) : answer
       },
+      stream: (request) =>
+        Stream.unwrap(
+          Effect.map(
+            respondAuthorized(request),
+            ({ stream }) => Stream.mapError(stream, (error) => unreachable(nameOf(request), error)),
+          ),
+        ),
       open: (address, options) =>
         authorized(
           credentials,

@@ -147,8 +147,7 @@ export const Gateway = Schema.Struct({
   ),
 })
 
-/** The options of a remote server. */
-export const Remote = Schema.Struct({
+const remote = {
   // White space around it is ignored, such as the line end of a file.
   token: option((value) => {
     const token = Redacted.isRedacted(value) ? Redacted.value(value) : value
@@ -159,6 +158,16 @@ export const Remote = Schema.Struct({
   headers,
   user,
   startConcurrency: whole(1, Number.MAX_SAFE_INTEGER),
+} as const
+
+/** The options of a remote server. */
+export const Remote = Schema.Struct(remote)
+
+/** The options of a server on a JupyterHub. */
+export const Hub = Schema.Struct({
+  ...remote,
+  server: text(/^[^\0]*$/, "give the name of a server, which has no character NUL"),
+  startTimeout: timeout,
 })
 
 /** The options of a kernel. */

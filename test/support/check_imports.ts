@@ -14,7 +14,7 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["mod.ts"],
   // Services.
   ["testing.ts"],
-  ["kernel_pool.ts", "sandbox.ts", "values.ts"],
+  ["kernel_pool.ts", "jupyter_hub.ts", "sandbox.ts", "values.ts"],
   ["kernel_client.ts"],
   ["kernel_gateway.ts"],
   ["python_environment.ts"],

@@ -1,6 +1,6 @@
 /**
  * The test command: format, lint, types, documents, imports, Python, tests, and the quickstart on Deno. Runs all steps
- * whatever happens and ends with the line `N passed, N failed`.
+ * whatever happens and ends with the line `N passed, N failed`, which also counts skipped tests if there are any.
  */
 import { spawnSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
@@ -17,7 +17,7 @@ function succeeds(command: string, args: ReadonlyArray<string>): boolean {
 }
 
 /** The counts of Vitest's report; a run without a report counts as one failure. */
-function vitest(): { readonly passed: number; readonly failed: number } {
+function vitest(): { readonly passed: number; readonly failed: number; readonly skipped: number } {
   const succeeded = succeeds("vitest", [
     "run",
     "--reporter=default",
@@ -25,11 +25,14 @@ function vitest(): { readonly passed: number; readonly failed: number } {
     `--outputFile.json=${report}`,
   ])
   try {
-    const { numFailedTests, numPassedTests } = JSON.parse(readFileSync(report, "utf8"))
+    const { numFailedTests, numPassedTests, numPendingTests: skipped } = JSON.parse(
+      readFileSync(report, "utf8"),
+    )
     // A file that cannot be loaded has no tests that could fail.
-    return { passed: numPassedTests, failed: succeeded ? numFailedTests : Math.max(1, numFailedTests) }
+    const failed = succeeded ? numFailedTests : Math.max(1, numFailedTests)
+    return { passed: numPassedTests, failed, skipped }
   } catch {
-    return { passed: 0, failed: 1 }
+    return { passed: 0, failed: 1, skipped: 0 }
   }
 }
 
@@ -60,5 +63,7 @@ rmSync(folder, { recursive: true })
 
 const passed = tests.passed + ofPython.passed + steps.filter((step) => step).length
 const failed = tests.failed + ofPython.failed + steps.filter((step) => !step).length
-process.stdout.write(`\n${passed} passed, ${failed} failed\n`)
+// Tests of tools that cannot be installed here.
+const skipped = tests.skipped === 0 ? "" : `, ${tests.skipped} skipped`
+process.stdout.write(`\n${passed} passed, ${failed} failed${skipped}\n`)
 process.exitCode = failed === 0 ? 0 : 1
