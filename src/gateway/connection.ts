@@ -116,7 +116,11 @@ const endedOf = (join: Address["join"]): Connection["ended"] =>
 export function toGatewayError(url: string, error: Rest.RestError): GatewayError {
   return gatewayError(
     error.kind === "Unauthorized"
-      ? new Unauthorized({ url, status: error.status ?? 0 })
+      ? new Unauthorized({
+        url,
+        status: error.status ?? 0,
+        ...(error.detail === "" ? {} : { detail: error.detail }),
+      })
       : error.kind === "NoCredentials"
       ? new CredentialsFailed({ url, detail: error.detail })
       : new Unreachable({

@@ -211,9 +211,13 @@ export class Unauthorized
   extends Schema.TaggedError<Unauthorized>(identifier("Unauthorized"))("Unauthorized", {
     url: Schema.String,
     status: Schema.Int,
+    /** The message of the server. */
+    detail: Schema.optionalKey(Schema.String),
   }) {
   override get message(): string {
-    return `The server at "${this.url}" refused the token with status ${this.status}; check the option "token"`
+    const detail = this.detail === undefined ? "" : `: ${this.detail}`
+    return `The server at "${this.url}" refused the token with status ${this.status}${detail}; ` +
+      `check the option "token", and what the token permits`
   }
 }
 
