@@ -6,6 +6,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
@@ -91,6 +92,7 @@ export const load: (
     return (gateway) =>
       Effect.gen(function* () {
         const rules = yield* Effect.provideContext(rulesOf(gateway, options.sandbox), platform)
+        if (workingDir !== undefined) yield* requirePythonSpec(gateway, kernelName)
         const connection = yield* GatewayKernel.make(gateway, {
           kernelName,
           env: { ...(gateway.isOwn ? {} : remoteEnv(options, workingDir)), ...env, ...rules },
@@ -112,6 +114,20 @@ export const load: (
         }),
       )
   })
+
+/** Fails with `Unsupported` if the server says that the kernelspec is of another language, before it is started. */
+const requirePythonSpec = Effect.fnUntraced(function* (
+  { isOwn, rest }: Gateway.Connection,
+  kernelName: string | undefined,
+) {
+  if (isOwn && kernelName === undefined) return
+  const specs = yield* Effect.option(rest.kernelspecs)
+  if (Option.isNone(specs)) return
+  const { default: defaultName = "", kernelspecs } = specs.value
+  // If it does not say, the kernel does when it has started.
+  const language = kernelspecs[kernelName ?? defaultName]?.spec?.language ?? ""
+  if (language !== "") yield* Identity.requirePython({ ...Identity.ipython, language }, "workingDir")
+})
 
 /** Returns the variables by which a server that starts kernels elsewhere, as Enterprise Gateway, takes options. */
 const remoteEnv = (
