@@ -1,7 +1,7 @@
 /** Servers that are not ours: credentials, cookies, certificates, unavailable proxies, and what a server has. */
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Layer, Logger, Redacted, References, Tracer } from "effect"
+import { Effect, Exit, Layer, Logger, Redacted, References, Stream, Tracer } from "effect"
 import { FetchHttpClient } from "effect/http"
 import type { IncomingHttpHeaders } from "node:http"
 import { setTimeout as wait } from "node:timers/promises"
@@ -12,6 +12,7 @@ import * as Certificates from "./support/certificates.ts"
 import * as Fake from "./support/fake_server.ts"
 import { text } from "./support/kernel.ts"
 import { reasonOf, timed } from "./support/outcome.ts"
+import { eventually } from "./support/processes.ts"
 
 type Remote = Omit<KernelGateway.RemoteOptions, "url">
 
@@ -345,6 +346,35 @@ describe("layerRemote the application's HttpClient", { concurrent: true }, () =>
       assert.strictEqual(refused._tag, "Unreachable")
     }).pipe(Effect.scoped, Effect.provide(Platform.layer)))
 
+  it.live("a WebSocket that is closed is opened again, and a large output waits for its consumer", () =>
+    Effect.gen(function* () {
+      let executions = 0
+      const { make, server } = yield* connect({
+        execute: ({ close, good, request, run, send }) => {
+          if (request.content.code === "flood") {
+            return send(...run(...Array.from({ length: 64 }, () => "x".repeat(1_000_000))))
+          }
+          good()
+          if (++executions === 1) close(1001, "Going away")
+        },
+      })
+      const kernel = yield* make()
+      yield* hello(kernel)
+      yield* eventually(() => {
+        const opened = server.requests.filter((name) => name === "GET /api/kernels/:id/channels").length
+        return opened < 2 ? `Opened ${opened} times` : undefined
+      })
+      yield* hello(kernel)
+      const slowly = kernel.stream("flood").pipe(
+        Stream.tap(() => Effect.sleep("5 millis")),
+        Stream.runFold(
+          () => 0,
+          (length, chunk) => length + (chunk._tag === "TextChunk" ? chunk.text.length : 0),
+        ),
+      )
+      assert.strictEqual(yield* slowly, 64_000_000)
+    }).pipe(Effect.scoped, Effect.provide(NodeHttpClient.layerNodeHttp)))
+
   it.live("a handshake that is refused or not answered fails as without it, and the socket is closed", () =>
     Effect.gen(function* () {
       const { make } = yield* connect({ handshake: () => ({ status: 418 }) })
@@ -421,9 +451,9 @@ it.live("KernelClient.make sends user, initTimeout, workingDir and env as KERNEL
     yield* make({ user: "eve", env: { KERNEL_USERNAME: "bob", KERNEL_LAUNCH_TIMEOUT: "99" } })
     yield* Effect.flip(Effect.scoped(make({ workingDir: "/tmp" })))
     assert.deepStrictEqual(bodies, [
-      { env: { KERNEL_USERNAME: "ada", KERNEL_LAUNCH_TIMEOUT: "30" } },
+      { env: { KERNEL_USERNAME: "ada" } },
       { env: { KERNEL_USERNAME: "eve", KERNEL_LAUNCH_TIMEOUT: "2", KERNEL_IMAGE: "r", FOO: "1" } },
       { env: { KERNEL_USERNAME: "bob", KERNEL_LAUNCH_TIMEOUT: "99" } },
-      { env: { KERNEL_USERNAME: "ada", KERNEL_WORKING_DIR: "/tmp", KERNEL_LAUNCH_TIMEOUT: "30" } },
+      { env: { KERNEL_USERNAME: "ada", KERNEL_WORKING_DIR: "/tmp" } },
     ])
   }))

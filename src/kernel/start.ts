@@ -131,13 +131,15 @@ const requirePythonSpec = Effect.fnUntraced(function* (
 
 /** Returns the variables by which a server that starts kernels elsewhere, as Enterprise Gateway, takes options. */
 const remoteEnv = (
-  { initTimeout = defaultTimeout, user }: StartOptions,
+  { initTimeout, user }: StartOptions,
   workingDir: string | undefined,
 ): Record<string, string> => ({
   ...(user === undefined ? {} : { KERNEL_USERNAME: user }),
   ...(workingDir === undefined ? {} : { KERNEL_WORKING_DIR: workingDir }),
-  // Seconds. Without it such a server may give up sooner, or start a kernel that is not waited for any more.
-  KERNEL_LAUNCH_TIMEOUT: String(Math.max(1, Math.ceil(Duration.toSeconds(initTimeout)))),
+  // Whole seconds. The default is that of Enterprise Gateway.
+  ...(initTimeout === undefined
+    ? {}
+    : { KERNEL_LAUNCH_TIMEOUT: String(Math.max(1, Math.ceil(Duration.toSeconds(initTimeout)))) }),
 })
 
 /** Returns the rules of the kernel as an environment variable, which the gateway removes before the kernel starts. */
