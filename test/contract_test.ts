@@ -5,6 +5,7 @@ import { Context, Effect, Schema, SchemaTransformation, Stream } from "effect"
 import * as Library from "../src/mod.ts"
 import {
   Execution,
+  JupyterHub,
   KernelClient,
   KernelGateway,
   KernelPool,
@@ -19,6 +20,7 @@ describe("the public contract", () => {
     assert.includeMembers(Object.keys(Library), [
       "Execution",
       "Introspection",
+      "JupyterHub",
       "KernelClient",
       "KernelGateway",
       "KernelPool",
@@ -74,6 +76,29 @@ describe("the public contract", () => {
       | "Unreachable"
     >()
     assert.isFunction(KernelGateway.layerConfig)
+  })
+
+  it("servers that are not ours", () => {
+    const remote = {
+      url: "",
+      token: Effect.succeed({ token: "", expiresAt: 0 }),
+      headers: Effect.succeed({}),
+      user: "",
+      startConcurrency: 2,
+    }
+    expectTypeOf(KernelGateway.layerRemote).toBeCallableWith(remote)
+    expectTypeOf(KernelClient.make).toBeCallableWith({ user: "" })
+    expectTypeOf(JupyterHub.layer).toBeCallableWith({ hub: "", token: "", user: "", server: "", options: {} })
+    expectTypeOf(JupyterHub.layer).returns.toEqualTypeOf<
+      Layer.Layer<KernelGateway.KernelGateway | JupyterHub.UserServer, KernelGateway.GatewayError>
+    >()
+    expectTypeOf(JupyterHub.make).returns.toEqualTypeOf<
+      Effect.Effect<JupyterHub.UserServer["Service"], KernelGateway.GatewayError, Scope.Scope>
+    >()
+    expectTypeOf<JupyterHub.UserServer["Service"]["progress"]>().toEqualTypeOf<
+      Stream.Stream<JupyterHub.Progress, KernelGateway.GatewayError>
+    >()
+    expectTypeOf<Execution.ResourceLimit["isRetryable"]>().toEqualTypeOf<boolean>()
   })
 
   it("Sandbox", () => {

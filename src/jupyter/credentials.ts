@@ -70,6 +70,9 @@ export interface Expiring {
 /** Maximum time before their expiry at which headers are asked for again. */
 const maxMargin = Duration.seconds(30)
 
+/** Maximum time of an Effect that is asked for headers. */
+const maxSourceTime = Duration.seconds(30)
+
 /**
  * Makes credentials of constant headers.
  *
@@ -84,7 +87,7 @@ export function constant(headers: Headers): Credentials {
 
 /**
  * Makes credentials of an Effect, which runs once for all requests: before the first one, when a tenth of the time until
- * the expiry is left (30 seconds at most), and when the server refuses the headers.
+ * the expiry is left (30 seconds at most), and when the server refuses the headers. It fails after 30 seconds.
  *
  * @category constructors
  * @since 0.1.0
@@ -96,7 +99,11 @@ export const make: (
   const cache = yield* Cache.makeWith(
     (_key: "headers") =>
       Effect.gen(function* () {
-        const { expiresAt, headers } = yield* source
+        const { expiresAt, headers } = yield* Effect.timeoutOrElse(source, {
+          duration: maxSourceTime,
+          orElse: () =>
+            Effect.fail(new CredentialsError({ detail: `None within ${Duration.format(maxSourceTime)}` })),
+        })
         add(headers)
         const remaining = expiresAt === undefined
           ? Duration.infinity

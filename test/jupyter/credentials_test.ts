@@ -1,6 +1,6 @@
 /** Credentials that are asked for again, and secrets in texts. */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect } from "effect"
+import { Clock, Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import * as Credentials from "../../src/jupyter/credentials.ts"
 import * as Secrets from "../../src/jupyter/secrets.ts"
@@ -49,6 +49,14 @@ describe("Credentials.make", () => {
         yield* credentials.headers
         assert.strictEqual(asked(), 2)
       }
+    }))
+
+  it.effect("an Effect that never ends is a failure after 30 seconds", () =>
+    Effect.gen(function* () {
+      const { headers } = yield* Credentials.make(Effect.never)
+      const asking = yield* Effect.forkChild(Effect.flip(headers), { startImmediately: true })
+      yield* TestClock.adjust("30 seconds")
+      assert.strictEqual((yield* Fiber.join(asking)).detail, "None within 30s")
     }))
 
   it.effect("renew tells that there are no others, and a failure is not kept", () =>
