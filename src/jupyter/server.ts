@@ -82,6 +82,8 @@ export const make: (options: ServerOptions) => Effect.Effect<Server, never, Http
     const credentials = Credentials.isCredentials(headers) ? headers : Credentials.constant(headers)
     const { redact } = credentials
     const cookies = Cookies.make()
+    // A WebSocket that is upgraded from a connection which was idle would wait for one that is dead.
+    const connection = upgradeClient === undefined ? {} : { connection: "close" }
     const nameOf = ({ method, url }: HttpClientRequest.HttpClientRequest) =>
       `${method} ${url.slice(base.length)}`
     const unreachable = (request: string, error: HttpClientError.HttpClientError) =>
@@ -95,7 +97,9 @@ export const make: (options: ServerOptions) => Effect.Effect<Server, never, Http
       const name = nameOf(request)
       const clock = yield* Clock.Clock
       const all = cookies.addTo(headers, request.url, clock.currentTimeMillisUnsafe())
-      const response = yield* http.execute(HttpClientRequest.setHeaders(request, all)).pipe(
+      const response = yield* http.execute(
+        HttpClientRequest.setHeaders(request, { ...all, ...connection }),
+      ).pipe(
         // Any header may be a secret of the user, which spans would show, and an address may repeat one.
         Effect.updateService(
           HttpHeaders.CurrentRedactedNames,

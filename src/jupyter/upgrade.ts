@@ -62,7 +62,8 @@ export const handshake: (
     return
   }
   yield* Effect.match(Effect.flatMap(response.upgrade, toDuplex), {
-    onSuccess: (connection) => void request.emit("upgrade", answerOf(response), connection, Buffer.alloc(0)),
+    onSuccess: (socket) =>
+      void request.emit("upgrade", { ...answerOf(response), socket }, socket, Buffer.alloc(0)),
     onFailure: (error) => void request.emit("error", error),
   })
 })
@@ -105,8 +106,10 @@ const toDuplex = Effect.fnUntraced(function* (socket: EffectSocket.Socket) {
       const [first, ...rest] = chunks.map(({ chunk }) => chunk)
       finish(first === undefined ? Effect.void : writeAll([first, ...rest]), done)
     },
+    // Not waited for: a connection to a peer that does not answer takes long to end.
     destroy: (error, done) => {
-      run(Scope.close(scope, Exit.void)).addObserver(() => done(error))
+      run(Scope.close(scope, Exit.void))
+      done(error)
     },
   })
   /** Reads until the stream has enough. */
