@@ -1,9 +1,10 @@
 /** The servers of users on a real JupyterHub. */
-import { assert, layer } from "@effect/vitest"
+import { assert, it, layer } from "@effect/vitest"
 import { Context, Effect, Fiber, Layer, Redacted, Schedule, Scope, Stream } from "effect"
 import process from "node:process"
 import { JupyterHub, KernelClient, KernelGateway } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
+import * as Fake from "./support/fake_server.ts"
 import * as Support from "./support/jupyter_hub.ts"
 import { slow, text } from "./support/kernel.ts"
 import { timed } from "./support/outcome.ts"
@@ -160,3 +161,52 @@ layer(hub, { ...slow, timeout: "10 minutes" })("JupyterHub", (it) => {
       }
     }))
 })
+
+it.live("JupyterHub.layer waits for a hub that is busy, and goes on where the progress was cut", () =>
+  Effect.gen(function* () {
+    let state: "stopped" | "spawn" | "ready" = "stopped"
+    let starts = 0
+    let cuts = 0
+    const event = (fields: Record<string, unknown>) => `data: ${JSON.stringify(fields)}\n\n`
+    const { requests, url } = yield* Fake.make({
+      rest: (name) => {
+        switch (name) {
+          case "GET /hub/api/users/ada": {
+            const model = {
+              ready: state === "ready",
+              pending: state === "spawn" ? state : null,
+              url: "/user/ada/",
+            }
+            return {
+              status: 200,
+              body: JSON.stringify({ name: "ada", servers: state === "stopped" ? {} : { "": model } }),
+            }
+          }
+          case "POST /hub/api/users/ada/server":
+            if (++starts === 1) return { status: 429, headers: { "retry-after": "1" }, body: "Too many" }
+            state = "spawn"
+            return { status: 202 }
+          case "GET /hub/api/users/ada/server/progress": {
+            if (++cuts === 1) {
+              return { status: 200, body: event({ progress: 10, message: "Waiting" }) + "data: {" }
+            }
+            state = "ready"
+            return { status: 200, body: event({ progress: 100, ready: true, message: "Ready" }) }
+          }
+          case "DELETE /hub/api/users/ada/server":
+            state = "stopped"
+            return { status: 204 }
+          case "GET /user/ada/api/kernelspecs":
+            return { status: 200, body: `{"kernelspecs": {}}` }
+          default:
+            return undefined
+        }
+      },
+    })
+    const [, millis] = yield* timed(
+      Effect.scoped(Layer.build(JupyterHub.layer({ hub: url, token: "secret", user: "ada" }))),
+    )
+    assert.isAbove(millis, 990)
+    assert.deepStrictEqual([starts, cuts, state], [2, 2, "stopped"])
+    assert.include(requests, "DELETE /hub/api/users/ada/server")
+  }))
