@@ -226,7 +226,7 @@ export function layer(options: HubOptions): Layer.Layer<KernelGateway | UserServ
 const stopTimeout = "10 seconds"
 
 /** Maximum time of attempts to stop a server, which a hub refuses while the server starts. */
-const maxStopTime = Duration.minutes(5)
+const maxStopTime = Duration.minutes(2)
 
 /** Interval of requests while a server starts or stops. */
 const pollInterval = Duration.millis(500)

@@ -128,50 +128,58 @@ describe("layerRemote token and headers", { concurrent: true }, () => {
 })
 
 describe("layerRemote cookies", { concurrent: true }, () => {
-  it.live("cookies of REST and of the handshake are sent with later ones, until they expire", () =>
-    Effect.gen(function* () {
-      const seen: Array<readonly [string, string | undefined]> = []
-      let isOver = false
-      const { gateway, make } = yield* connect({
-        rest: (name, { cookie }) => {
-          seen.push([name, cookie])
-          if (name === "GET /api/kernels") {
-            return {
-              status: 200,
-              body: "[]",
-              headers: isOver ? { "set-cookie": "route=; Path=/; Max-Age=0" } : {},
+  for (
+    const [what, client] of [
+      ["without a client", Layer.effectDiscard(Effect.void)],
+      ["over undici", NodeHttpClient.layerUndici],
+      ["over node:http", NodeHttpClient.layerNodeHttp],
+    ] as const
+  ) {
+    it.live(`cookies of REST and of the handshake are sent with later ones, until they expire, ${what}`, () =>
+      Effect.gen(function* () {
+        const seen: Array<readonly [string, string | undefined]> = []
+        let isOver = false
+        const { gateway, make } = yield* connect({
+          rest: (name, { cookie }) => {
+            seen.push([name, cookie])
+            if (name === "GET /api/kernels") {
+              return {
+                status: 200,
+                body: "[]",
+                headers: isOver ? { "set-cookie": "route=; Path=/; Max-Age=0" } : {},
+              }
             }
-          }
-          return name === "GET /api/kernelspecs"
-            ? {
-              status: 200,
-              body: `{"kernelspecs": {}}`,
-              headers: {
-                "set-cookie": seen.length === 1 ? "route=a.1; Path=/; HttpOnly" : "other=x; Path=/else",
-              },
-            }
-            : undefined
-        },
-        handshake: (_count, { cookie }) => {
-          seen.push(["handshake", cookie])
-          return undefined
-        },
-        accepted: ["set-cookie: socket=s; Path=/"],
-      }, { headers: { cookie: "mine=1" } })
-      yield* make()
-      yield* gateway.kernelspecs
-      isOver = true
-      yield* gateway.kernels
-      yield* gateway.kernels
-      assert.deepStrictEqual(seen.filter(([name]) => name !== "GET /api/kernels/:id"), [
-        ["GET /api/kernelspecs", "mine=1"],
-        ["POST /api/kernels", "mine=1; route=a.1"],
-        ["handshake", "mine=1; route=a.1"],
-        ["GET /api/kernelspecs", "mine=1; route=a.1; socket=s"],
-        ["GET /api/kernels", "mine=1; route=a.1; socket=s"],
-        ["GET /api/kernels", "mine=1; socket=s"],
-      ])
-    }))
+            return name === "GET /api/kernelspecs"
+              ? {
+                status: 200,
+                body: `{"kernelspecs": {}}`,
+                headers: {
+                  "set-cookie": seen.length === 1 ? "route=a.1; Path=/; HttpOnly" : "other=x; Path=/else",
+                },
+              }
+              : undefined
+          },
+          handshake: (_count, { cookie }) => {
+            seen.push(["handshake", cookie])
+            return undefined
+          },
+          accepted: ["set-cookie: socket=s; Path=/", "set-cookie: second=a%20b; Path=/; HttpOnly"],
+        }, { headers: { cookie: "mine=1" } })
+        yield* make()
+        yield* gateway.kernelspecs
+        isOver = true
+        yield* gateway.kernels
+        yield* gateway.kernels
+        assert.deepStrictEqual(seen.filter(([name]) => name !== "GET /api/kernels/:id"), [
+          ["GET /api/kernelspecs", "mine=1"],
+          ["POST /api/kernels", "mine=1; route=a.1"],
+          ["handshake", "mine=1; route=a.1"],
+          ["GET /api/kernelspecs", "mine=1; route=a.1; socket=s; second=a%20b"],
+          ["GET /api/kernels", "mine=1; route=a.1; socket=s; second=a%20b"],
+          ["GET /api/kernels", "mine=1; socket=s; second=a%20b"],
+        ])
+      }).pipe(Effect.scoped, Effect.provide(client)))
+  }
 
   it.live("a server that sets cookies without end is not kept in memory", () =>
     Effect.gen(function* () {

@@ -6,6 +6,7 @@
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Cookies from "effect/http/Cookies"
 import * as HttpClient from "effect/http/HttpClient"
 import type * as HttpClientError from "effect/http/HttpClientError"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
@@ -76,9 +77,9 @@ const causeOf = (error: HttpClientError.HttpClientError): Error =>
   error.reason.cause instanceof Error ? error.reason.cause : error
 
 /** Returns the part of an answer that `ws` reads. */
-const answerOf = ({ headers, status }: HttpClientResponse.HttpClientResponse) => ({
+const answerOf = ({ cookies, headers, status }: HttpClientResponse.HttpClientResponse) => ({
   statusCode: status,
-  headers: { ...headers },
+  headers: { ...headers, "set-cookie": Cookies.toSetCookieHeaders(cookies) },
 })
 
 /**
