@@ -10,7 +10,7 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { KernelError } from "./execution.ts"
 import * as Gateway from "./gateway/connection.ts"
-import type { Images } from "./output/images.ts"
+import type { ClientOptions } from "./client/options.ts"
 import * as Kernels from "./client/kernel.ts"
 import * as Span from "./kernel/span.ts"
 import * as Start from "./kernel/start.ts"
@@ -19,6 +19,7 @@ import * as Platform from "./platform.ts"
 
 export type { AskOptions, Introspection, IntrospectionFailure } from "./kernel/introspection.ts"
 export type { ExecuteOptions, Kernel } from "./client/kernel.ts"
+export type { ClientOptions } from "./client/options.ts"
 export type { ImageFile, Images } from "./output/images.ts"
 export type { InputRequest } from "./kernel/input.ts"
 
@@ -42,23 +43,6 @@ export type { InputRequest } from "./kernel/input.ts"
  */
 export class KernelClient
   extends Context.Service<KernelClient, Kernels.Kernel>()("effect-jupyter/KernelClient") {}
-
-/**
- * Options of a kernel.
- *
- * @category options
- * @since 0.1.0
- */
-export interface ClientOptions extends Start.StartOptions {
-  /** The directory that images are written to, created with the first image; `"images"` by default. */
-  readonly imagesDir?: string | undefined
-  /**
-   * The destination of images: files in `imagesDir` (`"directory"`, the default), `bytes` of the result's images, or a
-   * function that stores an image and returns the `path` for the result. If the function fails, only that image is
-   * missing.
-   */
-  readonly images?: Images | undefined
-}
 
 /**
  * Starts a kernel and connects to it. The kernel is deleted when the scope closes.

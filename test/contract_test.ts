@@ -1,6 +1,6 @@
 /** The types of the public functions, as the contract spells them. */
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
-import type { Duration, Layer, Redacted, Scope } from "effect"
+import type { DateTime, Duration, Layer, Redacted, Scope } from "effect"
 import { Context, Effect, Schema, SchemaTransformation, Stream } from "effect"
 import * as Library from "../src/mod.ts"
 import {
@@ -9,6 +9,7 @@ import {
   KernelClient,
   KernelGateway,
   KernelPool,
+  KernelSessions,
   PythonEnvironment,
   Sandbox,
   Testing,
@@ -24,6 +25,7 @@ describe("the public contract", () => {
       "KernelClient",
       "KernelGateway",
       "KernelPool",
+      "KernelSessions",
       "PythonEnvironment",
       "Sandbox",
       "Testing",
@@ -278,6 +280,7 @@ describe("the public contract", () => {
       | Refuses<KernelClient.AskOptions>
       | Refuses<Argument<KernelClient.Kernel["inspect"]>>
       | Refuses<KernelPool.PoolOptions>
+      | Refuses<KernelSessions.SessionsOptions>
       | Refuses<Values.ValueOptions>
       | Refuses<Values.SetOptions<Schema.Schema<string>>>
       | Refuses<Values.CallOptions<Schema.Schema<string>>>
@@ -333,6 +336,47 @@ describe("the public contract", () => {
     >()
     assert.isFunction(KernelPool.make)
     assert.isFunction(KernelPool.layerConfig)
+  })
+
+  it("KernelSessions", () => {
+    expectTypeOf<KernelSessions.KernelSessions["Service"]>().toEqualTypeOf<{
+      readonly get: (key: string) => Effect.Effect<KernelClient.Kernel, Execution.KernelError, Scope.Scope>
+      readonly close: (key: string) => Effect.Effect<void>
+      readonly list: Effect.Effect<ReadonlyArray<KernelSessions.Session>>
+      readonly events: Stream.Stream<KernelSessions.SessionEvent>
+    }>()
+    expectTypeOf<KernelSessions.Session>().toMatchTypeOf<{
+      readonly key: string
+      readonly kernelId: string
+      readonly openedAt: DateTime.Utc
+      readonly lastUsedAt: DateTime.Utc
+      readonly inUse: boolean
+    }>()
+    expectTypeOf<KernelSessions.SessionEvent["_tag"]>().toEqualTypeOf<
+      "Opened" | "Idle" | "Evicted" | "Died" | "Replaced" | "Closed"
+    >()
+    expectTypeOf<Omit<KernelSessions.SessionsOptions, "setup">>().toEqualTypeOf<
+      Omit<KernelPool.PoolOptions, "setup">
+    >()
+    expectTypeOf(KernelSessions.layer({ max: 1, setup: ["x = 1"] })).toEqualTypeOf<
+      Layer.Layer<KernelSessions.KernelSessions, Execution.KernelError, KernelGateway.KernelGateway>
+    >()
+    class Data extends Context.Service<Data, number>()("Data") {}
+    const sessions = KernelSessions.layer({
+      idleTimeToLive: "1 hour",
+      setup: (kernel, key) => Effect.flatMap(Data, (data) => kernel.set(key, data)),
+    })
+    expectTypeOf(sessions).toEqualTypeOf<
+      Layer.Layer<KernelSessions.KernelSessions, Execution.KernelError, KernelGateway.KernelGateway | Data>
+    >()
+    expectTypeOf(KernelSessions.layerClient).toEqualTypeOf<
+      (key: string) => Layer.Layer<
+        KernelClient.KernelClient,
+        Execution.KernelError,
+        KernelSessions.KernelSessions
+      >
+    >()
+    assert.isFunction(KernelSessions.make)
   })
 
   it("Execution", () => {

@@ -185,6 +185,12 @@ export const Kernel = Schema.Struct({
   ...timing,
 })
 
+/** The options of sessions besides those of a kernel. */
+export const Sessions = Schema.Struct({
+  idleTimeToLive: timeout,
+  max: whole(1, Number.MAX_SAFE_INTEGER),
+})
+
 /** The options of an execution. */
 export const Execute = Schema.Struct({
   timeout,

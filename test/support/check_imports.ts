@@ -14,11 +14,13 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["mod.ts"],
   // Services.
   ["testing.ts"],
+  ["kernel_sessions.ts"],
   ["kernel_pool.ts", "jupyter_hub.ts", "sandbox.ts", "values.ts"],
   ["kernel_client.ts"],
   ["kernel_gateway.ts"],
   ["python_environment.ts"],
   // Parts.
+  ["sessions/"],
   ["pool/", "testing/"],
   ["client/"],
   ["values/"],
