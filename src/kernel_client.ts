@@ -4,7 +4,6 @@
  * @module
  */
 import * as Config from "effect/Config"
-import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
@@ -12,6 +11,7 @@ import type { KernelError } from "./execution.ts"
 import * as Gateway from "./gateway/connection.ts"
 import type { ClientOptions } from "./client/options.ts"
 import * as Kernels from "./client/kernel.ts"
+import { KernelClient } from "./client/service.ts"
 import * as Span from "./kernel/span.ts"
 import * as Start from "./kernel/start.ts"
 import { KernelGateway } from "./kernel_gateway.ts"
@@ -19,30 +19,10 @@ import * as Platform from "./platform.ts"
 
 export type { AskOptions, Introspection, IntrospectionFailure } from "./kernel/introspection.ts"
 export type { ExecuteOptions, Kernel } from "./client/kernel.ts"
+export { KernelClient } from "./client/service.ts"
 export type { ClientOptions } from "./client/options.ts"
 export type { ImageFile, Images } from "./output/images.ts"
 export type { InputRequest } from "./kernel/input.ts"
-
-/**
- * The kernel of an application.
- *
- * @example
- * ```ts
- * import { Effect, Layer } from "effect"
- * import { KernelClient, KernelGateway } from "effect-jupyter"
- *
- * export const program = Effect.gen(function*() {
- *   const kernel = yield* KernelClient.KernelClient
- *   const result = yield* kernel.execute("6 * 7")
- *   yield* Effect.log(result.text)
- * }).pipe(Effect.provide(KernelClient.layer().pipe(Layer.provide(KernelGateway.layer()))))
- * ```
- *
- * @category services
- * @since 0.1.0
- */
-export class KernelClient
-  extends Context.Service<KernelClient, Kernels.Kernel>()("effect-jupyter/KernelClient") {}
 
 /**
  * Starts a kernel and connects to it. The kernel is deleted when the scope closes.
