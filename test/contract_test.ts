@@ -2,6 +2,7 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import type { DateTime, Duration, Layer, Redacted, Scope } from "effect"
 import { Context, Effect, Schema, SchemaTransformation, Stream } from "effect"
+import type { Rpc, RpcClient, RpcGroup } from "effect/rpc"
 import * as Library from "../src/mod.ts"
 import {
   Execution,
@@ -9,6 +10,7 @@ import {
   KernelClient,
   KernelGateway,
   KernelPool,
+  KernelRpc,
   KernelSessions,
   PythonEnvironment,
   Sandbox,
@@ -25,6 +27,7 @@ describe("the public contract", () => {
       "KernelClient",
       "KernelGateway",
       "KernelPool",
+      "KernelRpc",
       "KernelSessions",
       "PythonEnvironment",
       "Sandbox",
@@ -377,6 +380,28 @@ describe("the public contract", () => {
       >
     >()
     assert.isFunction(KernelSessions.make)
+  })
+
+  it("KernelRpc", () => {
+    expectTypeOf(KernelRpc.layerHandlers).toEqualTypeOf<
+      Layer.Layer<
+        Rpc.ToHandler<RpcGroup.Rpcs<typeof KernelRpc.group>>,
+        never,
+        KernelSessions.KernelSessions
+      >
+    >()
+    expectTypeOf(KernelClient.layerRpc).toEqualTypeOf<
+      (key: string) => Layer.Layer<KernelClient.KernelClient, Execution.KernelError, RpcClient.Protocol>
+    >()
+    assert.includeMembers(Array.from(KernelRpc.group.requests.keys()), [
+      "execute",
+      "interrupt",
+      "reset",
+      "evaluate",
+      "complete",
+      "inspect",
+      "variables",
+    ])
   })
 
   it("Execution", () => {

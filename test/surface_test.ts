@@ -57,6 +57,7 @@ const surface: Record<string, ReadonlyArray<string>> = {
     "KernelClient",
     "layer",
     "layerConfig",
+    "layerRpc",
     "make",
   ],
   KernelGateway: [
@@ -88,6 +89,10 @@ const surface: Record<string, ReadonlyArray<string>> = {
     "layerClient",
     "layerConfig",
     "make",
+  ],
+  KernelRpc: [
+    "group",
+    "layerHandlers",
   ],
   KernelSessions: [
     "Closed",
@@ -143,6 +148,7 @@ const subpaths: Record<string, string> = {
   kernel_client: "KernelClient",
   kernel_gateway: "KernelGateway",
   kernel_pool: "KernelPool",
+  kernel_rpc: "KernelRpc",
   kernel_sessions: "KernelSessions",
   python_environment: "PythonEnvironment",
   sandbox: "Sandbox",

@@ -128,6 +128,6 @@ export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Sc
         interrupt: Span.withSpan("Kernel.interrupt", session)(session.interrupt),
         reset: Span.withSpan("Kernel.reset", session)(session.reset),
       }
-      return Exchange.attach(kernel, exchange)
+      return Exchange.attach(kernel, { exchange, identity: session.identity })
     },
   )

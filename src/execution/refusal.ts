@@ -118,7 +118,8 @@ export class NoSuchKernelspec
 }
 
 /**
- * The operation needs a Python kernel with IPython, and this is another kernel. Nothing was sent to it.
+ * The operation needs a Python kernel with IPython, and this is another kernel; or it cannot be requested from another
+ * process. Nothing was sent to the kernel.
  *
  * @example
  * ```ts
@@ -143,13 +144,17 @@ export class Unsupported
     language: Schema.String,
     /** The method or option, for instance `"evaluate"`. */
     operation: Schema.String,
+    /** The reason, if it is not the language. */
+    detail: Schema.optionalKey(Schema.String),
   }) {
   /** False: the same request is refused again. */
   get isRetryable(): boolean {
     return false
   }
   override get message(): string {
-    return `The operation "${this.operation}" needs a Python kernel with IPython, ` +
-      `and this is a kernel of "${this.language}"; use "execute" instead`
+    return this.detail !== undefined
+      ? `The operation "${this.operation}" is not available: ${this.detail}`
+      : `The operation "${this.operation}" needs a Python kernel with IPython, ` +
+        `and this is a kernel of "${this.language}"; use "execute" instead`
   }
 }

@@ -15,6 +15,7 @@ import {
   ProtocolViolation,
 } from "../execution.ts"
 import { plain } from "../jupyter/control_codes.ts"
+import type { Identity } from "../kernel/identity.ts"
 import { UnsupportedValue } from "./error.ts"
 import * as Decode from "./decode.ts"
 import * as Encode from "./encode.ts"
@@ -161,21 +162,27 @@ export function read(
   )
 }
 
-/** The member of a kernel that has its exchange; a copy of the kernel has it, too. */
-const ExchangeKey: unique symbol = Symbol("effect-jupyter/Kernel/exchange")
-
-interface Exchanging {
-  readonly [ExchangeKey]: Exchange
+/** What a kernel has besides its members, so that requests of another process can use it. */
+export interface Carrier {
+  readonly identity: Identity
+  readonly exchange: Exchange
 }
 
-const isExchanging = (kernel: object): kernel is Exchanging => Predicate.hasProperty(kernel, ExchangeKey)
+/** The member of a kernel that has its carrier; a copy of the kernel has it, too. */
+const CarrierKey: unique symbol = Symbol("effect-jupyter/Kernel/carrier")
 
-/** Gives a kernel its exchange, so that requests of another process can use it. */
-export function attach<K extends object>(kernel: K, exchange: Exchange): K {
-  return Object.defineProperty(kernel, ExchangeKey, { value: exchange, enumerable: true })
+interface Carrying {
+  readonly [CarrierKey]: Carrier
 }
 
-/** Returns the exchange of a kernel, if it has one. */
-export function of(kernel: object): Exchange | undefined {
-  return isExchanging(kernel) ? kernel[ExchangeKey] : undefined
+const isCarrying = (kernel: object): kernel is Carrying => Predicate.hasProperty(kernel, CarrierKey)
+
+/** Gives a kernel its carrier. */
+export function attach<K extends object>(kernel: K, carrier: Carrier): K {
+  return Object.defineProperty(kernel, CarrierKey, { value: carrier, enumerable: true })
+}
+
+/** Returns the carrier of a kernel, if it has one. */
+export function of(kernel: object): Carrier | undefined {
+  return isCarrying(kernel) ? kernel[CarrierKey] : undefined
 }
