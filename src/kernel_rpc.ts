@@ -1,15 +1,22 @@
 /**
  * Kernels over RPC: the sessions of one process are used by others, with any protocol and serialization of
- * `effect/rpc`. `KernelClient.layerRpc` is the client.
+ * `effect/rpc`. `KernelClient.layerRpc` is the client; this module has it as `layerClient`, and needs no Node, so that
+ * it works in a browser.
  *
  * @module
  */
-import type * as Layer from "effect/Layer"
+import * as Layer from "effect/Layer"
 import type * as Rpc from "effect/rpc/Rpc"
+import type * as RpcClient from "effect/rpc/RpcClient"
 import type * as RpcGroup from "effect/rpc/RpcGroup"
+import { KernelClient } from "./client/service.ts"
+import type { KernelError } from "./execution.ts"
+import * as Remote from "./rpc/client.ts"
 import * as Group from "./rpc/group.ts"
 import * as Handlers from "./rpc/handlers.ts"
 import type { KernelSessions } from "./sessions/service.ts"
+
+export { KernelClient } from "./client/service.ts"
 
 /**
  * The procedures of kernels. Each takes the `key` of a session.
@@ -68,3 +75,30 @@ export const layerHandlers: Layer.Layer<
   never,
   KernelSessions
 > = Handlers.layer
+
+/**
+ * Provides the kernel of a session in another process. It is `KernelClient.layerRpc`, whose description it has.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { KernelRpc } from "effect-jupyter"
+ * import { RpcClient, RpcSerialization } from "effect/rpc"
+ * import { Socket } from "effect/socket"
+ *
+ * const Protocol = RpcClient.layerProtocolSocket().pipe(
+ *   Layer.provide(Socket.layerWebSocket("wss://example.org/rpc")),
+ *   Layer.provide([Socket.layerWebSocketConstructorGlobal, RpcSerialization.layerNdjson])
+ * )
+ *
+ * export const program = Effect.gen(function*() {
+ *   const kernel = yield* KernelRpc.KernelClient
+ *   return yield* kernel.execute("6 * 7")
+ * }).pipe(Effect.provide(KernelRpc.layerClient("ada").pipe(Layer.provide(Protocol))))
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerClient = (key: string): Layer.Layer<KernelClient, KernelError, RpcClient.Protocol> =>
+  Layer.effect(KernelClient, Remote.make(key))

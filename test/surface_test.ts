@@ -91,7 +91,9 @@ const surface: Record<string, ReadonlyArray<string>> = {
     "make",
   ],
   KernelRpc: [
+    "KernelClient",
     "group",
+    "layerClient",
     "layerHandlers",
   ],
   KernelSessions: [

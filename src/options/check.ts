@@ -6,12 +6,12 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import { format } from "effect/Formatter"
 import * as Option from "effect/Option"
 import type * as Path from "effect/Path"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
-import { inspect } from "node:util"
 
 /**
  * The value of an option is not valid. Nothing was started or sent.
@@ -244,5 +244,5 @@ export function resolve(
 /** Returns a value as text, truncated for a message. */
 function textOf(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.slice(0, 200))
-  return inspect(value, { depth: 1, breakLength: Infinity }).slice(0, 200)
+  return format(value).slice(0, 200)
 }
