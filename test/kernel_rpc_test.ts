@@ -1,13 +1,16 @@
 /** Kernels of sessions over RPC, between two processes; `parity_test.ts` runs its tests over RPC as well. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Context, Duration, Effect, Exit, Fiber, Layer, Schema, Stream } from "effect"
+import { Context, Duration, Effect, Exit, Fiber, FileSystem, Layer, Schema, Stream } from "effect"
+import { FetchHttpClient } from "effect/http"
+import { ChildProcess } from "effect/process"
 import { RpcClient, RpcSerialization } from "effect/rpc"
 import { randomUUID } from "node:crypto"
 import { readFileSync } from "node:fs"
 import process from "node:process"
 import { Execution, KernelClient, KernelRpc } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
-import { slow, text, texts } from "./support/kernel.ts"
+import * as Browser from "./support/browser.ts"
+import { slow, temporary, text, texts } from "./support/kernel.ts"
 import { descendants, survivors } from "./support/processes.ts"
 import * as Rpc from "./support/rpc.ts"
 
@@ -271,6 +274,27 @@ layer(Platform.layer, slow)("KernelClient.layerRpc", (it) => {
       yield* Effect.sleep("2 seconds")
       assert.isUndefined(survivors(pids))
     }))
+
+  it.effect.skipIf(Browser.chromium === undefined)(
+    "a page uses a kernel over a WebSocket (Chromium)",
+    () =>
+      Effect.gen(function* () {
+        const fs = yield* FileSystem.FileSystem
+        const folder = yield* temporary
+        const bundler = yield* ChildProcess.make("node_modules/.bin/rolldown", [
+          "test/support/rpc_page.ts",
+          "--platform=browser",
+          "--format=iife",
+          `--file=${folder}/page.js`,
+        ], { extendEnv: true, stdin: "ignore", stdout: "ignore" })
+        assert.strictEqual(yield* bundler.exitCode, 0)
+        yield* fs.writeFileString(`${folder}/page.html`, `<title></title><script src="page.js"></script>`)
+        const { port } = yield* Rpc.serve("websocket", "ndjson")
+        const { evaluate, until } = yield* Browser.open(`file://${folder}/page.html#${port}`)
+        yield* until(`document.title !== ""`)
+        assert.strictEqual(yield* evaluate("document.title"), "42 4 ExecutionError")
+      }).pipe(Effect.provide(FetchHttpClient.layer)),
+  )
 
   it.effect("the group can be used without the library's client", () =>
     Effect.gen(function* () {

@@ -53,7 +53,7 @@ export const open = Effect.fnUntraced(function* (url: string) {
   )
   const port = /:(\d+)\//.exec(line)?.[1] ?? ""
   const { webSocketDebuggerUrl } = yield* HttpClientRequest.put(
-    `http://127.0.0.1:${port}/json/new?${url}`,
+    `http://127.0.0.1:${port}/json/new?${encodeURIComponent(url)}`,
   ).pipe(HttpClient.execute, Effect.flatMap(HttpClientResponse.schemaBodyJson(Target)))
   const replies = yield* Queue.unbounded<string>()
   const socket = yield* Effect.acquireRelease(
