@@ -176,9 +176,10 @@ export const layer: Layer.Layer<Rpc.ToHandler<RpcGroup.Rpcs<typeof group>>, neve
       interrupt: (target) => using(target, (kernel) => kernel.interrupt),
       reset: (target) =>
         Effect.scoped(Effect.gen(function* () {
+          const isOpen = (yield* sessions.list).some(({ key }) => key === target.key)
           const kernel = yield* sessions.get(target.key)
-          // A kernel that this request opened is clean.
-          if (names.has(kernel)) yield* kernel.reset
+          // The kernel of a new session is clean.
+          if (isOpen) yield* kernel.reset
           return attachmentOf(kernel)
         })),
       complete: ({ code, cursor, timeout, ...target }) =>
