@@ -238,7 +238,7 @@ layer(gateway.pipe(Layer.provideMerge(Platform.layer)), slow)("KernelSessions", 
     Effect.gen(function* () {
       const sessions = yield* KernelSessions.make({ max: 2 })
       const events = yield* record(sessions)
-      yield* sessions.close("nobody")
+      yield* sessions.close("none")
       const { kernel } = yield* hold(sessions, "ada")
       const { id } = kernel
       const running = yield* Effect.forkChild(Effect.flip(kernel.execute("import time; time.sleep(60)")), {
@@ -259,7 +259,7 @@ layer(gateway.pipe(Layer.provideMerge(Platform.layer)), slow)("KernelSessions", 
       assert.strictEqual((yield* Fiber.join(opening)).reason._tag, "ExecutionAborted")
       assert.deepStrictEqual(yield* keys(sessions), [])
 
-      // Whoever comes during a close has the kernel before or the one after it, and can use the latter.
+      // A request during a close gets the kernel before it, whose executions fail, or the one after it.
       yield* Effect.forEach([0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89], (moment) =>
         Effect.all([
           Effect.andThen(Effect.sleep(moment), sessions.close("joan")),
