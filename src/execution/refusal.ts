@@ -70,7 +70,7 @@ export class Forbidden
   }
   override get message(): string {
     return `The server refuses to start the kernel: ${this.detail}; check the token and its permissions, ` +
-      `and the option "user" (KERNEL_USERNAME) if it is an Enterprise Gateway; a retry does not help`
+      `and the option "user" or "KERNEL_USERNAME" in "env" if it is an Enterprise Gateway; a retry does not help`
   }
 }
 

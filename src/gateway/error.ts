@@ -245,7 +245,8 @@ export class CredentialsFailed
     detail: Schema.String,
   }) {
   override get message(): string {
-    return `There are no credentials for the server at "${this.url}": ${this.detail}`
+    return `There are no credentials for the server at "${this.url}": ${this.detail}; ` +
+      `check the Effects of the options "token" and "headers"`
   }
 }
 
