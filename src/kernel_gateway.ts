@@ -62,8 +62,8 @@ export { InvalidOption } from "./options/check.ts"
  *
  * export const program = Effect.gen(function*() {
  *   const gateway = yield* KernelGateway.KernelGateway
+ *   yield* gateway.join.pipe(Effect.tapError((error) => Effect.logError(error.message)), Effect.forkChild)
  *   yield* Effect.log(gateway.url)
- *   yield* gateway.join
  * }).pipe(Effect.provide(KernelGateway.layer()))
  * ```
  *

@@ -110,7 +110,7 @@ export interface GatewaysOptions<E, R> {
  *     max: 16,
  *     setup: "import pandas as pd",
  *     gateways: [
- *       KernelGateway.layer(),
+ *       KernelGateway.layer({ python: { packages: ["pandas"] } }),
  *       KernelGateway.layerRemote({ url: "http://gateway.example.org:8888", token: "secret" })
  *     ]
  *   })

@@ -86,8 +86,7 @@ const maxShown = 20
  * import { KernelClient } from "effect-jupyter"
  *
  * export const program = KernelClient.make({ kernelName: "julia" }).pipe(
- *   Effect.tapErrorTag("KernelError", ({ reason }) =>
- *     reason._tag === "NoSuchKernelspec" ? Effect.logError(`There are only ${reason.known}`) : Effect.void)
+ *   Effect.catchReason("KernelError", "NoSuchKernelspec", (reason) => Effect.logError(`There are only ${reason.known}`))
  * )
  * ```
  *

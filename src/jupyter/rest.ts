@@ -116,11 +116,13 @@ export interface Rest {
  * @example
  * ```ts
  * import { NodeHttpClient } from "@effect/platform-node"
- * import { Effect } from "effect"
+ * import { Effect, Redacted } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
  * import * as Rest from "effect-jupyter/jupyter/rest"
  *
  * const program = Effect.gen(function*() {
- *   const rest = yield* Rest.make({ url: "http://127.0.0.1:8888", headers: {} })
+ *   const { token = Redacted.make(""), url } = yield* KernelGateway.KernelGateway
+ *   const rest = yield* Rest.make({ url, headers: { authorization: `token ${Redacted.value(token)}` } })
  *   const kernel = yield* rest.start({ env: {}, timeout: "30 seconds" })
  *   yield* rest.interrupt(kernel.id)
  * })

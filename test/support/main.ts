@@ -63,6 +63,7 @@ const steps = [
   succeeds("deno", ["lint"]),
   succeeds("tsc", ["-p", "tsconfig.json"]),
   succeeds("node", ["test/support/check_docs.ts"]),
+  succeeds("node", ["--conditions=effect-jupyter-source", "test/support/run_docs.ts"]),
   succeeds("node", ["test/support/check_links.ts"]),
   succeeds("node", ["test/support/check_imports.ts"]),
 ]
