@@ -156,7 +156,10 @@ export default { ...config, test: { root: "${folder}", include: ${
     } } }`,
   )
   yield* Effect.all([
-    attempt("Examples that are tests", execute("vitest", "run", "--config", config)),
+    attempt(
+      "Examples that are tests",
+      execute("vitest", "run", "--configLoader", "native", "--config", config),
+    ),
     ...programs.map(({ name, path }) =>
       attempt(name, execute("node", "--conditions=effect-jupyter-source", path))
     ),
