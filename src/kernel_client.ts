@@ -128,7 +128,7 @@ export function layerConfig(
  * import { RpcClient, RpcSerialization } from "effect/rpc"
  * import { KernelClient } from "effect-jupyter"
  *
- * const Protocol = RpcClient.layerProtocolHttp({ url: "http://127.0.0.1:3000/rpc" }).pipe(
+ * const Protocol = RpcClient.layerProtocolHttp({ url: "https://kernels.example.org/rpc" }).pipe(
  *   Layer.provide([RpcSerialization.layerNdjson, NodeHttpClient.layerUndici])
  * )
  *

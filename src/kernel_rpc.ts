@@ -87,7 +87,7 @@ export const layerHandlers: Layer.Layer<
  * import { Socket } from "effect/socket"
  *
  * const Protocol = RpcClient.layerProtocolSocket().pipe(
- *   Layer.provide(Socket.layerWebSocket("wss://example.org/rpc")),
+ *   Layer.provide(Socket.layerWebSocket("wss://kernels.example.org/rpc")),
  *   Layer.provide([Socket.layerWebSocketConstructorGlobal, RpcSerialization.layerNdjson])
  * )
  *

@@ -15,12 +15,14 @@ import {
   KernelClient,
   KernelGateway,
   KernelPool,
+  KernelSessions,
   PythonEnvironment,
   Sandbox,
   Testing,
 } from "../../src/mod.ts"
 import * as Platform from "../../src/platform.ts"
 import { type Example, writeExamples } from "./documents.ts"
+import * as Rpc from "./rpc.ts"
 
 /** What the examples take for granted: what an application has of Python, folders, variables and functions. */
 const setup = `
@@ -47,6 +49,8 @@ Object.assign(globalThis, { upload: () => Effect.void })
 const repository = process.cwd()
 const Shared = Layer.mergeAll(
   KernelPool.layer({ max: 6, warm: 2, setup }),
+  KernelSessions.layer({ max: 2 }),
+  Rpc.layer("http", "ndjson"),
   PythonEnvironment.layer(),
   Layer.effect(Testing.TestKernel, Testing.TestKernel).pipe(Layer.provide(Testing.layer([]))),
   ConfigProvider.layer(ConfigProvider.fromUnknown(variables)),
@@ -65,9 +69,12 @@ const isFunction = (value: unknown): value is (kernel: KernelClient.Kernel) => R
   Predicate.isFunction(value)
 
 /** Tells whether an example fails as it has to on a machine without the server, kernelspec or user that it names. */
-function isExpected(error: unknown): boolean {
+function isExpected(error: unknown, { code }: Example): boolean {
   if (Sandbox.isSandboxError(error)) return error.reason._tag === "RunningAsRoot"
-  if (Execution.isKernelError(error)) return error.reason._tag === "NoSuchKernelspec"
+  if (Execution.isKernelError(error)) {
+    const { _tag } = error.reason
+    return _tag === "NoSuchKernelspec" || _tag === "ConnectionLost" && code.includes("//kernels.example.org/")
+  }
   if (!KernelGateway.isGatewayError(error)) return false
   const { reason } = error
   return reason._tag === "PythonNotFound" ||
@@ -115,16 +122,16 @@ const main = Effect.gen(function* () {
   const fs = yield* FileSystem.FileSystem
   const problems: Array<string> = []
   /** Notes why an example fails. */
-  const attempt = <A, R>(name: string, effect: Effect.Effect<A, unknown, R>) =>
+  const attempt = <A, R>(example: Example, effect: Effect.Effect<A, unknown, R>) =>
     effect.pipe(
       Effect.timeout("45 seconds"),
       Effect.tapCause(({ reasons }) =>
         Effect.sync(() => {
           const unexpected = reasons.filter((reason) =>
-            !(Cause.isFailReason(reason) && isExpected(reason.error))
+            !(Cause.isFailReason(reason) && isExpected(reason.error, example))
           )
           const messages = Cause.prettyErrors(Cause.fromReasons(unexpected)).map(({ message }) => message)
-          if (messages.length > 0) problems.push(`${name}: ${messages.join("\n")}`)
+          if (messages.length > 0) problems.push(`${example.name}: ${messages.join("\n")}`)
         })
       ),
       Effect.exit,
@@ -139,12 +146,12 @@ const main = Effect.gen(function* () {
 
   const programs = examples.filter(({ code }) => code.includes("NodeRuntime.runMain"))
   const tests = examples.filter(({ code }) => code.includes("@effect/vitest"))
-  const modules: Array<readonly [string, Run]> = []
+  const modules: Array<readonly [Example, Run]> = []
   for (const example of examples) {
     if (programs.includes(example) || tests.includes(example)) continue
-    const exported = yield* attempt(example.name, load(example))
+    const exported = yield* attempt(example, load(example))
     if (Exit.isSuccess(exported)) {
-      modules.push(...runs(example, exported.value).map((run) => [example.name, run] as const))
+      modules.push(...runs(example, exported.value).map((run) => [example, run] as const))
     }
   }
   const config = join(folder, "vitest.config.ts")
@@ -157,14 +164,14 @@ export default { ...config, test: { root: "${folder}", include: ${
   )
   yield* Effect.all([
     attempt(
-      "Examples that are tests",
+      { name: "Examples that are tests", code: "", path: config },
       execute("vitest", "run", "--configLoader", "native", "--config", config),
     ),
-    ...programs.map(({ name, path }) =>
-      attempt(name, execute("node", "--conditions=effect-jupyter-source", path))
+    ...programs.map((example) =>
+      attempt(example, execute("node", "--conditions=effect-jupyter-source", example.path))
     ),
-    ...modules.map(([name, run]) =>
-      attempt(name, run.pipe(Effect.provide(KernelPool.layerClient), Effect.scoped))
+    ...modules.map(([example, run]) =>
+      attempt(example, run.pipe(Effect.provide(KernelPool.layerClient), Effect.scoped))
     ),
   ], { concurrency: 2, discard: true }).pipe(Effect.provide(Shared))
 
