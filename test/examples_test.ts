@@ -53,6 +53,9 @@ const assertNothingLeft = Effect.fnUntraced(
   },
 )
 
+/** Tells whether a line is a log message: `[12:34:56.789] INFO (#1): …`. */
+const isLogged = (line: string): boolean => /^\[\d\d:\d\d:\d\d\.\d+\] /.test(line)
+
 /** Runs an example to its end; gives the lines it printed, each with its time of arrival, and its folder. */
 const run = Effect.fnUntraced(function* (...args: ReadonlyArray<string>) {
   const { folder, handle, temporaryFiles } = yield* start(args)
@@ -67,8 +70,8 @@ const run = Effect.fnUntraced(function* (...args: ReadonlyArray<string>) {
       Stream.runForEach((entry) =>
         Effect.sync(() => {
           printed.push(entry)
-          // All that the example needs is there when it begins to print.
-          seen ??= look(handle.pid)
+          // All that the example needs is there when it prints something itself: before, Python packages are installed.
+          if (!isLogged(entry.line)) seen ??= look(handle.pid)
         })
       ),
     ),
