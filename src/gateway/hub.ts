@@ -14,7 +14,7 @@ import type * as Server from "../jupyter/server.ts"
 /** The server of a user as the hub knows it. */
 export const ServerModel = Schema.Struct({
   ready: Schema.Boolean,
-  /** What it is doing; null if it runs or is stopped. */
+  /** The operation that is under way; null if the server runs or is stopped. */
   pending: Schema.NullOr(Schema.String),
   /** The address, without scheme and host. */
   url: Schema.String,

@@ -41,7 +41,7 @@ export class Kernelspec extends Schema.Class<Kernelspec>("effect-jupyter/KernelG
 }) {}
 
 /**
- * A kernel that runs on a server, whoever started it.
+ * A kernel that runs on a server, of this program or of another.
  *
  * @example
  * ```ts

@@ -61,7 +61,7 @@ interface Remote {
   /** The turn of the request that the server has not accepted yet. */
   readonly sending: Semaphore.Semaphore
   attachment: Attachment | undefined
-  /** Why the kernel runs nothing any more, until a reset. */
+  /** The reason for which requests fail until a reset. */
   ended: KernelErrorReason | undefined
 }
 

@@ -35,9 +35,9 @@ const executeOptions = {
   timeout: Schema.optional(Schema.DurationFromString),
   outputLimit: Schema.optional(Schema.Finite),
   allowStdin: Schema.optional(Schema.Boolean),
-  /** Whether the output is sent while the code runs, and not only in the result; true by default. */
+  /** Sends the output while the code runs, and not only in the result; true by default. */
   chunks: Schema.optional(Schema.Boolean),
-  /** Whether the client answers requests for input, and stores images; false by default. */
+  /** True if the client answers requests for input, and stores images; false by default. */
   asksInput: Schema.optional(Schema.Boolean),
   asksImages: Schema.optional(Schema.Boolean),
   /** An id by which `settled` waits for the end of the request; with it the first element is `Accepted`. */
@@ -46,7 +46,7 @@ const executeOptions = {
 
 const timeout = { timeout: Schema.optional(Schema.DurationFromString) } as const
 
-/** What a client knows of the session of a key. */
+/** The state of the session of a key, as its client needs it. */
 export class Attachment extends Schema.Class<Attachment>("effect-jupyter/KernelRpc/Attachment")({
   /** Identifies the session among those that the key has in the course of time; a reset does not change it. */
   session: Schema.String,

@@ -44,7 +44,7 @@ interface OpenSession {
   readonly openedAt: DateTime.Utc
   lastUsedAt: DateTime.Utc
   readonly isDead: () => boolean
-  /** Whether its idleness has been told. */
+  /** True if the event `Idle` was published since the last use. */
   isIdle: boolean
   isClosed: boolean
   /** The event of its end; none if another session replaces it. */

@@ -27,7 +27,7 @@ export class Session extends Schema.Class<Session>("effect-jupyter/KernelSession
   openedAt: Schema.DateTimeUtcFromString,
   /** The time of the last `get`, or at which the last scope with the session closed. */
   lastUsedAt: Schema.DateTimeUtcFromString,
-  /** Whether a scope has the session. */
+  /** True if a scope holds the session. */
   inUse: Schema.Boolean,
 }) {}
 
@@ -163,7 +163,7 @@ export class Closed
 export const SessionEvent = Schema.Union([Opened, Idle, Evicted, Died, Replaced, Closed])
 
 /**
- * What happened to a session.
+ * A change of a session.
  *
  * @category events
  * @since 0.1.0

@@ -162,7 +162,7 @@ export function read(
   )
 }
 
-/** What a kernel has besides its members, so that requests of another process can use it. */
+/** The parts of a kernel besides its members that requests of another process use. */
 export interface Carrier {
   readonly identity: Identity
   readonly exchange: Exchange
