@@ -4,61 +4,27 @@
  * @module
  */
 import * as Config from "effect/Config"
-import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
+import type * as RpcClient from "effect/rpc/RpcClient"
 import type { KernelError } from "./execution.ts"
 import * as Gateway from "./gateway/connection.ts"
-import type { Images } from "./output/images.ts"
+import type { ClientOptions } from "./client/options.ts"
 import * as Kernels from "./client/kernel.ts"
+import { KernelClient } from "./client/service.ts"
 import * as Span from "./kernel/span.ts"
 import * as Start from "./kernel/start.ts"
 import { KernelGateway } from "./kernel_gateway.ts"
 import * as Platform from "./platform.ts"
+import * as Remote from "./rpc/client.ts"
 
 export type { AskOptions, Introspection, IntrospectionFailure } from "./kernel/introspection.ts"
 export type { ExecuteOptions, Kernel } from "./client/kernel.ts"
+export { KernelClient } from "./client/service.ts"
+export type { ClientOptions } from "./client/options.ts"
 export type { ImageFile, Images } from "./output/images.ts"
 export type { InputRequest } from "./kernel/input.ts"
-
-/**
- * The kernel of an application.
- *
- * @example
- * ```ts
- * import { Effect, Layer } from "effect"
- * import { KernelClient, KernelGateway } from "effect-jupyter"
- *
- * export const program = Effect.gen(function*() {
- *   const kernel = yield* KernelClient.KernelClient
- *   const result = yield* kernel.execute("6 * 7")
- *   yield* Effect.log(result.text)
- * }).pipe(Effect.provide(KernelClient.layer().pipe(Layer.provide(KernelGateway.layer()))))
- * ```
- *
- * @category services
- * @since 0.1.0
- */
-export class KernelClient
-  extends Context.Service<KernelClient, Kernels.Kernel>()("effect-jupyter/KernelClient") {}
-
-/**
- * Options of a kernel.
- *
- * @category options
- * @since 0.1.0
- */
-export interface ClientOptions extends Start.StartOptions {
-  /** The directory that images are written to, created with the first image; `"images"` by default. */
-  readonly imagesDir?: string | undefined
-  /**
-   * The destination of images: files in `imagesDir` (`"directory"`, the default), `bytes` of the result's images, or a
-   * function that stores an image and returns the `path` for the result. If the function fails, only that image is
-   * missing.
-   */
-  readonly images?: Images | undefined
-}
 
 /**
  * Starts a kernel and connects to it. The kernel is deleted when the scope closes.
@@ -142,3 +108,38 @@ export function layerConfig(
 ): Layer.Layer<KernelClient, KernelError | Config.ConfigError, KernelGateway> {
   return Layer.effect(KernelClient, Effect.flatMap(Config.unwrap(options), make))
 }
+
+/**
+ * Provides the kernel of a session in another process, which serves `KernelRpc.group`. Its session is in use until the
+ * scope of the layer closes.
+ *
+ * The kernel is the same as in its process, with these differences:
+ *
+ * - Images are sent as `bytes` by default. The option `images: "directory"` fails with the reason `Unsupported`.
+ * - The text and the displays of a result have at most 100 MB each, which `outputLimit` can only reduce.
+ * - If the connection is lost, executions that run are interrupted, and fail with the reason `ConnectionLost` as all
+ *   requests do until it is there again. Late output that arrives meanwhile is lost.
+ * - If the session is closed or gets a new kernel, requests fail with the reason `ExecutionAborted` until `reset`.
+ *
+ * @example
+ * ```ts
+ * import { NodeHttpClient } from "@effect/platform-node"
+ * import { Effect, Layer } from "effect"
+ * import { RpcClient, RpcSerialization } from "effect/rpc"
+ * import { KernelClient } from "effect-jupyter"
+ *
+ * const Protocol = RpcClient.layerProtocolHttp({ url: "https://kernels.example.org/rpc" }).pipe(
+ *   Layer.provide([RpcSerialization.layerNdjson, NodeHttpClient.layerUndici])
+ * )
+ *
+ * export const program = Effect.gen(function*() {
+ *   const kernel = yield* KernelClient.KernelClient
+ *   return yield* kernel.execute("6 * 7")
+ * }).pipe(Effect.provide(KernelClient.layerRpc("ada").pipe(Layer.provide(Protocol))))
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerRpc = (key: string): Layer.Layer<KernelClient, KernelError, RpcClient.Protocol> =>
+  Layer.effect(KernelClient, Remote.make(key))

@@ -20,6 +20,7 @@ import type * as Scope from "effect/Scope"
 import * as Cache from "./gateway/cache.ts"
 import * as Connection from "./gateway/connection.ts"
 import { type GatewayError, gatewayError } from "./gateway/error.ts"
+import * as Listing from "./gateway/listing.ts"
 import * as Process from "./gateway/process.ts"
 import * as Remote from "./gateway/remote.ts"
 import * as Span from "./kernel/span.ts"
@@ -34,6 +35,7 @@ import { type Violation, violationOf } from "./sandbox/violation.ts"
 
 export { AssetsMissing } from "./assets.ts"
 export {
+  CredentialsFailed,
   Exited,
   GatewayError,
   GatewayErrorReason,
@@ -46,7 +48,8 @@ export {
   Unauthorized,
   Unreachable,
 } from "./gateway/error.ts"
-export type { RemoteOptions } from "./gateway/remote.ts"
+export { Kernelspec, RunningKernel } from "./gateway/listing.ts"
+export type { ExpiringToken, RemoteOptions } from "./gateway/remote.ts"
 export { InvalidOption } from "./options/check.ts"
 
 /**
@@ -59,8 +62,8 @@ export { InvalidOption } from "./options/check.ts"
  *
  * export const program = Effect.gen(function*() {
  *   const gateway = yield* KernelGateway.KernelGateway
+ *   yield* gateway.join.pipe(Effect.tapError((error) => Effect.logError(error.message)), Effect.forkChild)
  *   yield* Effect.log(gateway.url)
- *   yield* gateway.join
  * }).pipe(Effect.provide(KernelGateway.layer()))
  * ```
  *
@@ -77,6 +80,10 @@ export class KernelGateway extends Context.Service<KernelGateway, {
    * for a remote server.
    */
   readonly join: Effect.Effect<void, GatewayError>
+  /** Returns the kernelspecs of the server. */
+  readonly kernelspecs: Effect.Effect<ReadonlyArray<Listing.Kernelspec>, GatewayError>
+  /** Returns the kernels that run on the server, those of other clients included. */
+  readonly kernels: Effect.Effect<ReadonlyArray<Listing.RunningKernel>, GatewayError>
 }>()("effect-jupyter/KernelGateway") {}
 
 /**
@@ -199,7 +206,7 @@ export const make: (
       yield* Effect.raceFirst(answers(connection), Effect.andThen(process.join, Effect.never)).pipe(
         Effect.timeoutOrElse({ duration: startTimeout, orElse: () => process.startTimeoutError }),
       )
-      return Connection.attach(KernelGateway.of({ url, token, join: process.join }), connection)
+      return toGateway(connection, process.join)
     }).pipe(Effect.provideContext(platform))
   },
   Span.withSpan("KernelGateway.make"),
@@ -246,7 +253,10 @@ export function layerConfig(
 /**
  * Provides an existing server of the Jupyter kernels REST API: Kernel Gateway, Jupyter Server, Enterprise Gateway or
  * JupyterHub. Fails with the reason `Unreachable` if no such server answers, `Unauthorized` if it refuses the
- * credentials, and `InvalidOption`.
+ * credentials, `CredentialsFailed` if an Effect that was given for them fails, and `InvalidOption`.
+ *
+ * If the context has an `HttpClient`, it sends all requests and opens the WebSockets, with its certificates and its
+ * proxy. A client over `fetch` cannot open WebSockets, which are then opened without it.
  *
  * @example
  * ```ts
@@ -262,14 +272,20 @@ export function layerRemote(options: Remote.RemoteOptions): Layer.Layer<KernelGa
   return Layer.effect(
     KernelGateway,
     Remote.connect(options).pipe(
-      Effect.map((connection) => {
-        const { token, url } = connection
-        return Connection.attach(KernelGateway.of({ url, token, join: Effect.never }), connection)
-      }),
+      Effect.map((connection) => toGateway(connection, Effect.never)),
       Span.withSpan("KernelGateway.makeRemote"),
     ),
   )
 }
+
+const toGateway = (
+  connection: Connection.Connection,
+  join: KernelGateway["Service"]["join"],
+): KernelGateway["Service"] =>
+  Connection.attach(
+    KernelGateway.of({ url: connection.url, token: connection.token, join, ...Listing.make(connection) }),
+    connection,
+  )
 
 const randomSecret = (label: string): Redacted.Redacted<string> =>
   Redacted.make(Hex.encode(SecureRandom.randomBytesUnsafe(32)), { label })

@@ -8,19 +8,14 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { KernelError } from "./execution.ts"
-import * as Gateway from "./gateway/connection.ts"
-import type { Instance } from "./kernel/instance.ts"
-import * as Setup from "./kernel/setup.ts"
+import type { KernelError } from "./execution.ts"
 import * as Span from "./kernel/span.ts"
-import * as Start from "./kernel/start.ts"
-import { notReady } from "./kernel/start_failure.ts"
-import { type ClientOptions, type Kernel, KernelClient } from "./kernel_client.ts"
+import { type Kernel, KernelClient } from "./kernel_client.ts"
 import { KernelGateway } from "./kernel_gateway.ts"
-import * as Platform from "./platform.ts"
+import * as Gateways from "./pool/gateways.ts"
+import type { PoolOptions } from "./pool/options.ts"
 
-import * as PoolService from "./pool/service.ts"
-import type { Source } from "./pool/source.ts"
+export type { PoolOptions } from "./pool/options.ts"
 
 /**
  * The current numbers of a pool.
@@ -87,17 +82,6 @@ export class KernelPool extends Context.Service<KernelPool, {
 }>()("effect-jupyter/KernelPool") {}
 
 /**
- * Options of a pool; those of {@link ClientOptions} apply to each kernel.
- *
- * @category models
- * @since 0.1.0
- */
-export interface PoolOptions extends ClientOptions, PoolService.PoolOptions {
-  /** Python code that each kernel runs before it is handed out, within `initTimeout`; several cells run in order. */
-  readonly setup?: string | ReadonlyArray<string> | undefined
-}
-
-/**
  * The gateways behind a pool.
  *
  * @category models
@@ -126,7 +110,7 @@ export interface GatewaysOptions<E, R> {
  *     max: 16,
  *     setup: "import pandas as pd",
  *     gateways: [
- *       KernelGateway.layer(),
+ *       KernelGateway.layer({ python: { packages: ["pandas"] } }),
  *       KernelGateway.layerRemote({ url: "http://gateway.example.org:8888", token: "secret" })
  *     ]
  *   })
@@ -156,42 +140,11 @@ export function make<E, R>(
   }).pipe(Span.withSpan("KernelPool.make"))
 }
 
-const annotate = ({ id }: Instance) => Effect.annotateCurrentSpan({ "kernel.id": id })
-
-const makeOver = Effect.fnUntraced(
-  function* (gateways: ReadonlyArray<KernelGateway["Service"]>, options: PoolOptions) {
-    const { initTimeout = Start.defaultTimeout } = options
-    const platform = yield* Platform.services
-    const starting = yield* Effect.provideContext(Start.load(options), platform)
-    const cells = typeof options.setup === "string" ? [options.setup] : options.setup ?? []
-
-    const prepare = (connection: Instance) =>
-      Effect.forEach(cells, (code) => Setup.run(connection, code), { discard: true }).pipe(
-        Effect.timeoutOrElse({
-          duration: initTimeout,
-          orElse: () => new KernelError({ reason: notReady(initTimeout) }),
-        }),
-      )
-    // Of all gateways: a kernel of another one may have made the link.
-    const untrusted = gateways.flatMap((gateway) => Gateway.sandboxOf(gateway)?.rules.allowWrite ?? [])
-    const sources = yield* Effect.forEach(
-      gateways,
-      (gateway) =>
-        Effect.map(Gateway.of(gateway), (connection): Source<Instance> => ({
-          name: gateway.url,
-          // A root span: the kernel may go to another request than the one that caused the start.
-          start: Span.withSpan("KernelPool.start", { root: true })(
-            Effect.tap(Effect.tap(starting(connection), prepare), annotate),
-          ),
-          gone: connection.ended,
-        })),
-    ).pipe(Effect.provideContext(platform))
-
-    const { images, imagesDir, maxMessageSize } = options
-    const parts = { images, imagesDir, maxMessageSize, untrusted, platform }
-    return KernelPool.of(yield* PoolService.make(sources, options, parts))
-  },
-)
+const makeOver = (
+  gateways: ReadonlyArray<KernelGateway["Service"]>,
+  options: PoolOptions,
+): Effect.Effect<KernelPool["Service"], never, Scope.Scope> =>
+  Effect.map(Gateways.make(gateways, options), ({ get, state }) => KernelPool.of({ get, state }))
 
 /**
  * Provides a pool. Fails as {@link make} does.

@@ -23,9 +23,12 @@
  */
 export * as Execution from "./execution.ts"
 export * as Introspection from "./introspection.ts"
+export * as JupyterHub from "./jupyter_hub.ts"
 export * as KernelClient from "./kernel_client.ts"
 export * as KernelGateway from "./kernel_gateway.ts"
 export * as KernelPool from "./kernel_pool.ts"
+export * as KernelRpc from "./kernel_rpc.ts"
+export * as KernelSessions from "./kernel_sessions.ts"
 export * as PythonEnvironment from "./python_environment.ts"
 export * as Sandbox from "./sandbox.ts"
 export * as Testing from "./testing.ts"

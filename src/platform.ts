@@ -87,7 +87,8 @@ export const layer: Layer.Layer<Platform> = Layer.mergeAll(
   // Not all of `NodeServices`: its terminal listens to stdin, and each kernel would add a listener.
   Layer.provideMerge(Layer.provide(spawner, NodeChildProcessSpawner.layer), files),
   NodeStdio.layer,
-  NodeHttpClient.layerNodeHttp,
+  // Fresh: an agent of the application would otherwise be that of this layer, or this one that of the application.
+  Layer.fresh(NodeHttpClient.layerNodeHttp),
   NodeCrypto.layerDigest,
 )
 

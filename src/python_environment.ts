@@ -68,7 +68,7 @@ export interface Options {
  * import { PythonEnvironment } from "effect-jupyter"
  *
  * export const withPandas = Effect.map(
- *   PythonEnvironment.make({ packages: ["pandas>=2"] }),
+ *   PythonEnvironment.make({ packages: ["pandas"] }),
  *   ({ python }) => python
  * )
  * ```

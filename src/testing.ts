@@ -133,7 +133,7 @@ export function display(
  *
  * it.effect("averages", () =>
  *   Effect.gen(function*() {
- *     assert.strictEqual(yield* average, "1.5")
+ *     assert.strictEqual(yield* average, "computing\n1.5")
  *     assert.lengthOf(yield* Testing.executed, 2)
  *   }).pipe(Effect.provide(Testing.layer([
  *     { match: /^import/ },

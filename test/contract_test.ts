@@ -1,13 +1,17 @@
 /** The types of the public functions, as the contract spells them. */
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
-import type { Duration, Layer, Redacted, Scope } from "effect"
+import type { DateTime, Duration, Layer, Redacted, Scope } from "effect"
 import { Context, Effect, Schema, SchemaTransformation, Stream } from "effect"
+import type { Rpc, RpcClient, RpcGroup } from "effect/rpc"
 import * as Library from "../src/mod.ts"
 import {
   Execution,
+  JupyterHub,
   KernelClient,
   KernelGateway,
   KernelPool,
+  KernelRpc,
+  KernelSessions,
   PythonEnvironment,
   Sandbox,
   Testing,
@@ -19,9 +23,12 @@ describe("the public contract", () => {
     assert.includeMembers(Object.keys(Library), [
       "Execution",
       "Introspection",
+      "JupyterHub",
       "KernelClient",
       "KernelGateway",
       "KernelPool",
+      "KernelRpc",
+      "KernelSessions",
       "PythonEnvironment",
       "Sandbox",
       "Testing",
@@ -35,6 +42,8 @@ describe("the public contract", () => {
       readonly url: string
       readonly token: Redacted.Redacted<string> | undefined
       readonly join: Effect.Effect<void, KernelGateway.GatewayError>
+      readonly kernelspecs: Effect.Effect<ReadonlyArray<KernelGateway.Kernelspec>, KernelGateway.GatewayError>
+      readonly kernels: Effect.Effect<ReadonlyArray<KernelGateway.RunningKernel>, KernelGateway.GatewayError>
     }>()
     expectTypeOf(KernelGateway.make).toEqualTypeOf<
       (
@@ -68,9 +77,33 @@ describe("the public contract", () => {
       | "PortInUse"
       | "Exited"
       | "Unauthorized"
+      | "CredentialsFailed"
       | "Unreachable"
     >()
     assert.isFunction(KernelGateway.layerConfig)
+  })
+
+  it("servers that are not ours", () => {
+    const remote = {
+      url: "",
+      token: Effect.succeed({ token: "", expiresAt: 0 }),
+      headers: Effect.succeed({}),
+      user: "",
+      startConcurrency: 2,
+    }
+    expectTypeOf(KernelGateway.layerRemote).toBeCallableWith(remote)
+    expectTypeOf(KernelClient.make).toBeCallableWith({ user: "" })
+    expectTypeOf(JupyterHub.layer).toBeCallableWith({ hub: "", token: "", user: "", server: "", options: {} })
+    expectTypeOf(JupyterHub.layer).returns.toEqualTypeOf<
+      Layer.Layer<KernelGateway.KernelGateway | JupyterHub.UserServer, KernelGateway.GatewayError>
+    >()
+    expectTypeOf(JupyterHub.make).returns.toEqualTypeOf<
+      Effect.Effect<JupyterHub.UserServer["Service"], KernelGateway.GatewayError, Scope.Scope>
+    >()
+    expectTypeOf<JupyterHub.UserServer["Service"]["progress"]>().toEqualTypeOf<
+      Stream.Stream<JupyterHub.Progress, KernelGateway.GatewayError>
+    >()
+    expectTypeOf<Execution.ResourceLimit["isRetryable"]>().toEqualTypeOf<boolean>()
   })
 
   it("Sandbox", () => {
@@ -250,6 +283,7 @@ describe("the public contract", () => {
       | Refuses<KernelClient.AskOptions>
       | Refuses<Argument<KernelClient.Kernel["inspect"]>>
       | Refuses<KernelPool.PoolOptions>
+      | Refuses<KernelSessions.SessionsOptions>
       | Refuses<Values.ValueOptions>
       | Refuses<Values.SetOptions<Schema.Schema<string>>>
       | Refuses<Values.CallOptions<Schema.Schema<string>>>
@@ -305,6 +339,69 @@ describe("the public contract", () => {
     >()
     assert.isFunction(KernelPool.make)
     assert.isFunction(KernelPool.layerConfig)
+  })
+
+  it("KernelSessions", () => {
+    expectTypeOf<KernelSessions.KernelSessions["Service"]>().toEqualTypeOf<{
+      readonly get: (key: string) => Effect.Effect<KernelClient.Kernel, Execution.KernelError, Scope.Scope>
+      readonly close: (key: string) => Effect.Effect<void>
+      readonly list: Effect.Effect<ReadonlyArray<KernelSessions.Session>>
+      readonly events: Stream.Stream<KernelSessions.SessionEvent>
+    }>()
+    expectTypeOf<KernelSessions.Session>().toMatchTypeOf<{
+      readonly key: string
+      readonly kernelId: string
+      readonly openedAt: DateTime.Utc
+      readonly lastUsedAt: DateTime.Utc
+      readonly inUse: boolean
+    }>()
+    expectTypeOf<KernelSessions.SessionEvent["_tag"]>().toEqualTypeOf<
+      "Opened" | "Idle" | "Evicted" | "Died" | "Replaced" | "Closed"
+    >()
+    expectTypeOf<Omit<KernelSessions.SessionsOptions, "setup">>().toEqualTypeOf<
+      Omit<KernelPool.PoolOptions, "setup">
+    >()
+    expectTypeOf(KernelSessions.layer({ max: 1, setup: ["x = 1"] })).toEqualTypeOf<
+      Layer.Layer<KernelSessions.KernelSessions, Execution.KernelError, KernelGateway.KernelGateway>
+    >()
+    class Data extends Context.Service<Data, number>()("Data") {}
+    const sessions = KernelSessions.layer({
+      idleTimeToLive: "1 hour",
+      setup: (kernel, key) => Effect.flatMap(Data, (data) => kernel.set(key, data)),
+    })
+    expectTypeOf(sessions).toEqualTypeOf<
+      Layer.Layer<KernelSessions.KernelSessions, Execution.KernelError, KernelGateway.KernelGateway | Data>
+    >()
+    expectTypeOf(KernelSessions.layerClient).toEqualTypeOf<
+      (key: string) => Layer.Layer<
+        KernelClient.KernelClient,
+        Execution.KernelError,
+        KernelSessions.KernelSessions
+      >
+    >()
+    assert.isFunction(KernelSessions.make)
+  })
+
+  it("KernelRpc", () => {
+    expectTypeOf(KernelRpc.layerHandlers).toEqualTypeOf<
+      Layer.Layer<
+        Rpc.ToHandler<RpcGroup.Rpcs<typeof KernelRpc.group>>,
+        never,
+        KernelSessions.KernelSessions
+      >
+    >()
+    expectTypeOf(KernelClient.layerRpc).toEqualTypeOf<
+      (key: string) => Layer.Layer<KernelClient.KernelClient, Execution.KernelError, RpcClient.Protocol>
+    >()
+    assert.includeMembers(Array.from(KernelRpc.group.requests.keys()), [
+      "execute",
+      "interrupt",
+      "reset",
+      "evaluate",
+      "complete",
+      "inspect",
+      "variables",
+    ])
   })
 
   it("Execution", () => {

@@ -6,6 +6,7 @@ import { createServer } from "node:net"
 import { fileURLToPath } from "node:url"
 import { Execution } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
+import * as Browser from "./support/browser.ts"
 import { slow, temporary } from "./support/kernel.ts"
 import { descendants, supervisors, survivors } from "./support/processes.ts"
 
@@ -52,6 +53,9 @@ const assertNothingLeft = Effect.fnUntraced(
   },
 )
 
+/** Tells whether a line is a log message: `[12:34:56.789] INFO (#1): …`. */
+const isLogged = (line: string): boolean => /^\[\d\d:\d\d:\d\d\.\d+\] /.test(line)
+
 /** Runs an example to its end; gives the lines it printed, each with its time of arrival, and its folder. */
 const run = Effect.fnUntraced(function* (...args: ReadonlyArray<string>) {
   const { folder, handle, temporaryFiles } = yield* start(args)
@@ -66,8 +70,8 @@ const run = Effect.fnUntraced(function* (...args: ReadonlyArray<string>) {
       Stream.runForEach((entry) =>
         Effect.sync(() => {
           printed.push(entry)
-          // All that the example needs is there when it begins to print.
-          seen ??= look(handle.pid)
+          // All that the example needs is there when it prints something itself: before, Python packages are installed.
+          if (!isLogged(entry.line)) seen ??= look(handle.pid)
         })
       ),
     ),
@@ -117,6 +121,7 @@ layer(Platform.layer, slow)("Examples", (it) => {
         "pool.ts",
         "quickstart.ts",
         "service.ts",
+        "sessions.ts",
         "streaming.ts",
         "typed_values.ts",
       ]
@@ -292,25 +297,31 @@ layer(Platform.layer, slow)("Examples", (it) => {
       ])
     }))
 
+  /** Starts an example that serves, and waits until it listens. */
+  const serve = Effect.fnUntraced(function* (example: string) {
+    const port = yield* freePort
+    const { handle, temporaryFiles } = yield* start([example], { PORT: `${port}` })
+    const listening = yield* Deferred.make<string>()
+    // Read to the end: a pipe that is full or closed would disturb the service.
+    const log = yield* handle.all.pipe(
+      Stream.decodeText(),
+      Stream.splitLines,
+      Stream.tap((line) => line.includes("Listening on") ? Deferred.succeed(listening, line) : Effect.void),
+      Stream.mkString,
+      Effect.forkScoped,
+    )
+    yield* Effect.raceFirst(
+      Deferred.await(listening),
+      Effect.flatMap(Fiber.join(log), (text) => Effect.die(`It ended early: ${text}`)),
+    )
+    return { handle, temporaryFiles, url: `http://127.0.0.1:${port}` }
+  })
+
   it.effect("service.ts serves until it is interrupted", () =>
     Effect.gen(function* () {
-      const port = yield* freePort
-      const { handle, temporaryFiles } = yield* start(["service.ts"], { PORT: `${port}` })
-      const listening = yield* Deferred.make<string>()
-      // Read to the end: a pipe that is full or closed would disturb the service.
-      const log = yield* handle.all.pipe(
-        Stream.decodeText(),
-        Stream.splitLines,
-        Stream.tap((line) => line.includes("Listening on") ? Deferred.succeed(listening, line) : Effect.void),
-        Stream.mkString,
-        Effect.forkScoped,
-      )
-      yield* Effect.raceFirst(
-        Deferred.await(listening),
-        Effect.flatMap(Fiber.join(log), (text) => Effect.die(`It ended early: ${text}`)),
-      )
+      const { handle, temporaryFiles, url } = yield* serve("service.ts")
       const post = (type: string) =>
-        HttpClientRequest.post(`http://127.0.0.1:${port}/execute`).pipe(
+        HttpClientRequest.post(`${url}/execute`).pipe(
           HttpClientRequest.bodyText(`{"code":"print(6 * 7)"}`, type),
           HttpClient.execute,
         )
@@ -330,4 +341,107 @@ layer(Platform.layer, slow)("Examples", (it) => {
       assert.strictEqual(yield* handle.exitCode, 130)
       yield* assertNothingLeft(seen, temporaryFiles)
     }).pipe(Effect.provide(FetchHttpClient.layer)))
+
+  it.effect("sessions.ts keeps a kernel for each user, also when a client goes away", () =>
+    Effect.gen(function* () {
+      const { handle, temporaryFiles, url } = yield* serve("sessions.ts")
+      const page = yield* HttpClient.get(url)
+      assert.include(yield* page.text, "<textarea")
+      assert.match(page.headers["set-cookie"] ?? "", /^user=[\w-]{36};.*HttpOnly.*SameSite=Strict/)
+      const request = (path: string, user: string, body: string) =>
+        HttpClientRequest.post(`${url}${path}`).pipe(
+          HttpClientRequest.setHeader("cookie", `user=${user}`),
+          HttpClientRequest.bodyText(body, "application/json"),
+          HttpClient.execute,
+        )
+      const execute = (user: string, code: string) =>
+        request("/execute", user, JSON.stringify({ code })).pipe(
+          HttpClientResponse.stream,
+          Stream.decodeText(),
+          Stream.splitLines,
+          Stream.filter((line) => line.startsWith("data: ")),
+          Stream.map((line) => decode(line.slice("data: ".length))),
+        )
+      const textOf = (user: string, code: string) =>
+        Effect.map(Stream.runCollect(execute(user, code)), (events) => {
+          const last = events.at(-1)
+          return last?._tag === "ExecutionResult" ? last.text : last?._tag
+        })
+      assert.strictEqual(yield* textOf("ada", "x = 1; x"), "1")
+      assert.strictEqual(yield* textOf("grace", "'x' in globals()"), "False")
+      const seen = look(handle.pid)
+      // It sees some output and goes away: the code is interrupted, and the state stays.
+      const begun = yield* execute("ada", "while True: x += 1; print(x, flush=True)").pipe(
+        Stream.take(3),
+        Stream.runCollect,
+      )
+      assert.deepStrictEqual(begun.map(({ _tag }) => _tag), ["TextChunk", "TextChunk", "TextChunk"])
+      assert.strictEqual(yield* textOf("ada", "x > 3"), "True")
+      const running = yield* Effect.forkChild(textOf("ada", "print('begun'); import time; time.sleep(60)"))
+      yield* Effect.sleep("1 second")
+      assert.strictEqual((yield* request("/interrupt", "ada", "{}")).status, 204)
+      assert.strictEqual(yield* Fiber.join(running), "ExecutionError")
+      assert.strictEqual(yield* textOf("ada", "import os; os._exit(1)"), "KernelError")
+      assert.strictEqual(yield* textOf("ada", "'x' in globals()"), "False")
+      const foreign = HttpClientRequest.post(`${url}/execute`).pipe(
+        HttpClientRequest.setHeader("cookie", "user=ada"),
+        HttpClientRequest.bodyText('{"code":"1"}', "text/plain"),
+        HttpClient.execute,
+      )
+      assert.strictEqual((yield* foreign).status, 400, "a web page could send this")
+
+      yield* handle.kill({ killSignal: "SIGINT" })
+      assert.strictEqual(yield* handle.exitCode, 130)
+      yield* assertNothingLeft(seen, temporaryFiles)
+    }).pipe(Effect.provide(FetchHttpClient.layer)))
+
+  it.effect.skipIf(Browser.chromium === undefined)(
+    "sessions.html shows output, errors, tables and plots as they come, and interrupts (Chromium)",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* serve("sessions.ts")
+        const { evaluate, until } = yield* Browser.open(url)
+        const run = (code: string) =>
+          evaluate(`
+            document.querySelector("textarea").value = ${JSON.stringify(code)}
+            document.querySelector("#run").click()`)
+        const text = `document.querySelector("#output").innerText`
+        const isReady = until(`document.querySelector("#state").textContent === "ready"`)
+
+        yield* until(`document.readyState === "complete" && !document.querySelector("#run").disabled`)
+        yield* run(
+          "import time\nx = 6\nprint('first', flush=True)\nwhile not globals().get('go'): time.sleep(0.05)",
+        )
+        yield* until(
+          `${text}.includes("first") && document.querySelector("#state").textContent === "running"`,
+        )
+        yield* evaluate(`document.querySelector("#interrupt").click()`)
+        yield* until(`document.querySelector(".failure")?.innerText.includes("KeyboardInterrupt")`)
+        yield* isReady
+        yield* run("print(f'{x * 7} <b>\\n 10%\\r100%')\nimport sys\nprint('bad', file=sys.stderr)")
+        yield* until(`${text}.includes("42 <b>")`)
+        yield* isReady
+        assert.include(yield* evaluate(`document.querySelector(".stdout").textContent`), "100%")
+        assert.notInclude(yield* evaluate(`document.querySelector(".stdout").textContent`), " 10%")
+        assert.strictEqual(yield* evaluate(`document.querySelector(".stderr").textContent`), "bad\n")
+        yield* run("1 / 0")
+        yield* until(`document.querySelector(".failure")?.innerText.includes("ZeroDivisionError")`)
+        yield* isReady
+        yield* run("from IPython.display import HTML\nHTML('<table><tr><td>Zürich</td></tr></table>')")
+        yield* until(`document.querySelector("iframe")?.srcdoc.includes("<td>Zürich</td>")`)
+        yield* isReady
+        yield* run("import matplotlib.pyplot as plt\nplt.plot([1, 3, 2])\nplt.show()")
+        yield* until(`document.querySelector("img")?.naturalWidth > 100`)
+        yield* isReady
+        yield* run("h = display('one', display_id=True)\nh.update('two')")
+        yield* until(`${text} === "'two'"`)
+        yield* isReady
+        yield* run("import os; os._exit(1)")
+        yield* until(`document.querySelector(".failure")?.innerText.includes("KernelDied")`)
+        yield* isReady
+        yield* run("print('x' in globals())")
+        yield* until(`${text}.includes("False")`)
+      }).pipe(Effect.provide(FetchHttpClient.layer)),
+    120_000,
+  )
 })

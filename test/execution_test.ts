@@ -63,6 +63,7 @@ const gatewayReasons: ReadonlyArray<readonly [Gateway.GatewayErrorReason, Readon
   [new Gateway.PortInUse({ host: "127.0.0.1", port: 8888 }), ["127.0.0.1", "8888"]],
   [new Gateway.Exited({ exitCode: 137, output: [] }), []],
   [new Gateway.Unauthorized({ url: "http://a", status: 403 }), ["http://a"]],
+  [new Gateway.CredentialsFailed({ url: "http://a", detail: "No vault" }), ["http://a"]],
   [new Gateway.Unreachable({ url: "http://a", detail: "No answer" }), ["http://a"]],
 ]
 const kernelError = (reason: Execution.KernelErrorReason) => new Execution.KernelError({ reason, partial })
@@ -130,6 +131,7 @@ describe("messages", () => {
       new Execution.ProtocolViolation({ kernelId, detail: "It is so" }),
       new Gateway.PythonNotFound({ python: "python", detail: "It is so" }),
       new Gateway.StartFailed({ detail: "It is so", output }),
+      new Gateway.CredentialsFailed({ url: "http://a", detail: "It is so" }),
       new Gateway.Unreachable({ url: "http://a", detail: "It is so" }),
     ]
     for (const { message } of details) assert.include(message, "It is so")
@@ -211,9 +213,12 @@ describe("JSON", () => {
     PortInUse: Gateway.PortInUse,
     Exited: Gateway.Exited,
     Unauthorized: Gateway.Unauthorized,
+    CredentialsFailed: Gateway.CredentialsFailed,
     Unreachable: Gateway.Unreachable,
     GatewayErrorReason: Gateway.GatewayErrorReason,
     GatewayError: Gateway.GatewayError,
+    Kernelspec: Gateway.Kernelspec,
+    RunningKernel: Gateway.RunningKernel,
   }
 
   it("is tested for every class", () => {

@@ -132,9 +132,10 @@ layer(kernelLayer(), slow)("KernelGateway", (it) => {
 
   it.effect("a gateway service made by hand will do", () =>
     Effect.gen(function* () {
-      const { token, url } = yield* KernelGateway.KernelGateway
+      const { kernels, kernelspecs, token, url } = yield* KernelGateway.KernelGateway
+      const made = { url, token, join: Effect.never, kernelspecs, kernels }
       const kernel = yield* KernelClient.make().pipe(
-        Effect.provideService(KernelGateway.KernelGateway, { url, token, join: Effect.never }),
+        Effect.provideService(KernelGateway.KernelGateway, made),
       )
       assert.strictEqual(yield* text(kernel.execute("6 * 7")), "42")
     }))

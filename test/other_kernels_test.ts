@@ -3,7 +3,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Schedule, Schema, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import process from "node:process"
-import { Execution, KernelClient, KernelGateway } from "../src/mod.ts"
+import { Execution, KernelClient, KernelGateway, KernelPool } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import * as Kernelspecs from "./support/kernelspecs.ts"
 import { slow, temporary, text } from "./support/kernel.ts"
@@ -52,6 +52,38 @@ const assertRefused = Effect.fnUntraced(function* (kernel: KernelClient.Kernel, 
   }
 })
 
+const assertWorkingDirRefused = Effect.fnUntraced(function* (kernelName: string, language: string) {
+  const gateway = yield* KernelGateway.KernelGateway
+  const before = yield* gateway.kernels
+  const { reason } = yield* Effect.flip(Effect.scoped(KernelClient.make({ kernelName, workingDir: "/tmp" })))
+  assert.deepStrictEqual(reason, new Execution.Unsupported({ language, operation: "workingDir" }))
+  assert.isFalse(reason._tag === "Unsupported" && reason.isRetryable)
+  assert.deepStrictEqual((yield* gateway.kernels).map(({ id }) => id), before.map(({ id }) => id))
+})
+
+/** What a kernel of Deno does that is not Python's own. */
+const assertDeno = Effect.fnUntraced(function* (kernel: KernelClient.Kernel) {
+  const elements = yield* Stream.runCollect(kernel.stream("console.log('a'); globalThis.x = 1; 6 * 7"))
+  const last = elements.at(-1)
+  assert.match(last?._tag === "ExecutionResult" ? last.text ?? "" : "", /^a\n.*42/)
+  const { displays } = yield* kernel.execute(
+    `await Deno.jupyter.broadcast("display_data", {data: {"text/html": "<b>bold</b>"}, metadata: {}, transient: {}})`,
+  )
+  assert.strictEqual(displays[0]?.data["text/html"], "<b>bold</b>")
+  const failed = yield* Effect.flip(kernel.execute("throw new TypeError('no')"))
+  assert.strictEqual(failed._tag === "ExecutionError" ? failed.ename : failed._tag, "TypeError")
+  const late = yield* Effect.flip(kernel.execute("while (true) {}", { timeout: "500 millis" }))
+  assert.strictEqual(late._tag, "ExecutionTimeout")
+  const forever = "console.log('begun'); while (true) {}"
+  const stopped = yield* Effect.flip(atFirstText(kernel, forever, kernel.interrupt))
+  assert.isTrue(["ExecutionError", "ExecutionAborted"].includes(reasonOf(stopped)), reasonOf(stopped))
+  assert.strictEqual(yield* text(kernel.execute("console.log(x)")), "1")
+  assert.strictEqual((yield* kernel.isComplete("if (")).status, "incomplete")
+  assert.include((yield* kernel.complete("consol")).matches, "console")
+  assert.strictEqual((yield* kernel.info).language, "typescript")
+  yield* assertRefused(kernel, "typescript")
+})
+
 layer(own, slow)("on our own gateway", (it) => {
   describe("Bash, which wraps ipykernel", () => {
     it.effect("execute, errors, timeout, interrupt and introspection work; what needs Python is refused", () =>
@@ -80,12 +112,41 @@ layer(own, slow)("on our own gateway", (it) => {
         assert.notInclude(yield* text(kernel.execute("history")) ?? "", "exec(")
       }))
 
-    it.effect("the option workingDir is refused", () =>
+    it.effect("the option workingDir is refused before a kernel is started", () =>
       Effect.gen(function* () {
-        const made = KernelClient.make({ kernelName: "bash", workingDir: "/tmp" })
-        const { reason } = yield* Effect.flip(Effect.scoped(made))
-        const expected = new Execution.Unsupported({ language: "bash", operation: "workingDir" })
-        assert.deepStrictEqual(reason, expected)
+        yield* assertWorkingDirRefused("bash", "bash")
+        yield* assertWorkingDirRefused("deno", "typescript")
+        const { kernelspecs } = yield* KernelGateway.KernelGateway
+        const listed = yield* kernelspecs
+        assert.includeMembers(listed.map(({ language, name }) => `${name} ${language}`), [
+          "bash bash",
+          "deno typescript",
+          "plain python",
+        ])
+        assert.deepStrictEqual(listed.flatMap(({ isDefault, language }) => isDefault ? [language] : []), [
+          "python",
+        ])
+      }))
+
+    it.effect("refusals do not wait for a cell that runs; displays and pools work", () =>
+      Effect.gen(function* () {
+        const pool = yield* KernelPool.make({ kernelName: "bash", max: 1, images: "bytes" })
+        const kernel = yield* pool.get
+        const refused = timed(assertRefused(kernel, "bash"))
+        yield* atFirstText(
+          kernel,
+          "echo begun; sleep 2",
+          Effect.gen(function* () {
+            const [, millis] = yield* refused
+            assert.isBelow(millis, 1000)
+          }),
+        )
+        const { displays } = yield* kernel.execute("echo '<b>bold</b>' | displayHTML")
+        assert.include(String(displays[0]?.data["text/html"]), "<b>bold</b>")
+        const png =
+          "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+        const { images } = yield* kernel.execute(`echo ${png} | base64 -d | display`)
+        assert.deepStrictEqual(images.map(({ mimeType }) => mimeType), ["image/png"])
       }))
   })
 
@@ -100,16 +161,7 @@ layer(own, slow)("on our own gateway", (it) => {
         }))
       }
       const kernel = yield* KernelClient.make({ kernelName: "deno" })
-      yield* kernel.execute("globalThis.x = 1")
-      const failed = yield* Effect.flip(kernel.execute("throw new TypeError('no')"))
-      assert.strictEqual(failed._tag === "ExecutionError" ? failed.ename : failed._tag, "TypeError")
-      const late = yield* Effect.flip(kernel.execute("while (true) {}", { timeout: "500 millis" }))
-      assert.strictEqual(late._tag, "ExecutionTimeout")
-      assert.strictEqual(yield* text(kernel.execute("console.log(x)")), "1")
-      assert.strictEqual((yield* kernel.isComplete("if (")).status, "incomplete")
-      assert.include((yield* kernel.complete("consol")).matches, "console")
-      assert.strictEqual((yield* kernel.info).language, "typescript")
-      yield* assertRefused(kernel, "typescript")
+      yield* assertDeno(kernel)
     }))
 
   it.effect("a Python kernel without IPython starts, and values are refused", () =>
@@ -186,6 +238,24 @@ layer(foreign, slow)("on a Jupyter Server", (it) => {
       yield* assertRefused(kernel, "bash")
       assert.strictEqual((yield* kernel.info).implementation, "bash_kernel")
       assert.strictEqual(yield* text(kernel.execute("echo hi")), "hi")
+    }))
+
+  it.effect("Deno works as on our own gateway, and the gateway lists its kernelspecs and kernels", () =>
+    Effect.gen(function* () {
+      yield* assertWorkingDirRefused("deno", "typescript")
+      const gateway = yield* KernelGateway.KernelGateway
+      const kernel = yield* KernelClient.make({ kernelName: "deno" })
+      const kernelspecs = yield* gateway.kernelspecs
+      assert.deepInclude(kernelspecs.find(({ name }) => name === "deno"), {
+        displayName: "deno",
+        language: "typescript",
+        isDefault: false,
+      })
+      assert.strictEqual(kernelspecs.find(({ isDefault }) => isDefault)?.name, "python3")
+      const running = (yield* gateway.kernels).find(({ id }) => id === kernel.id)
+      assert.deepInclude(running, { name: "deno", connections: 1 })
+      assert.isDefined(running?.lastActivity)
+      yield* assertDeno(kernel)
     }))
 
   it.effect("a kernelspec that it does not know: NoSuchKernelspec with those that it knows", () =>

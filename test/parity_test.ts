@@ -15,7 +15,9 @@ import {
   type Scope,
   Stream,
 } from "effect"
-import { Execution, KernelClient, type KernelGateway, Testing } from "../src/mod.ts"
+import { randomUUID } from "node:crypto"
+import { Execution, KernelClient, Testing } from "../src/mod.ts"
+import * as Rpc from "./support/rpc.ts"
 import { kernelLayer, slow, texts } from "./support/kernel.ts"
 
 const png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -132,24 +134,13 @@ const reasonOf = (error: { readonly _tag: string }) =>
   error instanceof Execution.KernelError ? error.reason._tag : error._tag
 const tags = (elements: ReadonlyArray<{ readonly _tag: string }>) => elements.map(({ _tag }) => _tag)
 
-type Make = Effect.Effect<
-  KernelClient.Kernel,
-  Execution.KernelError,
-  Scope.Scope | KernelGateway.KernelGateway
->
-const made: ReadonlyArray<readonly [string, Make]> = [
-  ["a real kernel", KernelClient.make({ images: "bytes" })],
-  [
-    "a kernel for tests",
-    Effect.map(
-      Layer.build(Testing.layer(scripts)),
-      (context) => Context.get(context, KernelClient.KernelClient),
-    ),
-  ],
-]
-
-for (const [name, make] of made) {
-  layer(kernelLayer(), slow)(name, (it) => {
+/** The tests of a kernel, of which each has one of its own. */
+const suite = <R, E>(
+  name: string,
+  environment: Layer.Layer<R, E>,
+  make: Effect.Effect<KernelClient.Kernel, Execution.KernelError, Scope.Scope | R>,
+) => {
+  layer(environment, slow)(name, (it) => {
     /** A test with a kernel of its own. */
     const test = (
       title: string,
@@ -521,4 +512,24 @@ for (const [name, make] of made) {
         }
       }))
   })
+}
+
+suite("a real kernel", kernelLayer(), KernelClient.make({ images: "bytes" }))
+suite(
+  "a kernel for tests",
+  Layer.empty,
+  Effect.map(
+    Layer.build(Testing.layer(scripts)),
+    (context) => Context.get(context, KernelClient.KernelClient),
+  ),
+)
+for (const [protocol, serialization] of [["http", "ndjson"], ["socket", "binary"]] as const) {
+  suite(
+    `a kernel of another process (${protocol}, ${serialization})`,
+    Rpc.layer(protocol, serialization),
+    Effect.map(
+      Effect.suspend(() => Layer.build(KernelClient.layerRpc(randomUUID()))),
+      (context) => Context.get(context, KernelClient.KernelClient),
+    ),
+  )
 }

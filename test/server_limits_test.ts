@@ -1,6 +1,6 @@
 /** Limits and rules of real servers that are not ours: Kernel Gateway and Enterprise Gateway. */
 import { assert, it } from "@effect/vitest"
-import { Console, Effect, Layer, Schedule } from "effect"
+import { Effect, Layer, Schedule } from "effect"
 import { ChildProcess } from "effect/process"
 import process from "node:process"
 import { KernelClient, KernelGateway, PythonEnvironment } from "../src/mod.ts"
@@ -50,34 +50,51 @@ it.live("KernelClient.make fails with ResourceLimit where Kernel Gateway has a l
   }).pipe(Effect.scoped, Effect.provide(Platform.layer)))
 
 it.live(
-  "KernelClient.make fails with ResourceLimit, Forbidden or NoSuchKernelspec on Enterprise Gateway",
-  () =>
+  "layerRemote on Enterprise Gateway: options become KERNEL_*, limits and refusals are typed reasons",
+  (context) =>
     Effect.gen(function* () {
       const python = yield* EnterpriseGateway.provision
-      if (python === undefined) {
-        return yield* Console.warn("Enterprise Gateway cannot be installed here: not tried")
-      }
-      const gateway = yield* serve(python, {
+      if (python === undefined) return context.skip("Enterprise Gateway cannot be installed here")
+      const served = yield* serve(python, {
         module: "enterprise_gateway",
         name: "EnterpriseGatewayApp",
         port: port + 1,
-        env: { EG_UNAUTHORIZED_USERS: "eve" },
+        env: { EG_UNAUTHORIZED_USERS: "eve", EG_LIST_KERNELS: "True" },
       })
       yield* Effect.gen(function* () {
-        const mine = { KERNEL_USERNAME: "ada", MINE: "1" }
+        const gateway = yield* KernelGateway.KernelGateway
+        const mine = { env: { KERNEL_IMAGE: "large", MINE: "1" }, user: "ada" }
         const failure = (options: KernelClient.ClientOptions) =>
           Effect.flip(Effect.scoped(KernelClient.make(options)))
-        const refused = yield* failure({ env: { KERNEL_USERNAME: "eve" } })
-        assert.strictEqual(refused.reason._tag, "Forbidden")
+        const refused = yield* failure({ user: "eve" })
+        assert.deepInclude(refused.reason, { _tag: "Forbidden", isRetryable: false })
         assert.include(refused.message, "KERNEL_USERNAME")
-        const { reason } = yield* failure({ env: mine, kernelName: "cobol" })
-        assert.strictEqual(reason._tag, "NoSuchKernelspec")
+        const { reason } = yield* failure({ ...mine, kernelName: "cobol" })
+        assert.deepInclude(reason, { _tag: "NoSuchKernelspec", isRetryable: false })
         if (reason._tag === "NoSuchKernelspec") assert.include(reason.known, "python3")
-        const kernel = yield* KernelClient.make({ env: mine })
-        const code = "import os; print(os.environ['MINE'], os.environ['KERNEL_USERNAME'])"
-        assert.strictEqual(yield* text(kernel.execute(code)), "1 ada")
-        assert.strictEqual((yield* failure({ env: mine })).reason._tag, "ResourceLimit")
-      }).pipe(Effect.scoped, Effect.provideContext(gateway))
+        const kernelspecs = yield* gateway.kernelspecs
+        assert.include(kernelspecs.map(({ name }) => name), "python3")
+        const kernel = yield* KernelClient.make({
+          ...mine,
+          kernelName: "python3",
+          initTimeout: "45 seconds",
+          workingDir: "/tmp",
+        })
+        const names = [
+          "MINE",
+          "KERNEL_IMAGE",
+          "KERNEL_USERNAME",
+          "KERNEL_LAUNCH_TIMEOUT",
+          "KERNEL_WORKING_DIR",
+        ]
+        const code = `import os; print(*[os.environ[name] for name in ${JSON.stringify(names)}], os.getcwd())`
+        assert.strictEqual(yield* text(kernel.execute(code)), "1 large ada 45 /tmp /tmp")
+        assert.deepStrictEqual((yield* gateway.kernels).map(({ id, name }) => [id, name]), [
+          [kernel.id, "python3"],
+        ])
+        const limited = yield* failure(mine)
+        assert.deepInclude(limited.reason, { _tag: "ResourceLimit", isRetryable: true })
+      }).pipe(Effect.scoped, Effect.provideContext(served))
     }).pipe(Effect.scoped, Effect.provide(Platform.layer)),
   300_000,
 )

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Effect, Fiber, Logger, Schema, Stream } from "effect"
+import { Clock, DateTime, Effect, Fiber, Logger, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Execution, KernelClient, KernelPool, Testing } from "../src/mod.ts"
 
@@ -506,6 +506,17 @@ describe("Testing.layerPool", () => {
       yield* TestClock.adjust("1 second")
       assert.strictEqual((yield* Fiber.join(waiting)).text, "2")
     }).pipe(Effect.provide(Testing.layerPool(scripts, { size: 1, maxWaiting: 1 }))))
+
+  it.effect("the pool closes while a kernel waits for its deletion, although the clock stands still", () =>
+    Effect.gen(function* () {
+      const start = yield* Clock.currentTimeMillis
+      yield* Effect.gen(function* () {
+        yield* use((kernel) => kernel.execute("1 + 1"))
+        // The deletion begins and pauses.
+        yield* TestClock.adjust(0)
+      }).pipe(Effect.provide(Testing.layerPool(scripts)))
+      assert.strictEqual(yield* Clock.currentTimeMillis, start)
+    }))
 
   it.effect("reset replaces a kernel that died by another of the pool", () =>
     use((kernel) =>

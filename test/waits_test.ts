@@ -220,8 +220,8 @@ describe("an interruption does not wait for", { concurrent: true }, () => {
       Effect.gen(function* () {
         let isGood = false
         const { gateway, server } = yield* scripted({
-          rest: (name) => isGood ? undefined : script.rest?.(name),
-          handshake: (count) => isGood ? undefined : script.handshake?.(count),
+          rest: (...asked) => isGood ? undefined : script.rest?.(...asked),
+          handshake: (...asked) => isGood ? undefined : script.handshake?.(...asked),
           info: (conversation) =>
             isGood ? conversation.good() : (script.info ?? conversation.good)(conversation),
           execute: (conversation) =>

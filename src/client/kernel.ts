@@ -11,7 +11,9 @@ import type { Chunk, ExecutionFailure, ExecutionResult, KernelError, KernelOutpu
 import type { Platform } from "../platform.ts"
 import type { Images } from "../output/images.ts"
 import * as Introspection from "../kernel/introspection.ts"
+import * as Exchange from "../values/exchange.ts"
 import * as Values from "../values/make.ts"
+import * as Request from "../values/request.ts"
 import type { TypedValues } from "../values/typed_values.ts"
 import type { ExecuteOptions } from "../kernel/options.ts"
 import * as LateOutput from "../kernel/late_output.ts"
@@ -100,12 +102,13 @@ export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Sc
       const session = yield* Session.make(start, output.publish)
       // On the span of the caller.
       yield* Effect.annotateCurrentSpan({ "kernel.id": session.id() })
-      const values = yield* Effect.provideContext(
-        Values.make(session, { images, imagesDir, untrusted, maxMessageSize }),
+      const exchange = yield* Effect.provideContext(
+        Request.make(session, { images, imagesDir, untrusted, maxMessageSize }),
         platform,
       )
+      const values = yield* Values.make(session, exchange)
       const introspection = yield* Effect.provideContext(Introspection.make(session), platform)
-      return {
+      const kernel: Kernel = {
         ...values,
         ...introspection,
         get id() {
@@ -125,5 +128,6 @@ export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Sc
         interrupt: Span.withSpan("Kernel.interrupt", session)(session.interrupt),
         reset: Span.withSpan("Kernel.reset", session)(session.reset),
       }
+      return Exchange.attach(kernel, { exchange, identity: session.identity })
     },
   )

@@ -3,11 +3,12 @@
  *
  * @module
  */
+import * as Base64 from "effect/encoding/Base64"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
+import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as SchemaTransformation from "effect/SchemaTransformation"
-import { Buffer } from "node:buffer"
 
 /** Makes a schema whose value may be undefined, which is an absent key in JSON. */
 export const orAbsent = <S extends Schema.Constraint>(schema: S) =>
@@ -53,7 +54,7 @@ interface ResultJson<D extends DisplayJson> {
 
 /** Returns the bytes of an image as the kernel sends them: SVG as text, others as base64. */
 const toRepresentation = (mimeType: string, bytes: string): string =>
-  mimeType === "image/svg+xml" ? Buffer.from(bytes, "base64").toString() : bytes
+  mimeType === "image/svg+xml" ? Result.getOrElse(Base64.decodeString(bytes), () => bytes) : bytes
 
 /** The JSON in place of the representation that is the image. */
 const reference = { $ref: "#/image/bytes" } as const

@@ -31,6 +31,10 @@ export class ResourceLimit
     /** The time until the next attempt that the server suggests. */
     retryAfter: Schema.optionalKey(Schema.DurationFromString),
   }) {
+  /** True: the same request succeeds when the server has room again. */
+  get isRetryable(): boolean {
+    return true
+  }
   override get message(): string {
     const when = this.retryAfter === undefined ? "later" : `in ${Duration.format(this.retryAfter)}`
     return `The server starts no more kernels: ${this.detail}; ` +
@@ -60,9 +64,13 @@ export class Forbidden
     /** The message of the server. */
     detail: Schema.String,
   }) {
+  /** False: the same request is refused again. */
+  get isRetryable(): boolean {
+    return false
+  }
   override get message(): string {
     return `The server refuses to start the kernel: ${this.detail}; check the token and its permissions, ` +
-      `and the variable "KERNEL_USERNAME" in "env" if it is an Enterprise Gateway`
+      `and the option "user" or "KERNEL_USERNAME" in "env" if it is an Enterprise Gateway; a retry does not help`
   }
 }
 
@@ -78,8 +86,7 @@ const maxShown = 20
  * import { KernelClient } from "effect-jupyter"
  *
  * export const program = KernelClient.make({ kernelName: "julia" }).pipe(
- *   Effect.tapErrorTag("KernelError", ({ reason }) =>
- *     reason._tag === "NoSuchKernelspec" ? Effect.logError(`There are only ${reason.known}`) : Effect.void)
+ *   Effect.catchReason("KernelError", "NoSuchKernelspec", (reason) => Effect.logError(`There are only ${reason.known}`))
  * )
  * ```
  *
@@ -96,6 +103,10 @@ export class NoSuchKernelspec
       known: Schema.Array(Schema.String),
     },
   ) {
+  /** False: the same request is refused again. */
+  get isRetryable(): boolean {
+    return false
+  }
   override get message(): string {
     const shown = this.known.slice(0, maxShown).map((name) => `"${name.slice(0, 100)}"`).join(", ")
     const others = this.known.length > maxShown ? ` and ${this.known.length - maxShown} others` : ""
@@ -106,7 +117,8 @@ export class NoSuchKernelspec
 }
 
 /**
- * The operation needs a Python kernel with IPython, and this is another kernel. Nothing was sent to it.
+ * The operation needs a Python kernel with IPython, and this is another kernel; or it cannot be requested from another
+ * process. Nothing was sent to the kernel.
  *
  * @example
  * ```ts
@@ -131,9 +143,17 @@ export class Unsupported
     language: Schema.String,
     /** The method or option, for instance `"evaluate"`. */
     operation: Schema.String,
+    /** The reason, if it is not the language. */
+    detail: Schema.optionalKey(Schema.String),
   }) {
+  /** False: the same request is refused again. */
+  get isRetryable(): boolean {
+    return false
+  }
   override get message(): string {
-    return `The operation "${this.operation}" needs a Python kernel with IPython, ` +
-      `and this is a kernel of "${this.language}"; use "execute" instead`
+    return this.detail !== undefined
+      ? `The operation "${this.operation}" is not available: ${this.detail}`
+      : `The operation "${this.operation}" needs a Python kernel with IPython, ` +
+        `and this is a kernel of "${this.language}"; use "execute" instead`
   }
 }

@@ -9,10 +9,13 @@ import * as Predicate from "effect/Predicate"
 import type * as PubSub from "effect/PubSub"
 import * as Redacted from "effect/Redacted"
 import * as DelayedAck from "../jupyter/delayed_ack.ts"
+import * as Credentials from "../jupyter/credentials.ts"
 import * as Platform from "../platform.ts"
 import * as Rest from "../jupyter/rest.ts"
+import * as Server from "../jupyter/server.ts"
+import type * as Socket from "../jupyter/socket.ts"
 import * as Address from "./address.ts"
-import { type GatewayError, gatewayError, Unauthorized, Unreachable } from "./error.ts"
+import { CredentialsFailed, type GatewayError, gatewayError, Unauthorized, Unreachable } from "./error.ts"
 import type { Rules } from "../sandbox/rules.ts"
 import type { Violation } from "../sandbox/violation.ts"
 
@@ -22,8 +25,8 @@ export interface Connection {
   readonly token: Redacted.Redacted<string> | undefined
   /** The facts about the server besides its address. */
   readonly options: Options
-  /** The headers of every request and of the WebSocket's handshake. */
-  readonly headers: Readonly<Record<string, string>>
+  /** Opens WebSockets with the credentials and the cookies of the server. */
+  readonly openSocket: Socket.Open
   /** Decides when to acknowledge at once; `undefined` if the server does not wait for acknowledgements. */
   readonly ackPolicy: DelayedAck.AckPolicy | undefined
   readonly rest: Rest.Rest
@@ -58,7 +61,12 @@ interface Address {
 
 /** The facts about a server besides its address. */
 interface Options {
-  readonly headers?: Readonly<Record<string, string>> | undefined
+  /** Headers besides the authorization by the token, or credentials, which have that, too. */
+  readonly headers?: Credentials.Headers | Credentials.Credentials | undefined
+  /** Opens WebSockets by this client if it can upgrade connections. */
+  readonly upgradeClient?: HttpClient.HttpClient | undefined
+  /** Maximum number of concurrent starts; 1 by default, because Kernel Gateway mixes up their environments. */
+  readonly startConcurrency?: number | undefined
   readonly kernelEnv?: Readonly<Record<string, string>> | undefined
   readonly sandbox?: Sandbox | undefined
   /** True for a local gateway; false by default. */
@@ -87,20 +95,37 @@ export const make: (
   options?: Options,
 ) => Effect.Effect<Connection, never, HttpClient.HttpClient> = Effect.fnUntraced(
   function* ({ join, token, url }, options = {}) {
-    const { headers, isOwn = false, kernelEnv = {}, sandbox } = options
+    const { headers = {}, isOwn = false, kernelEnv = {}, sandbox, upgradeClient } = options
     const isLocal = options.isLocal ?? (isOwn && Platform.variable(fallback) === undefined)
-    const all = {
-      ...headers,
-      // Kernel Gateway knows the scheme `token` only, and a URL with the token would end up in logs.
-      ...(token === undefined ? {} : { authorization: `token ${Redacted.value(token)}` }),
-    }
+    const server = yield* Server.make({
+      url,
+      upgradeClient,
+      headers: Credentials.isCredentials(headers) ? headers : { ...headers, ...authorization(token) },
+    })
     // Gateways of this library support concurrent starts; more than 4 are not faster on few cores.
-    const rest = yield* Rest.make({ url, headers: all, maxConcurrentStarts: isOwn ? 4 : 1 })
+    const maxConcurrentStarts = options.startConcurrency ?? (isOwn ? 4 : 1)
+    const rest = yield* Rest.of(server, { maxConcurrentStarts })
     const ackPolicy = isOwn ? undefined : DelayedAck.make()
     const ended = endedOf(join)
-    return { url, token, options, headers: all, rest, ended, isOwn, isLocal, ackPolicy, kernelEnv, sandbox }
+    return {
+      url,
+      token,
+      options,
+      openSocket: server.open,
+      rest,
+      ended,
+      isOwn,
+      isLocal,
+      ackPolicy,
+      kernelEnv,
+      sandbox,
+    }
   },
 )
+
+/** Returns the header of a token. Kernel Gateway knows the scheme `token` only, and a URL would end up in logs. */
+export const authorization = (token: Redacted.Redacted<string> | undefined): Credentials.Headers =>
+  token === undefined ? {} : { authorization: `token ${Redacted.value(token)}` }
 
 const endedOf = (join: Address["join"]): Connection["ended"] =>
   Effect.match(join, {
@@ -111,11 +136,19 @@ const endedOf = (join: Address["join"]): Connection["ended"] =>
 /** Returns the error of a gateway whose server failed to answer a request. */
 export function toGatewayError(url: string, error: Rest.RestError): GatewayError {
   return gatewayError(
-    error.kind === "Unauthorized" ? new Unauthorized({ url, status: error.status ?? 0 }) : new Unreachable({
-      url,
-      detail: error.message,
-      ...(error.status === undefined ? {} : { status: error.status }),
-    }),
+    error.kind === "Unauthorized"
+      ? new Unauthorized({
+        url,
+        status: error.status ?? 0,
+        ...(error.detail === "" ? {} : { detail: error.detail }),
+      })
+      : error.kind === "NoCredentials"
+      ? new CredentialsFailed({ url, detail: error.detail })
+      : new Unreachable({
+        url,
+        detail: error.message,
+        ...(error.status === undefined ? {} : { status: error.status }),
+      }),
   )
 }
 
@@ -132,9 +165,14 @@ export function of(gateway: Address): Effect.Effect<Connection, never, HttpClien
     return Effect.succeed({ ...known, ended: endedOf(join) })
   }
   const address = Address.parse(url)
-  // Another address may lead over a proxy, which a connection to the kernel itself would bypass.
-  const options = { ...known?.options, isLocal: false }
-  return make({ url: address?.url ?? url, token: token ?? address?.token, join }, options)
+  const options = known?.options
+  return make({ url: address?.url ?? url, token: token ?? address?.token, join }, {
+    ...options,
+    // Another address may lead over a proxy, which a connection to the kernel itself would bypass.
+    isLocal: false,
+    // Another token replaces the credentials that are asked for.
+    ...(Credentials.isCredentials(options?.headers) && known?.token !== token ? { headers: {} } : {}),
+  })
 }
 
 /** Returns the sandbox of a gateway's kernels, if they have one. */

@@ -211,9 +211,42 @@ export class Unauthorized
   extends Schema.TaggedError<Unauthorized>(identifier("Unauthorized"))("Unauthorized", {
     url: Schema.String,
     status: Schema.Int,
+    /** The message of the server. */
+    detail: Schema.optionalKey(Schema.String),
   }) {
   override get message(): string {
-    return `The server at "${this.url}" refused the token with status ${this.status}; check the option "token"`
+    const detail = this.detail === undefined ? "" : `: ${this.detail}`
+    return `The server at "${this.url}" refused the token with status ${this.status}${detail}; ` +
+      `check the option "token", and what the token permits`
+  }
+}
+
+/**
+ * An Effect that was given for the `token` or the `headers` of a server failed.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const gateway = KernelGateway.layerRemote({ url: "https://example.org", token: Effect.fail("no vault") }).pipe(
+ *   Layer.catchTag("GatewayError", (error) =>
+ *     error.reason._tag === "CredentialsFailed" ? KernelGateway.layer() : Layer.effectContext(Effect.fail(error)))
+ * )
+ * ```
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class CredentialsFailed
+  extends Schema.TaggedError<CredentialsFailed>(identifier("CredentialsFailed"))("CredentialsFailed", {
+    url: Schema.String,
+    /** A description of the failure. */
+    detail: Schema.String,
+  }) {
+  override get message(): string {
+    return `There are no credentials for the server at "${this.url}": ${this.detail}; ` +
+      `check the Effects of the options "token" and "headers"`
   }
 }
 
@@ -269,6 +302,7 @@ export const GatewayErrorReason = Schema.Union([
   PortInUse,
   Exited,
   Unauthorized,
+  CredentialsFailed,
   Unreachable,
 ])
 

@@ -3,17 +3,34 @@
  *
  * @module
  */
+import type * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
-import * as Redacted from "effect/Redacted"
+import * as HttpClient from "effect/http/HttpClient"
+import * as Option from "effect/Option"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import { isUnavailable } from "../jupyter/server.ts"
 import * as Options from "../options/check.ts"
 import * as Platform from "../platform.ts"
 import * as Address from "./address.ts"
 import * as Connection from "./connection.ts"
-import { type GatewayError, gatewayError, Unreachable } from "./error.ts"
+import * as Credentials from "./credentials.ts"
+import { CredentialsFailed, type GatewayError, gatewayError, Unreachable } from "./error.ts"
 
 /**
- * The address and the credentials of a remote server.
+ * A token that expires.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ExpiringToken {
+  readonly token: Redacted.Redacted<string> | string
+  /** The time after which the server refuses it; never by default. */
+  readonly expiresAt?: DateTime.DateTime.Input | undefined
+}
+
+/**
+ * The address and the credentials of a remote server, and how to use it.
  *
  * @category options
  * @since 0.1.0
@@ -24,35 +41,60 @@ export interface RemoteOptions {
    * and a password in it are sent as basic authentication if there is no token.
    */
   readonly url: string
-  /** The token that requests are authorized with; that of the address by default. */
-  readonly token?: Redacted.Redacted<string> | string | undefined
-  /** Headers of every request; none by default. */
-  readonly headers?: Record<string, string> | undefined
+  /**
+   * The token that requests are authorized with; that of the address by default. An Effect, such as a request to a vault,
+   * runs before the first request, again before `expiresAt`, and when the server refuses the token.
+   */
+  readonly token?:
+    | Redacted.Redacted<string>
+    | string
+    | Effect.Effect<Redacted.Redacted<string> | string | ExpiringToken, unknown>
+    | undefined
+  /**
+   * Headers of every request; none by default. An Effect runs before the first request, and when the server refuses the
+   * headers.
+   */
+  readonly headers?: Record<string, string> | Effect.Effect<Record<string, string>, unknown> | undefined
+  /**
+   * The user that an Enterprise Gateway starts kernels for, as their variable `KERNEL_USERNAME`; the option `user` of a
+   * kernel replaces it.
+   */
+  readonly user?: string | undefined
+  /**
+   * Maximum number of kernels that start at the same time; 1 by default, because Kernel Gateway mixes up the environments
+   * of concurrent starts.
+   */
+  readonly startConcurrency?: number | undefined
 }
 
 /**
  * Finds the server at the address or at one of its parent paths, as the address may be that of a page. Fails with
- * `Unreachable`, `Unauthorized` or `InvalidOption`.
+ * `Unreachable`, `Unauthorized`, `CredentialsFailed` or `InvalidOption`.
  */
 export const connect: (
   options: RemoteOptions,
 ) => Effect.Effect<Connection.Connection, GatewayError, Scope.Scope> = Effect.fnUntraced(
   function* (options: RemoteOptions) {
-    yield* Effect.mapError(Options.check(Options.Remote, { ...options }), gatewayError)
+    yield* Effect.mapError(Options.check(Options.Remote, constants(options)), gatewayError)
     const address = Address.parse(options.url)
     if (address === undefined) {
       const url = Address.withoutSecrets(options.url)
       return yield* gatewayError(new Unreachable({ url, detail: "It is not an http or https URL" }))
     }
-    const given = Redacted.isRedacted(options.token) ? Redacted.value(options.token) : options.token
-    const token = given?.trim() ? Redacted.make(given.trim()) : address.token
-    const headers = address.authorization === undefined
-      ? options.headers
-      : { authorization: address.authorization, ...options.headers }
+    const upgradeClient = Option.getOrUndefined(yield* Effect.serviceOption(HttpClient.HttpClient))
+    const { headers, token } = yield* Credentials.make(options, address).pipe(
+      Effect.mapError(({ detail }) => gatewayError(new CredentialsFailed({ url: address.url, detail }))),
+    )
     const connectTo = (url: string) =>
-      Connection.make({ url, token, join: Effect.never }, { headers }).pipe(
+      Connection.make({ url, token, join: Effect.never }, {
+        headers,
+        upgradeClient,
+        startConcurrency: options.startConcurrency,
+        kernelEnv: options.user === undefined ? {} : { KERNEL_USERNAME: options.user },
+      }).pipe(
         Effect.tap(({ rest }) => rest.check),
         Effect.mapError((error) => Connection.toGatewayError(url, error)),
+        Platform.provide,
       )
     const [first = address.url, ...parents] = Address.candidates(address.url)
     return yield* parents.reduce(
@@ -69,9 +111,16 @@ export const connect: (
       connectTo(first),
     )
   },
-  Platform.provide,
 )
+
+/** Returns the options whose values are known before an Effect runs. */
+export const constants = ({ headers, token, ...options }: RemoteOptions) => ({
+  ...options,
+  ...(Effect.isEffect(token) ? {} : { token }),
+  ...(Effect.isEffect(headers) ? {} : { headers }),
+})
 
 /** Tells whether a server answered, but not as one with kernels does at this path. */
 const hasAnswered = ({ reason }: GatewayError): boolean =>
-  reason._tag === "Unauthorized" || (reason._tag === "Unreachable" && reason.status !== undefined)
+  reason._tag === "Unauthorized" ||
+  (reason._tag === "Unreachable" && reason.status !== undefined && !isUnavailable(reason.status))

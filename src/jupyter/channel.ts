@@ -64,26 +64,30 @@ const quietTimeout: Duration.Input = "2 seconds"
  *
  * @example
  * ```ts
- * import { Effect } from "effect"
+ * import { Deferred, Effect, Redacted } from "effect"
+ * import { KernelClient, KernelGateway } from "effect-jupyter"
  * import * as Channel from "effect-jupyter/jupyter/channel"
- * import { request } from "effect-jupyter/jupyter/message"
+ * import { type Message, request } from "effect-jupyter/jupyter/message"
  *
  * export const program = Effect.gen(function*() {
+ *   const { token = Redacted.make(""), url } = yield* KernelGateway.KernelGateway
+ *   const { id: kernelId } = yield* KernelClient.KernelClient
  *   const channel = yield* Channel.make({
- *     url: "http://127.0.0.1:8888",
- *     headers: { authorization: "token secret" },
- *     kernelId: "0b8b1d3e",
+ *     url,
+ *     headers: { authorization: `token ${Redacted.value(token)}` },
+ *     kernelId,
  *     session: "one",
  *     pingInterval: "10 seconds",
  *     onUnclaimed: () => {},
  *     onMalformed: () => {}
  *   })
+ *   const answered = yield* Deferred.make<Message>()
  *   const asked = request("kernel_info_request", { id: "1", session: "one", content: {} })
  *   const conversation = yield* channel.request(asked, {
- *     onMessage: (message) => console.log(message.header.msg_type)
+ *     onMessage: (message) => Deferred.doneUnsafe(answered, Effect.succeed(message))
  *   })
  *   yield* conversation.send
- *   return yield* channel.lost
+ *   return yield* Effect.raceFirst(Deferred.await(answered), channel.lost)
  * }).pipe(Effect.scoped)
  * ```
  *

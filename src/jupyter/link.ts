@@ -24,7 +24,10 @@ import * as WireV1 from "./wire_v1.ts"
 export interface LinkOptions {
   /** Base URL of the server, `http:` or `https:`. */
   readonly url: string
+  /** Sent with the handshake. */
   readonly headers: Readonly<Record<string, string>>
+  /** Opens the WebSocket in place of the default, which sends {@link LinkOptions.headers}. */
+  readonly openSocket?: Socket.Open | undefined
   readonly kernelId: string
   /** Identifies the client to the server; the server keeps messages that a client with this id missed. */
   readonly session: string
@@ -86,9 +89,10 @@ export const open: (
     const address = `${server}/api/kernels/${encodeURIComponent(options.kernelId)}/channels?session_id=${
       encodeURIComponent(options.session)
     }`
+    const openSocket: Socket.Open = options.openSocket ??
+      ((address, limits) => Socket.open(address, { headers: options.headers, ...limits }))
     const connect = (protocols: ReadonlyArray<string>) =>
-      Socket.open(address, {
-        headers: options.headers,
+      openSocket(address, {
         protocols,
         maxMessageSize: options.maxMessageSize,
         openTimeout: options.openTimeout ?? "30 seconds",

@@ -9,19 +9,19 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Headers from "effect/http/Headers"
-import * as HttpClient from "effect/http/HttpClient"
+import type * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
-import type * as HttpClientResponse from "effect/http/HttpClientResponse"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
-import * as Stream from "effect/Stream"
 import * as Defect from "../defect.ts"
-import { plain } from "./control_codes.ts"
+import { bodyExcerpt, RestError, timedOut } from "./rest_error.ts"
+import * as Server from "./server.ts"
 import * as WaitBudget from "./wait_budget.ts"
+
+export { RestError } from "./rest_error.ts"
 
 /**
  * The kernel model of the REST API.
@@ -33,6 +33,10 @@ export const KernelModel = Schema.Struct({
   id: Schema.String,
   name: Schema.String,
   execution_state: Schema.optionalKey(Schema.String),
+  /** An ISO date. */
+  last_activity: Schema.optionalKey(Schema.String),
+  /** The number of WebSockets that are connected to it. */
+  connections: Schema.optionalKey(Schema.Finite),
   /** Tells whether its process is stopped, as by SIGSTOP; only gateways of this library have it. */
   stopped: Schema.optionalKey(Schema.Boolean),
   /** The Unix socket at which the kernel serves its client itself, and the token that it requires. */
@@ -41,35 +45,24 @@ export const KernelModel = Schema.Struct({
   ending: Schema.optionalKey(Schema.Boolean),
 })
 
-/** The kernelspecs of a server, as far as needed to tell the answer from a web page. */
-const Kernelspecs = Schema.Struct({
-  default: Schema.optionalKey(Schema.String),
-  kernelspecs: Schema.Record(Schema.String, Schema.Unknown),
-})
-
 /**
- * A request to a Jupyter server that failed.
+ * The kernelspecs of a server by name, and the name of its default.
  *
- * @category errors
+ * @category schemas
  * @since 0.1.0
  */
-export class RestError
-  extends Schema.TaggedError<RestError>("effect-jupyter/jupyter/RestError")("RestError", {
-    /** Method and path, for instance `"POST /api/kernels"`. */
-    request: Schema.String,
-    kind: Schema.Literals(["Unreachable", "Timeout", "Unauthorized", "NotFound", "Refused", "Malformed"]),
-    /** The HTTP status, if there was an answer. */
-    status: Schema.optionalKey(Schema.Int),
-    /** The server's error text, or that of the network. */
-    detail: Schema.String,
-    /** The delay after which the server wants the next request, from its header `retry-after`. */
-    retryAfter: Schema.optionalKey(Schema.Duration),
-  }) {
-  override get message(): string {
-    const answer = this.status === undefined ? "" : ` with status ${this.status}`
-    return `"${this.request}" failed${answer}: ${this.detail}`
-  }
-}
+export const Kernelspecs = Schema.Struct({
+  default: Schema.optionalKey(Schema.String),
+  kernelspecs: Schema.Record(
+    Schema.String,
+    Schema.Struct({
+      spec: Schema.optionalKey(Schema.Struct({
+        display_name: Schema.optionalKey(Schema.String),
+        language: Schema.optionalKey(Schema.String),
+      })),
+    }),
+  ),
+})
 
 /**
  * The address of a server and the limits of its requests.
@@ -77,11 +70,15 @@ export class RestError
  * @category options
  * @since 0.1.0
  */
-export interface RestOptions {
-  /** Base URL, with the path prefix of the server, if any. */
-  readonly url: string
-  /** Sent with every request, the authorization among them. */
-  readonly headers: Readonly<Record<string, string>>
+export interface RestOptions extends RestLimits, Server.ServerOptions {}
+
+/**
+ * The limits of requests.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface RestLimits {
   /** Maximum time of a request that does not start a kernel; 10 seconds by default. */
   readonly timeout?: Duration.Input | undefined
   /** Maximum number of concurrent starts; 1 by default, because Kernel Gateway mixes up their environments. */
@@ -111,6 +108,8 @@ export interface Rest {
     /** Maximum time of the request. */
     readonly timeout: Duration.Input
   }) => Effect.Effect<typeof KernelModel.Type, RestError, Scope.Scope>
+  /** Returns the kernels that run on the server. */
+  readonly kernels: Effect.Effect<ReadonlyArray<typeof KernelModel.Type>, RestError>
   readonly get: (id: string) => Effect.Effect<typeof KernelModel.Type, RestError>
   readonly interrupt: (id: string) => Effect.Effect<void, RestError>
 }
@@ -121,11 +120,13 @@ export interface Rest {
  * @example
  * ```ts
  * import { NodeHttpClient } from "@effect/platform-node"
- * import { Effect } from "effect"
+ * import { Effect, Redacted } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
  * import * as Rest from "effect-jupyter/jupyter/rest"
  *
  * const program = Effect.gen(function*() {
- *   const rest = yield* Rest.make({ url: "http://127.0.0.1:8888", headers: {} })
+ *   const { token = Redacted.make(""), url } = yield* KernelGateway.KernelGateway
+ *   const rest = yield* Rest.make({ url, headers: { authorization: `token ${Redacted.value(token)}` } })
  *   const kernel = yield* rest.start({ env: {}, timeout: "30 seconds" })
  *   yield* rest.interrupt(kernel.id)
  * })
@@ -136,17 +137,24 @@ export interface Rest {
  * @category constructors
  * @since 0.1.0
  */
-export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClient.HttpClient> = Effect
+export const make = (options: RestOptions): Effect.Effect<Rest, never, HttpClient.HttpClient> =>
+  Effect.flatMap(Server.make(options), (server) => of(server, options))
+
+/**
+ * Makes the REST client of a server that has its credentials and cookies.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const of: (server: Server.Server, options: RestLimits) => Effect.Effect<Rest> = Effect
   .fnUntraced(
-    function* ({ headers, maxConcurrentStarts = 1, timeout = "10 seconds", url }: RestOptions) {
-      const base = url.replace(/\/+$/, "")
-      const http = yield* HttpClient.HttpClient
+    function* (server, { maxConcurrentStarts = 1, timeout = "10 seconds" }) {
+      const { send, url } = server
       const starts = yield* Semaphore.make(maxConcurrentStarts)
       const awaitDeletion = WaitBudget.make(deletionWait)
 
-      const send = sender(http, base, headers)
-      const model = read("a kernel", decodeModel)
-      const kernel = (id: string) => `${base}/api/kernels/${encodeURIComponent(id)}`
+      const model = read(server, "a kernel", decodeModel)
+      const kernel = (id: string) => `${url}/api/kernels/${encodeURIComponent(id)}`
 
       const requestDeletion = (id: string) =>
         send(HttpClientRequest.delete(kernel(id)), "5 seconds").pipe(
@@ -182,14 +190,18 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
         )
 
       const kernelspecs = Effect.flatMap(
-        send(HttpClientRequest.get(`${base}/api/kernelspecs`), timeout),
-        read("a list of kernelspecs", decodeKernelspecs),
+        send(HttpClientRequest.get(`${url}/api/kernelspecs`), timeout),
+        read(server, "a list of kernelspecs", decodeKernelspecs),
       )
 
       return {
         // Every server has kernelspecs, and requires credentials for them.
         check: Effect.asVoid(kernelspecs),
         kernelspecs,
+        kernels: Effect.flatMap(
+          send(HttpClientRequest.get(`${url}/api/kernels`), timeout),
+          read(server, "a list of kernels", decodeModels),
+        ),
         start: ({ env, name, timeout }) =>
           // A started request is not interrupted: a kernel whose id was not received could not be deleted.
           Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
@@ -199,7 +211,7 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
             yield* restore(Scope.provide(Semaphore.takeScoped(starts, 1), turn)).pipe(
               Effect.onError(() => release),
             )
-            const post = HttpClientRequest.post(`${base}/api/kernels`).pipe(
+            const post = HttpClientRequest.post(`${url}/api/kernels`).pipe(
               // Always with an environment: without one Kernel Gateway gives its own to the kernel.
               HttpClientRequest.bodyJsonUnsafe({ name, env }),
             )
@@ -240,84 +252,17 @@ export const make: (options: RestOptions) => Effect.Effect<Rest, never, HttpClie
     },
   )
 
-/** Makes a function that sends requests to a server with a timeout. Fails unless the status is a success. */
-const sender = (
-  http: HttpClient.HttpClient,
-  base: string,
-  headers: Readonly<Record<string, string>>,
-) => {
-  const secret = Object.keys(headers).map((name) => name.toLowerCase())
-  return (request: HttpClientRequest.HttpClientRequest, requestTimeout: Duration.Input) => {
-    const name = `${request.method} ${request.url.slice(base.length)}`
-    const restError = (
-      kind: RestError["kind"],
-      detail: string,
-      answer?: { readonly status: number; readonly retryAfter?: Duration.Duration },
-    ) => new RestError({ request: name, kind, detail, ...answer })
-    return http.execute(HttpClientRequest.setHeaders(request, headers)).pipe(
-      // Any header may be a secret of the user, which spans would show.
-      Effect.updateService(Headers.CurrentRedactedNames, (names) => [...names, ...secret]),
-      Effect.flatMap((response) =>
-        Effect.map(readBody(response), (body) => ({ ...body, status: response.status, response }))
-      ),
-      Effect.mapError((error) => restError("Unreachable", describe(error))),
-      Effect.timeoutOrElse({
-        duration: requestTimeout,
-        orElse: () => timedOut(name, requestTimeout),
-      }),
-      Effect.flatMap(({ isWhole, response, status, text }) => {
-        if (status >= 200 && status < 300) {
-          if (isWhole) return Effect.succeed({ name, response, text })
-          const detail = `Its answer has more than ${maxBodyBytes} bytes: "${bodyExcerpt(text)}"`
-          return Effect.fail(restError("Malformed", detail, { status }))
-        }
-        const kind = status === 401 || status === 403
-          ? "Unauthorized"
-          : status === 404
-          ? "NotFound"
-          : "Refused"
-        const { location } = response.headers
-        const detail = location === undefined ? errorText(text) : `It redirects to "${bodyExcerpt(location)}"`
-        const seconds = Number.parseInt(response.headers["retry-after"] ?? "", 10)
-        const retryAfter = seconds >= 0 ? { retryAfter: Duration.seconds(seconds) } : {}
-        return Effect.fail(restError(kind, detail, { status, ...retryAfter }))
-      }),
-    )
-  }
-}
-
-type Answer = Effect.Success<ReturnType<ReturnType<typeof sender>>>
-
-/** Maximum bytes of an answer: servers with hundreds of kernelspecs need a hundredth of that. */
-const maxBodyBytes = 16 * 1024 * 1024
-
-/** Reads the body of a response, which is not read any further once it is past the bound. */
-const readBody = (response: HttpClientResponse.HttpClientResponse) =>
-  Effect.suspend(() => {
-    const decoder = new TextDecoder()
-    let bytes = 0
-    let text = ""
-    return response.stream.pipe(
-      Stream.takeWhile((chunk) => {
-        bytes += chunk.byteLength
-        if (bytes <= maxBodyBytes) text += decoder.decode(chunk, { stream: true })
-        return bytes <= maxBodyBytes
-      }),
-      Stream.runDrain,
-      // Clients over `fetch` fail where there is no body.
-      Effect.catchIf(({ reason }) => reason._tag === "EmptyBodyError", () => Effect.void),
-      Effect.map(() => ({ text: text + decoder.decode(), isWhole: bytes <= maxBodyBytes })),
-    )
-  })
-
 /** Decodes an answer. Fails with an error that says which kind of answer was expected. */
-const read =
-  <A>(expected: string, decode: (text: string) => Effect.Effect<A, Schema.SchemaError>) =>
-  ({ name, response: { status }, text }: Answer) =>
-    Effect.mapError(decode(text), () => {
-      const detail = `Not ${expected} but "${bodyExcerpt(text)}"`
-      return new RestError({ request: name, kind: "Malformed", status, detail })
-    })
+const read = <A>(
+  { redact }: Server.Server,
+  expected: string,
+  decode: (text: string) => Effect.Effect<A, Schema.SchemaError>,
+) =>
+({ name, status, text }: Server.Answer) =>
+  Effect.mapError(decode(text), () => {
+    const detail = redact(`Not ${expected} but "${bodyExcerpt(redact(text))}"`)
+    return new RestError({ request: name, kind: "Malformed", status, detail })
+  })
 
 /**
  * Maximum time that an interrupted start waits for the deletion of its kernel.
@@ -342,49 +287,6 @@ const minStartTimeout = Duration.minutes(2)
 /** Maximum time of attempts to delete a kernel: longer than servers take to restart one. */
 const maxDeletionTime = Duration.seconds(30)
 
-function timedOut(request: string, timeout: Duration.Input): RestError {
-  const detail = `No answer within ${Duration.format(Duration.fromInputUnsafe(timeout))}`
-  return new RestError({ request, kind: "Timeout", detail })
-}
-
-/** The body of an error response of Jupyter's servers. */
-const decodeErrorBody = Schema.decodeUnknownExit(
-  Schema.fromJsonString(
-    Schema.Struct({
-      message: Schema.NonEmptyString,
-      traceback: Schema.optional(Schema.NullOr(Schema.String)),
-    }),
-  ),
-)
-
-/** Returns the error text of a response body. */
-function errorText(text: string): string {
-  const body = decodeErrorBody(text)
-  if (Exit.isFailure(body)) return bodyExcerpt(text)
-  const { message, traceback } = body.value
-  // The last line of a traceback names the exception.
-  return plain(truncateMiddle(traceback?.trim().split("\n").at(-1) || message.trim(), 8192))
-}
-
 const decodeKernelspecs = Schema.decodeUnknownEffect(Schema.fromJsonString(Kernelspecs))
 const decodeModel = Schema.decodeUnknownEffect(Schema.fromJsonString(KernelModel))
-
-/** Characters of each end of a body that are searched for text. */
-const maxExcerptInput = 10_000
-
-/** Returns the beginning and the end of a body on one line: enough to recognize a login page or the end of a traceback. */
-function bodyExcerpt(text: string): string {
-  const line = plain(truncateMiddle(text, 2 * maxExcerptInput)).replace(/\s+/g, " ")
-  return truncateMiddle(line.trim(), 400)
-}
-
-function truncateMiddle(text: string, maxLength: number): string {
-  return text.length > maxLength ? `${text.slice(0, maxLength / 2)} … ${text.slice(-maxLength / 2)}` : text
-}
-
-function describe(
-  error: { readonly message: string; readonly reason?: { readonly cause?: unknown } },
-): string {
-  const cause = error.reason?.cause
-  return cause instanceof Error ? `${error.message} (${cause.message})` : error.message
-}
+const decodeModels = Schema.decodeUnknownEffect(Schema.fromJsonString(Schema.Array(KernelModel)))

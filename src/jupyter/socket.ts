@@ -4,14 +4,22 @@
  * @module
  */
 import * as Arr from "effect/Array"
+import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as HttpClient from "effect/http/HttpClient"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Buffer } from "node:buffer"
+import type { ClientRequest } from "node:http"
 import { createConnection } from "node:net"
+import { type Duplex, PassThrough } from "node:stream"
 import { WebSocket } from "ws"
 import { excerpt } from "./control_codes.ts"
+import { parseRetryAfter } from "./rest_error.ts"
+import * as Upgrade from "./upgrade.ts"
 
 /**
  * The WebSocket could not be opened, or was closed.
@@ -27,6 +35,8 @@ export class ChannelError extends Schema.TaggedError<ChannelError>("effect-jupyt
     detail: Schema.String,
     /** True if an incoming message was larger than the limit. */
     isTooLarge: Schema.optionalKey(Schema.Boolean),
+    /** The delay after which the server wants the next handshake, from its header `retry-after`. */
+    retryAfter: Schema.optionalKey(Schema.Duration),
   },
 ) {
   override get message(): string {
@@ -70,6 +80,28 @@ export const defaultMaxMessageSize = 512 * 1024 * 1024
 const highWaterMark = 64 * 1024
 
 /**
+ * The handshake of a WebSocket and its limits.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface OpenOptions {
+  readonly protocols: ReadonlyArray<string>
+  /** Maximum time of the handshake, which servers delay until the kernel answers. */
+  readonly openTimeout: Duration.Input
+  /** Maximum bytes of a message, past which the connection is closed with code 1009; {@link defaultMaxMessageSize} by default. */
+  readonly maxMessageSize?: number | undefined
+}
+
+/**
+ * Opens a WebSocket, which closes with the scope.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Open = (address: string, options: OpenOptions) => Effect.Effect<Socket, ChannelError, Scope.Scope>
+
+/**
  * Opens a WebSocket, which closes with the scope.
  *
  * @category constructors
@@ -77,18 +109,22 @@ const highWaterMark = 64 * 1024
  */
 export const open: (
   address: string,
-  options: {
+  options: OpenOptions & {
     readonly headers: Readonly<Record<string, string>>
-    readonly protocols: ReadonlyArray<string>
-    /** Maximum time of the handshake, which servers delay until the kernel answers. */
-    readonly openTimeout: Duration.Input
-    /** Maximum bytes of a message, past which the connection is closed with code 1009; {@link defaultMaxMessageSize} by default. */
-    readonly maxMessageSize?: number | undefined
     /** The Unix socket to connect to; host and port of the address by default. */
     readonly socketPath?: string | undefined
+    /** Sends the handshake if it can upgrade connections; `ws` sends it by default. */
+    readonly upgradeClient?: HttpClient.HttpClient | undefined
+    /** Takes the cookies of the server's answer. */
+    readonly onSetCookie?: ((lines: ReadonlyArray<string>) => void) | undefined
+    /** Removes secrets from what the server says. */
+    readonly redact?: ((text: string) => string) | undefined
   },
 ) => Effect.Effect<Socket, ChannelError, Scope.Scope> = Effect.fnUntraced(function* (address, options) {
-  const { socketPath } = options
+  const { onSetCookie = () => {}, redact = (text) => text, socketPath, upgradeClient } = options
+  const clock = yield* Clock.Clock
+  const now = () => clock.currentTimeMillisUnsafe()
+  const prepared = yield* Deferred.make<ClientRequest>()
   const { bytesRead, hasMore, pull, websocket } = yield* Effect.acquireRelease(
     Effect.sync(() => {
       const websocket = new WebSocket(address, [...options.protocols], {
@@ -96,31 +132,46 @@ export const open: (
         maxPayload: options.maxMessageSize ?? defaultMaxMessageSize,
         perMessageDeflate: false,
         ...(socketPath === undefined ? {} : local(socketPath)),
+        ...(upgradeClient === undefined ? {} : {
+          // The request is not sent, so it needs no connection.
+          createConnection: (): Duplex => new PassThrough(),
+          finishRequest: (request) => void Deferred.doneUnsafe(prepared, Exit.succeed(request)),
+        }),
       })
       let bytesRead = () => 0
-      websocket.once("upgrade", ({ socket }) => {
+      websocket.once("upgrade", ({ headers, socket }) => {
         bytesRead = () => socket.bytesRead
+        onSetCookie(headers["set-cookie"] ?? [])
       })
       // Immediately: an error event without a listener ends the process.
-      return { websocket, ...receive(websocket), bytesRead: () => bytesRead() }
+      return { websocket, ...receive(websocket, { now, onSetCookie, redact }), bytesRead: () => bytesRead() }
     }),
     // No closing handshake: a peer that does not answer must not keep the socket open.
     ({ websocket }) => Effect.sync(() => websocket.terminate()),
   )
-  yield* Effect.callback<void, ChannelError>((resume) => {
+  const handshake = upgradeClient === undefined
+    ? Effect.void
+    : Effect.flatMap(Deferred.await(prepared), (request) =>
+      Upgrade.handshake(upgradeClient, address, request))
+  const opened = Effect.callback<void, ChannelError>((resume) => {
     websocket.once("open", () => resume(Effect.void))
     // The error is what `pull` fails with.
     websocket.once("close", () => resume(Effect.asVoid(pull)))
-  }).pipe(
+  })
+  const isOpen = yield* Effect.all([opened, handshake], { concurrency: 2 }).pipe(
+    Effect.as(true),
+    Effect.catchTag("NoUpgrade", () => Effect.succeed(false)),
     Effect.timeoutOrElse({
       duration: options.openTimeout,
       orElse: () => {
         const timeout = Duration.format(Duration.fromInputUnsafe(options.openTimeout))
-        return new ChannelError({ detail: `It was not opened within ${timeout}` })
+        return Effect.fail(new ChannelError({ detail: `It was not opened within ${timeout}` }))
       },
     }),
   )
-  return { websocket, pull, hasMore, bytesRead }
+  return isOpen
+    ? { websocket, pull, hasMore, bytesRead }
+    : yield* open(address, { ...options, upgradeClient: undefined })
 })
 
 /** Options that connect to a Unix socket. No proxy reads the frames, so that they need no masking. */
@@ -132,7 +183,14 @@ const local = (path: string) => ({
 })
 
 /** Collects the frames received from now on. */
-function receive(websocket: WebSocket): Pick<Socket, "pull" | "hasMore"> {
+function receive(
+  websocket: WebSocket,
+  { now, onSetCookie, redact }: {
+    readonly now: () => number
+    readonly onSetCookie: (lines: ReadonlyArray<string>) => void
+    readonly redact: (text: string) => string
+  },
+): Pick<Socket, "pull" | "hasMore"> {
   let frames: Array<Frame> = []
   let bytes = 0
   let end: ChannelError | undefined
@@ -166,19 +224,28 @@ function receive(websocket: WebSocket): Pick<Socket, "pull" | "hasMore"> {
     if (bytes >= highWaterMark) websocket.pause()
   })
   websocket.on("error", (error) => {
-    const { message } = error
-    const [, status] = /Unexpected server response: (\d+)/.exec(message) ?? []
     const isTooLarge = "code" in error && error.code === "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH"
     finish(
       new ChannelError({
         ...(isTooLarge ? { isTooLarge } : {}),
-        ...(status === undefined ? {} : { code: Number(status) }),
-        detail: `It failed with "${message}"`,
+        detail: `It failed with "${redact(error.message)}"`,
       }),
     )
   })
+  websocket.on("unexpected-response", (_request, { headers, statusCode = 0 }) => {
+    onSetCookie(headers["set-cookie"] ?? [])
+    const retryAfter = parseRetryAfter(headers["retry-after"], now())
+    finish(
+      new ChannelError({
+        code: statusCode,
+        detail: `It failed with "Unexpected server response: ${statusCode}"`,
+        ...(retryAfter === undefined ? {} : { retryAfter }),
+      }),
+    )
+    websocket.terminate()
+  })
   websocket.on("close", (code, reason) => {
-    const reasonText = reason.length === 0 ? "" : `: ${excerpt(reason.toString())}`
+    const reasonText = reason.length === 0 ? "" : `: ${redact(excerpt(redact(reason.toString())))}`
     const hint = code === 1009 ? ", a message was too large" : ""
     finish(new ChannelError({ code, detail: `It was closed with code ${code}${reasonText}${hint}` }))
   })

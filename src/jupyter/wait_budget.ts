@@ -28,7 +28,7 @@ export type WaitBudget = (effect: Effect.Effect<void>) => Effect.Effect<void>
  * const wait = WaitBudget.make("2 seconds")
  *
  * // Two seconds in all.
- * export const program = Effect.forEach([1, 2, 3], () => wait(Effect.sleep("1 minute")), { discard: true })
+ * export const program = Effect.forEach([1, 2, 3], () => wait(Effect.sleep("5 seconds")), { discard: true })
  * ```
  *
  * @category constructors

@@ -134,7 +134,8 @@ export const make: (
     const overServer = Channel.make({
       ...channelOptions,
       url: gateway.url,
-      headers: gateway.headers,
+      headers: {},
+      openSocket: gateway.openSocket,
       kernelId,
       pingInterval: options.pingInterval,
       ...ack,

@@ -3,9 +3,10 @@
  *
  * @module
  */
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
@@ -35,10 +36,16 @@ export interface StartOptions {
    */
   readonly kernelName?: string | undefined
   /**
-   * Environment variables of the kernel, besides those of the gateway's option `env`. A remote server may ignore them:
-   * in a Python kernel they are therefore set before the first execution, and for other languages a warning is logged.
+   * Environment variables of the kernel, besides those of the gateway's option `env`. A remote server may ignore them,
+   * except those that begin with `KERNEL_`: in a Python kernel they are therefore set before the first execution, and for
+   * other languages a warning is logged.
    */
   readonly env?: Record<string, string> | undefined
+  /**
+   * The user that an Enterprise Gateway starts the kernel for, as the variable `KERNEL_USERNAME`; that of the gateway by
+   * default.
+   */
+  readonly user?: string | undefined
   /**
    * The permissions of the kernel; those of its gateway by default. They can only restrict those of the gateway.
    * Permissions that are not given are denied, except `allowWrite`, whose default is that of the gateway.
@@ -85,9 +92,10 @@ export const load: (
     return (gateway) =>
       Effect.gen(function* () {
         const rules = yield* Effect.provideContext(rulesOf(gateway, options.sandbox), platform)
+        if (workingDir !== undefined) yield* requirePythonSpec(gateway, kernelName)
         const connection = yield* GatewayKernel.make(gateway, {
           kernelName,
-          env: { ...env, ...rules },
+          env: { ...(gateway.isOwn ? {} : remoteEnv(options, workingDir)), ...env, ...rules },
           startTimeout: initTimeout,
           pingInterval,
           maxMessageSize: options.maxMessageSize,
@@ -106,6 +114,33 @@ export const load: (
         }),
       )
   })
+
+/** Fails with `Unsupported` if the server says that the kernelspec is of another language, before it is started. */
+const requirePythonSpec = Effect.fnUntraced(function* (
+  { isOwn, rest }: Gateway.Connection,
+  kernelName: string | undefined,
+) {
+  if (isOwn && kernelName === undefined) return
+  const specs = yield* Effect.option(rest.kernelspecs)
+  if (Option.isNone(specs)) return
+  const { default: defaultName = "", kernelspecs } = specs.value
+  // If it does not say, the kernel does when it has started.
+  const language = kernelspecs[kernelName ?? defaultName]?.spec?.language ?? ""
+  if (language !== "") yield* Identity.requirePython({ ...Identity.ipython, language }, "workingDir")
+})
+
+/** Returns the variables by which a server that starts kernels elsewhere, as Enterprise Gateway, takes options. */
+const remoteEnv = (
+  { initTimeout, user }: StartOptions,
+  workingDir: string | undefined,
+): Record<string, string> => ({
+  ...(user === undefined ? {} : { KERNEL_USERNAME: user }),
+  ...(workingDir === undefined ? {} : { KERNEL_WORKING_DIR: workingDir }),
+  // Whole seconds. The default is that of Enterprise Gateway.
+  ...(initTimeout === undefined
+    ? {}
+    : { KERNEL_LAUNCH_TIMEOUT: String(Math.max(1, Math.ceil(Duration.toSeconds(initTimeout)))) }),
+})
 
 /** Returns the rules of the kernel as an environment variable, which the gateway removes before the kernel starts. */
 const rulesOf = Effect.fnUntraced(

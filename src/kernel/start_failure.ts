@@ -44,8 +44,9 @@ const startReason = Effect.fnUntraced(function* (
   if (error.kind === "Unreachable") return new ConnectionLost({ kernelId: undefined, detail: error.message })
   const status = error.status === undefined ? "" : `, status ${error.status}`
   const detail = `${error.detail} (${error.request}${status})`
-  if (error.status === 429 || (error.kind === "Unauthorized" && isLimit.test(error.detail))) {
-    const { retryAfter } = error
+  const { retryAfter } = error
+  const isBusy = error.status === 429 || (error.status === 503 && retryAfter !== undefined)
+  if (isBusy || (error.kind === "Unauthorized" && isLimit.test(error.detail))) {
     return new ResourceLimit({ detail, ...(retryAfter === undefined ? {} : { retryAfter }) })
   }
   if (error.kind === "Unauthorized") return new Forbidden({ detail })

@@ -6,12 +6,12 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import { format } from "effect/Formatter"
 import * as Option from "effect/Option"
 import type * as Path from "effect/Path"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
-import { inspect } from "node:util"
 
 /**
  * The value of an option is not valid. Nothing was started or sent.
@@ -87,6 +87,8 @@ const interval = option((value) =>
 /** A path, or an argument of a process. */
 const folder = text(/^[^\0]+$/, "give a path, which is not empty and has no character NUL")
 
+const user = text(/^[^\0]+$/, "give the name of a user, which is not empty and has no character NUL")
+
 const variables = option((value) => {
   if (typeof value !== "object" || value === null) return "give an object of strings"
   for (const [name, text] of Object.entries(value)) {
@@ -145,8 +147,7 @@ export const Gateway = Schema.Struct({
   ),
 })
 
-/** The options of a remote server. */
-export const Remote = Schema.Struct({
+const remote = {
   // White space around it is ignored, such as the line end of a file.
   token: option((value) => {
     const token = Redacted.isRedacted(value) ? Redacted.value(value) : value
@@ -155,6 +156,18 @@ export const Remote = Schema.Struct({
       : "give the characters of the token alone, which are those of one word"
   }),
   headers,
+  user,
+  startConcurrency: whole(1, Number.MAX_SAFE_INTEGER),
+} as const
+
+/** The options of a remote server. */
+export const Remote = Schema.Struct(remote)
+
+/** The options of a server on a JupyterHub. */
+export const Hub = Schema.Struct({
+  ...remote,
+  server: text(/^[^\0]*$/, "give the name of a server, which has no character NUL"),
+  startTimeout: timeout,
 })
 
 /** The options of a kernel. */
@@ -166,9 +179,16 @@ export const Kernel = Schema.Struct({
     "give the name of a kernelspec: letters, digits, dots, hyphens and underscores",
   ),
   env: variables,
+  user,
   images,
   maxMessageSize: whole(1, Number.MAX_SAFE_INTEGER),
   ...timing,
+})
+
+/** The options of sessions besides those of a kernel. */
+export const Sessions = Schema.Struct({
+  idleTimeToLive: timeout,
+  max: whole(1, Number.MAX_SAFE_INTEGER),
 })
 
 /** The options of an execution. */
@@ -224,5 +244,5 @@ export function resolve(
 /** Returns a value as text, truncated for a message. */
 function textOf(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.slice(0, 200))
-  return inspect(value, { depth: 1, breakLength: Infinity }).slice(0, 200)
+  return format(value).slice(0, 200)
 }

@@ -69,7 +69,8 @@ export function make<K extends KernelLifecycle>({ fork, onChange }: {
     pooled.isRemoved = true
     all.delete(pooled)
     const closing = close(pooled.scope, pooled.slot, Exit.void)
-    return Effect.uninterruptible(Effect.andThen(Effect.sleep(pause), closing))
+    // The end of the pool interrupts the pause, but not the deletion.
+    return Effect.sleep(pause).pipe(Effect.interruptible, Effect.ensuring(closing), Effect.uninterruptible)
   }
   const takeSpare = (): PooledKernel<K> | undefined => {
     const spare = spares.shift()

@@ -54,6 +54,16 @@ interface State extends Omit<PoolState.Inventory, "sources"> {
   >
 }
 
+/** A pool of kernels. */
+export interface Pool {
+  readonly get: Effect.Effect<Kernels.Kernel, KernelError, Scope.Scope>
+  /** As `get`; calls `onStart` with the first instance of the kernel, and with that of each reset. */
+  readonly getWith: (
+    onStart: (instance: Instance) => Effect.Effect<void>,
+  ) => Effect.Effect<Kernels.Kernel, KernelError, Scope.Scope>
+  readonly state: Effect.Effect<State>
+}
+
 /** About the duration of a first small execution, which a start at the same time would double. */
 const replacementDelay: Duration.Input = "30 millis"
 
@@ -65,14 +75,7 @@ export const make: (
   sources: ReadonlyArray<Source<Instance>>,
   options: PoolOptions,
   parts: KernelParts,
-) => Effect.Effect<
-  {
-    readonly get: Effect.Effect<Kernels.Kernel, KernelError, Scope.Scope>
-    readonly state: Effect.Effect<State>
-  },
-  never,
-  Scope.Scope
-> = Effect.fnUntraced(function* (sources, options, parts) {
+) => Effect.Effect<Pool, never, Scope.Scope> = Effect.fnUntraced(function* (sources, options, parts) {
   const poolState = yield* PoolState.make({
     limits: Plan.limits(options),
     sources,
@@ -86,18 +89,21 @@ export const make: (
     maxWaiting: options.maxWaiting ?? 1000,
     replacementDelay,
   })
-  return {
-    get: Effect.suspend(() => {
+  const getWith = (onStart: (instance: Instance) => Effect.Effect<void>) =>
+    Effect.suspend(() => {
       let isReset = false
       const start = Effect.tap(
         Effect.suspend(() => poolState.acquire({ isReset })),
-        () =>
-          Effect.sync(() => {
-            isReset = true
-          }),
+        (instance) => {
+          isReset = true
+          return onStart(instance)
+        },
       )
       return Kernels.make({ ...parts, start })
-    }).pipe(Span.withSpan("KernelPool.get")),
+    }).pipe(Span.withSpan("KernelPool.get"))
+  return {
+    get: getWith(() => Effect.void),
+    getWith,
     state: Effect.sync(() => {
       const { sources, ...counts } = poolState.inventory()
       return { ...counts, gateways: sources.map(({ name, ...source }) => ({ url: name, ...source })) }

@@ -9,7 +9,6 @@ import * as Effect from "effect/Effect"
 import type * as Pull from "effect/Pull"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import { Buffer } from "node:buffer"
 import { batchBytesOf, batchSizeOf } from "./options.ts"
 
 type Batches<A> = Arr.NonEmptyReadonlyArray<Arr.NonEmptyReadonlyArray<A>>
@@ -66,7 +65,7 @@ function estimateBytes(value: unknown, limit: number): number {
   while (rest.length > 0 && bytes < limit) {
     const item = rest.pop()
     bytes += 8
-    if (typeof item === "string") bytes += Buffer.byteLength(item)
+    if (typeof item === "string") bytes += lengthInUtf8(item)
     if (typeof item !== "object" || item === null) continue
     if (ArrayBuffer.isView(item) || item instanceof ArrayBuffer) {
       bytes += item.byteLength
@@ -79,6 +78,20 @@ function estimateBytes(value: unknown, limit: number): number {
     else if (item instanceof Map) [...item].forEach(add)
     // The encoder reports the exceptions of getters.
     else Result.getOrElse(Result.try(() => Object.entries(item)), () => []).forEach(add)
+  }
+  return bytes
+}
+
+const notAscii = /[^\0-\x7f]/
+
+/** Returns the bytes of a text, if no surrogate in it is alone. */
+function lengthInUtf8(text: string): number {
+  if (!notAscii.test(text)) return text.length
+  let bytes = 0
+  for (let index = 0; index < text.length; index++) {
+    const unit = text.charCodeAt(index)
+    // The two units of a pair have two bytes each.
+    bytes += unit < 0x80 ? 1 : unit < 0x800 || (unit >= 0xd800 && unit < 0xe000) ? 2 : 3
   }
   return bytes
 }

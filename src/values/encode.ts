@@ -13,7 +13,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { types } from "node:util"
+import * as Builtin from "./builtin.ts"
 import { NdArray } from "./nd_array.ts"
 import * as Kind from "./kind.ts"
 
@@ -83,19 +83,19 @@ class Encoder {
   #object(value: object): unknown {
     if (Array.isArray(value)) return this.#nested(value, () => this.#items(value))
     if (Kind.isPlain(value)) return this.#nested(value, () => this.#record(value))
-    if (types.isUint8Array(value)) return this.#bytes(value, value)
-    if (types.isAnyArrayBuffer(value)) return this.#bytes(value, value)
+    if (Builtin.isUint8Array(value)) return this.#bytes(value, value)
+    if (Builtin.isAnyArrayBuffer(value)) return this.#bytes(value, value)
     if (value instanceof NdArray) return this.#array(value, value.data, value.shape)
     if (ArrayBuffer.isView(value)) return this.#array(value, value, undefined)
-    if (types.isDate(value)) return this.#date(value, Option.getOrUndefined(DateTime.make(value.getTime())))
+    if (Builtin.isDate(value)) return this.#date(value, Option.getOrUndefined(DateTime.make(value.getTime())))
     if (DateTime.isDateTime(value)) return this.#date(value, value)
     if (Duration.isDuration(value)) return this.#duration(value)
     if (BigDecimal.isBigDecimal(value)) return { $: "decimal", v: `${value.value}E${-value.scale}` }
     if (Option.isOption(value)) return this.#option(value)
-    if (types.isMap(value) || HashMap.isHashMap(value)) {
+    if (Builtin.isMap(value) || HashMap.isHashMap(value)) {
       return this.#nested(value, () => ({ $: "map", v: this.#pairs(value, [...value]) }))
     }
-    if (types.isSet(value) || HashSet.isHashSet(value)) {
+    if (Builtin.isSet(value) || HashSet.isHashSet(value)) {
       return this.#nested(value, () => {
         const items = [...value]
         const v = this.#items(items)

@@ -14,8 +14,6 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { ExecutionAborted, KernelError } from "../execution.ts"
-import type { Instance } from "../kernel/instance.ts"
 import * as Identity from "../kernel/identity.ts"
 import type { Session } from "../kernel/session.ts"
 import * as Span from "../kernel/span.ts"
@@ -24,7 +22,7 @@ import { decodeForSchema, toEncodedForm } from "./decode_for_schema.ts"
 import { GivenValue } from "./given_value.ts"
 import { batchBytesOf, batchSizeOf, type IterateOptions } from "./options.ts"
 import * as PythonValue from "./python_value.ts"
-import * as Request from "./request.ts"
+import * as Exchange from "./exchange.ts"
 import type { TypedValues } from "./typed_values.ts"
 
 /** Maximum time of the `finally` blocks of a generator, without the time in the queue. */
@@ -39,7 +37,7 @@ const closeRetryDelay: Duration.Input = "1 second"
 /** Makes `iterate`. Generators are closed when the scope closes, at the latest. */
 export const make: (
   session: Pick<Session, "id" | "identity">,
-  requests: Request.Requests,
+  requests: Exchange.Requests,
 ) => Effect.Effect<TypedValues["iterate"], never, Scope.Scope> = Effect.fnUntraced(
   function* (session, requests) {
     const outer = yield* Effect.scope
@@ -53,28 +51,23 @@ export const make: (
         yield* Identity.requirePython(session.identity, "iterate")
         const key = SecureRandom.uuidV4Unsafe()
         const decode = decoderOf(schema)
-        let current: Instance | undefined
+        /** The id of the kernel that has the iterator. */
+        let current: string | undefined
         let isExhausted = false
         /** The exit of the stream after the elements that were decoded; `undefined` if there are more. */
         let ending: Exit.Exit<never, ValueFailure | Schema.SchemaError> | undefined
 
-        /** Fails if the kernel is not the one of the iterator. */
-        const assertSameKernel = (instance: Instance) =>
-          Effect.suspend(() => {
-            const isOther = current !== undefined && current !== instance
-            current ??= instance
-            const detail = "The kernel was reset, and its iterators are gone"
-            return isOther
-              ? new KernelError({ reason: new ExecutionAborted({ kernelId: session.id(), detail }) })
-              : Effect.void
+        const onKernel = (kernelId: string): void => {
+          current ??= kernelId
+        }
+        const close = Effect.suspend(() =>
+          requests.send({ operation: "close", key }, {
+            timeout: closeTimeout,
+            kernelId: current,
+            // Output of its `finally` blocks goes to the consumer as well.
+            ...(options.onChunk === undefined ? {} : { onChunk: options.onChunk }),
           })
-
-        const close = requests.send({ operation: "close", key }, {
-          timeout: closeTimeout,
-          check: assertSameKernel,
-          // Output of its `finally` blocks goes to the consumer as well.
-          ...(options.onChunk === undefined ? {} : { onChunk: options.onChunk }),
-        }).pipe(Effect.flatMap(({ exit }) => exit))
+        ).pipe(Effect.flatMap(({ exit }) => exit))
         const ignored = Effect.catch((error: ValueFailure) =>
           Effect.logDebug(`The iterator of "${expression}" did not close`, error.message)
         )
@@ -102,22 +95,22 @@ export const make: (
             size: batchSizeOf(batchSize),
             limit: batchBytesOf(batchBytes),
             ...(current === undefined ? { expression } : {}),
-          }, { ...options, check: assertSameKernel })
+          }, { ...options, kernelId: current, onKernel })
           const { answers, exit } = response
           const partial = Exit.isSuccess(exit) ? exit.value : undefined
           const batches = answers.filter(({ kind }) => kind === "batch")
           isExhausted = batches.some(({ isLast }) => isLast)
-          const values = yield* Effect.forEach(batches, (batch) => Request.read(response, batch))
+          const values = yield* Effect.forEach(batches, (batch) => Exchange.read(response, batch))
           const elements = yield* decode(values.flatMap((value) => PythonValue.toArray(value) ?? []))
           const [error] = answers.flatMap((answer) =>
-            Request.unsupportedError(response, answer, partial) ?? []
+            Exchange.unsupportedError(response, answer, partial) ?? []
           )
           ending = elements.ending ?? (Exit.isFailure(exit)
             ? Exit.failCause(exit.cause)
             : error !== undefined
             ? Exit.fail(error)
             : batches.length === 0
-            ? Exit.fail(Request.responseError(response, "The kernel sent no batch"))
+            ? Exit.fail(Exchange.responseError(response, "The kernel sent no batch"))
             : undefined)
           return elements.decoded
         })

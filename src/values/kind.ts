@@ -19,7 +19,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import { types } from "node:util"
+import * as Builtin from "./builtin.ts"
 import { NdArray } from "./nd_array.ts"
 
 /** Tells whether a value is an object that is not an instance of a class. */
@@ -76,8 +76,8 @@ export function stepTo(key: unknown): string | number {
 /** Tells whether a value cannot be hashed in Python. */
 export function isUnhashable(value: unknown): boolean {
   if (typeof value !== "object" || value === null) return false
-  return isPlain(value) || types.isMap(value) || HashMap.isHashMap(value) || value instanceof NdArray ||
-    (ArrayBuffer.isView(value) && !types.isUint8Array(value))
+  return isPlain(value) || Builtin.isMap(value) || HashMap.isHashMap(value) || value instanceof NdArray ||
+    (ArrayBuffer.isView(value) && !Builtin.isUint8Array(value))
 }
 
 /** Returns a value that is equal for distinct values of JavaScript that Python considers equal. */

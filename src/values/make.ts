@@ -1,11 +1,9 @@
 /**
- * Typed values over the session of a kernel.
+ * Typed values of a kernel, over what exchanges its requests.
  *
  * @module
  */
 import * as Effect from "effect/Effect"
-import type * as FileSystem from "effect/FileSystem"
-import type * as Path from "effect/Path"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -15,19 +13,19 @@ import * as Span from "../kernel/span.ts"
 import { batched } from "./batches.ts"
 import { decodeForSchema } from "./decode_for_schema.ts"
 import { encodeBySchema } from "./encode_by_schema.ts"
+import * as Exchange from "./exchange.ts"
 import * as Iterate from "./iterate.ts"
 import * as Names from "./names.ts"
 import type { CallOptions, FeedOptions, SetOptions, ValueOptions } from "./options.ts"
-import * as Request from "./request.ts"
 import type { TypedValues } from "./typed_values.ts"
 
 /** Makes the typed values of a kernel. */
 export const make: (
-  session: Session,
-  options: Request.RequestsOptions,
-) => Effect.Effect<TypedValues, never, Scope.Scope | FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
-  function* (session, options) {
-    const requests = yield* Request.make(session, options)
+  session: Pick<Session, "id" | "identity">,
+  exchange: Exchange.Exchange,
+) => Effect.Effect<TypedValues, never, Scope.Scope> = Effect.fnUntraced(
+  function* (session, exchange) {
+    const requests = Exchange.requests(exchange)
 
     const evaluate = Effect.fnUntraced(
       function* <S extends Schema.Constraint>(expression: string, schema: S, options: ValueOptions = {}) {
@@ -36,7 +34,7 @@ export const make: (
           { operation: "evaluate", expression, discard: isVoid(schema) },
           options,
         )
-        const value = yield* Request.valueOf(response)
+        const value = yield* Exchange.valueOf(response)
         return yield* decodeForSchema(schema)(value)
       },
       Span.withSpan("Kernel.evaluate", session),
@@ -52,7 +50,7 @@ export const make: (
         const name = yield* Names.variable(given)
         const encoded = schema === undefined ? value : yield* encodeBySchema(schema)(value)
         const response = yield* requests.send({ operation: "set", name, value: encoded }, options)
-        yield* Request.valueOf(response)
+        yield* Exchange.valueOf(response)
       },
       Span.withSpan("Kernel.set", session),
     )
@@ -67,7 +65,7 @@ export const make: (
         const callable = yield* Names.callable(given)
         const request = { operation: "call", callable, args, kwargs, discard: isVoid(returns) }
         const response = yield* requests.send(request, options)
-        const value = yield* Request.valueOf(response)
+        const value = yield* Exchange.valueOf(response)
         return yield* decodeForSchema(returns)(value)
       },
       Span.withSpan("Kernel.call", session),

@@ -4,20 +4,11 @@
  * @module
  */
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import type * as FileSystem from "effect/FileSystem"
 import type * as Path from "effect/Path"
-import * as Result from "effect/Result"
 import * as Assets from "../assets.ts"
-import {
-  ConnectionLost,
-  ExecutionAborted,
-  type ExecutionFailure,
-  type ExecutionResult,
-  KernelError,
-  ProtocolViolation,
-} from "../execution.ts"
-import { excerpt, plain } from "../jupyter/control_codes.ts"
+import { ConnectionLost, ExecutionAborted, KernelError } from "../execution.ts"
+import { excerpt } from "../jupyter/control_codes.ts"
 import { isJsonObject, type Message } from "../jupyter/message.ts"
 import { defaultMaxMessageSize } from "../jupyter/socket.ts"
 import type { Instance } from "../kernel/instance.ts"
@@ -26,43 +17,8 @@ import type { ImageOptions } from "../output/images.ts"
 import type { RunOptions } from "../kernel/run.ts"
 import type { Session } from "../kernel/session.ts"
 import * as Setup from "../kernel/setup.ts"
-import { UnsupportedValue } from "./error.ts"
-import * as Decode from "./decode.ts"
-import * as Encode from "./encode.ts"
+import type { Answer, Exchange } from "./exchange.ts"
 import { GivenValue } from "./given_value.ts"
-import type { ValueOptions } from "./options.ts"
-
-/** An answer of the Python module in the kernel. */
-export interface Answer {
-  /** The kind of answer: `"value"`, `"batch"`, `"done"`, `"unsupported"` or `"unreadable"`. */
-  readonly kind: string
-  /** True if it is the last batch. */
-  readonly isLast: boolean
-  readonly detail: string
-  readonly path: string
-  readonly valueType: string
-  readonly buffers: ReadonlyArray<Uint8Array>
-  /** The value of a kernel for tests, in place of the buffers. */
-  readonly given: GivenValue | undefined
-}
-
-/** The answers to a request, and the exit of its execution. */
-export interface Response {
-  readonly answers: ReadonlyArray<Answer>
-  readonly exit: Exit.Exit<ExecutionResult, ExecutionFailure>
-  readonly kernelId: string | undefined
-}
-
-/** Sends requests to the kernel of a session. */
-export interface Requests {
-  /** Sends a request and collects its answers. `check` runs before it is sent, and may refuse the kernel. */
-  readonly send: (
-    request: { readonly operation: string; readonly [name: string]: unknown },
-    options: ValueOptions & {
-      readonly check?: ((instance: Instance) => Effect.Effect<void, KernelError>) | undefined
-    },
-  ) => Effect.Effect<Response, UnsupportedValue>
-}
 
 /** The MIME type of answers. */
 export const mime = "application/vnd.effect-jupyter.value+json"
@@ -98,11 +54,11 @@ export interface RequestsOptions extends ImageOptions {
   readonly maxMessageSize?: number | undefined
 }
 
-/** Makes the {@link Requests} of a session. */
+/** Makes the {@link Exchange} of a session. */
 export const make: (
   session: Session,
   options: RequestsOptions,
-) => Effect.Effect<Requests, never, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
+) => Effect.Effect<Exchange, never, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
   function* (session, { maxMessageSize = defaultMaxMessageSize, ...where }) {
     const platform = yield* Effect.context<FileSystem.FileSystem | Path.Path>()
     const sources = Effect.forEach(
@@ -157,11 +113,8 @@ export const make: (
       return { metadata: { sizes }, buffers: [] }
     })
 
-    return {
-      send: Effect.fnUntraced(function* (request, { check = () => Effect.void, ...options }) {
-        const encoded = Encode.encode({ ...request, arrow: options.tables === "arrow" })
-        if (Result.isFailure(encoded)) return yield* encodeError(encoded.failure)
-        const buffers = [new TextEncoder().encode(encoded.success.text), ...encoded.success.buffers]
+    return Effect.fnUntraced(
+      function* ({ buffers, operation, value }, { kernelId, onKernel = () => {}, ...options }) {
         const sizes = buffers.map(({ byteLength }) => byteLength)
         const answers: Array<Answer> = []
         const run: RunOptions = {
@@ -170,13 +123,16 @@ export const make: (
           images: options.images ?? where.images,
           internalRequest: {
             prepare: (instance) =>
-              Effect.andThen(
-                check(instance),
-                Effect.map(
-                  prepare(instance, { buffers, sizes, operation: request.operation }),
-                  (attachment) => ({ ...attachment, value: request }),
-                ),
-              ),
+              Effect.suspend(() => {
+                if (kernelId !== undefined && instance.id !== kernelId) {
+                  return aborted(session.id(), "The kernel was reset, and its iterators are gone")
+                }
+                onKernel(instance.id)
+                return Effect.map(
+                  prepare(instance, { buffers, sizes, operation }),
+                  (attachment) => ({ ...attachment, value }),
+                )
+              }),
             maxBytes: maxMessageSize,
             isAnswer: (message) => answerOf(message) !== undefined,
             take: (message) => {
@@ -185,25 +141,13 @@ export const make: (
             },
           },
         }
-        const execution = session.execute(code, run)
-        const exit = yield* Effect.exit(
-          options.onChunk === undefined ? Effect.tap(execution, logOutput(session)) : execution,
-        )
+        const exit = yield* Effect.exit(session.execute(code, run))
         return { answers, exit, kernelId: session.id() }
-      }, Effect.provideContext(platform)),
-    }
+      },
+      Effect.provideContext(platform),
+    )
   },
 )
-
-/** Logs the output of an execution without `onChunk`. */
-const logOutput = (session: Session) => ({ displays, images, text }: ExecutionResult): Effect.Effect<void> =>
-  text === undefined && images.length === 0 && displays.length === 0 ? Effect.void : Effect.logInfo(
-    plain(text ?? ""),
-    ...images.map(({ path }) => path),
-    ...displays.map(({ data }) => data),
-  ).pipe(
-    Effect.annotateLogs({ kernel: session.id() }),
-  )
 
 const silently = (instance: Instance, code: string, buffers: ReadonlyArray<Uint8Array> = []) =>
   Effect.catchTag(
@@ -241,61 +185,4 @@ function answerOf({ buffers, content, header }: Message): Answer | undefined {
 
 function aborted(kernelId: string | undefined, detail: string): KernelError {
   return new KernelError({ reason: new ExecutionAborted({ kernelId, detail }) })
-}
-
-/** Returns the error for a value without an encoding, with its path relative to the value instead of the request. */
-function encodeError({ detail, path, valueType }: Encode.EncodeError): UnsupportedValue {
-  return new UnsupportedValue({ detail, path: path.replace(/^\$\.value/, "$"), valueType })
-}
-
-/** Returns the Python value of a response, before a schema decodes it. */
-export const valueOf = Effect.fnUntraced(
-  function* (response: Response): Effect.fn.Return<unknown, ExecutionFailure | UnsupportedValue> {
-    const result = yield* response.exit
-    const answer = response.answers.at(-1)
-    // Servers drop messages of kernels that send too many.
-    if (answer === undefined) return yield* responseError(response, "The kernel sent no value")
-    return yield* unsupportedError(response, answer, result) ?? read(response, answer)
-  },
-)
-
-/** Returns the error for a missing or malformed answer to a request that ran. */
-export function responseError({ exit, kernelId }: Response, detail: string): KernelError {
-  return new KernelError({
-    reason: new ExecutionAborted({ kernelId, detail }),
-    ...(Exit.isSuccess(exit) ? { partial: exit.value } : {}),
-  })
-}
-
-/** Returns the error that an answer reports for the value or the request, if there is one. */
-export function unsupportedError(
-  response: Response,
-  { detail, kind, path, valueType }: Answer,
-  partial: ExecutionResult | undefined,
-): UnsupportedValue | KernelError | undefined {
-  if (kind === "unreadable") {
-    return responseError(response, `The kernel could not read the request: ${detail}`)
-  }
-  return kind !== "unsupported" ? undefined : new UnsupportedValue({
-    valueType,
-    path,
-    detail,
-    ...(partial === undefined ? {} : { partial }),
-  })
-}
-
-/** Decodes the value in an answer. */
-export function read(
-  { exit, kernelId }: Response,
-  { buffers, given, kind }: Answer,
-): Effect.Effect<unknown, KernelError> {
-  if (given !== undefined) return Effect.succeed(kind === "batch" ? given.value : given)
-  return kind === "done" ? Effect.undefined : Effect.mapError(
-    Effect.fromResult(Decode.decode(buffers)),
-    ({ detail }) =>
-      new KernelError({
-        reason: new ProtocolViolation({ kernelId, detail }),
-        ...(Exit.isSuccess(exit) ? { partial: exit.value } : {}),
-      }),
-  )
 }

@@ -3,20 +3,14 @@
  * name what they export of others, and all examples, those of the documents included, type-check.
  */
 import { spawnSync } from "node:child_process"
-import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { globSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { dirname, join, normalize } from "node:path"
 import process from "node:process"
-import { documents } from "./documents.ts"
+import { writeExamples } from "./documents.ts"
 
 const folder = ".docs/examples"
-const fence = /^```ts\n(.*?)^```/gms
 const reexport = /^export (?:type )?\{([^}]*)\} from "([^"]+)"/gm
 const problems: Array<string> = []
-
-/** Unpacks the text of a JSDoc comment. */
-function uncomment(text: string): string {
-  return text.replace(/^\s*\* ?/gm, "")
-}
 
 /** The exports of the public modules by their file; all exports of a public file. */
 const publicNames = new Map<string, ReadonlySet<string> | "all">()
@@ -58,20 +52,10 @@ function checkExports(file: string, text: string): void {
   }
 }
 
+for (const file of globSync("src/**/*.ts")) checkExports(file, readFileSync(file, "utf8"))
+
 rmSync(folder, { recursive: true, force: true })
-mkdirSync(folder, { recursive: true })
-let count = 0
-for (const file of [...documents, ...globSync("src/**/*.ts")]) {
-  const text = readFileSync(file, "utf8")
-  const isDocument = file.endsWith(".md")
-  if (!isDocument) checkExports(file, text)
-  const docs = isDocument
-    ? text
-    : [...text.matchAll(/\/\*\*(.*?)\*\//gs)].map(([, doc = ""]) => uncomment(doc)).join("\n")
-  for (const [, code = ""] of docs.matchAll(fence)) {
-    writeFileSync(`${folder}/${file.replace(/\W/g, "_")}_${++count}.ts`, code)
-  }
-}
+const count = writeExamples(folder).length
 writeFileSync(
   `${folder}/tsconfig.json`,
   JSON.stringify({

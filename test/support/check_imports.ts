@@ -14,11 +14,15 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["mod.ts"],
   // Services.
   ["testing.ts"],
-  ["kernel_pool.ts", "sandbox.ts", "values.ts"],
+  ["kernel_rpc.ts"],
+  ["kernel_sessions.ts"],
+  ["kernel_pool.ts", "jupyter_hub.ts", "sandbox.ts", "values.ts"],
   ["kernel_client.ts"],
   ["kernel_gateway.ts"],
   ["python_environment.ts"],
   // Parts.
+  ["rpc/"],
+  ["sessions/"],
   ["pool/", "testing/"],
   ["client/"],
   ["values/"],
@@ -55,6 +59,8 @@ function check(from: string, to: string): void {
   )
 }
 
+const runtimeImport = /^(?:import|export) (?:(?!type\b)(?:\*(?: as \w+)?|\{[^}]*\}|\w+) from )?"([^"]+)"/gm
+
 for (const path of globSync("src/**/*.ts")) {
   const file = path.slice("src/".length)
   found.add(partOf(file))
@@ -65,6 +71,21 @@ for (const path of globSync("src/**/*.ts")) {
     ...text.matchAll(/^import "(\.[^"]+)"/gm),
   ]
   for (const [, target = ""] of imports) check(file, normalize(join(dirname(file), target)))
+}
+
+/** The modules that run in a browser, with all that they import. */
+const portable = ["kernel_rpc.ts"]
+const reached = new Set(portable)
+for (const file of reached) {
+  // An import of types only is not there at run time.
+  for (const [, target = ""] of readFileSync(`src/${file}`, "utf8").matchAll(runtimeImport)) {
+    if (target.startsWith(".")) reached.add(normalize(join(dirname(file), target)))
+    else if (!target.startsWith("effect/")) {
+      problems.push(
+        `src/${file} imports "${target}", which browsers do not have, but ${portable.join(", ")} needs it`,
+      )
+    }
+  }
 }
 
 const description = readFileSync("src/README.md", "utf8")

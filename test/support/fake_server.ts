@@ -4,8 +4,16 @@
  */
 import { Effect, Layer, Result, type Scope } from "effect"
 import { Buffer } from "node:buffer"
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from "node:http"
+import { createServer as createSecureServer } from "node:https"
 import type { Socket } from "node:net"
+import type { TlsOptions } from "node:tls"
 import { setTimeout as wait } from "node:timers/promises"
 import { type WebSocket, WebSocketServer } from "ws"
 import type { JsonObject, Message } from "../../src/jupyter/message.ts"
@@ -41,6 +49,8 @@ export interface Conversation {
   readonly send: (...messages: ReadonlyArray<Message>) => void
   /** Sends whatever it is given as one frame. */
   readonly raw: (frame: string | Uint8Array) => void
+  /** Closes the connection. */
+  readonly close: (code: number, reason: string) => void
   /** Answers as a good kernel does. */
   readonly good: () => void
   /** The messages of a kernel that ran the code and printed these texts. */
@@ -52,9 +62,13 @@ export interface Script {
   /** `"v1"` by default. */
   readonly format?: "v1" | "legacy"
   /** Called for each HTTP request; the name is for instance `"POST /api/kernels"`, ids are `:id`. */
-  readonly rest?: (name: string) => Reaction
+  readonly rest?: (name: string, headers: IncomingHttpHeaders, body: string) => Reaction
   /** Called for each WebSocket handshake. */
-  readonly handshake?: (count: number) => Reaction
+  readonly handshake?: (count: number, headers: IncomingHttpHeaders) => Reaction
+  /** Headers of the answer to a handshake that is accepted. */
+  readonly accepted?: ReadonlyArray<string>
+  /** Listens with TLS. */
+  readonly tls?: TlsOptions
   /** Called for each ping; whether it is answered. All are by default. */
   readonly ping?: (count: number) => boolean
   /** Called for each `execute_request`, in place of what a good kernel does. */
@@ -111,6 +125,8 @@ export const make = (script: Script = {}): Effect.Effect<FakeServer, never, Scop
           return { status: 200, body: JSON.stringify({ default: "fake", kernelspecs: { fake: {} } }) }
         case "POST /api/kernels":
           return { status: 201, body: JSON.stringify({ id: `kernel-${++kernels}`, name: "fake" }) }
+        case "GET /api/kernels":
+          return { status: 200, body: kernels === 0 ? "[]" : `[${model}]` }
         case "GET /api/kernels/:id":
           return { status: 200, body: model }
         case "DELETE /api/kernels/:id":
@@ -123,16 +139,18 @@ export const make = (script: Script = {}): Effect.Effect<FakeServer, never, Scop
     const onHttp = (request: IncomingMessage, response: ServerResponse): void => {
       const name = nameOf(request)
       requests.push(name)
-      const reaction = script.rest?.(name) ?? answer(name)
-      if (reaction === "silence") return
-      const respond = () => {
+      const respond = (reaction: Answer) => {
         response.writeHead(reaction.status, reaction.headers)
         if (reaction.isEndless === true) repeat(response, reaction.body ?? "")
         else response.end(reaction.body)
       }
-      request.resume().on("end", () => {
-        if (reaction.after === undefined) respond()
-        else void wait(reaction.after).then(respond)
+      const chunks: Array<Buffer> = []
+      request.on("data", (chunk: Buffer) => chunks.push(chunk)).on("end", () => {
+        const body = Buffer.concat(chunks).toString()
+        const reaction = script.rest?.(name, request.headers, body) ?? answer(name)
+        if (reaction === "silence") return
+        if (reaction.after === undefined) respond(reaction)
+        else void wait(reaction.after).then(() => respond(reaction))
       })
     }
 
@@ -167,6 +185,7 @@ export const make = (script: Script = {}): Effect.Effect<FakeServer, never, Scop
         run,
         good: () => send(...isInfo ? info() : run(String(request.content.code))),
         raw: (frame) => peer.send(frame),
+        close: (code, reason) => peer.close(code, reason),
       }
     }
     const onMessage = (peer: WebSocket, request: Message): void => {
@@ -184,10 +203,14 @@ export const make = (script: Script = {}): Effect.Effect<FakeServer, never, Scop
       handleProtocols: (offered) =>
         format === "v1" && offered.has(WireV1.subprotocol) ? WireV1.subprotocol : false,
     })
-    const server = yield* listen(createServer(onHttp), tcp)
+    websockets.on("headers", (headers) => headers.push(...script.accepted ?? []))
+    const server = yield* listen(
+      script.tls === undefined ? createServer(onHttp) : createSecureServer(script.tls, onHttp),
+      tcp,
+    )
     server.on("upgrade", (request: IncomingMessage, socket: Socket, head: Buffer) => {
       requests.push(nameOf(request))
-      const reaction = script.handshake?.(++handshakes)
+      const reaction = script.handshake?.(++handshakes, request.headers)
       if (reaction === "silence") return
       if (reaction !== undefined) return refuse(socket, reaction)
       websockets.handleUpgrade(request, socket, head, (peer) => {
@@ -208,7 +231,7 @@ export const make = (script: Script = {}): Effect.Effect<FakeServer, never, Scop
     const address = server.address()
     const port = typeof address === "object" && address !== null ? address.port : 0
     return {
-      url: `http://127.0.0.1:${port}`,
+      url: `${script.tls === undefined ? "http" : "https"}://127.0.0.1:${port}`,
       requests,
       received,
       pongs: () => pongs,

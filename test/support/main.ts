@@ -1,6 +1,7 @@
 /**
  * The test command: format, lint, types, documents, imports, Python, tests, and the quickstart on Deno. Runs all steps
- * whatever happens and ends with the line `N passed, N failed`.
+ * whatever happens and ends with the line `N passed, N failed`, followed by `, N skipped` if the program of a test is not
+ * installed.
  */
 import { spawnSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
@@ -17,7 +18,11 @@ function succeeds(command: string, args: ReadonlyArray<string>): boolean {
 }
 
 /** The counts of Vitest's report; a run without a report counts as one failure. */
-function vitest(): { readonly passed: number; readonly failed: number } {
+function vitest(): {
+  readonly passed: number
+  readonly failed: number
+  readonly skipped: ReadonlyArray<string>
+} {
   const succeeded = succeeds("vitest", [
     "run",
     "--reporter=default",
@@ -25,11 +30,19 @@ function vitest(): { readonly passed: number; readonly failed: number } {
     `--outputFile.json=${report}`,
   ])
   try {
-    const { numFailedTests, numPassedTests } = JSON.parse(readFileSync(report, "utf8"))
-    // A file that cannot be loaded has no tests that could fail.
-    return { passed: numPassedTests, failed: succeeded ? numFailedTests : Math.max(1, numFailedTests) }
+    const { numFailedTests, numPassedTests, testResults } = JSON.parse(readFileSync(report, "utf8"))
+    const results: ReadonlyArray<{ readonly status: string; readonly fullName: string }> = testResults
+      .flatMap(({ assertionResults }: { readonly assertionResults: unknown }) => assertionResults)
+    return {
+      passed: numPassedTests,
+      // A file that cannot be loaded has no tests that could fail.
+      failed: succeeded ? numFailedTests : Math.max(1, numFailedTests),
+      skipped: results.filter(({ status }) => ["pending", "skipped"].includes(status)).map(({ fullName }) =>
+        fullName
+      ),
+    }
   } catch {
-    return { passed: 0, failed: 1 }
+    return { passed: 0, failed: 1, skipped: [] }
   }
 }
 
@@ -50,6 +63,7 @@ const steps = [
   succeeds("deno", ["lint"]),
   succeeds("tsc", ["-p", "tsconfig.json"]),
   succeeds("node", ["test/support/check_docs.ts"]),
+  succeeds("node", ["--conditions=effect-jupyter-source", "test/support/run_docs.ts"]),
   succeeds("node", ["test/support/check_links.ts"]),
   succeeds("node", ["test/support/check_imports.ts"]),
 ]
@@ -60,5 +74,9 @@ rmSync(folder, { recursive: true })
 
 const passed = tests.passed + ofPython.passed + steps.filter((step) => step).length
 const failed = tests.failed + ofPython.failed + steps.filter((step) => !step).length
-process.stdout.write(`\n${passed} passed, ${failed} failed\n`)
+const skipped = tests.skipped.length === 0 ? "" : `, ${tests.skipped.length} skipped`
+for (const name of tests.skipped) {
+  process.stdout.write(`\nSkipped, because its program is not installed: ${name}`)
+}
+process.stdout.write(`\n${passed} passed, ${failed} failed${skipped}\n`)
 process.exitCode = failed === 0 ? 0 : 1

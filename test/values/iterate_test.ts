@@ -3,12 +3,12 @@ import { Effect, Exit, Schema, Stream } from "effect"
 import { ExecutionResult } from "../../src/execution.ts"
 import * as Identity from "../../src/kernel/identity.ts"
 import * as Iterate from "../../src/values/iterate.ts"
-import * as Request from "../../src/values/request.ts"
+import * as Exchange from "../../src/values/exchange.ts"
 
 const partial = new ExecutionResult({ text: "said", images: [], displays: [], executionCount: 1 })
 
 /** The kernel has run the code, and its answer did not arrive. */
-const lost: Request.Response = { answers: [], exit: Exit.succeed(partial), kernelId: "k" }
+const lost: Exchange.Response = { answers: [], exit: Exit.succeed(partial), kernelId: "k" }
 
 it.effect("iterate fails when the kernel sends no batch, and keeps the output", () =>
   Effect.gen(function* () {
@@ -24,7 +24,7 @@ it.effect("iterate fails when the kernel sends no batch, and keeps the output", 
 
 it.effect("valueOf fails with the kernel's id when the kernel sends no value, and keeps the output", () =>
   Effect.gen(function* () {
-    const error = yield* Effect.flip(Request.valueOf(lost))
+    const error = yield* Effect.flip(Exchange.valueOf(lost))
     assert.strictEqual(error._tag, "KernelError")
     if (error._tag !== "KernelError") return
     assert.include(error.message, `"k" was aborted: The kernel sent no value`)

@@ -239,6 +239,7 @@ def configuration(settings, kernels):
     config.KernelGatewayApp.log_level = settings["logLevel"]
     config.KernelGatewayApp.kernel_websocket_connection_class = Connection
     config.KernelGatewayApp.default_kernel_name = OWN_KERNEL
+    config.JupyterWebsocketPersonality.list_kernels = True
     # The client sends pings; one of the server that a busy loop answers late would close the connection.
     config.KernelGatewayApp.ws_ping_interval = 0
     config.KernelGatewayApp.kernel_manager_class = kernels

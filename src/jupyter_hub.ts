@@ -1,0 +1,328 @@
+/**
+ * The server of a user on a JupyterHub, started when it is needed, as a gateway.
+ *
+ * @module
+ */
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as Address from "./gateway/address.ts"
+import { toGatewayError } from "./gateway/connection.ts"
+import * as Credentials from "./gateway/credentials.ts"
+import {
+  CredentialsFailed,
+  type GatewayError,
+  gatewayError,
+  StartFailed,
+  StartTimeout,
+  Unreachable,
+} from "./gateway/error.ts"
+import * as Hub from "./gateway/hub.ts"
+import * as Remote from "./gateway/remote.ts"
+import type { RestError } from "./jupyter/rest_error.ts"
+import * as Server from "./jupyter/server.ts"
+import * as Span from "./kernel/span.ts"
+import { KernelGateway, layerRemote } from "./kernel_gateway.ts"
+import * as Options from "./options/check.ts"
+import * as Platform from "./platform.ts"
+
+/**
+ * An event of the start of a server.
+ *
+ * @example
+ * ```ts
+ * import type { JupyterHub } from "effect-jupyter"
+ *
+ * export const show = ({ message, percent }: JupyterHub.Progress) => `${percent} %: ${message}`
+ * ```
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export class Progress extends Schema.Class<Progress>("effect-jupyter/JupyterHub/Progress")({
+  /** From 0 to 100, as the hub estimates it. */
+  percent: Schema.Finite,
+  message: Schema.String,
+  /** True for the last event of a start that has succeeded. */
+  ready: Schema.Boolean,
+}) {}
+
+/**
+ * The server of a user, which may still be starting.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { JupyterHub } from "effect-jupyter"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const server = yield* JupyterHub.UserServer
+ *   yield* Stream.runForEach(server.progress, ({ message }) => Effect.log(message))
+ * }).pipe(Effect.provide(JupyterHub.layer({ hub: "https://hub.example.org", token: "secret" })))
+ * ```
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class UserServer extends Context.Service<UserServer, {
+  readonly user: string
+  /** The name of the server; empty for the default one. */
+  readonly name: string
+  /** True if it was not running before; it is stopped when the scope closes. */
+  readonly isOwn: boolean
+  /**
+   * Emits the events of the start from now on, and ends with it; of a server that is ready only the last one. Fails with
+   * the reason `StartFailed` if the start fails.
+   */
+  readonly progress: Stream.Stream<Progress, GatewayError>
+  /**
+   * Waits until the server is ready, and returns it as a gateway. Fails with `StartFailed` or `StartTimeout`, or as
+   * `KernelGateway.layerRemote` does.
+   */
+  readonly gateway: Effect.Effect<KernelGateway["Service"], GatewayError, Scope.Scope>
+}>()("effect-jupyter/JupyterHub/UserServer") {}
+
+/**
+ * The hub and the server on it. The token needs the scopes `servers` and `access:servers` of the user.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface HubOptions extends Pick<Remote.RemoteOptions, "token" | "headers" | "startConcurrency"> {
+  /** The address of the hub with its path prefix, if any, or of one of its pages. */
+  readonly hub: string
+  /** The user; the owner of the token by default. */
+  readonly user?: string | undefined
+  /** The name of the server; the user's default server if absent. */
+  readonly server?: string | undefined
+  /** The options of the spawner, such as its profile; none by default. */
+  readonly options?: Readonly<Record<string, unknown>> | undefined
+  /** Maximum time of the start; 5 minutes by default. */
+  readonly startTimeout?: Duration.Input | undefined
+}
+
+/**
+ * Asks a hub to start the server of a user, unless it runs already. A server that was started is stopped when the scope
+ * closes, which waits for it for 10 seconds at most.
+ *
+ * Fails with `Unauthorized` if the hub refuses the token, `StartFailed` if it does not start the server, `StartTimeout`,
+ * `Unreachable`, `CredentialsFailed` or `InvalidOption`.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { JupyterHub, KernelClient, KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const server = yield* JupyterHub.make({ hub: "https://hub.example.org", token: "secret", user: "ada" })
+ *   yield* Effect.forkScoped(Stream.runForEach(server.progress, ({ message }) => Effect.log(message)))
+ *   const gateway = yield* server.gateway
+ *   return yield* KernelClient.make().pipe(Effect.provideService(KernelGateway.KernelGateway, gateway))
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make: (
+  options: HubOptions,
+) => Effect.Effect<UserServer["Service"], GatewayError, Scope.Scope> = Effect.fnUntraced(
+  function* (options: HubOptions) {
+    const { headers, hub, server: name = "", startConcurrency, startTimeout = "5 minutes", token } = options
+    yield* Effect.mapError(
+      Options.check(Options.Hub, { ...Remote.constants({ url: hub, ...options }), server: options.server }),
+      gatewayError,
+    )
+    const address = Address.parse(hub)
+    if (address === undefined) {
+      const url = Address.withoutSecrets(hub)
+      return yield* gatewayError(new Unreachable({ url, detail: "It is not an http or https URL" }))
+    }
+    const url = address.url.replace(/\/hub(\/.*)?$/, "")
+    const failed = (error: RestError) => toGatewayError(url, error)
+    const credentials = yield* Effect.mapError(
+      Credentials.make({ headers, token }, address),
+      ({ detail }) => gatewayError(new CredentialsFailed({ url, detail })),
+    )
+    const connection = yield* Platform.provide(Server.make({ url, headers: credentials.headers }))
+    const user = options.user ?? (yield* Effect.mapError(Hub.whoami(connection), failed))
+    const server = Hub.userServer(connection, user, name)
+    const withinTimeout = Effect.timeoutOrElse({
+      duration: startTimeout,
+      orElse: () =>
+        Effect.fail(
+          gatewayError(new StartTimeout({ timeout: Duration.fromInputUnsafe(startTimeout), output: [] })),
+        ),
+    })
+    const isOwn = yield* start(server, options.options ?? {}).pipe(
+      Effect.mapError((error) =>
+        error.kind === "Refused" || error.kind === "NotFound" ? startFailed(error.message) : failed(error)
+      ),
+      withinTimeout,
+    )
+    const progress = server.progress.pipe(
+      Stream.mapError(failed),
+      Stream.mapEffect((event) => toProgress(event)),
+    )
+    return UserServer.of({
+      user,
+      name,
+      isOwn,
+      progress,
+      gateway: awaitReady(server).pipe(
+        Effect.catchTag("RestError", (error) => Effect.fail(failed(error))),
+        withinTimeout,
+        Effect.flatMap((model) =>
+          Layer.build(layerRemote({
+            url: model.full_url ?? new URL(model.url, url).href,
+            token: token ?? credentials.token,
+            headers,
+            startConcurrency,
+          }))
+        ),
+        Effect.map(Context.get(KernelGateway)),
+      ),
+    })
+  },
+  Span.withSpan("JupyterHub.make"),
+)
+
+/**
+ * Provides the server of a user as the gateway, and the server itself. Fails as {@link make} does, and as
+ * `KernelGateway.layerRemote` does.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { JupyterHub, KernelClient } from "effect-jupyter"
+ *
+ * export const kernel = KernelClient.layer().pipe(
+ *   Layer.provide(JupyterHub.layer({
+ *     hub: "https://hub.example.org",
+ *     token: Effect.succeed("secret"),
+ *     server: "analysis",
+ *     options: { profile: "large" }
+ *   }))
+ * )
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export function layer(options: HubOptions): Layer.Layer<KernelGateway | UserServer, GatewayError> {
+  return Layer.effect(KernelGateway, Effect.flatMap(UserServer, ({ gateway }) => gateway)).pipe(
+    Layer.provideMerge(Layer.effect(UserServer, make(options))),
+  )
+}
+
+/** Maximum time that closing waits until the server has stopped. */
+const stopTimeout = "10 seconds"
+
+/** Maximum time of attempts to stop a server, which a hub refuses while the server starts. */
+const maxStopTime = Duration.minutes(2)
+
+/** Interval of requests while a server starts or stops. */
+const pollInterval = Duration.millis(500)
+
+const startFailed = (detail: string, output: ReadonlyArray<string> = []): GatewayError =>
+  gatewayError(new StartFailed({ detail, output }))
+
+/** Starts a server that is not running, and stops it when the scope closes. Returns whether it was started. */
+const start = (
+  server: Hub.UserServer,
+  options: Readonly<Record<string, unknown>>,
+): Effect.Effect<boolean, RestError, Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) => {
+    const attempt: Effect.Effect<boolean, RestError, Scope.Scope> = Effect.gen(function* () {
+      const state = yield* restore(server.state)
+      if (isStarted(state)) return false
+      if (state !== undefined && state.pending !== null) return yield* again(pollInterval)
+      // It is not interrupted: the server would run without being stopped.
+      const starting = yield* Effect.forkDetach(server.start(options), { startImmediately: true })
+      yield* Effect.addFinalizer(() => stop(server, starting))
+      // The hub answers when the server is ready, or after 10 seconds.
+      const answer = Effect.result(Fiber.join(starting))
+      const begun = yield* restore(Effect.raceFirst(answer, Effect.as(awaitStarted(server), Result.void)))
+      if (Result.isSuccess(begun) || begun.failure.kind === "Timeout") return true
+      const { retryAfter, status } = begun.failure
+      // The hub starts a limited number of servers at the same time.
+      if (status === 429) return yield* again(retryAfter ?? Duration.seconds(1))
+      // Another client was faster.
+      const current = status === 400 ? yield* restore(server.state) : undefined
+      return current === undefined ? yield* begun.failure : yield* again(pollInterval)
+    })
+    const again = (delay: Duration.Duration) => Effect.andThen(restore(Effect.sleep(delay)), attempt)
+    return attempt
+  })
+
+const isStarted = (state: Effect.Success<Hub.UserServer["state"]>): boolean =>
+  state !== undefined && (state.ready || state.pending === "spawn")
+
+/** Waits until the hub has begun to start a server. */
+const awaitStarted = (server: Hub.UserServer) =>
+  Effect.orElseSucceed(server.state, () => undefined).pipe(
+    Effect.repeat({ schedule: Schedule.spaced(pollInterval), until: isStarted }),
+    Effect.withTracerEnabled(false),
+  )
+
+/** Stops a server. The hub refuses that while the server starts; then it is stopped in the background. */
+const stop = (server: Hub.UserServer, starting: Fiber.Fiber<void, RestError>): Effect.Effect<void> =>
+  Effect.andThen(Effect.ignore(server.stop), server.state).pipe(
+    Effect.filterOrFail((state) => state === undefined),
+    Effect.retry(Schedule.spaced(pollInterval).pipe(Schedule.upTo({ duration: maxStopTime }))),
+    Effect.mapError(() => "The hub did not stop the server"),
+    Effect.ignore({ log: "Warn" }),
+    Effect.when(Effect.map(Effect.result(Fiber.join(starting)), mayRun)),
+    Effect.withTracerEnabled(false),
+    Effect.forkDetach({ startImmediately: true }),
+    Effect.flatMap((stopping) => Effect.timeoutOption(Fiber.await(stopping), stopTimeout)),
+    Effect.asVoid,
+  )
+
+/** Tells whether a server may run after a request to start it, which is not so if the hub refused. */
+const mayRun = (started: Result.Result<void, RestError>): boolean =>
+  Result.isSuccess(started) || started.failure.status === undefined || started.failure.status >= 500
+
+/** Waits until a server is ready, and returns what the hub knows about it. */
+const awaitReady = (
+  server: Hub.UserServer,
+): Effect.Effect<typeof Hub.ServerModel.Type, GatewayError | RestError> =>
+  Effect.gen(function* () {
+    const messages: Array<string> = []
+    yield* server.progress.pipe(
+      Stream.runForEach((event) =>
+        Effect.andThen(
+          toProgress(event, messages),
+          Effect.sync(() =>
+            void messages.push(...messages.length < maxMessages ? [event.message ?? ""] : [])
+          ),
+        )
+      ),
+      // A connection that was cut says nothing about the server.
+      Effect.catchTag("RestError", () => Effect.void),
+    )
+    const state = yield* server.state
+    if (state === undefined) {
+      return yield* startFailed("The hub has stopped the server", messages)
+    }
+    return state.ready ? state : yield* Effect.delay(awaitReady(server), pollInterval)
+  })
+
+/** Maximum number of messages of a start that an error has. */
+const maxMessages = 20
+
+/** Returns an event of a start. Fails if it says that the start has failed. */
+const toProgress = (
+  { failed = false, message = "", progress: percent = 0, ready = false }: typeof Hub.ProgressEvent.Type,
+  output?: ReadonlyArray<string>,
+): Effect.Effect<Progress, GatewayError> =>
+  failed
+    ? Effect.fail(startFailed(message, output))
+    : Effect.succeed(new Progress({ percent, message, ready }))

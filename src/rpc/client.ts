@@ -1,0 +1,385 @@
+/**
+ * A kernel of another process.
+ *
+ * @module
+ */
+import * as Cause from "effect/Cause"
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberHandle from "effect/FiberHandle"
+import * as Option from "effect/Option"
+import * as RpcClient from "effect/rpc/RpcClient"
+import { RpcClientError } from "effect/rpc/RpcClientError"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import * as Stream from "effect/Stream"
+import type { ExecuteOptions, Kernel } from "../client/kernel.ts"
+import {
+  type Chunk,
+  ConnectionLost,
+  ExecutionAborted,
+  type ExecutionFailure,
+  type ExecutionResult,
+  isKernelError,
+  KernelError,
+  type KernelErrorReason,
+  Unsupported,
+} from "../execution.ts"
+import type { AskOptions } from "../kernel/introspection.ts"
+import * as Options from "../options/check.ts"
+import type { Answer, Exchange } from "../values/exchange.ts"
+import * as Values from "../values/make.ts"
+import * as Fragment from "./fragment.ts"
+import {
+  Accepted,
+  type Answers,
+  type Attachment,
+  type Bytes,
+  group,
+  type Question,
+  type Started,
+} from "./group.ts"
+import * as Parts from "./parts.ts"
+import * as Questions from "./questions.ts"
+
+/** Maximum time that an interrupted execution waits until the kernel is idle, which the kernel bounds by 10. */
+const settleTimeout: Duration.Input = "12 seconds"
+
+/** Maximum time that a reset waits until earlier requests have their place in the queue. */
+const acceptTimeout: Duration.Input = "1 second"
+
+/** The time between attempts to hold a session, or to read its late output, after the connection was lost. */
+const reconnectDelay: Duration.Input = "1 second"
+
+/** The session of a key in another process. */
+interface Remote {
+  readonly key: string
+  readonly client: RpcClient.FromGroup<typeof group, RpcClientError>
+  /** The turn of the request that the server has not accepted yet. */
+  readonly sending: Semaphore.Semaphore
+  attachment: Attachment | undefined
+  /** The reason for which requests fail until a reset. */
+  ended: KernelErrorReason | undefined
+}
+
+/** The session that a request is for. */
+interface Target {
+  readonly key: string
+  readonly session: string | undefined
+}
+
+/** Connects to the kernel of a key, whose session is in use until the scope closes. */
+export const make: (key: string) => Effect.Effect<Kernel, KernelError, RpcClient.Protocol | Scope.Scope> =
+  Effect.fnUntraced(function* (key) {
+    const remote: Remote = {
+      key,
+      client: yield* RpcClient.make(group),
+      sending: yield* Semaphore.make(1),
+      attachment: undefined,
+      ended: undefined,
+    }
+    // Before the requests that run are ended, which then have the reason.
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        const kernelId = remote.attachment?.kernelId
+        remote.ended = new ExecutionAborted({ kernelId, detail: "The client is closed" })
+      })
+    )
+    const holding = yield* FiberHandle.make()
+    const hold = FiberHandle.run(holding, keep(remote), { startImmediately: true })
+    yield* hold
+    const { implementation, language } = yield* ask(remote, () => remote.client.open({ key })).pipe(
+      Effect.tap((attachment) => Effect.sync(() => attach(remote, attachment))),
+    )
+    const session = {
+      id: () => remote.attachment?.kernelId ?? "",
+      identity: { language, implementation, info: undefined },
+    }
+    const { client } = remote
+    const kernel: Kernel = {
+      ...yield* Values.make(session, exchange(remote)),
+      get id() {
+        return session.id()
+      },
+      execute: (code, options) =>
+        Effect.flatMap(
+          Stream.runLast(execution(remote, code, { ...options, chunks: false })),
+          (last) =>
+            Option.isSome(last) && last.value._tag === "ExecutionResult"
+              ? Effect.succeed(last.value)
+              : Effect.fail(lost(remote, "An execution ended without a result")),
+        ),
+      stream: (code, options) => execution(remote, code, options ?? {}),
+      output: lateOutput(remote),
+      interrupt: ask(remote, (target) => client.interrupt(target)),
+      reset: Effect.gen(function* () {
+        // After what was requested before; a protocol that sends answers only as a whole does not tell when that is.
+        yield* Effect.timeoutOption(Semaphore.takeScoped(remote.sending, 1), acceptTimeout)
+        remote.ended = undefined
+        const before = remote.attachment?.session
+        const attachment = yield* ask(remote, (target) => client.reset(target))
+        attach(remote, attachment)
+        if (attachment.session !== before) yield* hold
+      }).pipe(Effect.scoped),
+      complete: (code, cursor, options) =>
+        ask(remote, (target) => client.complete({ ...target, ...sendable(options), code, cursor })),
+      inspect: (code, cursor, options) =>
+        ask(
+          remote,
+          (target) =>
+            client.inspect({ ...target, ...sendable(options), code, cursor, detail: options?.detail }),
+        ),
+      isComplete: (code, options) =>
+        ask(remote, (target) => client.isComplete({ ...target, ...sendable(options), code })),
+      history: (options) =>
+        ask(remote, (target) => client.history({ ...target, ...sendable(options), last: options?.last })),
+      info: ask(remote, (target) => client.info(target)),
+      variables: ask(remote, (target) => client.variables(target)),
+    }
+    return kernel
+  })
+
+const attach = (remote: Remote, attachment: Attachment): void => {
+  remote.attachment = attachment
+  remote.ended = undefined
+}
+
+/** Has the session in use, and takes note of the kernels that other clients' resets give it. */
+const keep = (remote: Remote): Effect.Effect<void> =>
+  remote.client.hold({ key: remote.key }).pipe(
+    Stream.runForEach((attachment) =>
+      Effect.sync(() => {
+        if (attachment.session === remote.attachment?.session) attach(remote, attachment)
+      })
+    ),
+    Effect.retry({
+      schedule: Schedule.spaced(reconnectDelay),
+      while: (error) => error instanceof RpcClientError,
+    }),
+    // Requests tell the same.
+    Effect.ignoreCause,
+  )
+
+/** Sends a request. */
+const ask = <A, E>(
+  remote: Remote,
+  request: (target: Target) => Effect.Effect<A, E | RpcClientError>,
+): Effect.Effect<A, E | KernelError> =>
+  Effect.suspend((): Effect.Effect<A, E | RpcClientError | KernelError> =>
+    remote.ended === undefined ? request(targetOf(remote)) : new KernelError({ reason: remote.ended })
+  ).pipe(Effect.catchCause((cause) => Effect.fail(failureOf(remote, cause))))
+
+/** Sends a request whose answers are a stream. */
+const askStream = <A, E>(
+  remote: Remote,
+  request: (target: Target) => Stream.Stream<A, E | RpcClientError>,
+): Stream.Stream<A, E | KernelError> =>
+  Stream.suspend((): Stream.Stream<A, E | RpcClientError | KernelError> =>
+    remote.ended === undefined
+      ? request(targetOf(remote))
+      : Stream.fail(new KernelError({ reason: remote.ended }))
+  ).pipe(Stream.catchCause((cause) => Stream.fail(failureOf(remote, cause))))
+
+const targetOf = ({ attachment, key }: Remote): Target => ({ key, session: attachment?.session })
+
+/** Returns the failure of a request; that of the connection if nothing else is known. */
+function failureOf<E>(remote: Remote, cause: Cause.Cause<E | RpcClientError>): E | KernelError {
+  const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+  if (error === undefined) {
+    // The caller was not interrupted, or this would not run.
+    if (remote.ended !== undefined) return new KernelError({ reason: remote.ended })
+    return lost(
+      remote,
+      Cause.hasInterrupts(cause) ? "The server ended the request" : String(Cause.squash(cause)),
+    )
+  }
+  if (error instanceof RpcClientError) return lost(remote, error.message)
+  if (
+    isKernelError(error) && (error.reason._tag === "KernelDied" || error.reason._tag === "KernelNotFound")
+  ) {
+    remote.ended = error.reason
+  }
+  return error
+}
+
+const lost = ({ attachment }: Remote, detail: string): KernelError =>
+  new KernelError({ reason: new ConnectionLost({ kernelId: attachment?.kernelId, detail }) })
+
+/** Runs an execution in the order of requests, and waits, if it is ended early, until the kernel is idle. */
+const queued = <A, E>(
+  { client, sending }: Remote,
+  run: (requestId: string) => Stream.Stream<A | Accepted, E>,
+): Stream.Stream<A, E> =>
+  Stream.unwrap(Effect.gen(function* () {
+    const requestId = SecureRandom.uuidV4Unsafe()
+    let isOver = false
+    const finish = Effect.sync(() => {
+      isOver = true
+    })
+    yield* Effect.addFinalizer(() =>
+      isOver ? Effect.void : client.settled({ requestId }).pipe(
+        Effect.timeout(settleTimeout),
+        Effect.ignoreCause,
+      )
+    )
+    // Requests of some protocols overtake each other.
+    const turn = yield* Effect.flatMap(Effect.scope, Scope.fork)
+    yield* Scope.provide(Semaphore.takeScoped(sending, 1), turn)
+    const release = Scope.close(turn, Exit.void)
+    return run(requestId).pipe(
+      Stream.tap((element) => element instanceof Accepted ? release : Effect.void),
+      Stream.filter((element): element is A => !(element instanceof Accepted)),
+      Stream.tapError(() => Effect.andThen(finish, release)),
+      Stream.onEnd(Effect.andThen(finish, release)),
+    )
+  }))
+
+const execution = (
+  remote: Remote,
+  code: string,
+  options: ExecuteOptions & { readonly chunks?: boolean },
+): Stream.Stream<Chunk | ExecutionResult, ExecutionFailure> =>
+  queued(remote, (requestId) =>
+    Stream.unwrap(Effect.map(optionsOf(options), (sent) => {
+      const elements: Elements<never> = askStream(remote, (target) =>
+        remote.client.execute({ ...target, ...sent, chunks: options.chunks, requestId, code }))
+      return whole(remote, elements, options)
+    })))
+
+type Elements<A> = Stream.Stream<
+  A | Accepted | Chunk | ExecutionResult | Fragment.Fragment | Question,
+  ExecutionFailure
+>
+
+/** Joins the fragments of a stream, and answers its questions. */
+const whole = <A extends object>(
+  { client }: Remote,
+  elements: Elements<A>,
+  callbacks: Questions.Callbacks,
+): Stream.Stream<A | Accepted | Chunk | ExecutionResult, ExecutionFailure> =>
+  Questions.answering(Fragment.join(elements), callbacks, (reply) => client.answer(reply))
+
+/** Returns the options that can be sent. Fails if there are others. */
+const optionsOf = Effect.fnUntraced(function* (
+  { allowStdin, images, onInput, outputLimit, timeout }: ExecuteOptions,
+) {
+  yield* Effect.mapError(
+    Options.check(Options.Execute, { images, outputLimit, timeout }),
+    (reason) => new KernelError({ reason }),
+  )
+  if (images === "directory") {
+    return yield* new KernelError({
+      reason: new Unsupported({
+        language: "",
+        operation: "images",
+        detail: 'the kernel is in another process; give "bytes", which is the default, or a function',
+      }),
+    })
+  }
+  return {
+    allowStdin,
+    outputLimit,
+    asksInput: onInput !== undefined,
+    asksImages: typeof images === "function",
+    ...sendable({ timeout }),
+  }
+})
+
+const sendable = ({ timeout }: AskOptions = {}): { readonly timeout: Duration.Duration | undefined } => ({
+  timeout: timeout === undefined ? undefined : Duration.fromInputUnsafe(timeout),
+})
+
+/** Exchanges requests for values with the kernel. */
+const exchange = (remote: Remote): Exchange =>
+  Effect.fnUntraced(
+    function* ({ buffers, operation }, { kernelId, onChunk, onKernel = () => {}, ...options }) {
+      const parts: Array<Uint8Array> = []
+      let answers: Answers | undefined
+      let result: ExecutionResult | undefined
+      const run = queued(remote, (requestId) =>
+        Stream.unwrap(Effect.gen(function* () {
+          const sent = yield* optionsOf(options)
+          const bytes = yield* upload(remote, buffers)
+          const elements: Elements<Started | Bytes | Answers> = askStream(remote, (target) =>
+            remote.client.exchange({
+              ...target,
+              ...sent,
+              requestId,
+              chunks: onChunk !== undefined,
+              operation,
+              kernelId,
+              sizes: buffers.map(({ byteLength }) => byteLength),
+              bytes,
+            }))
+          return whole(remote, elements, options)
+        })))
+      const exit = yield* run.pipe(
+        Stream.runForEach((element): Effect.Effect<void> => {
+          switch (element._tag) {
+            case "Started":
+              return Effect.sync(() =>
+                onKernel(element.kernelId)
+              )
+            case "Bytes":
+              return Effect.sync(() => void parts.push(element.bytes))
+            case "Answers":
+              return Effect.sync(() => {
+                answers = element
+              })
+            case "ExecutionResult":
+              return Effect.sync(() => {
+                result = element
+              })
+            default:
+              return onChunk?.(element) ?? Effect.void
+          }
+        }),
+        Effect.andThen(Effect.suspend(() =>
+          result === undefined
+            ? Effect.fail(lost(remote, "A request ended without a result"))
+            : Effect.succeed(result)
+        )),
+        Effect.exit,
+      )
+      return {
+        answers: answers === undefined ? [] : withBuffers(answers, parts),
+        exit,
+        kernelId: answers?.kernelId ?? remote.attachment?.kernelId,
+      }
+    },
+  )
+
+/** Returns the answers with their buffers, which were sent one after the other. */
+function withBuffers({ answers }: Answers, parts: ReadonlyArray<Uint8Array>): ReadonlyArray<Answer> {
+  const buffers = Parts.split(Parts.join(parts), answers.flatMap(({ sizes }) => sizes)).values()
+  return answers.map(({ sizes, ...answer }) => ({
+    ...answer,
+    buffers: sizes.flatMap(() => buffers.next().value ?? []),
+    given: undefined,
+  }))
+}
+
+/** Returns the bytes of buffers, or the id under which they were uploaded because they are too many for a message. */
+const upload = Effect.fnUntraced(function* (remote: Remote, buffers: ReadonlyArray<Uint8Array>) {
+  const size = buffers.reduce((sum, { byteLength }) => sum + byteLength, 0)
+  if (size <= Fragment.maxSize) return Parts.join(buffers)
+  const id = SecureRandom.uuidV4Unsafe()
+  yield* Effect.forEach(
+    Parts.ofSize(buffers, Fragment.maxSize),
+    (bytes) => ask<void, never>(remote, () => remote.client.upload({ id, bytes })),
+    { discard: true },
+  )
+  return id
+})
+
+/** Emits late output, also after the connection was lost and is there again. */
+const lateOutput = (remote: Remote): Kernel["output"] =>
+  Stream.suspend(() => remote.client.output(targetOf(remote))).pipe(
+    Stream.retry(
+      Schedule.spaced(reconnectDelay).pipe(Schedule.while(({ input }) => input instanceof RpcClientError)),
+    ),
+    Stream.catch(() => Stream.empty),
+  )

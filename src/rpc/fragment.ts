@@ -1,0 +1,117 @@
+/**
+ * Splits what is too large for one message of a serialization, most of which have a limit of 16 MiB.
+ *
+ * @module
+ */
+import * as Arr from "effect/Array"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import { Chunk, ExecutionFailure, ExecutionResult } from "../execution.ts"
+
+/** A part of the JSON of a chunk, a result or a failure. */
+export class Fragment extends Schema.TaggedClass<Fragment>("effect-jupyter/KernelRpc/Fragment")("Fragment", {
+  json: Schema.String,
+  isLast: Schema.Boolean,
+}) {}
+
+/** Maximum size of a message, and characters of a fragment: each may take 6 bytes. */
+export const maxSize = 1024 * 1024
+
+const Whole = Schema.Union([...Chunk.members, ExecutionResult, ...ExecutionFailure.members])
+const Json = Schema.fromJsonString(Schema.toCodecJson(Whole))
+const encode = Schema.encodeSync(Json)
+const decode = Schema.decodeEffect(Json)
+const isWhole = Schema.is(Whole)
+const isOutput = Schema.is(Schema.Union([Chunk, ExecutionResult]))
+
+/** Replaces large elements, and a large failure, by fragments, and bounds the size of batches. */
+export const split = <A extends object>(
+  stream: Stream.Stream<A, ExecutionFailure>,
+): Stream.Stream<A | Fragment, ExecutionFailure> =>
+  stream.pipe(
+    Stream.map((element): A | Fragment => element),
+    Stream.catch((failure) =>
+      sizeOf(failure) > maxSize ? Stream.fromIterable(fragmentsOf(failure)) : Stream.fail(failure)
+    ),
+    Stream.mapArray((elements) => Arr.of(batchesOf(elements))),
+    Stream.flattenIterable,
+    // Each batch is a message.
+    Stream.rechunk(1),
+    Stream.flattenArray,
+  )
+
+/** Splits a batch into smaller ones, with fragments in place of large elements. */
+function batchesOf<A extends object>(
+  elements: ReadonlyArray<A | Fragment>,
+): ReadonlyArray<Arr.NonEmptyReadonlyArray<A | Fragment>> {
+  const batches: Array<Arr.NonEmptyArray<A | Fragment>> = []
+  let total = Infinity
+  for (const element of elements) {
+    const size = sizeOf(element)
+    const parts = size > maxSize && isWhole(element) ? fragmentsOf(element) : [element]
+    for (const part of parts) {
+      const partSize = parts.length === 1 ? size : sizeOf(part)
+      const last = batches.at(-1)
+      if (last === undefined || total + partSize > maxSize) {
+        batches.push([part])
+        total = partSize
+      } else {
+        last.push(part)
+        total += partSize
+      }
+    }
+  }
+  return batches
+}
+
+function fragmentsOf(element: typeof Whole.Type): ReadonlyArray<Fragment> {
+  const json = encode(element)
+  const count = Math.ceil(json.length / maxSize)
+  return Array.from(
+    { length: count },
+    (_, index) =>
+      new Fragment({
+        json: json.slice(index * maxSize, (index + 1) * maxSize),
+        isLast: index === count - 1,
+      }),
+  )
+}
+
+/** Estimates the characters of the JSON of a value, without those that are escaped. */
+function sizeOf(value: unknown): number {
+  if (typeof value === "string") return value.length
+  if (ArrayBuffer.isView(value)) return value.byteLength * 4 / 3
+  if (typeof value !== "object" || value === null) return 8
+  return Object.entries(value).reduce((sum, [key, member]) => sum + key.length + sizeOf(member), 8)
+}
+
+/** Joins fragments; fails with a failure that was split. */
+export const join = <A extends object, E>(
+  stream: Stream.Stream<A | Fragment, E>,
+): Stream.Stream<A | Chunk | ExecutionResult, E | ExecutionFailure> =>
+  Stream.mapAccum(
+    stream,
+    () => "",
+    (json, element): readonly [string, ReadonlyArray<A | Complete>] =>
+      !(element instanceof Fragment)
+        ? [json, [element]]
+        : element.isLast
+        ? ["", [new Complete(json + element.json)]]
+        : [json + element.json, []],
+  ).pipe(
+    Stream.mapEffect(
+      (element): Effect.Effect<A | Chunk | ExecutionResult, ExecutionFailure> =>
+        element instanceof Complete
+          ? Effect.filterOrElse(Effect.orDie(decode(element.json)), isOutput, Effect.fail)
+          : Effect.succeed(element),
+    ),
+  )
+
+/** The JSON of all fragments of an element. */
+class Complete {
+  readonly json: string
+  constructor(json: string) {
+    this.json = json
+  }
+}

@@ -1,0 +1,185 @@
+/**
+ * The procedures by which a kernel is used from another process.
+ *
+ * @module
+ */
+import * as Rpc from "effect/rpc/Rpc"
+import * as RpcGroup from "effect/rpc/RpcGroup"
+import * as Schema from "effect/Schema"
+import { Chunk, ExecutionFailure, ExecutionResult, KernelError, KernelOutput } from "../execution.ts"
+import {
+  Completeness,
+  Completion,
+  HistoryEntry,
+  Inspection,
+  IntrospectionFailed,
+  KernelBusy,
+  KernelInfo,
+  Variable,
+} from "../introspection.ts"
+import { UnsupportedValue } from "../values/error.ts"
+import { Fragment } from "./fragment.ts"
+
+/** The session that a request is for. */
+const target = {
+  key: Schema.String,
+  /**
+   * The `session` of the attachment that the client has. A request for a session that has been replaced fails with the
+   * reason `ExecutionAborted`. If absent, the request is for the session that the key has at the moment.
+   */
+  session: Schema.optional(Schema.String),
+} as const
+
+/** Options of an execution that can be sent. Without `asksImages` images are sent as bytes. */
+const executeOptions = {
+  timeout: Schema.optional(Schema.DurationFromString),
+  outputLimit: Schema.optional(Schema.Finite),
+  allowStdin: Schema.optional(Schema.Boolean),
+  /** Sends the output while the code runs, and not only in the result; true by default. */
+  chunks: Schema.optional(Schema.Boolean),
+  /** True if the client answers requests for input, and stores images; false by default. */
+  asksInput: Schema.optional(Schema.Boolean),
+  asksImages: Schema.optional(Schema.Boolean),
+  /** An id by which `settled` waits for the end of the request; with it the first element is `Accepted`. */
+  requestId: Schema.optional(Schema.String),
+} as const
+
+const timeout = { timeout: Schema.optional(Schema.DurationFromString) } as const
+
+/** The state of the session of a key, as its client needs it. */
+export class Attachment extends Schema.Class<Attachment>("effect-jupyter/KernelRpc/Attachment")({
+  /** Identifies the session among those that the key has in the course of time; a reset does not change it. */
+  session: Schema.String,
+  /** The id of the kernel, which a reset changes. */
+  kernelId: Schema.String,
+  /** For instance `"python"`. */
+  language: Schema.String,
+  /** For instance `"ipython"`. */
+  implementation: Schema.String,
+}) {}
+
+/** The request has its place in the queue of the kernel. */
+export class Accepted
+  extends Schema.TaggedClass<Accepted>("effect-jupyter/KernelRpc/Accepted")("Accepted", {}) {}
+
+/** A question to the client of an execution, which it answers by `answer`. */
+export class Question extends Schema.TaggedClass<Question>("effect-jupyter/KernelRpc/Question")("Question", {
+  id: Schema.String,
+  about: Schema.Union([
+    Schema.TaggedStruct("Input", { prompt: Schema.String, password: Schema.Boolean }),
+    Schema.TaggedStruct("Image", {
+      name: Schema.String,
+      mimeType: Schema.String,
+      bytes: Schema.Uint8Array,
+    }),
+  ]),
+}) {}
+
+/** The kernel takes a request for values. */
+export class Started extends Schema.TaggedClass<Started>("effect-jupyter/KernelRpc/Started")("Started", {
+  kernelId: Schema.String,
+}) {}
+
+/** A part of the bytes of all answers. */
+export class Bytes extends Schema.TaggedClass<Bytes>("effect-jupyter/KernelRpc/Bytes")("Bytes", {
+  bytes: Schema.Uint8Array,
+}) {}
+
+/** The answers to a request for values, whose bytes were sent before. */
+export class Answers extends Schema.TaggedClass<Answers>("effect-jupyter/KernelRpc/Answers")("Answers", {
+  kernelId: Schema.UndefinedOr(Schema.String),
+  answers: Schema.Array(Schema.Struct({
+    kind: Schema.String,
+    isLast: Schema.Boolean,
+    detail: Schema.String,
+    path: Schema.String,
+    valueType: Schema.String,
+    /** The lengths of its buffers. */
+    sizes: Schema.Array(Schema.Int),
+  })),
+}) {}
+
+const IntrospectionFailure = Schema.Union([KernelBusy, IntrospectionFailed, KernelError])
+
+/** The procedures; `kernel_rpc.ts` describes them. */
+export const group = RpcGroup.make(
+  Rpc.make("open", { payload: { key: Schema.String }, success: Attachment, error: KernelError }),
+  Rpc.make("hold", {
+    payload: { key: Schema.String },
+    success: Attachment,
+    error: KernelError,
+    stream: true,
+  }),
+  Rpc.make("execute", {
+    payload: { ...target, ...executeOptions, code: Schema.String },
+    success: Schema.Union([Chunk, ExecutionResult, Fragment, Question, Accepted]),
+    error: ExecutionFailure,
+    stream: true,
+  }),
+  Rpc.make("evaluate", {
+    payload: { ...target, ...timeout, expression: Schema.String },
+    success: Schema.Json,
+    error: Schema.Union([ExecutionFailure, UnsupportedValue]),
+  }),
+  Rpc.make("exchange", {
+    payload: {
+      ...target,
+      ...executeOptions,
+      operation: Schema.String,
+      /** The id of the only kernel that takes the request. */
+      kernelId: Schema.optional(Schema.String),
+      /** The lengths of the buffers of the request. */
+      sizes: Schema.Array(Schema.Int),
+      /** All buffers, or the id under which they were uploaded. */
+      bytes: Schema.Union([Schema.Uint8Array, Schema.String]),
+    },
+    success: Schema.Union([Chunk, ExecutionResult, Fragment, Question, Accepted, Started, Bytes, Answers]),
+    error: ExecutionFailure,
+    stream: true,
+  }),
+  Rpc.make("answer", {
+    /** Without a value the client has none. */
+    payload: {
+      id: Schema.String,
+      value: Schema.optional(Schema.String),
+      detail: Schema.optional(Schema.String),
+    },
+  }),
+  Rpc.make("upload", { payload: { id: Schema.String, bytes: Schema.Uint8Array } }),
+  Rpc.make("settled", { payload: { requestId: Schema.String } }),
+  Rpc.make("interrupt", { payload: target, error: KernelError }),
+  Rpc.make("reset", { payload: target, success: Attachment, error: KernelError }),
+  Rpc.make("complete", {
+    payload: { ...target, ...timeout, code: Schema.String, cursor: Schema.optional(Schema.Finite) },
+    success: Completion,
+    error: IntrospectionFailure,
+  }),
+  Rpc.make("inspect", {
+    payload: {
+      ...target,
+      ...timeout,
+      code: Schema.String,
+      cursor: Schema.optional(Schema.Finite),
+      detail: Schema.optional(Schema.Literals([0, 1])),
+    },
+    success: Inspection,
+    error: IntrospectionFailure,
+  }),
+  Rpc.make("isComplete", {
+    payload: { ...target, ...timeout, code: Schema.String },
+    success: Completeness,
+    error: IntrospectionFailure,
+  }),
+  Rpc.make("history", {
+    payload: { ...target, ...timeout, last: Schema.optional(Schema.Finite) },
+    success: Schema.Array(HistoryEntry),
+    error: IntrospectionFailure,
+  }),
+  Rpc.make("info", { payload: target, success: KernelInfo, error: IntrospectionFailure }),
+  Rpc.make("variables", {
+    payload: target,
+    success: Schema.Array(Variable),
+    error: IntrospectionFailure,
+  }),
+  Rpc.make("output", { payload: target, success: KernelOutput, error: KernelError, stream: true }),
+)
