@@ -1,6 +1,6 @@
 /** Kernels that are forked are like those that are started, share nothing, and give way where they cannot be. */
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Effect, FileSystem, Schema, Stream } from "effect"
+import { Effect, FileSystem, Option, Schema, Stream } from "effect"
 import { execFileSync } from "node:child_process"
 import process from "node:process"
 import { fileURLToPath } from "node:url"
@@ -48,6 +48,11 @@ print(json.dumps({
     "descriptors": sorted(kind(fd) for fd in os.listdir("/proc/self/fd")[3:] if os.path.lexists(f"/proc/self/fd/{fd}")),
     "stdin": sys.__stdin__.read(),
     "debugpy": "debugpy" in sys.modules,
+    "shell": [type(each).__name__ for each in get_ipython().configurables],
+    "start": [get_ipython().starting_dir == os.getcwd(), get_ipython().history_manager.session_number, len(In), _dh == [os.getcwd()]],
+    "names": sorted(get_ipython().user_ns_hidden),
+    "builtins": sorted(vars(__import__("builtins"))),
+    "modules": sorted(name for name in sys.modules if name.startswith("effect_jupyter") and "prepared" not in name),
 }))`
 
 const Seen = Schema.fromJsonString(Schema.Record(Schema.String, Schema.Unknown))
@@ -65,6 +70,37 @@ describe("a forked kernel", { concurrent: false }, () => {
       const started = yield* client(starting, { env: { OF_THE_KERNEL: "ä\n=" } })
       assert.deepStrictEqual([yield* isForked(forked), yield* isForked(started)], [true, false])
       assert.deepStrictEqual(yield* see(forked), yield* see(started))
+    }).pipe(Effect.provide(Platform.layer)), 60_000)
+
+  it.live("has a shell from before the fork, unless IPython is configured", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const folder = yield* temporary
+      const gateway = yield* KernelGateway.make({ env: { IPYTHONDIR: folder } })
+      const shell =
+        "print(id(get_ipython()), get_ipython().kernel.ident, get_ipython().display_formatter.active_types)"
+      const look = Effect.scoped(
+        Effect.flatMap(client(gateway), (kernel) =>
+          Effect.all([
+            isForked(kernel),
+            text(kernel.execute(shell)),
+            Effect.option(text(kernel.execute("configured"))),
+          ])),
+      )
+      const [one, other] = [yield* look, yield* look]
+      assert.deepStrictEqual([one[0], other[0]], [true, true])
+      // Objects of copies have one address.
+      const [address, ident] = one[1]?.split(" ") ?? []
+      assert.strictEqual(other[1]?.split(" ")[0], address)
+      assert.notStrictEqual(other[1]?.split(" ")[1], ident)
+      yield* fs.writeFileString(
+        `${folder}/profile_default/ipython_config.py`,
+        "c.InteractiveShellApp.exec_lines = ['configured = 1']\nc.DisplayFormatter.active_types = ['text/plain']",
+      )
+      const configured = yield* look
+      assert.isTrue(configured[0])
+      assert.include(configured[1], "['text/plain']")
+      assert.deepStrictEqual(configured[2], Option.some("1"))
     }).pipe(Effect.provide(Platform.layer)), 60_000)
 })
 

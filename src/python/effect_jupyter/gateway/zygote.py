@@ -30,6 +30,7 @@ import tempfile
 import threading
 import time
 
+from effect_jupyter.compatibility import is_compatible
 from effect_jupyter.kernel import load_application
 from effect_jupyter.system import die_with
 
@@ -77,6 +78,16 @@ def warm_up():
             draw()
         except Exception:
             pass  # with these settings it cannot; that is for the user's code to find out
+
+
+def prepare(application):
+    """Makes the kernel and the shell, if the private parts of IPython are as expected; otherwise each process does."""
+    from effect_jupyter.kernel import prepared
+
+    if is_compatible("shells made before processes", prepared.check):
+        app = application.instance()
+        if not (app.has_own_connection and app.prepare()):
+            application.clear_instance()
 
 
 def show_exception():
@@ -245,6 +256,7 @@ def main():
     try:
         preload(modules)
         warm_up()
+        prepare(app)
         check_for_threads()
     except Refused as error:
         control.send(refused=str(error))

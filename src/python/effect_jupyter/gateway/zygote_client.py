@@ -19,7 +19,7 @@ from effect_jupyter.system import stat_fields
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Variables that were read while the zygote loaded; only a new process would read them again.
 READ_EARLY = re.compile(
-    "PYTHON.*|LD_.*|GLIBC_.*|MALLOC_.*|LANG|LANGUAGE|LC_.*|HOME|TMPDIR|XDG_.*|IPYTHON.*|JUPYTER_.*|MPL.*"
+    "PYTHON.*|VIRTUAL_ENV|LD_.*|GLIBC_.*|MALLOC_.*|LANG|LANGUAGE|LC_.*|HOME|TMPDIR|XDG_.*|IPYTHON.*|JUPYTER_.*|MPL.*"
     "|OMP_.*|GOMP_.*|KMP_.*|OPENBLAS_.*|GOTO_.*|MKL_.*|BLIS_.*|NUMEXPR_.*|VECLIB_.*|CUDA_.*|TF_.*|TORCH_.*",
     re.DOTALL,
 )

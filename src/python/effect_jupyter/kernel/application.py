@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import functools
 import inspect
 import os
 import signal
@@ -38,6 +39,7 @@ from effect_jupyter.kernel.interrupts import (
     keep_running,
     set_handler,
 )
+from effect_jupyter.kernel.prepared import PreparedApp, PreparedKernel
 from effect_jupyter.kernel.requests import Requests
 from effect_jupyter.kernel.streams import output
 from effect_jupyter.kernel.tracebacks import is_amid, show_members
@@ -51,7 +53,7 @@ if not has_debugger:
     del sys.modules["debugpy"]
 
 
-class PythonKernel(IPythonKernel):
+class PythonKernel(PreparedKernel):
     shell: Any
     # A delay of replies in favor of output is not needed: the client waits for both.
     _execute_sleep = Float(0.0).tag(config=True)
@@ -185,7 +187,7 @@ def check_kernel():
     )
 
 
-class KernelApp(IPKernelApp):
+class KernelApp(IPKernelApp, PreparedApp):
     poller: Any
     requests: Requests | None = None
 
@@ -246,11 +248,16 @@ class KernelApp(IPKernelApp):
         )
         return "effect_jupyter.kernel.streams.Stream" if is_known else "ipykernel.iostream.OutStream"
 
+    @functools.cached_property
+    def has_own_connection(self):
+        """True if a kernel can serve its client itself."""
+        is_ours = self.kernel_class is PythonKernel and "effect_jupyter" in str(self.outstream_class)
+        return is_compatible("the connection of the kernel", lambda: is_ours and check_kernel())
+
     def init_sockets(self):
         listener = take_listener()
         if listener is not None:
-            is_ours = self.kernel_class is PythonKernel and "effect_jupyter" in str(self.outstream_class)
-            if is_compatible("the connection of the kernel", lambda: is_ours and check_kernel()):
+            if self.has_own_connection:
                 self.requests = Requests(listener, self.session, output.flush)
             else:
                 # The client is refused, and connects to the gateway.
