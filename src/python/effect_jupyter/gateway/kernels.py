@@ -1,6 +1,7 @@
 """The managers of the gateway's kernels, with and without a sandbox."""
 
 import asyncio
+import errno
 import functools
 import os
 import re
@@ -111,9 +112,11 @@ class Manager(KernelGatewayIOLoopKernelManager):
             await super()._async_interrupt_kernel()
 
     async def _async_request_shutdown(self, restart=False):
-        # The kernel ends after its client.
         if self.socket_path is None:
             await super()._async_request_shutdown(restart)
+        elif has_no_client(self.socket_path):
+            await self._async_signal_kernel(signal.SIGKILL)
+        # Otherwise the kernel ends after its client.
 
     async def _async_cleanup_resources(self, restart=False):
         if self.socket_path is not None and os.path.exists(self.socket_path):
@@ -134,6 +137,17 @@ class Manager(KernelGatewayIOLoopKernelManager):
         """Returns the exit status of the process; None if it is not known."""
         process = getattr(self.provisioner, "process", None)
         return None if process is None else process.poll()
+
+
+def has_no_client(path):
+    """Tells whether the kernel of a socket still listens, which it does until its client has connected."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except OSError as error:
+            return error.errno == errno.EAGAIN
+    return True
 
 
 def end_of(exit_code, words):
