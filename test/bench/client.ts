@@ -105,7 +105,7 @@ export const rows = Effect.gen(function* () {
     ] satisfies ReadonlyArray<Row>
   }
   return [
-    ...both("execute on a fake gateway, against @jupyterlab/services", [execute, executeTheirs], 0.9),
+    ...both("execute on a fake gateway, against @jupyterlab/services", [execute, executeTheirs], 1.2),
     ...both("execute on a fake gateway, against raw ws", [execute, executeRaw]),
     ...both("a chunk through the Stream, against ws + JSON.parse", [chunk, chunkRaw], 1.15),
   ]

@@ -9,6 +9,7 @@ import process from "node:process"
 import * as Platform from "../../src/platform.ts"
 import * as Client from "./client.ts"
 import * as Execute from "./execute.ts"
+import * as Faults from "./faults.ts"
 import * as Losses from "./losses.ts"
 import * as Many from "./many.ts"
 import * as Plot from "./plot.ts"
@@ -25,6 +26,7 @@ const sections: Readonly<Record<string, Effect.Effect<ReadonlyArray<Row>, unknow
   many: Many.rows,
   sandbox: Sandbox.rows,
   losses: Losses.rows,
+  faults: Faults.rows,
   values: Values.rows,
 }
 

@@ -57,7 +57,7 @@ export const rows = Effect.gen(function* () {
       ours: median(memory),
       theirs: median(memoryStock),
       unit: "MB",
-      atMost: 0.65,
+      atMost: 0.35,
     },
   ] satisfies ReadonlyArray<Row>
 }).pipe(Effect.scoped)

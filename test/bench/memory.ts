@@ -12,6 +12,11 @@ function pss(pid: number): number {
   }
 }
 
+/** The memory of a process and of all below it, in MB. */
+export function memoryOf(pid: number): number {
+  return descendants(pid).reduce((sum, process) => sum + pss(process.pid), pss(pid))
+}
+
 /** The memory of all below a process, in MB; the gateway itself, below its supervisor, does not count. */
 export function memoryBelow(pid: number): number {
   return descendants(pid)

@@ -49,6 +49,14 @@ export const direct = Effect.gen(function* () {
   return client
 })
 
+/** IPython in a process of its own, without messages: runs each line as a cell. */
+export const inProcess = Effect.gen(function* () {
+  const { python } = yield* PythonEnvironment.make()
+  const client = yield* start(python, "./in_process.py")
+  yield* client("1")
+  return client
+})
+
 /** The requests to ipybox. */
 export type Task = "nothing" | "execute" | "reset" | "timeout"
 

@@ -1,5 +1,5 @@
 /** A client without a library: one WebSocket to a stock gateway, JSON, callbacks. */
-import { Effect, Schedule } from "effect"
+import { Deferred, Effect, Exit, Schedule } from "effect"
 import { randomUUID } from "node:crypto"
 import process from "node:process"
 import { WebSocket } from "ws"
@@ -33,7 +33,12 @@ export const clock = (): number => Number(process.hrtime.bigint()) / 1e6
 export interface RawKernel {
   readonly id: string
   /** Runs code to its end. */
-  readonly execute: (code: string) => Effect.Effect<ReadonlyArray<Output>>
+  readonly execute: (
+    code: string,
+    options?: { readonly onOutput?: (output: Output) => void },
+  ) => Effect.Effect<ReadonlyArray<Output>>
+  /** Succeeds when the server reports that the kernel ended. */
+  readonly restarting: Effect.Effect<void>
   readonly interrupt: Effect.Effect<void>
 }
 
@@ -47,6 +52,8 @@ export interface Way {
   readonly init?: string
   /** The reply ends an execution, whether the kernel is idle or not. */
   readonly endsWithReply?: boolean
+  /** False if outputs are not returned; true by default. */
+  readonly keepsOutputs?: boolean
 }
 
 /** Starts a kernel, which is deleted with the scope. */
@@ -74,13 +81,18 @@ export const make = Effect.fnUntraced(function* (url: string, way: Way = {}) {
     (socket) => Effect.sync(() => socket.terminate()),
   )
   const listeners = new Map<string, (message: Message) => void>()
+  const restarting = Deferred.makeUnsafe<void>()
   socket.on("message", (data) => {
     const message: Message = JSON.parse(`${data}`)
+    if (["restarting", "dead"].includes(message.content.execution_state ?? "")) {
+      Deferred.doneUnsafe(restarting, Exit.void)
+    }
     listeners.get(message.parent_header.msg_id ?? "")?.(message)
   })
   const kernel: RawKernel = {
     id,
-    execute: (code) =>
+    restarting: Deferred.await(restarting),
+    execute: (code, { onOutput } = {}) =>
       Effect.callback((resume) => {
         const msg_id = randomUUID()
         let isIdle = way.endsWithReply === true
@@ -89,7 +101,11 @@ export const make = Effect.fnUntraced(function* (url: string, way: Way = {}) {
         const outputs: Array<Output> = []
         listeners.set(msg_id, (message) => {
           const { content, header } = message
-          outputs.push(...texts(message).map((text) => ({ at: clock(), text })))
+          for (const text of texts(message)) {
+            const output = { at: clock(), text }
+            if (way.keepsOutputs !== false) outputs.push(output)
+            onOutput?.(output)
+          }
           hasFailed ||= header.msg_type === "error"
           // The reply tells of an exception once more, or for the first time.
           if (content.status === "error" && !hasFailed) {

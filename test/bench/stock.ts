@@ -22,35 +22,44 @@ const freePort = Effect.callback<number>((resume) => {
 })
 
 /** Starts one, which does not answer yet: by its module, or by the command, which starts Python once more. */
-export const spawn = Effect.fnUntraced(function* (by: "module" | "command") {
-  const { python } = yield* PythonEnvironment.make()
-  const port = yield* freePort
-  const handle = yield* ChildProcess.make(
-    by === "module" ? python : join(dirname(python), "jupyter"),
-    [
-      ...by === "module" ? ["-m", "kernel_gateway"] : ["kernelgateway"],
-      `--KernelGatewayApp.port=${port}`,
-      "--KernelGatewayApp.ip=127.0.0.1",
-      "--KernelGatewayApp.port_retries=0",
-    ],
-    {
-      stdin: "ignore",
-      stdout: "ignore",
-      stderr: "ignore",
-      env: { PATH: process.env["PATH"] },
-      extendEnv: true,
-    },
-  )
-  const stock: Stock = { url: `http://127.0.0.1:${port}`, pid: handle.pid }
-  return stock
-})
+export const spawn = Effect.fnUntraced(
+  function* (by: "module" | "command", options: ReadonlyArray<string> = []) {
+    const { python } = yield* PythonEnvironment.make()
+    const port = yield* freePort
+    const handle = yield* ChildProcess.make(
+      by === "module" ? python : join(dirname(python), "jupyter"),
+      [
+        ...by === "module" ? ["-m", "kernel_gateway"] : ["kernelgateway"],
+        `--KernelGatewayApp.port=${port}`,
+        "--KernelGatewayApp.ip=127.0.0.1",
+        "--KernelGatewayApp.port_retries=0",
+        ...options,
+      ],
+      {
+        stdin: "ignore",
+        stdout: "ignore",
+        stderr: "ignore",
+        env: { PATH: process.env["PATH"] },
+        extendEnv: true,
+      },
+    )
+    const stock: Stock = { url: `http://127.0.0.1:${port}`, pid: handle.pid }
+    return stock
+  },
+)
 
-/** Starts one and asks every few milliseconds whether it answers. */
-export const start = Effect.tap(
-  spawn("module"),
-  ({ url }) =>
-    Effect.tryPromise(() => fetch(`${url}/api`)).pipe(
-      Effect.retry(Schedule.spaced("5 millis")),
-      Effect.timeout("30 seconds"),
-    ),
+/** Asks every few milliseconds whether a gateway answers. */
+const ready = ({ url }: Stock) =>
+  Effect.tryPromise(() => fetch(`${url}/api`)).pipe(
+    Effect.retry(Schedule.spaced("5 millis")),
+    Effect.timeout("30 seconds"),
+  )
+
+/** Starts one that answers. */
+export const start = Effect.tap(spawn("module"), ready)
+
+/** Starts one that drops no output, which Jupyter Server does to protect a browser. */
+export const unlimited = Effect.tap(
+  spawn("module", ["--ZMQChannelsWebsocketConnection.limit_rate=False"]),
+  ready,
 )
