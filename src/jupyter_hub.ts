@@ -13,17 +13,8 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as Address from "./gateway/address.ts"
 import { toGatewayError } from "./gateway/connection.ts"
-import * as Credentials from "./gateway/credentials.ts"
-import {
-  CredentialsFailed,
-  type GatewayError,
-  gatewayError,
-  StartFailed,
-  StartTimeout,
-  Unreachable,
-} from "./gateway/error.ts"
+import { type GatewayError, gatewayError, StartFailed, StartTimeout } from "./gateway/error.ts"
 import * as Hub from "./gateway/hub.ts"
 import * as Remote from "./gateway/remote.ts"
 import type { RestError } from "./jupyter/rest_error.ts"
@@ -135,22 +126,10 @@ export const make: (
   options: HubOptions,
 ) => Effect.Effect<UserServer["Service"], GatewayError, Scope.Scope> = Effect.fnUntraced(
   function* (options: HubOptions) {
-    const { headers, hub, server: name = "", startConcurrency, startTimeout = "5 minutes", token } = options
-    yield* Effect.mapError(
-      Options.check(Options.Hub, { ...Remote.constants({ url: hub, ...options }), server: options.server }),
-      gatewayError,
-    )
-    const address = Address.parse(hub)
-    if (address === undefined) {
-      const url = Address.withoutSecrets(hub)
-      return yield* gatewayError(new Unreachable({ url, detail: "It is not an http or https URL" }))
-    }
+    const { headers, server: name = "", startConcurrency, startTimeout = "5 minutes", token } = options
+    const { address, ...credentials } = yield* Remote.authorize(Options.Hub, { ...options, url: options.hub })
     const url = address.url.replace(/\/hub(\/.*)?$/, "")
     const failed = (error: RestError) => toGatewayError(url, error)
-    const credentials = yield* Effect.mapError(
-      Credentials.make({ headers, token }, address),
-      ({ detail }) => gatewayError(new CredentialsFailed({ url, detail })),
-    )
     const connection = yield* Platform.provide(Server.make({ url, headers: credentials.headers }))
     const user = options.user ?? (yield* Effect.mapError(Hub.whoami(connection), failed))
     const server = Hub.userServer(connection, user, name)

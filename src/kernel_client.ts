@@ -119,7 +119,8 @@ export function layerConfig(
  * - The text and the displays of a result have at most 100 MB each, which `outputLimit` can only reduce.
  * - If the connection is lost, executions that run are interrupted, and fail with the reason `ConnectionLost` as all
  *   requests do until it is there again. Late output that arrives meanwhile is lost.
- * - If the session is closed or gets a new kernel, requests fail with the reason `ExecutionAborted` until `reset`.
+ * - If the session is closed or gets a new kernel, requests fail with the reason `ExecutionAborted` until `reset`; if
+ *   its process ended, they fail with `KernelDied`.
  *
  * @example
  * ```ts

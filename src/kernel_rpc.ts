@@ -74,7 +74,7 @@ export const layerHandlers: Layer.Layer<
   Rpc.ToHandler<RpcGroup.Rpcs<typeof group>>,
   never,
   KernelSessions
-> = Handlers.layer
+> = Group.group.toLayer(Handlers.make)
 
 /**
  * Provides the kernel of a session in another process. It is `KernelClient.layerRpc`, whose description it has.

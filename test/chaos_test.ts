@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { modes } from "./chaos/kind.ts"
 import { operations, run } from "./chaos/run.ts"
+import { Stops } from "./chaos/stops.ts"
 
 const labels = (seed: number) => {
   const drawn = operations(seed, "proxy")
@@ -13,6 +14,24 @@ describe("npm run chaos", () => {
   it("draws its operations from the seed alone", () => {
     assert.deepStrictEqual(labels(7), labels(7))
     assert.notDeepEqual(labels(7), labels(8))
+  })
+
+  it("takes short stops for a long one only where the polls of a kernel may", () => {
+    const isLong = (
+      pollInterval: number,
+      now: number,
+      ...spans: ReadonlyArray<readonly [number, number]>
+    ) => {
+      const stops = new Stops(pollInterval)
+      for (const [from, until] of spans) stops.begin(from)(until)
+      return stops.canCountAsOne(now)
+    }
+    assert.isTrue(isLong(1000, 3050, [0, 1500], [1550, 3050]))
+    assert.isTrue(isLong(1000, 2050, [0, 1], [1000, 1001], [2000, 2001]))
+    assert.isFalse(isLong(1000, 1500, [0, 1500]))
+    assert.isFalse(isLong(1000, 9000, [0, 1500], [1550, 3050]))
+    assert.isFalse(isLong(1000, 8000, [0, 1500], [6500, 8000]))
+    assert.isFalse(isLong(10_000, 3050, [0, 1500], [1550, 3050]))
   })
 
   const random = Math.floor(Math.random() * 2 ** 32)

@@ -162,6 +162,18 @@ layer(hub, { ...slow, timeout: "10 minutes" })("JupyterHub", (it) => {
     }))
 })
 
+it.live("JupyterHub.make refuses names that are no part of a path, before anything is sent", () =>
+  Effect.gen(function* () {
+    const { requests, url: hub } = yield* Fake.make()
+    for (const name of ["..", ".", "\ud800", "a\0b"]) {
+      for (const options of [{ user: name }, { user: "ada", server: name }]) {
+        const reason = yield* reasonOf(Effect.scoped(JupyterHub.make({ hub, token: "secret", ...options })))
+        assert.strictEqual(reason._tag, "InvalidOption")
+      }
+    }
+    assert.deepStrictEqual(requests, [])
+  }))
+
 it.live("JupyterHub.layer waits for a hub that is busy, and goes on where the progress was cut", () =>
   Effect.gen(function* () {
     let state: "stopped" | "spawn" | "ready" = "stopped"

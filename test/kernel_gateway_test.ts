@@ -434,6 +434,8 @@ layer(kernelLayer(), slow)("InvalidOption of kernels, and addresses of pages", (
           "/tree/folder?token=TOKEN#there",
           "/?token=TOKEN",
           "/lab/tree/a.ipynb?token=TOKEN",
+          "///notebooks//a.ipynb/?token=TOKEN&reset",
+          "/LAB?factory=Editor&token=TOKEN",
         ]
       ) {
         const remote = KernelGateway.layerRemote({ url: ` ${gateway.url}${page.replace("TOKEN", token)}\n` })
@@ -457,6 +459,15 @@ layer(kernelLayer(), slow)("InvalidOption of kernels, and addresses of pages", (
           "127.0.0.1:8888/lab?token=s3cret",
           "ftp://ada:s3cret@host/lab?token=s3cret",
           `http://ada:s3cret%ff@${host}/`,
+          // A password that is not escaped ends the host, the path or the query.
+          "http://ada:p/s3cret@host/lab",
+          "http://ada:s3cret?p@host:80/",
+          "http://ada:s3cret#p@host/?token=a@s3cret",
+          "http//ada:s3cret@host",
+          "http://host:port/lab&token=s3cret",
+          // No header may have this token.
+          `${gateway.url}/lab?token=s3cret%0As3cret`,
+          `${gateway.url}/lab?token=s3cret%C3%A9%E2%82%AC`,
         ]
       ) {
         const error = yield* KernelGateway.KernelGateway.pipe(

@@ -2,7 +2,7 @@
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Layer, Logger, Redacted, References, Stream, Tracer } from "effect"
-import { FetchHttpClient } from "effect/http"
+import { FetchHttpClient, HttpClient } from "effect/http"
 import type { IncomingHttpHeaders } from "node:http"
 import { setTimeout as wait } from "node:timers/promises"
 import { inspect } from "node:util"
@@ -323,6 +323,49 @@ describe("layerRemote secrets", { concurrent: true }, () => {
       }
       assert.include(all, "<redacted>")
     }))
+
+  it.live("a session that the server sets is in no message", () =>
+    Effect.gen(function* () {
+      const reason = yield* reasonOfGateway(connect({
+        rest: () => ({
+          status: 500,
+          headers: { "set-cookie": "sid=0123456789%2Babcdef; Path=/" },
+          body: "Lost the session 0123456789+abcdef (0123456789%2Babcdef)",
+        }),
+      }))
+      assert.include(reason.message, "Lost the session <redacted> (<redacted>)")
+    }))
+
+  it.live("a token and cookies do not follow a redirect to another server, whatever the client does", () =>
+    Effect.gen(function* () {
+      const clients = [
+        Layer.effectDiscard(Effect.void),
+        NodeHttpClient.layerUndici,
+        FetchHttpClient.layer,
+        Layer.effect(
+          HttpClient.HttpClient,
+          Effect.map(HttpClient.HttpClient, HttpClient.followRedirects(3)),
+        ).pipe(Layer.provide(NodeHttpClient.layerNodeHttp)),
+      ]
+      for (const client of clients) {
+        const seen: Array<string> = []
+        const other = yield* Fake.make({
+          rest: (name, { authorization = "", cookie = "" }) => {
+            seen.push(`${name}${authorization}${cookie}`)
+            return undefined
+          },
+        })
+        // Another name of this machine.
+        const location = `${other.url.replace("127.0.0.1", "localhost")}/api/kernelspecs?token=secret-token`
+        const exit = yield* connect(
+          { rest: () => ({ status: 307, headers: { location, "set-cookie": "sid=1; Path=/" } }) },
+          { token: "secret-token", headers: { cookie: "mine=1" } },
+        ).pipe(Effect.scoped, Effect.provide(client), Effect.exit)
+        assert.notInclude(inspect(exit, { depth: 12 }), "secret-token")
+        if (seen.length > 0) assert.deepStrictEqual(seen, ["GET /api/kernelspecs"])
+        else assert.isTrue(Exit.isFailure(exit))
+      }
+    }))
 })
 
 const hello = Effect.fnUntraced(function* (kernel: KernelClient.Kernel) {
@@ -395,6 +438,32 @@ describe("layerRemote the application's HttpClient", { concurrent: true }, () =>
       assert.strictEqual(error.reason._tag, "KernelStartFailed")
       assert.isBelow(millis, 3000)
     }).pipe(Effect.scoped, Effect.provide(NodeHttpClient.layerUndici)))
+
+  it.live("one that fails for a status works as others: other paths, another token, refused handshakes", () =>
+    Effect.gen(function* () {
+      const { script, state } = guarded()
+      const server = yield* Fake.make(script)
+      const url = `${server.url}/lab`
+      yield* Effect.gen(function* () {
+        const gateway = yield* KernelGateway.KernelGateway
+        assert.strictEqual(gateway.url, server.url)
+        state.token = "second"
+        yield* gateway.kernels
+        state.token = "third"
+        yield* hello(yield* KernelClient.make())
+      }).pipe(
+        Effect.scoped,
+        Effect.provide(KernelGateway.layerRemote({ url, token: Effect.sync(() => state.token) })),
+      )
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(
+        Layer.effect(
+          HttpClient.HttpClient,
+          Effect.map(HttpClient.HttpClient, HttpClient.filterStatusOk),
+        ).pipe(Layer.provide(NodeHttpClient.layerNodeHttp)),
+      ),
+    ))
 
   it.live("one over fetch sends requests, and WebSockets are opened without it", () =>
     Effect.gen(function* () {

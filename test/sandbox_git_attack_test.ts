@@ -239,6 +239,47 @@ attempt("rename the folder of the link", lambda: os.rename("linked", "moved"))
       assertRefused(others, 2 * names.length + 3)
     }))
 
+  it.effect("a link named .git and a file that refer to nothing get no repository, in a missing folder neither", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const folder = yield* workspace({
+        "plain.txt": "",
+        "link/file": "",
+        "self/file": "",
+        "under/file": "",
+        "tree/.git": "gitdir: ../gone/repository",
+      })
+      git(folder, "init", "-q")
+      const links = { link: "../store", self: ".git", under: "../plain.txt/store" }
+      for (const [name, target] of Object.entries(links)) yield* fs.symlink(target, `${folder}/${name}/.git`)
+      yield* giveAll(folder)
+      const statuses = () =>
+        Object.keys(links).map((name) => {
+          try {
+            return git(`${folder}/${name}`, "status", "--short")
+          } catch (error) {
+            return String(error)
+          }
+        })
+      const before = statuses()
+      const plant = (name: string) => `
+attempt("mkdir " + ${py(name)}, lambda: os.makedirs(${py(name)} + "/hooks"))
+attempt("init " + ${py(name)}, lambda: subprocess.run(["git", "init", "--bare", ${
+        py(name)
+      }], capture_output=True).returncode != 0 and "EROFS")
+`
+      const results = yield* attackIn(
+        folder,
+        `${["store", "gone/repository", "plain.txt/store"].map(plant).join("")}
+attempt("remove the file", lambda: os.unlink("plain.txt"))
+attempt("replace the link", lambda: os.unlink("link/.git"))
+`,
+      )
+      assertRefused(results, 8)
+      assert.deepStrictEqual(statuses(), before)
+      assert.notInclude(readdirSync(folder), "store")
+    }))
+
   it.effect("what cannot be protected is refused: a link named .git, a git directory", () =>
     Effect.gen(function* () {
       const fs = yield* FileSystem.FileSystem

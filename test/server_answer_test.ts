@@ -30,6 +30,15 @@ const disguised: ReadonlyArray<readonly [string, Fake.Answer, ReadonlyArray<stri
   ["an empty body", { status: 200 }, ["200", `""`]],
   ["some other JSON", { status: 200, body: `{"hello": "world"}` }, ["200", "hello"]],
   ["a kernel without id", { status: 201, body: `{"name": "fake"}` }, ["201", "fake"]],
+  // Ids are parts of paths.
+  ...["", "..", "../kernelspecs", "a/b", "a?b", "\ud800"].map((id) =>
+    [
+      `the id ${JSON.stringify(id)}`,
+      { status: 201, body: JSON.stringify({ id, name: "fake" }) },
+      ["201", "fake"],
+    ] as const
+  ),
+  ["JSON that is cut", { status: 200, body: `{"id": "kernel-1", "name": "fa` }, ["200", "kernel-1"]],
 ]
 const long = "words ".repeat(100_000)
 
@@ -142,6 +151,14 @@ describe("a kernel does not start", { concurrent: true }, () => {
       [
         "the demand for another user",
         { status: 403, body: `{"message": "User 'root' is not authorized to start kernel 'Python'"}` },
+        new Execution.Forbidden({ detail: "" }),
+      ],
+      [
+        "a refusal of a user who is called as limits are",
+        {
+          status: 403,
+          body: `{"message": "User 'quota limit' is not authorized to start kernel 'maximum'"}`,
+        },
         new Execution.Forbidden({ detail: "" }),
       ],
       [
@@ -404,6 +421,43 @@ describe("closing", { concurrent: true }, () => {
       assert.isBelow(millis, 3500)
     }))
 })
+
+it.live("members that a server has as null count as absent", () =>
+  Effect.gen(function* () {
+    const model = {
+      id: "kernel-1",
+      name: "fake",
+      execution_state: null,
+      last_activity: null,
+      connections: null,
+    }
+    const bodies: Readonly<Record<string, unknown>> = {
+      "GET /api/kernelspecs": {
+        default: null,
+        kernelspecs: { fake: { spec: { display_name: null, language: null } }, other: { spec: null } },
+      },
+      "POST /api/kernels": model,
+      "GET /api/kernels/:id": model,
+      "GET /api/kernels": [model],
+    }
+    const server = yield* Fake.make({
+      rest: (name) => name in bodies ? { status: 200, body: JSON.stringify(bodies[name]) } : undefined,
+    })
+    yield* Effect.gen(function* () {
+      const gateway = yield* KernelGateway.KernelGateway
+      const kernel = yield* KernelClient.make()
+      assert.strictEqual((yield* kernel.execute("x")).text, "x")
+      assert.deepStrictEqual(
+        (yield* gateway.kernelspecs).map(({ displayName, isDefault, language }) => [
+          displayName,
+          language,
+          isDefault,
+        ]),
+        [["fake", "", false], ["other", "", false]],
+      )
+      assert.deepInclude((yield* gateway.kernels)[0], { id: "kernel-1", state: undefined })
+    }).pipe(Effect.scoped, Effect.provide(KernelGateway.layerRemote({ url: server.url })))
+  }))
 
 it.live("a kernel that a server fails to delete is asked for again until it is gone, and closing does not wait", () =>
   Effect.gen(function* () {

@@ -33,9 +33,11 @@ export function parse(text: string): Address | undefined {
   }
 }
 
-/** Returns an address without token and password, for error messages. */
+/** Returns an address that is not valid for error messages, without its token and its password. */
 export function withoutSecrets(text: string): string {
-  return text.replace(/[?#].*$/s, "").replace(/^([^/]*\/\/)?[^/]*@/, "$1")
+  const [scheme = ""] = /^\w+:\/+/.exec(text) ?? []
+  // A password may have any character.
+  return text.includes("@") ? `${scheme}<redacted>` : text.replace(/([?#]|token=).*$/s, "")
 }
 
 /** Returns the address and its parent paths: the server is at one of them, the rest is the path of a page. */

@@ -83,11 +83,11 @@ export function make({ rest, url }: Connection.Connection): Listing {
       Effect.mapBoth({
         onFailure: (error) => Connection.toGatewayError(url, error),
         onSuccess: ({ default: defaultName, kernelspecs }) =>
-          Object.entries(kernelspecs).map(([name, { spec = {} }]) =>
+          Object.entries(kernelspecs).map(([name, { spec }]) =>
             new Kernelspec({
               name,
-              displayName: spec.display_name ?? name,
-              language: spec.language ?? "",
+              displayName: spec?.display_name ?? name,
+              language: spec?.language ?? "",
               isDefault: name === defaultName,
             })
           ),
@@ -101,11 +101,9 @@ export function make({ rest, url }: Connection.Connection): Listing {
             new RunningKernel({
               id,
               name,
-              state,
-              connections,
-              lastActivity: lastActivity === undefined
-                ? undefined
-                : Option.getOrUndefined(toUtc(lastActivity)),
+              state: state ?? undefined,
+              connections: connections ?? undefined,
+              lastActivity: Option.getOrUndefined(toUtc(lastActivity ?? "")),
             })
           ),
       }),

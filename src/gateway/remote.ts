@@ -75,16 +75,8 @@ export const connect: (
   options: RemoteOptions,
 ) => Effect.Effect<Connection.Connection, GatewayError, Scope.Scope> = Effect.fnUntraced(
   function* (options: RemoteOptions) {
-    yield* Effect.mapError(Options.check(Options.Remote, constants(options)), gatewayError)
-    const address = Address.parse(options.url)
-    if (address === undefined) {
-      const url = Address.withoutSecrets(options.url)
-      return yield* gatewayError(new Unreachable({ url, detail: "It is not an http or https URL" }))
-    }
+    const { address, headers, token } = yield* authorize(Options.Remote, options)
     const upgradeClient = Option.getOrUndefined(yield* Effect.serviceOption(HttpClient.HttpClient))
-    const { headers, token } = yield* Credentials.make(options, address).pipe(
-      Effect.mapError(({ detail }) => gatewayError(new CredentialsFailed({ url: address.url, detail }))),
-    )
     const connectTo = (url: string) =>
       Connection.make({ url, token, join: Effect.never }, {
         headers,
@@ -113,8 +105,27 @@ export const connect: (
   },
 )
 
+/** Checks the options of a server, and returns its address and its credentials. */
+export const authorize = Effect.fnUntraced(
+  function* (schema: typeof Options.Remote | typeof Options.Hub, options: RemoteOptions) {
+    const address = Address.parse(options.url)
+    for (const values of [constants(options), { token: address?.token }]) {
+      yield* Effect.mapError(Options.check(schema, values), gatewayError)
+    }
+    if (address === undefined) {
+      const url = Address.withoutSecrets(options.url)
+      return yield* gatewayError(new Unreachable({ url, detail: "It is not an http or https URL" }))
+    }
+    const credentials = yield* Effect.mapError(
+      Credentials.make(options, address),
+      ({ detail }) => gatewayError(new CredentialsFailed({ url: address.url, detail })),
+    )
+    return { address, ...credentials }
+  },
+)
+
 /** Returns the options whose values are known before an Effect runs. */
-export const constants = ({ headers, token, ...options }: RemoteOptions) => ({
+const constants = ({ headers, token, ...options }: RemoteOptions) => ({
   ...options,
   ...(Effect.isEffect(token) ? {} : { token }),
   ...(Effect.isEffect(headers) ? {} : { headers }),

@@ -1,5 +1,5 @@
 /**
- * Reads the bodies of answers within a bound.
+ * Takes answers of any status, and reads their bodies within a bound.
  *
  * @module
  */
@@ -26,6 +26,22 @@ export interface Body {
   readonly text: string
   readonly isWhole: boolean
 }
+
+/**
+ * Takes the answer from the error of a client that fails for statuses that are no success.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const withAnyStatus = <R>(
+  responding: Effect.Effect<HttpClientResponse.HttpClientResponse, HttpClientError.HttpClientError, R>,
+): Effect.Effect<HttpClientResponse.HttpClientResponse, HttpClientError.HttpClientError, R> =>
+  Effect.catchReason(
+    responding,
+    "HttpClientError",
+    "StatusCodeError",
+    ({ response }) => Effect.succeed(response),
+  )
 
 /**
  * Reads the body of a response, which is not read any further once it is past the bound.

@@ -117,8 +117,11 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
       )
     const transmit = (message: Message): Effect.Effect<void, ChannelError> =>
       Effect.suspend(() => {
-        // The connection was cut, which the reader is about to notice.
-        if (!current.link.isOpen()) return Effect.delay(send(message), "10 millis")
+        if (!current.link.isOpen()) {
+          // It was cut, which the reader notices when it next reads.
+          connected.closeUnsafe()
+          return send(message)
+        }
         const { msg_id: id } = message.header
         if (listeners.has(id)) sent.add(id)
         if (message.channel === "stdin") lastReply = { message, link: current.link }

@@ -5,6 +5,7 @@
  */
 import * as HttpCookies from "effect/http/Cookies"
 import type { Headers } from "./credentials.ts"
+import * as Secrets from "./secrets.ts"
 
 /**
  * The cookies that a server has set.
@@ -17,6 +18,8 @@ export interface Cookies {
   readonly addTo: (headers: Headers, url: string, now: number) => Headers
   /** Keeps the cookies of an answer, or removes those that it lets expire. */
   readonly keep: (received: HttpCookies.Cookies, url: string, now: number) => void
+  /** Returns the text without cookies that are as long as those of sessions. */
+  readonly redact: (text: string) => string
 }
 
 /** Number of cookies that are kept; the oldest are dropped. */
@@ -25,6 +28,9 @@ const maxCookies = 64
 /** Characters of the largest cookie that is kept, as in browsers. */
 const maxLength = 4096
 
+/** Characters of the shortest cookie that may be a secret; shorter ones name the servers of a balancer. */
+const minSecretLength = 16
+
 /**
  * Makes an empty set of cookies.
  *
@@ -32,8 +38,10 @@ const maxLength = 4096
  * @since 0.1.0
  */
 export function make(): Cookies {
+  const { add, redact } = Secrets.make()
   let kept: ReadonlyArray<HttpCookies.Cookie> = []
   return {
+    redact,
     addTo: (headers, url, now) => {
       const cookie = HttpCookies.toRequestCookieHeader(kept, toHttp(url), now)
       if (cookie === undefined) return headers
@@ -46,6 +54,7 @@ export function make(): Cookies {
       kept = HttpCookies.mergeIntoArray(kept, toHttp(url), received, now)
         .filter(({ name, valueEncoded }) => name.length + valueEncoded.length <= maxLength)
         .slice(-maxCookies)
+      for (const { value } of kept) if (value.length >= minSecretLength) add({ cookie: value })
     },
   }
 }

@@ -23,6 +23,9 @@ import * as WaitBudget from "./wait_budget.ts"
 
 export { RestError } from "./rest_error.ts"
 
+/** A member that a server may leave out or have as null. */
+const optional = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
+
 /**
  * The kernel model of the REST API.
  *
@@ -30,19 +33,20 @@ export { RestError } from "./rest_error.ts"
  * @since 0.1.0
  */
 export const KernelModel = Schema.Struct({
-  id: Schema.String,
+  /** A part of the path of its requests. */
+  id: Schema.String.check(Schema.isPattern(/^[\w-]+$/)),
   name: Schema.String,
-  execution_state: Schema.optionalKey(Schema.String),
+  execution_state: optional(Schema.String),
   /** An ISO date. */
-  last_activity: Schema.optionalKey(Schema.String),
+  last_activity: optional(Schema.String),
   /** The number of WebSockets that are connected to it. */
-  connections: Schema.optionalKey(Schema.Finite),
+  connections: optional(Schema.Finite),
   /** Tells whether its process is stopped, as by SIGSTOP; only gateways of this library have it. */
-  stopped: Schema.optionalKey(Schema.Boolean),
+  stopped: optional(Schema.Boolean),
   /** The Unix socket at which the kernel serves its client itself, and the token that it requires. */
   connection: Schema.optionalKey(Schema.Struct({ path: Schema.String, token: Schema.String })),
   /** Tells whether it is being deleted; only kernels with a Unix socket have it. */
-  ending: Schema.optionalKey(Schema.Boolean),
+  ending: optional(Schema.Boolean),
 })
 
 /**
@@ -52,13 +56,13 @@ export const KernelModel = Schema.Struct({
  * @since 0.1.0
  */
 export const Kernelspecs = Schema.Struct({
-  default: Schema.optionalKey(Schema.String),
+  default: optional(Schema.String),
   kernelspecs: Schema.Record(
     Schema.String,
     Schema.Struct({
-      spec: Schema.optionalKey(Schema.Struct({
-        display_name: Schema.optionalKey(Schema.String),
-        language: Schema.optionalKey(Schema.String),
+      spec: optional(Schema.Struct({
+        display_name: optional(Schema.String),
+        language: optional(Schema.String),
       })),
     }),
   ),

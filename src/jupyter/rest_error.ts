@@ -113,8 +113,15 @@ export function describe(
  * @category utilities
  * @since 0.1.0
  */
-export function parseRetryAfter(value: string | undefined, now: number): Duration.Duration | undefined {
-  if (value === undefined) return undefined
-  const millis = /^\s*\d+\s*$/.test(value) ? Number(value) * 1000 : Date.parse(value) - now
-  return Number.isNaN(millis) ? undefined : Duration.millis(Math.max(0, millis))
+export function parseRetryAfter(value = "", now: number): Duration.Duration | undefined {
+  const text = value.trim()
+  const millis = /^\d+$/.test(text)
+    ? Number(text) * 1000
+    // Dates of HTTP begin with a weekday; JavaScript takes "-5" and "1.5" for dates, too.
+    : /^[A-Z][a-z]{2,8},? /.test(text)
+    ? Date.parse(text) - now
+    : NaN
+  return Number.isNaN(millis)
+    ? undefined
+    : Duration.millis(Math.min(Math.max(0, millis), Number.MAX_SAFE_INTEGER))
 }

@@ -32,6 +32,7 @@ const minLength = 6
  */
 export function make(): Secrets {
   const secrets = new Set<string>()
+  // Made when it is needed, which is seldom.
   let pattern: RegExp | undefined
   return {
     add: (headers) => {
@@ -41,29 +42,61 @@ export function make(): Secrets {
         secrets.add(secret)
       }
       for (const oldest of [...secrets].slice(0, -maxSecrets)) secrets.delete(oldest)
-      // The longest first: one may be part of another.
-      const forms = [...secrets].toSorted((a, b) => b.length - a.length).map(toPattern)
-      pattern = forms.length === 0 ? undefined : new RegExp(forms.join("|"), "g")
+      pattern = undefined
     },
-    redact: (text) => pattern === undefined ? text : text.replace(pattern, "<redacted>"),
+    redact: (text) => secrets.size === 0 ? text : text.replace(pattern ??= toPattern(secrets), "<redacted>"),
   }
 }
 
-/** Returns the secrets in a header: its value, and the token or the password in an authorization. */
+/** Returns the secrets in a header: its value, and the credential, the password or the cookies in it. */
 function secretsOf([name, value]: readonly [string, string]): ReadonlyArray<string> {
-  if (name.toLowerCase() !== "authorization") return value.length < minLength ? [] : forms(value)
-  const [, scheme = "", credential = ""] = /^(\S+)\s+(.*)$/.exec(value) ?? []
+  const [, scheme = "", credential = ""] = /^(\S+)\s+(\S.*)$/.exec(value) ?? []
   const password = scheme.toLowerCase() === "basic"
     ? Buffer.from(credential, "base64").toString().replace(/^[^:]*:/, "")
     : ""
-  return [value, credential, password].filter((secret) => secret !== "").flatMap(forms)
+  const cookies = /cookie$/i.test(name) ? value.split(";").map(cookieValue) : []
+  const isSecret = (secret: string) =>
+    secret.length >= minLength || (/authorization$/i.test(name) && secret !== "")
+  return [value, credential, password, ...cookies].filter(isSecret)
 }
 
-/** Returns a secret as it is, and as it is in an address. */
-const forms = (secret: string): ReadonlyArray<string> => [...new Set([secret, encodeURIComponent(secret)])]
+const cookieValue = (cookie: string): string => cookie.replace(/^[^=]*=\s*"?|"?\s*$/g, "")
 
-/** Returns the source of a pattern; a short secret is matched as a whole word only. */
-function toPattern(secret: string): string {
-  const escaped = secret.replace(/[^\w\s]/g, "\\$&")
-  return secret.length < minLength ? `(?<!\\w)${escaped}(?!\\w)` : escaped
+/** Returns a pattern of secrets. The longest is the first: one may be part of another. */
+function toPattern(secrets: Iterable<string>): RegExp {
+  const patterns = [...secrets].toSorted((a, b) => b.length - a.length).map((secret) => {
+    const pattern = [...secret].map(formsOf).join("")
+    // A short one is matched as a whole word only.
+    return secret.length < minLength ? `(?<!\\w)${pattern}(?!\\w)` : pattern
+  })
+  return new RegExp(patterns.join("|"), "g")
+}
+
+/** Returns a pattern of a character as it is, and as it is in addresses, in JSON and in HTML. */
+function formsOf(character: string): string {
+  if (/^\w$/.test(character)) return character
+  const code = character.codePointAt(0) ?? 0
+  const anyCase = (digits: string) => digits.replace(/[a-f]/g, (digit) => `[${digit}${digit.toUpperCase()}]`)
+  const hex = (value: number, length: number) => anyCase(value.toString(16).padStart(length, "0"))
+  // An address may be a part of another address.
+  const percent = [...Buffer.from(character)].map((byte) => `%(?:25)*${hex(byte, 2)}`).join("")
+  const named = htmlNames[character]
+  return `(?:${
+    [
+      `\\\\?${character.replace(/[^\s]/u, "\\$&")}`,
+      percent,
+      `\\\\u${hex(code, 4)}`,
+      `&#(?:0*${code}|[xX]0*${hex(code, 1)});`,
+      ...named === undefined ? [] : [`&${named};`],
+    ].join("|")
+  })`
+}
+
+/** The characters that have names in HTML. */
+const htmlNames: Readonly<Record<string, string>> = {
+  "&": "amp",
+  "<": "lt",
+  ">": "gt",
+  '"': "quot",
+  "'": "apos",
 }

@@ -80,8 +80,8 @@ export const make: (options: ServerOptions) => Effect.Effect<Server, never, Http
     const base = url.replace(/\/+$/, "")
     const http = yield* HttpClient.HttpClient
     const credentials = Credentials.isCredentials(headers) ? headers : Credentials.constant(headers)
-    const { redact } = credentials
     const cookies = Cookies.make()
+    const redact = (text: string) => cookies.redact(credentials.redact(text))
     // A WebSocket that is upgraded from a connection which was idle would wait for one that is dead.
     const connection = upgradeClient === undefined ? {} : { connection: "close" }
     const nameOf = ({ method, url }: HttpClientRequest.HttpClientRequest) =>
@@ -100,6 +100,7 @@ export const make: (options: ServerOptions) => Effect.Effect<Server, never, Http
       const response = yield* http.execute(
         HttpClientRequest.setHeaders(request, { ...all, ...connection }),
       ).pipe(
+        Body.withAnyStatus,
         // Any header may be a secret of the user, which spans would show, and an address may repeat one.
         Effect.updateService(
           HttpHeaders.CurrentRedactedNames,
@@ -137,7 +138,9 @@ export const make: (options: ServerOptions) => Effect.Effect<Server, never, Http
         ),
         "CredentialsError",
         ({ detail }) =>
-          Effect.fail(new RestError({ request: nameOf(request), kind: "NoCredentials", detail })),
+          Effect.fail(
+            new RestError({ request: nameOf(request), kind: "NoCredentials", detail: redact(detail) }),
+          ),
       )
 
     const sendOnce = Effect.fnUntraced(function* (request: HttpClientRequest.HttpClientRequest) {
@@ -194,7 +197,7 @@ export const make: (options: ServerOptions) => Effect.Effect<Server, never, Http
         ).pipe(
           Effect.catchTag(
             "CredentialsError",
-            ({ message }) => Effect.fail(new Socket.ChannelError({ detail: message })),
+            ({ message }) => Effect.fail(new Socket.ChannelError({ detail: redact(message) })),
           ),
           (opening) => repeated(opening, ({ code }) => code),
         ),

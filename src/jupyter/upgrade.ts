@@ -16,6 +16,7 @@ import type * as EffectSocket from "effect/socket/Socket"
 import { Buffer } from "node:buffer"
 import type { ClientRequest } from "node:http"
 import { Duplex } from "node:stream"
+import * as Body from "./body.ts"
 
 /**
  * The client cannot upgrade a connection. Nothing was sent.
@@ -48,6 +49,7 @@ export const handshake: (
       HttpClientRequest.upgrade("websocket"),
     ),
   ).pipe(
+    Body.withAnyStatus,
     // The connection lives longer than the span of the request.
     Effect.withTracerEnabled(false),
     Effect.catch((error) =>

@@ -50,7 +50,7 @@ export interface KernelOptions {
 const notFoundDelay: Duration.Input = "300 millis"
 
 /** Consecutive polls that find the process stopped before executions fail. */
-const minStoppedPolls = 3
+export const minStoppedPolls = 3
 
 const endedEarly = "It ended before it was ready"
 const advice = `${endedEarly}; check the option "env", the kernelspec and the packages of its interpreter`

@@ -123,9 +123,9 @@ const requirePythonSpec = Effect.fnUntraced(function* (
   if (isOwn && kernelName === undefined) return
   const specs = yield* Effect.option(rest.kernelspecs)
   if (Option.isNone(specs)) return
-  const { default: defaultName = "", kernelspecs } = specs.value
+  const { default: defaultName, kernelspecs } = specs.value
   // If it does not say, the kernel does when it has started.
-  const language = kernelspecs[kernelName ?? defaultName]?.spec?.language ?? ""
+  const language = kernelspecs[kernelName ?? defaultName ?? ""]?.spec?.language ?? ""
   if (language !== "") yield* Identity.requirePython({ ...Identity.ipython, language }, "workingDir")
 })
 

@@ -46,7 +46,7 @@ const startReason = Effect.fnUntraced(function* (
   const detail = `${error.detail} (${error.request}${status})`
   const { retryAfter } = error
   const isBusy = error.status === 429 || (error.status === 503 && retryAfter !== undefined)
-  if (isBusy || (error.kind === "Unauthorized" && isLimit.test(error.detail))) {
+  if (isBusy || (error.kind === "Unauthorized" && isLimit(error.detail))) {
     return new ResourceLimit({ detail, ...(retryAfter === undefined ? {} : { retryAfter }) })
   }
   if (error.kind === "Unauthorized") return new Forbidden({ detail })
@@ -58,11 +58,13 @@ const startReason = Effect.fnUntraced(function* (
     onNone: () => undefined,
     onSome: ({ kernelspecs }) => Object.keys(kernelspecs),
   })
-  const name = kernelName ?? Option.getOrUndefined(specs)?.default
+  const name = kernelName ?? Option.getOrUndefined(specs)?.default ?? undefined
   return known === undefined || name === undefined || known.includes(name)
     ? failed
     : new NoSuchKernelspec({ kernelName: name, known })
 })
 
-/** Matches the details of limits, for which servers use status 403 as well as for missing permissions. */
-const isLimit = /limit|maximum|quota|too many/i
+/** Tells the details of a limit, for which servers use status 403, from those of a missing permission. */
+const isLimit = (detail: string): boolean =>
+  // Not by the names of users and kernelspecs, which are in quotes.
+  /limit|maximum|quota|too many/i.test(detail.replace(/'[^']*'|"[^"]*"/g, ""))

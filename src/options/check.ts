@@ -163,10 +163,17 @@ const remote = {
 /** The options of a remote server. */
 export const Remote = Schema.Struct(remote)
 
-/** The options of a server on a JupyterHub. */
+/** The options of a server on a JupyterHub, whose names are parts of the paths of requests. */
 export const Hub = Schema.Struct({
   ...remote,
-  server: text(/^[^\0]*$/, "give the name of a server, which has no character NUL"),
+  user: text(
+    /^(?!\.{1,2}$)[^\0\p{Cs}]+$/u,
+    'give the name of a user, which is not empty, and neither "." nor "..", and has no character NUL',
+  ),
+  server: text(
+    /^(?!\.{1,2}$)[^\0\p{Cs}]*$/u,
+    'give the name of a server, which is neither "." nor "..", and has no character NUL',
+  ),
   startTimeout: timeout,
 })
 

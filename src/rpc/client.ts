@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type * as ClusterError from "effect/cluster/ClusterError"
 import * as Cause from "effect/Cause"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Duration from "effect/Duration"
@@ -11,8 +12,9 @@ import * as Exit from "effect/Exit"
 import * as FiberHandle from "effect/FiberHandle"
 import * as Option from "effect/Option"
 import * as RpcClient from "effect/rpc/RpcClient"
-import { RpcClientError } from "effect/rpc/RpcClientError"
+import type { RpcClientError } from "effect/rpc/RpcClientError"
 import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
@@ -21,15 +23,17 @@ import {
   type Chunk,
   ConnectionLost,
   ExecutionAborted,
-  type ExecutionFailure,
+  ExecutionFailure,
   type ExecutionResult,
   isKernelError,
   KernelError,
   type KernelErrorReason,
   Unsupported,
 } from "../execution.ts"
+import { IntrospectionFailed, KernelBusy } from "../introspection.ts"
 import type { AskOptions } from "../kernel/introspection.ts"
 import * as Options from "../options/check.ts"
+import { UnsupportedValue } from "../values/error.ts"
 import type { Answer, Exchange } from "../values/exchange.ts"
 import * as Values from "../values/make.ts"
 import * as Fragment from "./fragment.ts"
@@ -54,10 +58,26 @@ const acceptTimeout: Duration.Input = "1 second"
 /** The time between attempts to hold a session, or to read its late output, after the connection was lost. */
 const reconnectDelay: Duration.Input = "1 second"
 
+/** Failures of requests that have no answer. */
+export type TransportError =
+  | RpcClientError
+  | ClusterError.AlreadyProcessingMessage
+  | ClusterError.EntityNotAssignedToRunner
+  | ClusterError.MailboxFull
+  | ClusterError.PersistenceError
+
+const isAnswer = Schema.is(
+  Schema.Union([...ExecutionFailure.members, KernelBusy, IntrospectionFailed, UnsupportedValue]),
+)
+const isTransportError = (error: unknown): error is TransportError => !isAnswer(error)
+
+/** The procedures of another process. */
+export type Client = RpcClient.FromGroup<typeof group, TransportError>
+
 /** The session of a key in another process. */
 interface Remote {
   readonly key: string
-  readonly client: RpcClient.FromGroup<typeof group, RpcClientError>
+  readonly client: Client
   /** The turn of the request that the server has not accepted yet. */
   readonly sending: Semaphore.Semaphore
   attachment: Attachment | undefined
@@ -72,11 +92,19 @@ interface Target {
 }
 
 /** Connects to the kernel of a key, whose session is in use until the scope closes. */
-export const make: (key: string) => Effect.Effect<Kernel, KernelError, RpcClient.Protocol | Scope.Scope> =
-  Effect.fnUntraced(function* (key) {
+export const make = (key: string): Effect.Effect<Kernel, KernelError, RpcClient.Protocol | Scope.Scope> =>
+  Effect.flatMap(RpcClient.make(group), (client) => makeWith(key, client))
+
+/** Connects by a client. The schedule says when to try again if the session cannot be opened. */
+export const makeWith: (
+  key: string,
+  client: Client,
+  retry?: Schedule.Schedule<unknown, KernelError>,
+) => Effect.Effect<Kernel, KernelError, Scope.Scope> = Effect.fnUntraced(
+  function* (key, client, retry = Schedule.recurs(0)) {
     const remote: Remote = {
       key,
-      client: yield* RpcClient.make(group),
+      client,
       sending: yield* Semaphore.make(1),
       attachment: undefined,
       ended: undefined,
@@ -91,14 +119,14 @@ export const make: (key: string) => Effect.Effect<Kernel, KernelError, RpcClient
     const holding = yield* FiberHandle.make()
     const hold = FiberHandle.run(holding, keep(remote), { startImmediately: true })
     yield* hold
-    const { implementation, language } = yield* ask(remote, () => remote.client.open({ key })).pipe(
+    const { implementation, language } = yield* ask(remote, () => client.open({ key })).pipe(
+      Effect.retry(retry),
       Effect.tap((attachment) => Effect.sync(() => attach(remote, attachment))),
     )
     const session = {
       id: () => remote.attachment?.kernelId ?? "",
       identity: { language, implementation, info: undefined },
     }
-    const { client } = remote
     const kernel: Kernel = {
       ...yield* Values.make(session, exchange(remote)),
       get id() {
@@ -140,44 +168,50 @@ export const make: (key: string) => Effect.Effect<Kernel, KernelError, RpcClient
       variables: ask(remote, (target) => client.variables(target)),
     }
     return kernel
-  })
+  },
+)
 
 const attach = (remote: Remote, attachment: Attachment): void => {
   remote.attachment = attachment
   remote.ended = undefined
 }
 
-/** Has the session in use, and takes note of the kernels that other clients' resets give it. */
+/** Has the session in use, and takes note of its end and of the kernels that other clients' resets give it. */
 const keep = (remote: Remote): Effect.Effect<void> =>
-  remote.client.hold({ key: remote.key }).pipe(
+  Stream.suspend(() => remote.client.hold(targetOf(remote))).pipe(
     Stream.runForEach((attachment) =>
       Effect.sync(() => {
         if (attachment.session === remote.attachment?.session) attach(remote, attachment)
       })
     ),
-    Effect.retry({
-      schedule: Schedule.spaced(reconnectDelay),
-      while: (error) => error instanceof RpcClientError,
-    }),
+    Effect.catchCause((cause) => Effect.fail(failureOf(remote, cause))),
+    Effect.retry(untilConnected),
     // Requests tell the same.
-    Effect.ignoreCause,
+    Effect.ignore,
   )
+
+/** Repeats a request while there is no connection. */
+const untilConnected = Schedule.spaced(reconnectDelay).pipe(
+  Schedule.while(({ input }: { readonly input: unknown }) =>
+    isKernelError(input) && input.reason._tag === "ConnectionLost"
+  ),
+)
 
 /** Sends a request. */
 const ask = <A, E>(
   remote: Remote,
-  request: (target: Target) => Effect.Effect<A, E | RpcClientError>,
+  request: (target: Target) => Effect.Effect<A, E | TransportError>,
 ): Effect.Effect<A, E | KernelError> =>
-  Effect.suspend((): Effect.Effect<A, E | RpcClientError | KernelError> =>
+  Effect.suspend((): Effect.Effect<A, E | TransportError | KernelError> =>
     remote.ended === undefined ? request(targetOf(remote)) : new KernelError({ reason: remote.ended })
   ).pipe(Effect.catchCause((cause) => Effect.fail(failureOf(remote, cause))))
 
 /** Sends a request whose answers are a stream. */
 const askStream = <A, E>(
   remote: Remote,
-  request: (target: Target) => Stream.Stream<A, E | RpcClientError>,
+  request: (target: Target) => Stream.Stream<A, E | TransportError>,
 ): Stream.Stream<A, E | KernelError> =>
-  Stream.suspend((): Stream.Stream<A, E | RpcClientError | KernelError> =>
+  Stream.suspend((): Stream.Stream<A, E | TransportError | KernelError> =>
     remote.ended === undefined
       ? request(targetOf(remote))
       : Stream.fail(new KernelError({ reason: remote.ended }))
@@ -186,7 +220,7 @@ const askStream = <A, E>(
 const targetOf = ({ attachment, key }: Remote): Target => ({ key, session: attachment?.session })
 
 /** Returns the failure of a request; that of the connection if nothing else is known. */
-function failureOf<E>(remote: Remote, cause: Cause.Cause<E | RpcClientError>): E | KernelError {
+function failureOf<E>(remote: Remote, cause: Cause.Cause<E | TransportError>): E | KernelError {
   const error = Option.getOrUndefined(Cause.findErrorOption(cause))
   if (error === undefined) {
     // The caller was not interrupted, or this would not run.
@@ -196,7 +230,7 @@ function failureOf<E>(remote: Remote, cause: Cause.Cause<E | RpcClientError>): E
       Cause.hasInterrupts(cause) ? "The server ended the request" : String(Cause.squash(cause)),
     )
   }
-  if (error instanceof RpcClientError) return lost(remote, error.message)
+  if (isTransportError(error)) return lost(remote, error.message === "" ? error._tag : error.message)
   if (
     isKernelError(error) && (error.reason._tag === "KernelDied" || error.reason._tag === "KernelNotFound")
   ) {
@@ -377,9 +411,7 @@ const upload = Effect.fnUntraced(function* (remote: Remote, buffers: ReadonlyArr
 
 /** Emits late output, also after the connection was lost and is there again. */
 const lateOutput = (remote: Remote): Kernel["output"] =>
-  Stream.suspend(() => remote.client.output(targetOf(remote))).pipe(
-    Stream.retry(
-      Schedule.spaced(reconnectDelay).pipe(Schedule.while(({ input }) => input instanceof RpcClientError)),
-    ),
+  askStream(remote, (target) => remote.client.output(target)).pipe(
+    Stream.retry(untilConnected),
     Stream.catch(() => Stream.empty),
   )

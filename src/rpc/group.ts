@@ -3,6 +3,7 @@
  *
  * @module
  */
+import * as ClusterSchema from "effect/cluster/ClusterSchema"
 import * as Rpc from "effect/rpc/Rpc"
 import * as RpcGroup from "effect/rpc/RpcGroup"
 import * as Schema from "effect/Schema"
@@ -101,15 +102,14 @@ export class Answers extends Schema.TaggedClass<Answers>("effect-jupyter/KernelR
 
 const IntrospectionFailure = Schema.Union([KernelBusy, IntrospectionFailed, KernelError])
 
-/** The procedures; `kernel_rpc.ts` describes them. */
+/**
+ * The procedures; `kernel_rpc.ts` describes them. Those that end only with the session do not hold up an owner that hands
+ * the session over.
+ */
 export const group = RpcGroup.make(
   Rpc.make("open", { payload: { key: Schema.String }, success: Attachment, error: KernelError }),
-  Rpc.make("hold", {
-    payload: { key: Schema.String },
-    success: Attachment,
-    error: KernelError,
-    stream: true,
-  }),
+  Rpc.make("hold", { payload: target, success: Attachment, error: KernelError, stream: true })
+    .annotate(ClusterSchema.InterruptOnTermination, true),
   Rpc.make("execute", {
     payload: { ...target, ...executeOptions, code: Schema.String },
     success: Schema.Union([Chunk, ExecutionResult, Fragment, Question, Accepted]),
@@ -181,5 +181,6 @@ export const group = RpcGroup.make(
     success: Schema.Array(Variable),
     error: IntrospectionFailure,
   }),
-  Rpc.make("output", { payload: target, success: KernelOutput, error: KernelError, stream: true }),
+  Rpc.make("output", { payload: target, success: KernelOutput, error: KernelError, stream: true })
+    .annotate(ClusterSchema.InterruptOnTermination, true),
 )

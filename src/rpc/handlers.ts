@@ -9,10 +9,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
-import type * as Rpc from "effect/rpc/Rpc"
-import type * as RpcGroup from "effect/rpc/RpcGroup"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -22,6 +19,7 @@ import {
   ExecutionAborted,
   ExecutionFailure,
   ExecutionResult,
+  KernelDied,
   KernelError,
   Unsupported,
 } from "../execution.ts"
@@ -53,147 +51,150 @@ interface Options extends Pick<ExecuteOptions, "timeout" | "allowStdin" | "outpu
   readonly requestId?: string | undefined
 }
 
-/** Provides the procedures. */
-export const layer: Layer.Layer<Rpc.ToHandler<RpcGroup.Rpcs<typeof group>>, never, KernelSessions> = group
-  .toLayer(Effect.gen(function* () {
-    const sessions = yield* KernelSessions
-    const names = new WeakMap<Kernel, string>()
-    const running = new Map<string, Deferred.Deferred<void>>()
-    const questions = Questions.make()
-    const uploads = new Map<string, { readonly parts: Array<Uint8Array>; at: number }>()
+/** Makes the procedures. */
+export const make = Effect.gen(function* () {
+  const sessions = yield* KernelSessions
+  const names = new WeakMap<Kernel, string>()
+  const owner = SecureRandom.uuidV4Unsafe()
+  const running = new Map<string, Deferred.Deferred<void>>()
+  const questions = Questions.make()
+  const uploads = new Map<string, { readonly parts: Array<Uint8Array>; at: number }>()
 
-    const attachmentOf = (kernel: Kernel): Attachment => {
-      const session = names.get(kernel) ?? SecureRandom.uuidV4Unsafe()
-      names.set(kernel, session)
-      const { implementation = "", language = "" } = Exchange.of(kernel)?.identity ?? {}
-      return new Attachment({ session, kernelId: kernel.id, language, implementation })
-    }
-    /** Returns the kernel of a request, which is in use until the request ends. */
-    const kernelOf = ({ key, session }: Target): Effect.Effect<Kernel, KernelError, Scope.Scope> =>
-      Effect.filterOrElse(
-        sessions.get(key),
-        (kernel) => session === undefined || session === attachmentOf(kernel).session,
-        () =>
-          new KernelError({
-            reason: new ExecutionAborted({
-              kernelId: undefined,
-              detail:
-                `The session "${key}" has another kernel by now, without the state; use "reset" to use that one`,
-            }),
-          }),
-      )
-    const using = <A, E>(target: Target, use: (kernel: Kernel) => Effect.Effect<A, E>) =>
-      Effect.scoped(Effect.flatMap(kernelOf(target), use))
+  const attachmentOf = (kernel: Kernel): Attachment => {
+    const session = names.get(kernel) ?? `${owner}/${SecureRandom.uuidV4Unsafe()}`
+    names.set(kernel, session)
+    const { implementation = "", language = "" } = Exchange.of(kernel)?.identity ?? {}
+    return new Attachment({ session, kernelId: kernel.id, language, implementation })
+  }
+  /** Returns the reason of a request for a session that the key no longer has. */
+  const gone = (key: string, session: string | undefined) =>
+    session?.startsWith(owner) === true
+      ? new ExecutionAborted({
+        kernelId: undefined,
+        detail:
+          `The session "${key}" has another kernel by now, without the state; use "reset" to use that one`,
+      })
+      // The kernels of a process end with it.
+      : new KernelDied({ kernelId: undefined })
+  /** Returns the kernel of a request, which is in use until the request ends. */
+  const kernelOf = ({ key, session }: Target): Effect.Effect<Kernel, KernelError, Scope.Scope> =>
+    Effect.filterOrElse(
+      sessions.get(key),
+      (kernel) => session === undefined || session === attachmentOf(kernel).session,
+      () => new KernelError({ reason: gone(key, session) }),
+    )
+  const using = <A, E>(target: Target, use: (kernel: Kernel) => Effect.Effect<A, E>) =>
+    Effect.scoped(Effect.flatMap(kernelOf(target), use))
 
-    /** Lets `settled` wait until a stream has ended, and the kernel is idle. */
-    const tracked = <A, E>(
-      { requestId }: Options,
-      stream: Stream.Stream<A, E>,
-    ): Stream.Stream<A | Accepted, E> =>
-      requestId === undefined ? stream : Stream.unwrap(Effect.as(
-        Effect.acquireRelease(
-          Effect.sync(() => {
-            const ended = Deferred.makeUnsafe<void>()
-            running.set(requestId, ended)
-            return ended
-          }),
-          (ended) => {
-            running.delete(requestId)
-            return Deferred.succeed(ended, undefined)
-          },
-        ),
-        // Both begin at once: requests that arrive later are later in the queue, too.
-        Stream.merge(Stream.succeed(new Accepted()), stream),
-      ))
+  /** Lets `settled` wait until a stream has ended, and the kernel is idle. */
+  const tracked = <A, E>(
+    { requestId }: Options,
+    stream: Stream.Stream<A, E>,
+  ): Stream.Stream<A | Accepted, E> =>
+    requestId === undefined ? stream : Stream.unwrap(Effect.as(
+      Effect.acquireRelease(
+        Effect.sync(() => {
+          const ended = Deferred.makeUnsafe<void>()
+          running.set(requestId, ended)
+          return ended
+        }),
+        (ended) => {
+          running.delete(requestId)
+          return Deferred.succeed(ended, undefined)
+        },
+      ),
+      // Both begin at once: requests that arrive later are later in the queue, too.
+      Stream.merge(Stream.succeed(new Accepted()), stream),
+    ))
 
-    const takeUpload = (bytes: Uint8Array | string): Uint8Array | undefined => {
-      if (typeof bytes !== "string") return bytes
-      const upload = uploads.get(bytes)
-      uploads.delete(bytes)
-      return upload === undefined ? undefined : Parts.join(upload.parts)
-    }
+  const takeUpload = (bytes: Uint8Array | string): Uint8Array | undefined => {
+    if (typeof bytes !== "string") return bytes
+    const upload = uploads.get(bytes)
+    uploads.delete(bytes)
+    return upload === undefined ? undefined : Parts.join(upload.parts)
+  }
 
-    return group.of({
-      open: ({ key }) => using({ key }, (kernel) => Effect.succeed(attachmentOf(kernel))),
-      hold: ({ key }) =>
-        Stream.unwrap(Effect.map(sessions.get(key), (kernel) =>
-          Stream.merge(
-            Stream.sync(() => attachmentOf(kernel)),
-            changesOf(sessions.events, key, kernel).pipe(Stream.map(() => attachmentOf(kernel))),
-          ))),
-      execute: ({ code, ...options }) =>
-        tracked(
-          options,
-          Stream.unwrap(Effect.map(kernelOf(options), (kernel) =>
-            questions.asking(options, (callbacks) => {
-              const elements = kernel.stream(code, { ...sendable(options), ...callbacks })
-              return options.chunks === false ? Stream.filter(elements, isResult) : elements
-            }))).pipe(Fragment.split),
-        ),
-      exchange: ({ bytes, kernelId, operation, sizes, ...options }) =>
-        tracked(
-          options,
-          Stream.unwrap(Effect.gen(function* () {
-            const kernel = yield* kernelOf(options)
-            const carrier = Exchange.of(kernel)
-            if (carrier === undefined) {
-              const detail = "the kernel is not one of a server"
-              return yield* new KernelError({ reason: new Unsupported({ language: "", operation, detail }) })
-            }
-            const all = takeUpload(bytes)
-            if (all === undefined) {
-              const detail = "The value was not uploaded, or too long ago"
-              return yield* new KernelError({ reason: new ExecutionAborted({ kernelId: kernel.id, detail }) })
-            }
-            const request = { operation, buffers: Parts.split(all, sizes), value: undefined }
-            return questions.asking(options, (callbacks) =>
-              answersOf(carrier.exchange, request, { ...options, ...callbacks, kernelId }))
-          })).pipe(Fragment.split),
-        ),
-      answer: questions.answer,
-      upload: ({ bytes, id }) =>
-        Effect.map(Clock.currentTimeMillis, (now) => {
-          const upload = uploads.get(id) ?? { parts: [], at: now }
-          upload.parts.push(bytes)
-          upload.at = now
-          uploads.set(id, upload)
-          for (const [other, { at }] of uploads) {
-            if (now - at > Duration.toMillis(uploadTimeToLive)) uploads.delete(other)
+  return group.of({
+    open: ({ key }) => using({ key }, (kernel) => Effect.succeed(attachmentOf(kernel))),
+    hold: (target) =>
+      Stream.unwrap(Effect.map(kernelOf(target), (kernel) =>
+        Stream.merge(
+          Stream.sync(() => attachmentOf(kernel)),
+          changesOf(sessions.events, target.key, kernel).pipe(Stream.map(() => attachmentOf(kernel))),
+        ))),
+    execute: ({ code, ...options }) =>
+      tracked(
+        options,
+        Stream.unwrap(Effect.map(kernelOf(options), (kernel) =>
+          questions.asking(options, (callbacks) => {
+            const elements = kernel.stream(code, { ...sendable(options), ...callbacks })
+            return options.chunks === false ? Stream.filter(elements, isResult) : elements
+          }))).pipe(Fragment.split),
+      ),
+    exchange: ({ bytes, kernelId, operation, sizes, ...options }) =>
+      tracked(
+        options,
+        Stream.unwrap(Effect.gen(function* () {
+          const kernel = yield* kernelOf(options)
+          const carrier = Exchange.of(kernel)
+          if (carrier === undefined) {
+            const detail = "the kernel is not one of a server"
+            return yield* new KernelError({ reason: new Unsupported({ language: "", operation, detail }) })
           }
-        }),
-      settled: ({ requestId }) =>
-        Effect.suspend(() => {
-          const ended = running.get(requestId)
-          return ended === undefined ? Effect.void : Deferred.await(ended)
-        }),
-      evaluate: ({ expression, timeout, ...target }) =>
-        using(target, (kernel) => kernel.evaluate(expression, Schema.Json, { timeout })).pipe(
-          Effect.catchTag(
-            "SchemaError",
-            (error) => new UnsupportedValue({ valueType: "value", path: "$", detail: error.message }),
-          ),
+          const all = takeUpload(bytes)
+          if (all === undefined) {
+            const detail = "The value was not uploaded, or too long ago"
+            return yield* new KernelError({ reason: new ExecutionAborted({ kernelId: kernel.id, detail }) })
+          }
+          const request = { operation, buffers: Parts.split(all, sizes), value: undefined }
+          return questions.asking(options, (callbacks) =>
+            answersOf(carrier.exchange, request, { ...options, ...callbacks, kernelId }))
+        })).pipe(Fragment.split),
+      ),
+    answer: questions.answer,
+    upload: ({ bytes, id }) =>
+      Effect.map(Clock.currentTimeMillis, (now) => {
+        const upload = uploads.get(id) ?? { parts: [], at: now }
+        upload.parts.push(bytes)
+        upload.at = now
+        uploads.set(id, upload)
+        for (const [other, { at }] of uploads) {
+          if (now - at > Duration.toMillis(uploadTimeToLive)) uploads.delete(other)
+        }
+      }),
+    settled: ({ requestId }) =>
+      Effect.suspend(() => {
+        const ended = running.get(requestId)
+        return ended === undefined ? Effect.void : Deferred.await(ended)
+      }),
+    evaluate: ({ expression, timeout, ...target }) =>
+      using(target, (kernel) => kernel.evaluate(expression, Schema.Json, { timeout })).pipe(
+        Effect.catchTag(
+          "SchemaError",
+          (error) => new UnsupportedValue({ valueType: "value", path: "$", detail: error.message }),
         ),
-      interrupt: (target) => using(target, (kernel) => kernel.interrupt),
-      reset: (target) =>
-        Effect.scoped(Effect.gen(function* () {
-          const isOpen = (yield* sessions.list).some(({ key }) => key === target.key)
-          const kernel = yield* sessions.get(target.key)
-          // The kernel of a new session is clean.
-          if (isOpen) yield* kernel.reset
-          return attachmentOf(kernel)
-        })),
-      complete: ({ code, cursor, timeout, ...target }) =>
-        using(target, (kernel) => kernel.complete(code, cursor, { timeout })),
-      inspect: ({ code, cursor, detail, timeout, ...target }) =>
-        using(target, (kernel) => kernel.inspect(code, cursor, { detail, timeout })),
-      isComplete: ({ code, timeout, ...target }) =>
-        using(target, (kernel) => kernel.isComplete(code, { timeout })),
-      history: ({ last, timeout, ...target }) => using(target, (kernel) => kernel.history({ last, timeout })),
-      info: (target) => using(target, (kernel) => kernel.info),
-      variables: (target) => using(target, (kernel) => kernel.variables),
-      output: (target) => Stream.unwrap(Effect.map(kernelOf(target), (kernel) => kernel.output)),
-    })
-  }))
+      ),
+    interrupt: (target) => using(target, (kernel) => kernel.interrupt),
+    reset: (target) =>
+      Effect.scoped(Effect.gen(function* () {
+        const isOpen = (yield* sessions.list).some(({ key }) => key === target.key)
+        const kernel = yield* sessions.get(target.key)
+        // The kernel of a new session is clean.
+        if (isOpen) yield* kernel.reset
+        return attachmentOf(kernel)
+      })),
+    complete: ({ code, cursor, timeout, ...target }) =>
+      using(target, (kernel) => kernel.complete(code, cursor, { timeout })),
+    inspect: ({ code, cursor, detail, timeout, ...target }) =>
+      using(target, (kernel) => kernel.inspect(code, cursor, { detail, timeout })),
+    isComplete: ({ code, timeout, ...target }) =>
+      using(target, (kernel) => kernel.isComplete(code, { timeout })),
+    history: ({ last, timeout, ...target }) => using(target, (kernel) => kernel.history({ last, timeout })),
+    info: (target) => using(target, (kernel) => kernel.info),
+    variables: (target) => using(target, (kernel) => kernel.variables),
+    output: (target) => Stream.unwrap(Effect.map(kernelOf(target), (kernel) => kernel.output)),
+  })
+})
 
 const isResult = (element: Chunk | ExecutionResult): boolean => element._tag === "ExecutionResult"
 

@@ -1,5 +1,6 @@
 /** Disturbances of an operation from outside: links are cut, processes are stopped or killed. */
 import { Effect } from "effect"
+import { performance } from "node:perf_hooks"
 import type { Cut } from "../support/tcp_proxy.ts"
 import type { Dice } from "./dice.ts"
 import type { Mode } from "./kind.ts"
@@ -76,10 +77,13 @@ export const disturb = Effect.fnUntraced(function* (world: World, disturbance: D
       proxy?.cut("reset")
       yield* Effect.sleep(disturbance.forMs)
       return proxy?.heal()
-    case "Stop":
+    case "Stop": {
+      const goesOn = world.stops.begin(performance.now())
       yield* signal(pid, "SIGSTOP")
       yield* Effect.sleep(disturbance.forMs)
-      return yield* signal(pid, "SIGCONT")
+      yield* signal(pid, "SIGCONT")
+      return goesOn(performance.now())
+    }
     case "StopPart": {
       const part = pidOf(disturbance.part)
       yield* signal(part, "SIGSTOP")

@@ -2,7 +2,7 @@
 import { Cause, Effect, Exit, Fiber, Option, Result, Schema, Stream } from "effect"
 import { type Kind, kind } from "./kind.ts"
 import { checkPartial, codeOf, type Outcome, violation } from "./model.ts"
-import { cellOf, conduct, expect, judge, same, type Subject } from "./subject.ts"
+import { cellOf, conduct, expect, isExplained, judge, same, type Subject } from "./subject.ts"
 
 /** Code that runs until it is interrupted, longer than any operation may take. */
 const waits = {
@@ -249,7 +249,7 @@ const slowValue = kind(
     { how, ms },
   ) =>
     Effect.gen(function* () {
-      const { kernel, model, tolerated } = subject
+      const { kernel, model } = subject
       const slow = (options: object) => kernel.evaluate("__import__('time').sleep(120)", Schema.Null, options)
       if (how === "interrupt") {
         yield* expect(subject, "evaluate", Effect.timeoutOption(slow({}), ms))
@@ -260,7 +260,7 @@ const slowValue = kind(
       )
       const tag: Outcome | string = failure._tag === "KernelError" ? failure.reason._tag : failure._tag
       model.failed(tag)
-      return tag === "ExecutionTimeout" || tolerated.has(tag)
+      return tag === "ExecutionTimeout" || isExplained(subject, tag)
         ? tag
         : yield* violation(`It failed with ${tag}`)
     }),

@@ -2,7 +2,7 @@
 import { Effect, Schema, Stream } from "effect"
 import { type Kind, kind } from "./kind.ts"
 import { tagOf, violation } from "./model.ts"
-import { cellOf, conduct, conductStream, expect, same } from "./subject.ts"
+import { cellOf, conduct, conductStream, expect, isExplained, same } from "./subject.ts"
 import { eventually } from "../support/processes.ts"
 
 const numbered = (marker: string, count: number, padding = ""): string =>
@@ -188,7 +188,7 @@ const invalid = kind(
       )
       const tag = tagOf(failure)
       subject.model.failed(tag)
-      if (tag === "ExecutionError" || subject.tolerated.has(tag)) return tag
+      if (tag === "ExecutionError" || isExplained(subject, tag)) return tag
       return yield* violation(`${code} failed with ${tag}`)
     }),
 )

@@ -1,5 +1,6 @@
 /** Random operations against a model, for a time or a number of them. */
 import { Cause, Clock, Duration, Effect, Exit, Fiber, Logger, Option, Scope } from "effect"
+import { performance } from "node:perf_hooks"
 import process from "node:process"
 import { crashes } from "../support/crashes.ts"
 import { descendants, eventually, processes, survivors } from "../support/processes.ts"
@@ -84,6 +85,7 @@ const subjectOf = (world: World.World, marker: string, tolerated: ReadonlySet<st
   model: world.model,
   marker,
   tolerated,
+  isStoppedLong: () => world.stops.canCountAsOne(performance.now()),
   late: world.late,
   beside: world.beside,
   world,

@@ -11,6 +11,8 @@ export interface Subject {
   readonly marker: string
   /** The failures that disturbances of the operation allow. */
   readonly tolerated: ReadonlySet<string>
+  /** Tells whether a kernel that was stopped may count as unresponsive. */
+  readonly isStoppedLong: () => boolean
   /** The output of executions that had ended. */
   readonly late: () => string
   /** Counts on another kernel of the gateway, which nothing may disturb. */
@@ -25,8 +27,9 @@ export const cellOf = ({ marker }: Subject, name: string, body: string, output =
   output,
 })
 
-const isKnown = (allowed: ReadonlyArray<string>, { tolerated }: Subject, tag: string): boolean =>
-  allowed.includes(tag) || tolerated.has(tag)
+/** Tells whether a failure is explained by what disturbs the operation. */
+export const isExplained = ({ isStoppedLong, tolerated }: Subject, tag: string): boolean =>
+  tolerated.has(tag) || (tag === "KernelUnresponsive" && isStoppedLong())
 
 /** Checks how an execution of a cell ended, and takes over what it tells. Gives the tag and the failure, if any. */
 export const judge = Effect.fnUntraced(function* (
@@ -44,7 +47,7 @@ export const judge = Effect.fnUntraced(function* (
   const failure = outcome.failure
   const tag = tagOf(failure)
   model.failed(tag)
-  if (!isKnown(allowed, subject, tag)) {
+  if (!allowed.includes(tag) && !isExplained(subject, tag)) {
     return yield* violation(
       `${cell.marker} failed with ${tag}, where ${allowed.join(" or ")} was expected: ${failure.message}`,
     )
@@ -116,7 +119,7 @@ export const expect = <A, R>(
   Effect.catch(effect, (failure) => {
     const tag = tagOf(failure)
     subject.model.failed(tag)
-    return isKnown([], subject, tag)
+    return isExplained(subject, tag)
       ? Effect.undefined
       : violation(`${subject.marker} ${label} failed with ${tag}: ${failure.message}`)
   })

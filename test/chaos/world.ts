@@ -8,6 +8,7 @@ import { sandboxUser, workspace } from "../support/sandbox.ts"
 import * as TcpProxy from "../support/tcp_proxy.ts"
 import type { Mode } from "./kind.ts"
 import { Model, tagOf, Violation, violation } from "./model.ts"
+import { Stops } from "./stops.ts"
 import { watch } from "./watch.ts"
 
 /** The gateways and kernels of operations. */
@@ -17,6 +18,7 @@ export interface World {
   readonly proxy: TcpProxy.TcpProxy | undefined
   readonly pool: KernelPool.KernelPool["Service"] | undefined
   readonly model: Model
+  readonly stops: Stops
   readonly kernel: () => KernelClient.Kernel
   /** The kernel's process, where the system shows it. */
   readonly pid: () => number | undefined
@@ -60,6 +62,8 @@ export const make = Effect.fnUntraced(function* (mode: Mode) {
   const direct = Effect.provideService(service, gateway)
   const proxy = mode === "proxy" ? yield* TcpProxy.make(gateway.url) : undefined
   const options = { images: "bytes" } as const
+  // A link that is frozen is noticed by two pings.
+  const pingInterval = mode === "proxy" ? 1000 : 10_000
   const pool = mode === "pooled"
     ? yield* direct(KernelPool.make({ ...options, min: 2, max: maxPooled, warm: 1 }))
     : undefined
@@ -69,9 +73,7 @@ export const make = Effect.fnUntraced(function* (mode: Mode) {
     ? direct(KernelClient.make(options))
     : Effect.flatMap(
       Layer.build(KernelGateway.layerRemote({ url: proxy.url, token: gateway.token ?? "" })),
-      // A link that is frozen is noticed by two pings.
-      (context) =>
-        Effect.provideContext(KernelClient.make({ ...options, pingInterval: "1 second" }), context),
+      (context) => Effect.provideContext(KernelClient.make({ ...options, pingInterval }), context),
     )
 
   const other = yield* Effect.catch(direct(KernelClient.make(options)), explain("The other kernel"))
@@ -79,6 +81,7 @@ export const make = Effect.fnUntraced(function* (mode: Mode) {
   yield* Effect.catch(other.execute(`counter = ${otherCount}`), explain("The other kernel"))
 
   const model = new Model()
+  const stops = new Stops(pingInterval)
   let kernel = other
   let id = ""
   let pid: number | undefined
@@ -88,6 +91,7 @@ export const make = Effect.fnUntraced(function* (mode: Mode) {
   const renewed = Effect.gen(function* () {
     if (kernel.id === id) return yield* violation(`The kernel is still ${id}`)
     model.renew()
+    stops.clear()
     const inside = yield* Effect.catch(
       text(kernel, `${watch({ isCut: mode === "proxy" })}\nimport os; print(os.getpid())`),
       explain("A new kernel"),
@@ -117,6 +121,7 @@ export const make = Effect.fnUntraced(function* (mode: Mode) {
     proxy,
     pool,
     model,
+    stops,
     kernel: () => kernel,
     pid: () => pid,
     late: () => late,

@@ -89,6 +89,31 @@ describe("Secrets.redact", () => {
     assert.strictEqual(redact("abc, abcd (abc)"), "<redacted>, abcd (<redacted>)")
   })
 
+  it("removes a secret as it is in addresses, in JSON and in HTML, and parts of headers", () => {
+    const { add, redact } = Secrets.make()
+    const token = `top+"se'/<c>\\ret&é`
+    add({ authorization: `token ${token}` })
+    const html = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;" } as const
+    const escaped = encodeURIComponent(token)
+    const forms = [
+      token,
+      escaped,
+      escaped.toLowerCase(),
+      escaped.replaceAll("'", "%27"),
+      encodeURIComponent(escaped),
+      JSON.stringify(token).slice(1, -1),
+      JSON.stringify(token).slice(1, -1).replaceAll("/", "\\/").replaceAll("é", "\\u00e9"),
+      token.replaceAll(/[&<>"']/g, (character) => html[character as keyof typeof html]),
+      token.replaceAll("'", "&#39;").replaceAll("é", "&#233;"),
+    ]
+    assert.deepStrictEqual(forms.map((form) => redact(`(${form})`)), forms.map(() => "(<redacted>)"))
+    add({ "x-auth": "Bearer bearer-secret", cookie: `lang=en; sid="cookie-secret"; other=second-secret` })
+    assert.strictEqual(
+      redact("bearer-secret, cookie-secret, second-secret, Bearer sid en"),
+      "<redacted>, <redacted>, <redacted>, Bearer sid en",
+    )
+  })
+
   it("remembers the latest", () => {
     const { add, redact } = Secrets.make()
     for (let index = 0; index < 200; index++) add({ authorization: `token number-${index}-` })

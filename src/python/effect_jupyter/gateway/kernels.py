@@ -21,7 +21,7 @@ from effect_jupyter.gateway.limits import Room, Told, refusal
 from effect_jupyter.gateway.processes import MARK, kill_processes_of, mark
 from effect_jupyter.gateway.zygote_client import Zygote
 from effect_jupyter.sandbox.host import Sandbox
-from effect_jupyter.sandbox.processes import Watch, find_leader, is_stopped, snapshot
+from effect_jupyter.sandbox.processes import Watch, find_leader, interrupt, is_stopped, snapshot
 
 # The environment of the kernel that the current request starts.
 requested_env: ContextVar[dict[str, str] | None] = ContextVar("requested_env", default=None)
@@ -132,6 +132,13 @@ class Manager(KernelGatewayIOLoopKernelManager):
             await self._async_kill_kernel()
             await self._async_cleanup_resources()
             raise
+
+    async def _async_signal_kernel(self, signum):
+        pid = getattr(self.provisioner, "pid", None)
+        if signum == signal.SIGINT and pid is not None and is_stopped(pid):
+            interrupt(pid)
+        else:
+            await super()._async_signal_kernel(signum)
 
     def exit_code(self):
         """Returns the exit status of the process; None if it is not known."""

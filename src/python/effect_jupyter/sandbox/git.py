@@ -3,7 +3,9 @@ library only.
 """
 
 import os
+import re
 import stat
+from collections.abc import Collection
 
 from effect_jupyter.sandbox.names import utf8
 from effect_jupyter.sandbox.submodules import submodules
@@ -27,12 +29,34 @@ class Repositories:
     def protected(self, folders: list[str]) -> list[str]:
         """Returns paths below `folders` that must not be writable, including some that do not exist."""
         folders = [folder for folder in folders if os.path.isdir(folder)]
-        self._known.update(*map(find, folders))
+        found = {path for folder in folders for path in find(folder, folders)}
+        self._known.update(found)
         known = sorted(filter(os.path.lexists, self._known), key=lambda path: (path.count("/"), path))
         above = [place for folder in folders if (place := repository_above(folder)) is not None]
         places = [*above, *(path for path in known if os.path.basename(path) == ".git")]
         top = [path for folder in folders for path in at_top(folder)]
-        return [utf8(path, "git directory") for path in [*known, *top, *without_repository(places, folders)]]
+        missing = [path for place in sorted(found.difference(known)) for path in in_place_of(place, set(known))]
+        paths = [*known, *top, *missing, *without_repository(places, folders)]
+        return [utf8(path, "git directory") for path in paths]
+
+
+def is_in(path: str, places: Collection[str]) -> bool:
+    """Tells whether a path is one of the places, or below one."""
+    while path not in places and path != "/":
+        path = os.path.dirname(path)
+    return path in places
+
+
+def in_place_of(place: str, known: Collection[str]) -> list[str]:
+    """Returns the paths that prevent that a git directory, to which a link or a file refers, is created."""
+    parent = os.path.dirname(place)
+    while not os.path.lexists(parent):
+        parent = os.path.dirname(parent)
+    # srt reads a name with wildcards as a pattern if it does not exist.
+    if is_in(parent, known) or re.search(r"[*?[\]]", place):
+        return []
+    # With the second path the first is an empty directory, so that git finds the repository above.
+    return [place, os.path.join(place, "hooks")] if os.path.isdir(parent) else [parent]
 
 
 def at_top(folder: str) -> list[str]:
@@ -81,10 +105,10 @@ def without_repository(places: list[str], folders: list[str]) -> list[str]:
     )
 
 
-def find(top: str) -> list[str]:
-    """Returns the git directories below a folder, the files named `.git` that refer to others, and the folders that may
-    contain some: those that cannot be searched, which a kernel could make readable again, and those in which `.git` is a
-    link, which a kernel could replace.
+def find(top: str, folders: list[str]) -> list[str]:
+    """Returns the git directories below a folder, the files named `.git` that refer to others, these others if they are
+    below one of `folders`, even if they are missing, and the folders that may contain some: those that cannot be
+    searched, which a kernel could make readable again, and those in which `.git` is a link, which a kernel could replace.
 
     Raises RuntimeError if there are too many folders: a kernel could hide a repository behind others.
     """
@@ -103,7 +127,7 @@ def find(top: str) -> list[str]:
             continue  # it is gone
         if ".git" in kinds:
             place = os.path.join(folder, ".git")
-            found += [folder if os.path.islink(place) else place, *named_by(place, top)]
+            found += [folder if os.path.islink(place) else place, *named_by(place, folders)]
         if folder != top and kinds.keys() >= PARTS:
             found.append(folder)
             continue
@@ -124,14 +148,15 @@ def is_git(folder: str) -> bool:
     return all(os.path.lexists(os.path.join(folder, part)) for part in PARTS)
 
 
-def named_by(place: str, top: str) -> list[str]:
-    """Returns the git directory that a file or a link refers to, and the one that it shares, if they are below `top`."""
+def named_by(place: str, folders: list[str]) -> list[str]:
+    """Returns the git directory that a file or a link refers to, and the one that it shares, if below one of `folders`."""
     directory = os.path.realpath(place) if os.path.islink(place) else read_path(place, "gitdir:")
     if directory is None:
         return []
     common = read_path(os.path.join(directory, "commondir"), "")
     places = [directory] if common is None else [directory, common]
-    return [place for place in places if place.startswith(f"{top.rstrip('/')}/")]
+    # Still a link: it refers to itself.
+    return [place for place in places if is_in(os.path.dirname(place), folders) and not os.path.islink(place)]
 
 
 def read_path(file: str, prefix: str) -> str | None:

@@ -6,6 +6,10 @@ import fnmatch
 import os
 import re
 
+# Maximum number of folders to search before a kernel starts, which takes a few seconds: a kernel can create any number.
+# It is more than may be searched for git directories, which "allowGit" prevents.
+MAX_FOLDERS = 200_000
+
 
 def utf8(path: str, what: str) -> str:
     """Returns the path. Raises RuntimeError if srt would read another one."""
@@ -60,5 +64,14 @@ def check_below(top: str, matchers: list[re.Pattern[str]]) -> None:
                     if entry.is_dir() and real not in seen and (real == entry.path or not is_utf8(real)):
                         seen.add(real)
                         todo.append(real)
+                        if len(todo) > MAX_FOLDERS:
+                            raise RuntimeError(too_many(top))
         except OSError:
             continue  # not readable, or gone
+
+
+def too_many(top: str) -> str:
+    return (
+        f'The folder "{top}" has more than {MAX_FOLDERS} folders, too many to search for what is denied in them; choose '
+        'a "workingDir" with fewer, or begin the patterns of "denyRead" and "denyWrite" with the path of one'
+    )

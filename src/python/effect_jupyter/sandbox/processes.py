@@ -2,6 +2,8 @@
 and the one to interrupt. Standard library only.
 """
 
+import contextlib
+import ctypes
 import os
 import signal
 
@@ -56,7 +58,26 @@ class Leader:
         """Sends the interrupt signal before the request returns; a message to the kernel would be handled later."""
         # The number may have been reused.
         if self._birth is not None and birth(self.pid) == self._birth:
-            os.killpg(self.pid, signal.SIGINT)
+            interrupt(self.pid)
+
+
+def interrupt(leader):
+    """Sends the interrupt signal to the processes of a process group.
+
+    If the leader is stopped, its main thread gets it: otherwise the system would choose any thread that code has
+    started, and what the main thread waits for would go on.
+    """
+    libc = ctypes.CDLL(None)
+    if not (is_stopped(leader) and hasattr(libc, "tgkill")):
+        return os.killpg(leader, signal.SIGINT)
+    for pid in process_ids():
+        with contextlib.suppress(OSError, IndexError):  # it ended
+            if int(stat_fields(pid)[2]) != leader:
+                continue
+            if pid == leader:
+                libc.tgkill(pid, pid, signal.SIGINT)
+            else:
+                os.kill(pid, signal.SIGINT)
 
 
 def birth(pid):
