@@ -33,6 +33,8 @@ export interface Connection {
   readonly ended: Effect.Effect<string>
   /** True for a local gateway, which supports more than the REST API of Jupyter. */
   readonly isOwn: boolean
+  /** The id of a shared gateway, which another one under its name does not have. */
+  readonly serverId: string | undefined
   /** The environment of kernels without the variables of a client. */
   readonly kernelEnv: Readonly<Record<string, string>>
   /** The sandbox of its kernels; `undefined` if they have none, or if the server is remote. */
@@ -66,6 +68,7 @@ interface Options {
   readonly startConcurrency?: number | undefined
   readonly kernelEnv?: Readonly<Record<string, string>> | undefined
   readonly sandbox?: Sandbox | undefined
+  readonly serverId?: string | undefined
   /** True for a local gateway; false by default. */
   readonly isOwn?: boolean | undefined
 }
@@ -87,7 +90,7 @@ export const make: (
   options?: Options,
 ) => Effect.Effect<Connection, never, HttpClient.HttpClient> = Effect.fnUntraced(
   function* ({ join, token, url }, options = {}) {
-    const { headers = {}, isOwn = false, kernelEnv = {}, sandbox, upgradeClient } = options
+    const { headers = {}, isOwn = false, kernelEnv = {}, sandbox, serverId, upgradeClient } = options
     const server = yield* Server.make({
       url,
       upgradeClient,
@@ -98,7 +101,8 @@ export const make: (
     const rest = yield* Rest.of(server, { maxConcurrentStarts })
     const ackPolicy = isOwn ? undefined : DelayedAck.make()
     const ended = endedOf(join)
-    return { url, token, options, openSocket: server.open, rest, ended, isOwn, ackPolicy, kernelEnv, sandbox }
+    const openSocket = server.open
+    return { url, token, options, openSocket, rest, ended, isOwn, ackPolicy, serverId, kernelEnv, sandbox }
   },
 )
 
