@@ -216,7 +216,7 @@ export const makeShared: (
  * ```ts
  * import { KernelGateway } from "effect-jupyter"
  *
- * export const gateway = KernelGateway.layerShared({ name: "analysis", workingDir: "/srv/analysis" })
+ * export const gateway = KernelGateway.layerShared({ name: "reports", workingDir: "notebooks" })
  * ```
  *
  * @category layers
@@ -234,7 +234,7 @@ export function layerShared(options: SharedOptions): Layer.Layer<KernelGateway, 
  * ```ts
  * import { KernelGateway } from "effect-jupyter"
  *
- * export const stop = KernelGateway.stopShared("analysis")
+ * export const stop = KernelGateway.stopShared("fresh")
  * ```
  *
  * @category destructors

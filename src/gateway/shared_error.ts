@@ -15,7 +15,7 @@ const identifier = <const Tag extends string>(tag: Tag) => `effect-jupyter/Kerne
  * import { Effect } from "effect"
  * import { KernelGateway } from "effect-jupyter"
  *
- * export const program = Effect.scoped(KernelGateway.makeShared({ name: "analysis", fork: false })).pipe(
+ * export const program = Effect.scoped(KernelGateway.makeShared({ name: "fresh", fork: false })).pipe(
  *   Effect.catchReason("GatewayError", "OptionsMismatch", ({ differences }) =>
  *     Effect.logError(differences.map(({ option }) => option)))
  * )
@@ -52,7 +52,7 @@ export class OptionsMismatch
  * import { Effect } from "effect"
  * import { KernelGateway } from "effect-jupyter"
  *
- * export const program = Effect.scoped(KernelGateway.makeShared({ name: "analysis" })).pipe(
+ * export const program = Effect.scoped(KernelGateway.makeShared({ name: "analysis", idleTimeToLive: "1 hour" })).pipe(
  *   Effect.catchReason("GatewayError", "FolderRefused", (reason) => Effect.logError(reason.folder))
  * )
  * ```
