@@ -4,6 +4,7 @@
  * @module
  */
 import * as Context from "effect/Context"
+import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -101,7 +102,7 @@ export interface HubOptions extends Pick<Remote.RemoteOptions, "token" | "header
 
 /**
  * Asks a hub to start the server of a user, unless it runs already. A server that was started is stopped when the scope
- * closes, which waits for it for 10 seconds at most.
+ * closes, which waits for it for 10 seconds at most. Of programs that start it at the same time, one owns it.
  *
  * Fails with `Unauthorized` if the hub refuses the token, `StartFailed` if it does not start the server, `StartTimeout`,
  * `Unreachable`, `CredentialsFailed` or `InvalidOption`.
@@ -146,21 +147,22 @@ export const make: (
       ),
       withinTimeout,
     )
-    const progress = server.progress.pipe(
-      Stream.mapError(failed),
-      Stream.mapEffect((event) => toProgress(event)),
+    const progress = Stream.mapError(
+      progressOf(server),
+      (error) => error._tag === "RestError" ? failed(error) : error,
     )
     return UserServer.of({
       user,
       name,
       isOwn,
       progress,
-      gateway: awaitReady(server).pipe(
-        Effect.catchTag("RestError", (error) => Effect.fail(failed(error))),
+      gateway: Stream.runDrain(progress).pipe(
+        Effect.andThen(Effect.mapError(server.state, failed)),
+        Effect.filterOrFail((state) => state !== undefined, () => startFailed(stopped)),
         withinTimeout,
-        Effect.flatMap((model) =>
+        Effect.flatMap((state) =>
           Layer.build(layerRemote({
-            url: model.full_url ?? new URL(model.url, url).href,
+            url: state.full_url ?? new URL(state.url, url).href,
             token: token ?? credentials.token,
             headers,
             startConcurrency,
@@ -213,23 +215,41 @@ const pollInterval = Duration.millis(500)
 const startFailed = (detail: string, output: ReadonlyArray<string> = []): GatewayError =>
   gatewayError(new StartFailed({ detail, output }))
 
+/** The detail of a server that is gone before it is ready. */
+const stopped = "The hub has stopped the server"
+
+/** The member of the options of a start by which programs that start a server at the same time know whose it is. */
+const claimName = "effect_jupyter"
+
 /** Starts a server that is not running, and stops it when the scope closes. Returns whether it was started. */
 const start = (
   server: Hub.UserServer,
   options: Readonly<Record<string, unknown>>,
 ): Effect.Effect<boolean, RestError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) => {
+    const claim = SecureRandom.uuidV4Unsafe()
+    let startedAt: string | null | undefined
+    // A hub may not show the options of a start, or replace them.
+    const isClaimed = (state: Hub.State) =>
+      state !== undefined && (state.user_options?.[claimName] ?? claim) === claim
+    // Another client may have started it again.
+    const isOwn = (state: Hub.State) =>
+      isClaimed(state) && (startedAt === undefined || state?.started === startedAt)
     const attempt: Effect.Effect<boolean, RestError, Scope.Scope> = Effect.gen(function* () {
-      const state = yield* restore(server.state)
-      if (isStarted(state)) return false
-      if (state !== undefined && state.pending !== null) return yield* again(pollInterval)
+      const before = yield* restore(server.state)
+      if (isStarted(before)) return false
+      if (before !== undefined && before.pending !== null) return yield* again(pollInterval)
       // It is not interrupted: the server would run without being stopped.
-      const starting = yield* Effect.forkDetach(server.start(options), { startImmediately: true })
-      yield* Effect.addFinalizer(() => stop(server, starting))
-      // The hub answers when the server is ready, or after 10 seconds.
-      const answer = Effect.result(Fiber.join(starting))
-      const begun = yield* restore(Effect.raceFirst(answer, Effect.as(awaitStarted(server), Result.void)))
-      if (Result.isSuccess(begun) || begun.failure.kind === "Timeout") return true
+      const starting = yield* Effect.forkDetach(server.start({ ...options, [claimName]: claim }), {
+        startImmediately: true,
+      })
+      yield* Effect.addFinalizer(() => stop(server, starting, isOwn))
+      const begun = yield* Effect.result(restore(awaitStarted(server, starting)))
+      if (Result.isSuccess(begun)) {
+        const isMine = begun.success === undefined || isClaimed(begun.success)
+        if (isMine) startedAt = begun.success?.started
+        return isMine
+      }
       const { retryAfter, status } = begun.failure
       // The hub starts a limited number of servers at the same time.
       if (status === 429) return yield* again(retryAfter ?? Duration.seconds(1))
@@ -241,67 +261,91 @@ const start = (
     return attempt
   })
 
-const isStarted = (state: Effect.Success<Hub.UserServer["state"]>): boolean =>
+const isStarted = (state: Hub.State): boolean =>
   state !== undefined && (state.ready || state.pending === "spawn")
 
-/** Waits until the hub has begun to start a server. */
-const awaitStarted = (server: Hub.UserServer) =>
-  Effect.orElseSucceed(server.state, () => undefined).pipe(
-    Effect.repeat({ schedule: Schedule.spaced(pollInterval), until: isStarted }),
+/** Waits until the hub has begun to start a server, and returns its state; `undefined` if it has ended again. */
+const awaitStarted = (server: Hub.UserServer, starting: Fiber.Fiber<void, RestError>) => {
+  const begun = server.state.pipe(
+    Effect.repeat({
+      schedule: Schedule.spaced(pollInterval),
+      until: (state) =>
+        state === undefined
+          ? starting.pollUnsafe() !== undefined
+          : isStarted(state) && state.started !== null,
+    }),
     Effect.withTracerEnabled(false),
   )
+  // The hub answers when the server is ready, or after 10 seconds.
+  const answered = Effect.catchIf(Fiber.join(starting), ({ kind }) => kind === "Timeout", () => Effect.void)
+  return Effect.raceFirst(begun, Effect.andThen(answered, begun))
+}
 
-/** Stops a server. The hub refuses that while the server starts; then it is stopped in the background. */
-const stop = (server: Hub.UserServer, starting: Fiber.Fiber<void, RestError>): Effect.Effect<void> =>
-  Effect.andThen(Effect.ignore(server.stop), server.state).pipe(
-    Effect.filterOrFail((state) => state === undefined),
-    Effect.retry(Schedule.spaced(pollInterval).pipe(Schedule.upTo({ duration: maxStopTime }))),
-    Effect.mapError(() => "The hub did not stop the server"),
+/**
+ * Stops a server for as long as it is the one that was started. The hub refuses that while the server starts; then it is
+ * stopped in the background.
+ */
+const stop = (
+  server: Hub.UserServer,
+  starting: Fiber.Fiber<void, RestError>,
+  isOwn: (state: Hub.State) => boolean,
+): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    if (!isOwn(yield* server.state)) return
+    yield* server.stop
+    if (isOwn(yield* server.state)) return yield* startFailed("It still runs")
+  }).pipe(
+    Effect.retry({
+      schedule: Schedule.spaced(pollInterval).pipe(Schedule.upTo({ duration: maxStopTime })),
+      // Without credentials nothing would change.
+      while: (error) =>
+        error._tag === "GatewayError" || !["Unauthorized", "NoCredentials"].includes(error.kind),
+    }),
+    Effect.mapError(({ message }) => `The hub did not stop the server: ${message}`),
     Effect.ignore({ log: "Warn" }),
-    Effect.when(Effect.map(Effect.result(Fiber.join(starting)), mayRun)),
+    (stopping) => Effect.andThen(Fiber.await(starting), stopping),
     Effect.withTracerEnabled(false),
     Effect.forkDetach({ startImmediately: true }),
     Effect.flatMap((stopping) => Effect.timeoutOption(Fiber.await(stopping), stopTimeout)),
     Effect.asVoid,
   )
 
-/** Tells whether a server may run after a request to start it, which is not so if the hub refused. */
-const mayRun = (started: Result.Result<void, RestError>): boolean =>
-  Result.isSuccess(started) || started.failure.status === undefined || started.failure.status >= 500
-
-/** Waits until a server is ready, and returns what the hub knows about it. */
-const awaitReady = (
-  server: Hub.UserServer,
-): Effect.Effect<typeof Hub.ServerModel.Type, GatewayError | RestError> =>
-  Effect.gen(function* () {
-    const messages: Array<string> = []
-    yield* server.progress.pipe(
-      Stream.runForEach((event) =>
-        Effect.andThen(
-          toProgress(event, messages),
-          Effect.sync(() =>
-            void messages.push(...messages.length < maxMessages ? [event.message ?? ""] : [])
-          ),
-        )
-      ),
-      // A connection that was cut says nothing about the server.
-      Effect.catchTag("RestError", () => Effect.void),
-    )
-    const state = yield* server.state
-    if (state === undefined) {
-      return yield* startFailed("The hub has stopped the server", messages)
-    }
-    return state.ready ? state : yield* Effect.delay(awaitReady(server), pollInterval)
-  })
-
 /** Maximum number of messages of a start that an error has. */
 const maxMessages = 20
 
-/** Returns an event of a start. Fails if it says that the start has failed. */
-const toProgress = (
-  { failed = false, message = "", progress: percent = 0, ready = false }: typeof Hub.ProgressEvent.Type,
-  output?: ReadonlyArray<string>,
-): Effect.Effect<Progress, GatewayError> =>
-  failed
-    ? Effect.fail(startFailed(message, output))
-    : Effect.succeed(new Progress({ percent, message, ready }))
+/** Emits the events of a start until the server is ready, again if the connection was cut. */
+const progressOf = (server: Hub.UserServer): Stream.Stream<Progress, GatewayError | RestError> =>
+  Stream.suspend(() => {
+    const messages: Array<string> = []
+    let last = 0
+    const follow = (delay: Duration.Duration): Stream.Stream<Progress, GatewayError | RestError> =>
+      Stream.unwrap(Effect.gen(function* () {
+        const state = yield* server.state
+        if (state === undefined) return yield* startFailed(stopped, messages)
+        if (state.ready) {
+          return Stream.make(
+            new Progress({ percent: 100, message: `Server ready at ${state.url}`, ready: true }),
+          )
+        }
+        yield* Effect.sleep(delay)
+        return server.progress.pipe(
+          // A connection that was cut says nothing about the server.
+          Stream.catchTag("RestError", () => Stream.empty),
+          Stream.mapEffect((event) =>
+            event.failed === true ? startFailed(event.message, messages) : Effect.succeed(event)
+          ),
+          Stream.filter(({ message, progress = last, ready }) => {
+            // The hub repeats the events on each connection.
+            const isNew = progress > last || (progress === last && !messages.includes(message))
+            if (ready === true || !isNew) return false
+            last = progress
+            messages.push(message)
+            if (messages.length > maxMessages) messages.shift()
+            return true
+          }),
+          Stream.map(({ message }) => new Progress({ percent: last, message, ready: false })),
+          Stream.concat(Stream.suspend(() => follow(pollInterval))),
+        )
+      }))
+    return follow(Duration.zero)
+  })

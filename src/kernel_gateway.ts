@@ -5,41 +5,35 @@
  */
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
-import * as SecureRandom from "effect/crypto/SecureRandom"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Hex from "effect/encoding/Hex"
-import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Path from "effect/Path"
-import * as PubSub from "effect/PubSub"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import * as Cache from "./gateway/cache.ts"
 import * as Connection from "./gateway/connection.ts"
 import { type GatewayError, gatewayError } from "./gateway/error.ts"
 import * as Listing from "./gateway/listing.ts"
+import * as Local from "./gateway/local.ts"
 import * as Process from "./gateway/process.ts"
 import * as Remote from "./gateway/remote.ts"
+import * as Shared from "./gateway/shared.ts"
 import * as Span from "./kernel/span.ts"
 import * as Options from "./options/check.ts"
 import * as Platform from "./platform.ts"
 import * as PythonEnvironment from "./python_environment.ts"
 import type { SandboxError } from "./sandbox/error.ts"
-import * as Host from "./sandbox/host.ts"
-import * as Permissions from "./sandbox/permissions.ts"
-import * as Rules from "./sandbox/rules.ts"
-import { type Violation, violationOf } from "./sandbox/violation.ts"
 
 export { AssetsMissing } from "./assets.ts"
 export {
   CredentialsFailed,
   Exited,
+  FolderRefused,
   GatewayError,
   GatewayErrorReason,
   isGatewayError,
+  OptionsMismatch,
   PortInUse,
   ProvisioningFailed,
   PythonNotFound,
@@ -92,46 +86,28 @@ export class KernelGateway extends Context.Service<KernelGateway, {
  * @category options
  * @since 0.1.0
  */
-export interface GatewayOptions {
-  /** The address to listen on; `"127.0.0.1"` by default. */
-  readonly host?: string | undefined
-  /** The port to listen on; a free one by default. */
-  readonly port?: number | undefined
-  /** The working directory of kernels; the current directory by default. */
-  readonly workingDir?: string | undefined
-  /**
-   * Environment variables of the kernels. Of the environment of this process they inherit only PATH, HOME, USER,
-   * LOGNAME, SHELL, LANG, LANGUAGE, LC_ALL, LC_CTYPE, TZ and TMPDIR.
-   */
-  readonly env?: Record<string, string> | undefined
-  /**
-   * The permissions of sandboxed kernels; kernels have no sandbox by default. `true` allows no network, and writing in
-   * `workingDir` only. If this process runs as root, `Sandbox.Permissions.user` is required.
-   */
-  readonly sandbox?: boolean | Permissions.Permissions | Permissions.SettingsFile | undefined
+export interface GatewayOptions extends Local.LocalOptions {
   /**
    * The interpreter. By default it is that of the service `PythonEnvironment` if one is provided, and otherwise the
    * default of {@link PythonEnvironment.Options}.
    */
   readonly python?: PythonEnvironment.Options | undefined
+}
+
+/**
+ * Options of a gateway that programs share.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface SharedOptions extends GatewayOptions {
+  /** The name by which programs of this user find the gateway: letters, digits, dots, hyphens and underscores. */
+  readonly name: string
   /**
-   * Python modules that are imported before kernels start, for instance `["matplotlib.pyplot"]`; none by default. Their
-   * first import in a kernel takes no time, and kernels share their memory. A module that cannot be imported fails the
-   * start of the gateway. The option applies to forked kernels, see {@link GatewayOptions.fork}; others import modules
-   * when their code does.
+   * The time after which an unused gateway ends, see {@link makeShared}; 30 minutes by default. If programs give different
+   * times, that of the program which connected last applies.
    */
-  readonly preload?: ReadonlyArray<string> | undefined
-  /**
-   * Forks kernels from one process that has imported IPython and {@link GatewayOptions.preload}, so that they start in
-   * milliseconds; true by default. It applies to Python kernels on Linux without a sandbox. A kernel is not forked if
-   * its own `env` has a variable that Python or a library reads while it is imported, or any variable if modules are
-   * preloaded. Forked kernels of one gateway have the same seed of `hash`.
-   */
-  readonly fork?: boolean | undefined
-  /** The minimum level of the gateway's own log, see {@link make}; `"Warn"` by default. */
-  readonly logLevel?: "Debug" | "Info" | "Warn" | "Error" | undefined
-  /** Maximum time of the start, without the creation of a managed environment; 30 seconds by default. */
-  readonly startTimeout?: Duration.Input | undefined
+  readonly idleTimeToLive?: Duration.Input | undefined
 }
 
 /**
@@ -162,53 +138,11 @@ export const make: (
   options?: GatewayOptions,
 ) => Effect.Effect<KernelGateway["Service"], GatewayError | SandboxError, Scope.Scope> = Effect.fnUntraced(
   function* (options: GatewayOptions = {}) {
-    const { env = {}, host = "127.0.0.1", logLevel = "Warn", port = 0, startTimeout = "30 seconds" } = options
-    yield* Effect.mapError(Options.check(Options.Gateway, { ...options }), gatewayError)
-    const platform = yield* Platform.services
-    const variables: Record<string, string> = { ...inherited(), ...env }
-    const workspace = yield* Effect.provideContext(findWorkspace(options.workingDir), platform)
-    const sandbox = options.sandbox === undefined || options.sandbox === false
-      ? undefined
-      : yield* Effect.provideContext(
-        makeSandbox(options.sandbox, { workspace, path: variables.PATH ?? "", python: options.python }),
-        platform,
-      )
-    const provided = yield* Effect.serviceOption(PythonEnvironment.PythonEnvironment)
-    const { python } = options.python === undefined && Option.isSome(provided)
-      ? provided.value
-      : yield* PythonEnvironment.make(options.python)
-    const token = randomSecret("gateway token")
-    return yield* Effect.gen(function* () {
-      const process = yield* Process.start({
-        python,
-        host,
-        port,
-        workingDir: workspace,
-        sandbox,
-        onViolation: (kernelId, detail) =>
-          sandbox === undefined ? Effect.void : report(sandbox.violations, violationOf(kernelId, detail)),
-        env: variables,
-        // The environment of untrusted code does not apply to processes outside of its sandbox.
-        ownEnv: sandbox === undefined ? variables : { ...inherited(), PATH: sandbox.host.path },
-        token,
-        logLevel,
-        startTimeout,
-        fork: options.fork ?? true,
-        preload: options.preload ?? [],
-      })
-      const url = `http://${reachable(host)}:${process.port}`
-      const { kernelEnv } = process
-      const connection = yield* Connection.make({ url, token, join: process.join }, {
-        isOwn: true,
-        kernelEnv,
-        sandbox,
-      })
-      yield* Effect.raceFirst(answers(connection), Effect.andThen(process.join, Effect.never)).pipe(
-        Effect.timeoutOrElse({ duration: startTimeout, orElse: () => process.startTimeoutError }),
-      )
-      return toGateway(connection, process.join)
-    }).pipe(Effect.provideContext(platform))
+    const { process, sandbox } = yield* prepare(options)
+    const started = yield* Process.start(process)
+    return yield* connect(process, { ...started, token: process.token, sandbox })
   },
+  Platform.provide,
   Span.withSpan("KernelGateway.make"),
 )
 
@@ -228,6 +162,92 @@ export const make: (
 export function layer(options?: GatewayOptions): Layer.Layer<KernelGateway, GatewayError | SandboxError> {
   return Layer.effect(KernelGateway, make(options))
 }
+
+/**
+ * Finds the gateway of a name that another program of this user has started, or starts it. It outlives this program, also
+ * if that is killed, and ends with its kernels when it has been unused for `idleTimeToLive`. It is used while a program
+ * holds it, which means that its scope is open, while a kernel has a connection or runs code, and while it answers a
+ * request.
+ *
+ * When the scope closes, or this program dies, the kernels of this program end, and the gateway and the kernels of others
+ * stay. Every program gives its kernels its own `env`; the other options have to be those of the program that started the
+ * gateway, except `logLevel` and `startTimeout`, which that one decides. Fails as {@link make} does, with the reason
+ * `OptionsMismatch` if the options differ, and with `FolderRefused` if another user has access to the folder of the
+ * gateway.
+ *
+ * The folder is `effect-jupyter` in XDG_RUNTIME_DIR, or else in the temporary folder. A service manager that ends all
+ * processes of a program ends a gateway that it started as well; for systemd, use a unit of its own or
+ * `KillMode=process`.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const program = Effect.gen(function*() {
+ *   const gateway = yield* KernelGateway.makeShared({ name: "analysis", idleTimeToLive: "1 hour" })
+ *   return (yield* gateway.kernels).length
+ * }).pipe(Effect.scoped)
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeShared: (
+  options: SharedOptions,
+) => Effect.Effect<KernelGateway["Service"], GatewayError | SandboxError, Scope.Scope> = Effect.fnUntraced(
+  function* ({ idleTimeToLive = "30 minutes", name, ...options }: SharedOptions) {
+    yield* Effect.mapError(Options.check(Options.Shared, { idleTimeToLive, name }), gatewayError)
+    const { process, sandbox } = yield* prepare(options)
+    const { secret, ...shared } = yield* Shared.connect({ name, idleTimeToLive, process })
+    return yield* connect(process, {
+      ...shared,
+      sandbox: sandbox === undefined || secret === undefined ? undefined : { ...sandbox, secret },
+    })
+  },
+  Platform.provide,
+  Span.withSpan("KernelGateway.makeShared"),
+)
+
+/**
+ * Provides a gateway that programs share. Fails as {@link makeShared} does.
+ *
+ * @example
+ * ```ts
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const gateway = KernelGateway.layerShared({ name: "reports", workingDir: "notebooks" })
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export function layerShared(options: SharedOptions): Layer.Layer<KernelGateway, GatewayError | SandboxError> {
+  return Layer.effect(KernelGateway, makeShared(options))
+}
+
+/**
+ * Ends the shared gateway of a name with all its kernels, whether programs use it or not, and waits until its processes
+ * and its files are gone. Succeeds if none runs.
+ *
+ * @example
+ * ```ts
+ * import { KernelGateway } from "effect-jupyter"
+ *
+ * export const stop = KernelGateway.stopShared("fresh")
+ * ```
+ *
+ * @category destructors
+ * @since 0.1.0
+ */
+export const stopShared: (name: string) => Effect.Effect<void, GatewayError> = Effect.fnUntraced(
+  function* (name: string) {
+    yield* Effect.mapError(Options.check(Options.Shared, { name }), gatewayError)
+    yield* Shared.stop(name)
+  },
+  Platform.provide,
+  Effect.scoped,
+)
 
 /**
  * Provides a local gateway with options from configuration. Fails as {@link make} does, and with `ConfigError` if an
@@ -287,41 +307,35 @@ const toGateway = (
     connection,
   )
 
-const randomSecret = (label: string): Redacted.Redacted<string> =>
-  Redacted.make(Hex.encode(SecureRandom.randomBytesUnsafe(32)), { label })
+/** Checks options, and finds everything that the process of a gateway needs. */
+const prepare = (options: GatewayOptions) =>
+  Local.prepare(options, {
+    cacheDir: options.python?.cacheDir,
+    python: Effect.gen(function* () {
+      const provided = yield* Effect.serviceOption(PythonEnvironment.PythonEnvironment)
+      const { python } = options.python === undefined && Option.isSome(provided)
+        ? provided.value
+        : yield* PythonEnvironment.make(options.python)
+      return python
+    }),
+  })
 
-/** Returns the absolute path of the option `workingDir` without links, which a sandbox does not follow. */
-const findWorkspace = Effect.fnUntraced(function* (workingDir: string | undefined) {
-  const fs = yield* FileSystem.FileSystem
-  const path = yield* Path.Path
-  const absolute = yield* Effect.mapError(Options.resolve(path, "workingDir", workingDir), gatewayError)
-  return yield* Effect.orElseSucceed(fs.realPath(absolute), () => absolute)
-})
-
-/** Resolves the permissions of sandboxed kernels and finds the programs of the sandbox, before anything is started. */
-const makeSandbox = Effect.fnUntraced(
-  function* (
-    input: true | Permissions.Permissions | Permissions.SettingsFile,
-    { path, python, workspace }: {
-      readonly workspace: string
-      readonly path: string
-      readonly python: PythonEnvironment.Options | undefined
-    },
-  ) {
-    const rules = yield* Rules.resolve(yield* Permissions.read(input), workspace)
-    const cacheDir = python?.cacheDir ?? (yield* Cache.folder)
-    const host = yield* Host.settings(rules, { path, cacheDir })
-    const violations = yield* Effect.acquireRelease(PubSub.sliding<Violation>(1000), PubSub.shutdown)
-    return { rules, host, workspace, violations, secret: randomSecret("gateway secret") }
+/** Connects to a gateway that listens, and waits until it answers. */
+const connect = Effect.fnUntraced(function* (
+  { host, startTimeout }: Process.ProcessOptions,
+  { join, port, startTimeoutError, token, ...options }: Process.GatewayProcess & {
+    readonly token: Redacted.Redacted<string>
+    readonly sandbox: Connection.Sandbox | undefined
+    readonly serverId?: string
   },
-)
-
-const report = (violations: PubSub.PubSub<Violation>, violation: Violation) =>
-  Effect.andThen(
-    PubSub.publish(violations, violation),
-    // At Debug: untrusted code decides how many there are.
-    Effect.annotateLogs(Effect.logDebug(violation.detail), { kernel: violation.kernelId }),
+) {
+  const url = `http://${Local.reachable(host)}:${port}`
+  const connection = yield* Connection.make({ url, token, join }, { ...options, isOwn: true })
+  yield* Effect.raceFirst(answers(connection), Effect.andThen(join, Effect.never)).pipe(
+    Effect.timeoutOrElse({ duration: startTimeout, orElse: () => startTimeoutError }),
   )
+  return toGateway(connection, join)
+})
 
 /** Waits until the server answers, which it does shortly after it listens. */
 const answers = (connection: Connection.Connection) =>
@@ -334,37 +348,3 @@ const answers = (connection: Connection.Connection) =>
     // Every attempt would be a span.
     Effect.withTracerEnabled(false),
   )
-
-/** The environment variables that kernels inherit from this process. */
-const inheritedNames = [
-  "PATH",
-  "HOME",
-  "USER",
-  "LOGNAME",
-  "SHELL",
-  "LANG",
-  "LANGUAGE",
-  "LC_ALL",
-  "LC_CTYPE",
-  "TZ",
-  "TMPDIR",
-]
-
-/** Returns the part of this process's environment that kernels inherit. */
-function inherited(): Record<string, string> {
-  return Object.fromEntries(inheritedNames.flatMap((name) => {
-    const value = Platform.variable(name)
-    return value === undefined ? [] : [[name, value]]
-  }))
-}
-
-/** Returns the host to connect to: a server that listens on all addresses is reached at the loopback address. */
-function reachable(host: string): string {
-  return host === "0.0.0.0" || host === ""
-    ? "127.0.0.1"
-    : host === "::"
-    ? "[::1]"
-    : host.includes(":")
-    ? `[${host}]`
-    : host
-}

@@ -57,6 +57,17 @@ describe("the public contract", () => {
       Layer.Layer<KernelGateway.KernelGateway, KernelGateway.GatewayError>
     >()
     expectTypeOf(KernelGateway.layerRemote).toBeCallableWith({ url: "", token: "", headers: {} })
+    expectTypeOf(KernelGateway.layerShared).returns.toEqualTypeOf<
+      Layer.Layer<KernelGateway.KernelGateway, KernelGateway.GatewayError | Sandbox.SandboxError>
+    >()
+    expectTypeOf(KernelGateway.layerShared).toBeCallableWith({
+      name: "",
+      idleTimeToLive: "1 hour",
+      sandbox: true,
+    })
+    expectTypeOf(KernelGateway.stopShared).returns.toEqualTypeOf<
+      Effect.Effect<void, KernelGateway.GatewayError>
+    >()
     expectTypeOf<KernelGateway.GatewayOptions>().toMatchTypeOf<{
       readonly host?: string | undefined
       readonly port?: number | undefined
@@ -79,6 +90,8 @@ describe("the public contract", () => {
       | "Unauthorized"
       | "CredentialsFailed"
       | "Unreachable"
+      | "OptionsMismatch"
+      | "FolderRefused"
     >()
     assert.isFunction(KernelGateway.layerConfig)
   })

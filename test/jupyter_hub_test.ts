@@ -1,22 +1,26 @@
 /** The servers of users on a real JupyterHub. */
 import { assert, it, layer } from "@effect/vitest"
-import { Context, Effect, Fiber, Layer, Redacted, Schedule, Scope, Stream } from "effect"
+import { Context, Deferred, Effect, Exit, Fiber, Layer, Redacted, Schedule, Scope, Stream } from "effect"
+import { TestClock } from "effect/testing"
 import process from "node:process"
+import * as Hub from "../src/gateway/hub.ts"
+import * as Server from "../src/jupyter/server.ts"
 import { JupyterHub, KernelClient, KernelGateway } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import * as Fake from "./support/fake_server.ts"
 import * as Support from "./support/jupyter_hub.ts"
 import { slow, text } from "./support/kernel.ts"
 import { timed } from "./support/outcome.ts"
+import { eventually } from "./support/processes.ts"
 
 const port = 12_000 + (process.pid % 3_900) * 4 + 24_000
 
 type Served = Effect.Success<ReturnType<typeof Support.serve>>
 
 /** The hub of these tests; `undefined` where it cannot be installed. */
-class Hub extends Context.Service<Hub, Served | undefined>()("test/Hub") {}
+class TestHub extends Context.Service<TestHub, Served | undefined>()("test/Hub") {}
 const hub = Layer.effect(
-  Hub,
+  TestHub,
   Effect.flatMap(
     Support.provision,
     (tools) => tools === undefined ? Effect.undefined : Support.serve(tools, port),
@@ -37,7 +41,7 @@ layer(hub, { ...slow, timeout: "10 minutes" })("JupyterHub", (it) => {
       name,
       (context) =>
         Effect.flatMap(
-          Hub,
+          TestHub,
           (served) =>
             served === undefined
               ? Effect.sync(() => context.skip("JupyterHub cannot be installed here"))
@@ -115,6 +119,27 @@ layer(hub, { ...slow, timeout: "10 minutes" })("JupyterHub", (it) => {
       yield* served.api("DELETE", "users/eve/server")
     }))
 
+  test("of programs that start a server at once one owns it, and stops it", (served) =>
+    Effect.gen(function* () {
+      const options = {
+        ...(yield* optionsOf(served, "eve")),
+        server: "shared",
+        options: { option: "slow" },
+      }
+      const scopes = yield* Effect.all(Array.from({ length: 3 }, () => Scope.make()))
+      const servers = yield* Effect.forEach(
+        scopes,
+        (scope) =>
+          Effect.map(Scope.provide(JupyterHub.make(options), scope), ({ isOwn }) => ({ isOwn, scope })),
+        { concurrency: "unbounded" },
+      )
+      assert.deepStrictEqual(servers.map(({ isOwn }) => isOwn).toSorted(), [false, false, true])
+      for (const { scope } of servers.filter(({ isOwn }) => !isOwn)) yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(yield* served.running("eve"), ["shared"])
+      for (const { scope } of servers.filter(({ isOwn }) => isOwn)) yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(yield* served.running("eve"), [])
+    }))
+
   test("a start that fails, takes too long or is interrupted leaves no server", (served) =>
     Effect.gen(function* () {
       const options = yield* optionsOf(served, "ada")
@@ -140,6 +165,36 @@ layer(hub, { ...slow, timeout: "10 minutes" })("JupyterHub", (it) => {
         Effect.repeat({ schedule: Schedule.spaced("200 millis"), until: (names) => names.length === 0 }),
         Effect.timeout("60 seconds"),
       )
+    }))
+
+  test("a user with special characters, whose server is stopped while code runs", (served) =>
+    Effect.gen(function* () {
+      const options = yield* optionsOf(served, Support.oddUser)
+      yield* Effect.gen(function* () {
+        assert.deepInclude(yield* JupyterHub.UserServer, { user: Support.oddUser, isOwn: true })
+        const kernel = yield* KernelClient.make({ pingInterval: "1 second" })
+        assert.strictEqual(yield* text(kernel.execute("6 * 7")), "42")
+        const code = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
+        const begun = yield* Deferred.make<void>()
+        const running = yield* kernel.stream(code).pipe(
+          Stream.tap(() => Effect.asVoid(Deferred.succeed(begun, undefined))),
+          Stream.runDrain,
+          Effect.flip,
+          Effect.forkChild,
+        )
+        yield* Deferred.await(begun)
+        yield* served.api("DELETE", `users/${encodeURIComponent(Support.oddUser)}/server`)
+        const [failure, millis] = yield* timed(Fiber.join(running))
+        assert.strictEqual(
+          failure._tag === "KernelError" ? failure.reason._tag : failure._tag,
+          "ConnectionLost",
+        )
+        assert.strictEqual(failure.partial?.text, "begun")
+        assert.isBelow(millis, 30_000)
+        const gateway = yield* KernelGateway.KernelGateway
+        assert.strictEqual((yield* reasonOf(gateway.kernels))._tag, "Unreachable")
+      }).pipe(Effect.scoped, Effect.provide(JupyterHub.layer(options)))
+      assert.deepStrictEqual(yield* served.running(Support.oddUser), [])
     }))
 
   test("a wrong token, user or address is a typed failure without the token", (served) =>
@@ -174,51 +229,152 @@ it.live("JupyterHub.make refuses names that are no part of a path, before anythi
     assert.deepStrictEqual(requests, [])
   }))
 
+const event = (fields: Record<string, unknown>) => `data: ${JSON.stringify(fields)}\n\n`
+
+/** A hub that follows a script, with the server of the user "ada". */
+const fakeHub = Effect.fnUntraced(function* ({ onStart, progress = () => undefined }: {
+  /** Called for each request to start; the answer that refuses it. */
+  readonly onStart?: (count: number) => Fake.Answer | undefined
+  /** Called for each connection; the events until it is cut, and after the last ones the server is ready. */
+  readonly progress?: (count: number) => string | undefined
+} = {}) {
+  const hub: {
+    state: "stopped" | "spawn" | "ready"
+    options: unknown
+    started: string
+    starts: number
+    cuts: number
+  } = { state: "stopped", options: {}, started: "2026-01-01T00:00:00Z", starts: 0, cuts: 0 }
+  const server = yield* Fake.make({
+    rest: (name, _headers, body) => {
+      switch (name) {
+        case "GET /hub/api/users/ada": {
+          const model = {
+            ready: hub.state === "ready",
+            pending: hub.state === "spawn" ? hub.state : null,
+            url: "/user/ada/",
+            started: hub.started,
+            user_options: hub.options,
+          }
+          return {
+            status: 200,
+            body: JSON.stringify({ name: "ada", servers: hub.state === "stopped" ? {} : { "": model } }),
+          }
+        }
+        case "POST /hub/api/users/ada/server": {
+          const refusal = onStart?.(++hub.starts)
+          if (refusal !== undefined) return refusal
+          hub.state = "spawn"
+          hub.options = JSON.parse(body)
+          return { status: 202 }
+        }
+        case "GET /hub/api/users/ada/server/progress": {
+          const events = progress(++hub.cuts)
+          if (events !== undefined) return { status: 200, body: events }
+          hub.state = "ready"
+          return { status: 200, body: event({ progress: 100, ready: true, message: "Ready" }) }
+        }
+        case "DELETE /hub/api/users/ada/server":
+          hub.state = "stopped"
+          return { status: 204 }
+        case "GET /user/ada/api/kernelspecs":
+          return { status: 200, body: `{"kernelspecs": {}}` }
+        default:
+          return undefined
+      }
+    },
+  })
+  return { hub, server, options: { hub: server.url, token: "secret-of-ada", user: "ada" } as const }
+})
+
 it.live("JupyterHub.layer waits for a hub that is busy, and goes on where the progress was cut", () =>
   Effect.gen(function* () {
-    let state: "stopped" | "spawn" | "ready" = "stopped"
-    let starts = 0
-    let cuts = 0
-    const event = (fields: Record<string, unknown>) => `data: ${JSON.stringify(fields)}\n\n`
-    const { requests, url } = yield* Fake.make({
-      rest: (name) => {
-        switch (name) {
-          case "GET /hub/api/users/ada": {
-            const model = {
-              ready: state === "ready",
-              pending: state === "spawn" ? state : null,
-              url: "/user/ada/",
-            }
-            return {
-              status: 200,
-              body: JSON.stringify({ name: "ada", servers: state === "stopped" ? {} : { "": model } }),
-            }
-          }
-          case "POST /hub/api/users/ada/server":
-            if (++starts === 1) return { status: 429, headers: { "retry-after": "1" }, body: "Too many" }
-            state = "spawn"
-            return { status: 202 }
-          case "GET /hub/api/users/ada/server/progress": {
-            if (++cuts === 1) {
-              return { status: 200, body: event({ progress: 10, message: "Waiting" }) + "data: {" }
-            }
-            state = "ready"
-            return { status: 200, body: event({ progress: 100, ready: true, message: "Ready" }) }
-          }
-          case "DELETE /hub/api/users/ada/server":
-            state = "stopped"
-            return { status: 204 }
-          case "GET /user/ada/api/kernelspecs":
-            return { status: 200, body: `{"kernelspecs": {}}` }
-          default:
-            return undefined
-        }
-      },
+    const { hub, options, server } = yield* fakeHub({
+      onStart: (count) =>
+        count === 1 ? { status: 429, headers: { "retry-after": "1" }, body: "Too many" } : undefined,
+      progress: (count) => count === 1 ? event({ progress: 10, message: "Waiting" }) + "data: {" : undefined,
     })
-    const [, millis] = yield* timed(
-      Effect.scoped(Layer.build(JupyterHub.layer({ hub: url, token: "secret", user: "ada" }))),
-    )
+    const [, millis] = yield* timed(Effect.scoped(Layer.build(JupyterHub.layer(options))))
     assert.isAbove(millis, 990)
-    assert.deepStrictEqual([starts, cuts, state], [2, 2, "stopped"])
-    assert.include(requests, "DELETE /hub/api/users/ada/server")
+    assert.deepStrictEqual([hub.starts, hub.cuts, hub.state], [2, 2, "stopped"])
+    assert.include(server.requests, "DELETE /hub/api/users/ada/server")
+  }))
+
+it.live("UserServer.progress goes on where it was cut, and has no event twice and no token", () =>
+  Effect.gen(function* () {
+    const events = [
+      event({ progress: 10, message: "Waiting" }),
+      event({ progress: 20, message: "Pulling as secret-of-ada" }),
+      event({ progress: 20, message: "Pulled", html_message: "<b>Pulled</b>" }),
+      event({ message: "Starting" }),
+    ]
+    const { options } = yield* fakeHub({
+      progress: (count) => count < 4 ? events.slice(0, count + 1).join("") : undefined,
+    })
+    const { progress } = yield* JupyterHub.make(options)
+    assert.deepStrictEqual(
+      (yield* Stream.runCollect(progress)).map(({ message, percent, ready }) => [percent, message, ready]),
+      [
+        [10, "Waiting", false],
+        [20, "Pulling as <redacted>", false],
+        [20, "Pulled", false],
+        [20, "Starting", false],
+        [100, "Server ready at /user/ada/", true],
+      ],
+    )
+  }).pipe(Effect.scoped))
+
+it.live("a start that fails has the last events, without the token", () =>
+  Effect.gen(function* () {
+    const { options } = yield* fakeHub({
+      progress: () =>
+        event({ progress: 10, message: "Waiting" }) + event({ failed: true, message: "No secret-of-ada" }),
+    })
+    const { gateway, progress } = yield* JupyterHub.make(options)
+    for (const waiting of [Effect.scoped(gateway), Stream.runDrain(progress)]) {
+      const reason = yield* reasonOf(waiting)
+      assert.deepInclude(reason, {
+        _tag: "StartFailed",
+        detail: "No <redacted>",
+        output: ["Waiting"],
+      })
+    }
+  }).pipe(Effect.scoped))
+
+it.live("a server that another client started, at the same time or again later, is not stopped", () =>
+  Effect.gen(function* () {
+    const { hub, options, server } = yield* fakeHub()
+    const isOwn = yield* Effect.scoped(Effect.map(JupyterHub.make(options), ({ isOwn }) => {
+      // As if the hub had stopped it meanwhile.
+      hub.started = "2026-01-01T01:00:00Z"
+      return isOwn
+    }))
+    assert.isTrue(isOwn)
+    assert.strictEqual(hub.state, "spawn")
+    hub.state = "stopped"
+    const other = yield* fakeHub()
+    const both = yield* Effect.scoped(Effect.gen(function* () {
+      const own = yield* JupyterHub.make(other.options)
+      // As if the requests had been sent at the same time.
+      other.hub.options = { effect_jupyter: "of-another" }
+      return own.isOwn
+    }))
+    assert.isTrue(both)
+    assert.strictEqual(other.hub.state, "spawn")
+    for (const { requests } of [server, other.server]) {
+      assert.notInclude(requests, "DELETE /hub/api/users/ada/server")
+    }
+  }))
+
+it.effect("UserServer.progress of a hub that is silent is asked for again after 30 seconds", () =>
+  Effect.gen(function* () {
+    const server = yield* Fake.make({ rest: () => "silence" })
+    const connection = yield* Effect.provide(Server.make({ url: server.url, headers: {} }), Platform.layer)
+    const { progress } = Hub.userServer(connection, "ada", "")
+    const following = yield* Effect.forkChild(Effect.flip(Stream.runDrain(progress)))
+    yield* TestClock.withLive(eventually(() => server.requests.length === 0 ? "not asked yet" : undefined))
+    yield* TestClock.adjust("29 seconds")
+    assert.isUndefined(following.pollUnsafe())
+    yield* TestClock.adjust("1 second")
+    assert.strictEqual((yield* Fiber.join(following)).kind, "Timeout")
   }))

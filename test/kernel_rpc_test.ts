@@ -203,6 +203,63 @@ x + 1`))
         assert.deepStrictEqual(yield* kernel.evaluate("bytes", Schema.Uint8Array), bytes)
       }))
 
+    if (serialization === "json") {
+      it.effect("what needs an answer of the client while code runs is refused", () =>
+        Effect.gen(function* () {
+          const kernel = yield* kernelOf()
+          const refused = yield* Effect.all([
+            Effect.flip(kernel.execute("input()", { onInput: () => Effect.succeed("x") })),
+            Effect.flip(kernel.execute("1", { images: () => Effect.succeed("x") })),
+          ], { concurrency: 2 })
+          assert.deepStrictEqual(refused.map(reasonOf), ["Unsupported", "Unsupported"])
+          assert.include(refused[0].message, "layerNdjson")
+        }))
+    }
+
+    if (protocol !== "http") {
+      it.effect(
+        "no request and no answer is too large for the connection, which others use meanwhile",
+        () =>
+          Effect.gen(function* () {
+            const kernel = yield* kernelOf()
+            const other = yield* kernelOf()
+            yield* other.execute("import time")
+            const meanwhile = yield* Effect.forkChild(text(other.execute("time.sleep(4); 'done'")), {
+              startImmediately: true,
+            })
+            // Serializations refuse messages of more than 16 MiB.
+            const length = 17_000_000
+            assert.strictEqual(
+              yield* text(kernel.execute(`"\ud83d\ude00" #${"a".repeat(length)}`)),
+              "'\ud83d\ude00'",
+            )
+            const image = yield* kernel.execute(
+              `import base64
+from IPython.display import Image, display
+display(Image(base64.b64decode("${png}") + b"0" * ${length}))`,
+              { images: ({ bytes }) => Effect.succeed(String(bytes.byteLength)) },
+            )
+            assert.strictEqual(image.images[0]?.path, String(70 + length))
+            const late = yield* Effect.forkChild(Stream.runHead(kernel.output), { startImmediately: true })
+            yield* kernel.execute(`
+import sys, threading
+def write():
+  started.wait()
+  sys.stdout.write("\\x01" * 5_000_000)
+  sys.stdout.flush()
+started = threading.Event()
+threading.Thread(target=write).start()`)
+            yield* kernel.execute("threading.Timer(0.5, started.set).start()")
+            assert.isTrue((yield* Fiber.join(late))._tag === "Some")
+            yield* kernel.execute(`def f(): pass\nf.__doc__ = "d" * ${length}`)
+            const refused = yield* Effect.flip(kernel.inspect("f"))
+            assert.strictEqual(refused._tag, "IntrospectionFailed")
+            assert.include(refused.message, "one message may have")
+            assert.strictEqual(yield* Fiber.join(meanwhile), "'done'")
+          }),
+      )
+    }
+
     it.effect("a death is told until a reset, and a session that another client has is shared", () =>
       Effect.gen(function* () {
         const key = randomUUID()

@@ -1,8 +1,9 @@
 /** Servers that answer requests with something else than they should, or not at all. */
 import { afterEach, assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Duration, Effect, Exit, Fiber, Layer, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import process from "node:process"
+import { setTimeout as wait } from "node:timers/promises"
 import * as Link from "../src/jupyter/link.ts"
 import * as Rest from "../src/jupyter/rest.ts"
 import { Execution, KernelClient, KernelGateway } from "../src/mod.ts"
@@ -369,6 +370,46 @@ describe("while a server is asked for pongs", { concurrent: true }, () => {
       const { server } = yield* Fake.client({ ping: () => false }, { pingInterval: "50 millis" })
       yield* eventually(() => handshakes(server) < 2 ? "still the first connection" : undefined)
     }))
+})
+
+describe("a value that is given up while the kernel loads what values need", { concurrent: true }, () => {
+  const load = Effect.fnUntraced(function* (answerAfter: number | undefined) {
+    const events: Array<string> = []
+    const { kernel } = yield* Fake.client({
+      info: ({ message, send }) =>
+        send(
+          message("kernel_info_reply", { implementation: "ipython", language_info: { name: "python" } }),
+          message("status", { execution_state: "idle" }),
+        ),
+      execute: ({ good, request }) => {
+        const isLoading = String(request.content.code).includes("effect_jupyter.values")
+        if (isLoading || request.content.silent === false) events.push(isLoading ? "loading" : "execution")
+        if (!isLoading) return good()
+        if (answerAfter === undefined) return
+        void wait(answerAfter).then(() => {
+          events.push("loaded")
+          good()
+        })
+      },
+    })
+    const evaluation = Effect.timeoutOption(kernel.evaluate("1", Schema.Int), "50 millis")
+    const [, millis] = yield* timed(evaluation)
+    yield* kernel.execute("1")
+    return { events, millis }
+  })
+
+  it.live("the next execution is sent when it has", () =>
+    Effect.gen(function* () {
+      const { events } = yield* load(300)
+      assert.deepStrictEqual(events, ["loading", "loaded", "execution"])
+    }))
+
+  it.live("a kernel that does not: 5 seconds at most", () =>
+    Effect.gen(function* () {
+      const { events, millis } = yield* load(undefined)
+      assert.deepStrictEqual(events, ["loading", "execution"])
+      assert.isBelow(millis, 7000)
+    }), 20_000)
 })
 
 describe("many clients", () => {

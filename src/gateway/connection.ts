@@ -36,6 +36,8 @@ export interface Connection {
   readonly isOwn: boolean
   /** Whether clients connect to the kernels themselves, which run on this machine. */
   readonly isLocal: boolean
+  /** The id of a shared gateway, which another one under its name does not have. */
+  readonly serverId: string | undefined
   /** The environment of kernels without the variables of a client. */
   readonly kernelEnv: Readonly<Record<string, string>>
   /** The sandbox of its kernels; `undefined` if they have none, or if the server is remote. */
@@ -69,6 +71,7 @@ interface Options {
   readonly startConcurrency?: number | undefined
   readonly kernelEnv?: Readonly<Record<string, string>> | undefined
   readonly sandbox?: Sandbox | undefined
+  readonly serverId?: string | undefined
   /** True for a local gateway; false by default. */
   readonly isOwn?: boolean | undefined
   /** Whether clients connect to the kernels themselves; as `isOwn` by default. */
@@ -95,8 +98,10 @@ export const make: (
   options?: Options,
 ) => Effect.Effect<Connection, never, HttpClient.HttpClient> = Effect.fnUntraced(
   function* ({ join, token, url }, options = {}) {
-    const { headers = {}, isOwn = false, kernelEnv = {}, sandbox, upgradeClient } = options
-    const isLocal = options.isLocal ?? (isOwn && Platform.variable(fallback) === undefined)
+    const { headers = {}, isOwn = false, kernelEnv = {}, sandbox, serverId, upgradeClient } = options
+    // A kernel ends with its own client, and those of a shared gateway may outlive a program.
+    const isDirect = isOwn && serverId === undefined && Platform.variable(fallback) === undefined
+    const isLocal = options.isLocal ?? isDirect
     const server = yield* Server.make({
       url,
       upgradeClient,
@@ -119,6 +124,7 @@ export const make: (
       ackPolicy,
       kernelEnv,
       sandbox,
+      serverId,
     }
   },
 )

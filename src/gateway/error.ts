@@ -9,6 +9,9 @@ import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import { orAbsent } from "../execution/json.ts"
 import { InvalidOption } from "../options/check.ts"
+import { FolderRefused, OptionsMismatch } from "./shared_error.ts"
+
+export { FolderRefused, OptionsMismatch } from "./shared_error.ts"
 
 const identifier = <const Tag extends string>(tag: Tag) => `effect-jupyter/KernelGateway/${tag}` as const
 const Lines = Schema.Array(Schema.String)
@@ -304,6 +307,8 @@ export const GatewayErrorReason = Schema.Union([
   Unauthorized,
   CredentialsFailed,
   Unreachable,
+  OptionsMismatch,
+  FolderRefused,
 ])
 
 /** The reasons of a {@link GatewayError}. */

@@ -16,6 +16,10 @@ export const ServerModel = Schema.Struct({
   ready: Schema.Boolean,
   /** The operation that is under way; null if the server runs or is stopped. */
   pending: Schema.NullOr(Schema.String),
+  /** The time of its start; null until the hub has the options of the start. */
+  started: Schema.optionalKey(Schema.NullOr(Schema.String)),
+  /** The options of its start. */
+  user_options: Schema.optionalKey(Schema.NullOr(Schema.Record(Schema.String, Schema.Unknown))),
   /** The address, without scheme and host. */
   url: Schema.String,
   /** The address, if users have hosts of their own. */
@@ -35,18 +39,23 @@ export const ProgressEvent = Schema.Struct({
   failed: Schema.optionalKey(Schema.Boolean),
 })
 
+/** The state of a server; `undefined` if it does not run. */
+export type State = typeof ServerModel.Type | undefined
+
 /** The server of a user on a hub. */
 export interface UserServer {
-  /** Returns the state of the server; `undefined` if it does not run. */
-  readonly state: Effect.Effect<typeof ServerModel.Type | undefined, RestError>
+  readonly state: Effect.Effect<State, RestError>
   readonly start: (options: Readonly<Record<string, unknown>>) => Effect.Effect<void, RestError>
   readonly stop: Effect.Effect<void, RestError>
   /** The events of a start that has been requested; ends with it. */
-  readonly progress: Stream.Stream<typeof ProgressEvent.Type, RestError>
+  readonly progress: Stream.Stream<typeof ProgressEvent.Type & { readonly message: string }, RestError>
 }
 
 /** Maximum time of a request; the hub answers a start after 10 seconds. */
 const requestTimeout = "30 seconds"
+
+/** Maximum time without a byte of the progress; the hub sends an empty line every 8 seconds. */
+const maxSilence = "30 seconds"
 
 /** Maximum characters of one event. */
 const maxEventSize = 1024 * 1024
@@ -60,12 +69,8 @@ export function userServer(hub: Server.Server, user: string, name: string): User
   const path = `users/${encodeURIComponent(user)}`
   const server = name === "" ? `${path}/server` : `${path}/servers/${encodeURIComponent(name)}`
   const url = `${hub.url}/hub/api/${server}`
-  const malformed = (detail: string) =>
-    new RestError({
-      request: `GET /hub/api/${server}/progress`,
-      kind: "Malformed",
-      detail: hub.redact(detail),
-    })
+  const cut = (kind: RestError["kind"], detail: string) =>
+    new RestError({ request: `GET /hub/api/${server}/progress`, kind, detail: hub.redact(detail) })
   return {
     state: Effect.map(getUser(hub, path), ({ servers }) => servers?.[name]),
     start: (options) =>
@@ -76,13 +81,17 @@ export function userServer(hub: Server.Server, user: string, name: string): User
     progress: hub.stream(
       HttpClientRequest.get(`${url}/progress`).pipe(HttpClientRequest.accept("text/event-stream")),
     ).pipe(
+      Stream.timeoutOrElse({
+        duration: maxSilence,
+        orElse: () => Stream.fail(cut("Timeout", `No answer within ${maxSilence}`)),
+      }),
       Stream.decodeText,
       Stream.pipeThroughChannel(Sse.decodeDataSchema(ProgressEvent, { maxEventSize })),
-      Stream.map(({ data }) => data),
+      Stream.map(({ data }) => ({ ...data, message: hub.redact(data.message ?? "") })),
       Stream.mapError((error) =>
         error._tag === "RestError"
           ? error
-          : malformed(error._tag === "Retry" ? "It asks for another connection" : error.message)
+          : cut("Malformed", error._tag === "Retry" ? "It asks for another connection" : error.message)
       ),
     ),
   }

@@ -77,55 +77,72 @@ const decodeLine = Schema.decodeEffect(Schema.fromJsonString(Line))
 /** Exit code of `gateway/main.py` if the port is in use. */
 const portInUse = 98
 
+/** The environment variables of kernels whose profiles and histories are removed with the gateway. */
+export const profileOf = (runtimeDir: string) => ({ IPYTHONDIR: `${runtimeDir}/ipython` })
+
+/** What differs between the supervisor of one program's gateway, and of one that programs share. */
+export interface SupervisorOptions {
+  readonly runtimeDir: string
+  readonly stdin: "pipe" | "ignore"
+  /** The argument of `shared.py`, if programs share the gateway. */
+  readonly shared?: Redacted.Redacted<string>
+}
+
+/** Starts the supervisor of a gateway. */
+export const spawn = Effect.fnUntraced(
+  function* (options: ProcessOptions, { runtimeDir, shared, stdin }: SupervisorOptions) {
+    const path = yield* Path.Path
+    const supervisor = yield* script("supervisor.py")
+    const gateway = yield* script("main.py")
+    return yield* ChildProcess.make(
+      // The working directory of the process is another one.
+      options.python.includes("/") ? path.resolve(options.python) : options.python,
+      [
+        // With untrusted kernels, neither their environment variables nor their files change Python's module search.
+        ...(options.sandbox === undefined ? [] : ["-E", "-S"]),
+        supervisor,
+        runtimeDir,
+        gateway,
+      ],
+      {
+        // Python must not import modules from the working directory of the program.
+        cwd: "/",
+        stdin,
+        env: {
+          ...profileOf(runtimeDir),
+          ...options.ownEnv,
+          // Jupyter settings of the user do not apply to the gateway.
+          JUPYTER_RUNTIME_DIR: runtimeDir,
+          JUPYTER_PATH: [runtimeDir, ...kernelspecsOf(options)].join(":"),
+          JUPYTER_NO_CONFIG: "1",
+          KG_AUTH_TOKEN: options.token,
+          // Not as an argument, which other users can read.
+          EFFECT_JUPYTER_SETTINGS: Redacted.make(settingsOf(options, runtimeDir, shared !== undefined), {
+            label: "gateway settings",
+          }),
+          ...(shared === undefined ? {} : { EFFECT_JUPYTER_SHARED: shared }),
+        },
+        // Longer than the supervisor may take: only it knows all processes to end.
+        forceKillAfter: "10 seconds",
+      },
+    ).pipe(
+      Effect.mapError((error) =>
+        gatewayError(new StartFailed({ detail: Platform.describe(error), output: [] }))
+      ),
+    )
+  },
+)
+
 /** Starts a gateway and waits until it listens. */
 export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
-  const path = yield* Path.Path
   const tail = Tail.make()
-  const supervisor = yield* script("supervisor.py")
-  const gateway = yield* script("main.py")
   /** Without control codes: kernels write to the log too, and errors may be shown in a terminal. */
   const output = () => tail.lines().map(plain)
   const runtimeDir = yield* RuntimeDir.make
-  // Profiles and histories of kernels are removed with the gateway.
-  const profile = { IPYTHONDIR: `${runtimeDir}/ipython` }
-  const kernelEnv = { ...profile, ...options.env }
+  const kernelEnv = { ...profileOf(runtimeDir), ...options.env }
   const closing = yield* Deferred.make<void>()
-  const handle = yield* ChildProcess.make(
-    // The working directory of the process is another one.
-    options.python.includes("/") ? path.resolve(options.python) : options.python,
-    [
-      // With untrusted kernels, neither their environment variables nor their files change Python's module search.
-      ...(options.sandbox === undefined ? [] : ["-E", "-S"]),
-      supervisor,
-      runtimeDir,
-      gateway,
-    ],
-    {
-      // Python must not import modules from the working directory of the program.
-      cwd: "/",
-      // Nothing is written: the supervisor waits until the pipe closes, which it does when this process dies.
-      stdin: "pipe",
-      env: {
-        ...profile,
-        ...options.ownEnv,
-        // Jupyter settings of the user do not apply to the gateway.
-        JUPYTER_RUNTIME_DIR: runtimeDir,
-        JUPYTER_PATH: [runtimeDir, ...kernelspecsOf(options)].join(":"),
-        JUPYTER_NO_CONFIG: "1",
-        KG_AUTH_TOKEN: options.token,
-        // Not as an argument, which other users can read.
-        EFFECT_JUPYTER_SETTINGS: Redacted.make(settingsOf(options, { runtimeDir, kernelEnv }), {
-          label: "gateway settings",
-        }),
-      },
-      // Longer than the supervisor may take: only it knows all processes to end.
-      forceKillAfter: "10 seconds",
-    },
-  ).pipe(
-    Effect.mapError((error) =>
-      gatewayError(new StartFailed({ detail: Platform.describe(error), output: [] }))
-    ),
-  )
+  // Nothing is written: the supervisor waits until the pipe closes, which it does when this process dies.
+  const handle = yield* spawn(options, { runtimeDir, stdin: "pipe" })
   yield* Effect.addFinalizer(() =>
     Deferred.succeed(closing, undefined).pipe(
       // A stopped process would not react to the end of its input.
@@ -179,11 +196,7 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
   const exitBeforeListening = Effect.flatMap(
     exitCode,
     (code): Effect.Effect<number, GatewayError | SandboxError> =>
-      Deferred.isDoneUnsafe(port) ? Deferred.await(port) : Effect.fail(gatewayError(
-        code === portInUse
-          ? new PortInUse({ host: options.host, port: options.port })
-          : startFailed(code, output()),
-      )),
+      Deferred.isDoneUnsafe(port) ? Deferred.await(port) : startFailure(options, code, output()),
   )
   const startTimeoutError = Effect.suspend(() =>
     gatewayError(
@@ -198,10 +211,7 @@ export const start = Effect.fnUntraced(function* (options: ProcessOptions) {
 })
 
 /** Returns the settings of `gateway/main.py` as JSON. */
-function settingsOf(
-  options: ProcessOptions,
-  { kernelEnv, runtimeDir }: Pick<GatewayProcess, "kernelEnv"> & { readonly runtimeDir: string },
-): string {
+function settingsOf(options: ProcessOptions, runtimeDir: string, shared: boolean): string {
   const { sandbox } = options
   return JSON.stringify({
     host: options.host,
@@ -210,20 +220,31 @@ function settingsOf(
     runtimeDir,
     logLevel: options.logLevel.toUpperCase(),
     // The environment of untrusted code is set in its sandbox only.
-    kernelEnv: sandbox === undefined ? kernelEnv : null,
+    kernelEnv: sandbox === undefined ? { ...profileOf(runtimeDir), ...options.env } : null,
     fork: options.fork,
     preload: options.preload,
+    shared,
     sandbox: sandbox?.host ?? null,
     secret: sandbox === undefined ? null : Redacted.value(sandbox.secret),
   })
 }
 
-function startFailed(exitCode: number | undefined, output: ReadonlyArray<string>): StartFailed {
+/** Fails with the reason why a gateway ended before it listened. */
+export function startFailure(
+  options: ProcessOptions,
+  exitCode: number | undefined,
+  output: ReadonlyArray<string>,
+): Effect.Effect<never, GatewayError> {
+  if (exitCode === portInUse) {
+    return Effect.fail(gatewayError(new PortInUse({ host: options.host, port: options.port })))
+  }
   const ended = `It ended with exit code ${
     exitCode ?? "unknown"
   }; check the options "env", "preload" and "python"`
   const reason = reasonLine(output)
-  return new StartFailed({ detail: reason === undefined ? ended : `${reason.trim()} (${ended})`, output })
+  return Effect.fail(gatewayError(
+    new StartFailed({ detail: reason === undefined ? ended : `${reason.trim()} (${ended})`, output }),
+  ))
 }
 
 /** Returns further folders with kernelspecs of the user. A sandboxed gateway has only its own kernel. */

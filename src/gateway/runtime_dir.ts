@@ -31,18 +31,7 @@ export const make: Effect.Effect<string, GatewayError, FileSystem.FileSystem | S
     const files = yield* FileSystem.FileSystem
     const folder = yield* findFolder
     return yield* Effect.acquireRelease(
-      Effect.try({
-        try: () => create(folder),
-        catch: (error) =>
-          gatewayError(
-            new StartFailed({
-              detail: `No directory could be created below "${folder}": ${
-                error instanceof Error ? error.message : String(error)
-              }`,
-              output: [],
-            }),
-          ),
-      }),
+      Effect.try({ try: () => create(folder), catch: notCreated(folder) }),
       (directory) =>
         Effect.andThen(
           Effect.ignore(files.remove(directory, { recursive: true, force: true })),
@@ -52,22 +41,40 @@ export const make: Effect.Effect<string, GatewayError, FileSystem.FileSystem | S
   },
 )
 
-/** Finds a temporary folder: `/tmp` if it is writable, because its paths are short and no sandbox allows access to it. */
-const findFolder = Effect.gen(function* () {
-  const files = yield* FileSystem.FileSystem
-  const named = Platform.variable("TMPDIR")?.replace(/\/+$/, "")
-  const folders = ["/tmp", ...(named?.startsWith("/") && named.length <= maxFolderLength ? [named] : [])]
-  const folder = yield* Effect.findFirst(
-    folders,
-    (folder) => Effect.isSuccess(files.access(folder, { writable: true })),
-  )
-  if (Option.isSome(folder)) return folder.value
-  const names = folders.map((folder) => `"${folder}"`).join(" and ")
-  const detail =
-    `The temporary folders ${names} cannot be written to; set TMPDIR to another, whose path has at ` +
-    `most ${maxFolderLength} characters`
-  return yield* gatewayError(new StartFailed({ detail, output: [] }))
+/** Returns the path of a directory that does not exist yet; the supervisor creates it. */
+export const choose: Effect.Effect<string, GatewayError, FileSystem.FileSystem> = Effect.gen(function* () {
+  const folder = yield* findFolder
+  return yield* Effect.try({ try: () => `${registry(folder)}/${random(8)}`, catch: notCreated(folder) })
 })
+
+const notCreated = (folder: string) => (error: unknown) =>
+  gatewayError(
+    new StartFailed({
+      detail: `No directory could be created below "${folder}": ${
+        error instanceof Error ? error.message : String(error)
+      }`,
+      output: [],
+    }),
+  )
+
+/** Finds a temporary folder: `/tmp` if it is writable, because its paths are short and no sandbox allows access to it. */
+export const findFolder: Effect.Effect<string, GatewayError, FileSystem.FileSystem> = Effect.gen(
+  function* () {
+    const files = yield* FileSystem.FileSystem
+    const named = Platform.variable("TMPDIR")?.replace(/\/+$/, "")
+    const folders = ["/tmp", ...(named?.startsWith("/") && named.length <= maxFolderLength ? [named] : [])]
+    const folder = yield* Effect.findFirst(
+      folders,
+      (folder) => Effect.isSuccess(files.access(folder, { writable: true })),
+    )
+    if (Option.isSome(folder)) return folder.value
+    const names = folders.map((folder) => `"${folder}"`).join(" and ")
+    const detail =
+      `The temporary folders ${names} cannot be written to; set TMPDIR to another, whose path has at ` +
+      `most ${maxFolderLength} characters`
+    return yield* gatewayError(new StartFailed({ detail, output: [] }))
+  },
+)
 
 function create(folder: string): string {
   for (let attempt = 0;; attempt++) {

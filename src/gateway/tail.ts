@@ -16,6 +16,8 @@ const maxLineLength = 10_000
 export interface Tail {
   /** Returns the lines, oldest first. */
   readonly lines: () => ReadonlyArray<string>
+  /** Adds a line. */
+  readonly push: (line: string) => void
   /** Reads an output to its end, keeps its last lines and passes each line to `onLine`. */
   readonly follow: <E, R>(
     output: Stream.Stream<Uint8Array, E>,
@@ -26,15 +28,19 @@ export interface Tail {
 /** Makes an empty {@link Tail}. */
 export function make(): Tail {
   const lines: Array<string> = []
+  const push = (line: string): void => {
+    if (lines.push(line) > maxLines) lines.shift()
+  }
   return {
     lines: () => lines.slice(),
+    push,
     follow: (output, onLine) =>
       output.pipe(
         Stream.decodeText(),
         Stream.mapAccum(() => 0, wrap),
         Stream.splitLines,
         Stream.runForEach((line) => {
-          if (lines.push(line) > maxLines) lines.shift()
+          push(line)
           return onLine(line)
         }),
         // The output of a killed process ends in an error.

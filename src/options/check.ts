@@ -147,6 +147,15 @@ export const Gateway = Schema.Struct({
   ),
 })
 
+/** The options of a gateway that programs share, besides those of a local one. */
+export const Shared = Schema.Struct({
+  name: text(
+    /^(?!\.)[\w.-]{1,40}$/,
+    "give at most 40 letters, digits, dots, hyphens and underscores, of which the first is no dot",
+  ),
+  idleTimeToLive: timeout,
+})
+
 const remote = {
   // White space around it is ignored, such as the line end of a file.
   token: option((value) => {

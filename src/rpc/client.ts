@@ -6,6 +6,7 @@
 import type * as ClusterError from "effect/cluster/ClusterError"
 import * as Cause from "effect/Cause"
 import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -37,23 +38,20 @@ import { UnsupportedValue } from "../values/error.ts"
 import type { Answer, Exchange } from "../values/exchange.ts"
 import * as Values from "../values/make.ts"
 import * as Fragment from "./fragment.ts"
-import {
-  Accepted,
-  type Answers,
-  type Attachment,
-  type Bytes,
-  group,
-  type Question,
-  type Started,
-} from "./group.ts"
+import { Accepted, type Answers, type Attachment, type Bytes, group, type Started } from "./group.ts"
 import * as Parts from "./parts.ts"
+import type { Question } from "./question.ts"
 import * as Questions from "./questions.ts"
+import * as Uploads from "./uploads.ts"
 
 /** Maximum time that an interrupted execution waits until the kernel is idle, which the kernel bounds by 10. */
 const settleTimeout: Duration.Input = "12 seconds"
 
 /** Maximum time that a reset waits until earlier requests have their place in the queue. */
 const acceptTimeout: Duration.Input = "1 second"
+
+/** Maximum time to wait for the first part of an answer that is not complete. */
+const streamTimeout: Duration.Input = "5 seconds"
 
 /** The time between attempts to hold a session, or to read its late output, after the connection was lost. */
 const reconnectDelay: Duration.Input = "1 second"
@@ -78,6 +76,8 @@ export type Client = RpcClient.FromGroup<typeof group, TransportError>
 interface Remote {
   readonly key: string
   readonly client: Client
+  /** Completed when the protocol has sent a part of an answer that is not complete. */
+  readonly streams: Deferred.Deferred<void>
   /** The turn of the request that the server has not accepted yet. */
   readonly sending: Semaphore.Semaphore
   attachment: Attachment | undefined
@@ -105,6 +105,7 @@ export const makeWith: (
     const remote: Remote = {
       key,
       client,
+      streams: yield* Deferred.make<void>(),
       sending: yield* Semaphore.make(1),
       attachment: undefined,
       ended: undefined,
@@ -153,15 +154,22 @@ export const makeWith: (
         if (attachment.session !== before) yield* hold
       }).pipe(Effect.scoped),
       complete: (code, cursor, options) =>
-        ask(remote, (target) => client.complete({ ...target, ...sendable(options), code, cursor })),
-      inspect: (code, cursor, options) =>
-        ask(
-          remote,
-          (target) =>
-            client.inspect({ ...target, ...sendable(options), code, cursor, detail: options?.detail }),
+        Effect.flatMap(
+          textOf(remote, code),
+          (code) =>
+            ask(remote, (target) => client.complete({ ...target, ...sendable(options), code, cursor })),
         ),
+      inspect: (code, cursor, { detail, ...options } = {}) =>
+        Effect.flatMap(textOf(remote, code), (code) =>
+          ask(
+            remote,
+            (target) => client.inspect({ ...target, ...sendable(options), code, cursor, detail }),
+          )),
       isComplete: (code, options) =>
-        ask(remote, (target) => client.isComplete({ ...target, ...sendable(options), code })),
+        Effect.flatMap(
+          textOf(remote, code),
+          (code) => ask(remote, (target) => client.isComplete({ ...target, ...sendable(options), code })),
+        ),
       history: (options) =>
         ask(remote, (target) => client.history({ ...target, ...sendable(options), last: options?.last })),
       info: ask(remote, (target) => client.info(target)),
@@ -179,11 +187,11 @@ const attach = (remote: Remote, attachment: Attachment): void => {
 /** Has the session in use, and takes note of its end and of the kernels that other clients' resets give it. */
 const keep = (remote: Remote): Effect.Effect<void> =>
   Stream.suspend(() => remote.client.hold(targetOf(remote))).pipe(
-    Stream.runForEach((attachment) =>
-      Effect.sync(() => {
-        if (attachment.session === remote.attachment?.session) attach(remote, attachment)
-      })
-    ),
+    Stream.runForEach((attachment) => {
+      const { kernelId, session } = remote.attachment ?? {}
+      if (attachment.session === session && attachment.kernelId !== kernelId) attach(remote, attachment)
+      return Deferred.succeed(remote.streams, undefined)
+    }),
     Effect.catchCause((cause) => Effect.fail(failureOf(remote, cause))),
     Effect.retry(untilConnected),
     // Requests tell the same.
@@ -277,9 +285,10 @@ const execution = (
   options: ExecuteOptions & { readonly chunks?: boolean },
 ): Stream.Stream<Chunk | ExecutionResult, ExecutionFailure> =>
   queued(remote, (requestId) =>
-    Stream.unwrap(Effect.map(optionsOf(options), (sent) => {
+    Stream.unwrap(Effect.gen(function* () {
+      const sent = { ...yield* optionsOf(remote, options), code: yield* textOf(remote, code) }
       const elements: Elements<never> = askStream(remote, (target) =>
-        remote.client.execute({ ...target, ...sent, chunks: options.chunks, requestId, code }))
+        remote.client.execute({ ...target, ...sent, chunks: options.chunks, requestId }))
       return whole(remote, elements, options)
     })))
 
@@ -290,14 +299,23 @@ type Elements<A> = Stream.Stream<
 
 /** Joins the fragments of a stream, and answers its questions. */
 const whole = <A extends object>(
-  { client }: Remote,
+  remote: Remote,
   elements: Elements<A>,
   callbacks: Questions.Callbacks,
 ): Stream.Stream<A | Accepted | Chunk | ExecutionResult, ExecutionFailure> =>
-  Questions.answering(Fragment.join(elements), callbacks, (reply) => client.answer(reply))
+  Questions.answering(
+    Fragment.join(elements, Fragment.isOfExecution),
+    callbacks,
+    ({ value, ...reply }) =>
+      Effect.flatMap(
+        value === undefined ? Effect.undefined : textOf(remote, value),
+        (value) => remote.client.answer({ ...reply, value }),
+      ),
+  )
 
 /** Returns the options that can be sent. Fails if there are others. */
 const optionsOf = Effect.fnUntraced(function* (
+  remote: Remote,
   { allowStdin, images, onInput, outputLimit, timeout }: ExecuteOptions,
 ) {
   yield* Effect.mapError(
@@ -305,22 +323,35 @@ const optionsOf = Effect.fnUntraced(function* (
     (reason) => new KernelError({ reason }),
   )
   if (images === "directory") {
-    return yield* new KernelError({
-      reason: new Unsupported({
-        language: "",
-        operation: "images",
-        detail: 'the kernel is in another process; give "bytes", which is the default, or a function',
-      }),
+    return yield* unsupported(
+      "images",
+      'the kernel is in another process; give "bytes", which is the default, or a function',
+    )
+  }
+  const asksInput = onInput !== undefined
+  const asksImages = typeof images === "function"
+  if (asksInput || asksImages) {
+    yield* Effect.timeoutOrElse(Deferred.await(remote.streams), {
+      duration: streamTimeout,
+      orElse: () =>
+        unsupported(
+          asksInput ? "onInput" : "images",
+          "the connection to the kernel's process carries no answers before they are complete; " +
+            "over HTTP, use `RpcSerialization.layerNdjson`",
+        ),
     })
   }
   return {
     allowStdin,
     outputLimit,
-    asksInput: onInput !== undefined,
-    asksImages: typeof images === "function",
+    asksInput,
+    asksImages,
     ...sendable({ timeout }),
   }
 })
+
+const unsupported = (operation: string, detail: string): KernelError =>
+  new KernelError({ reason: new Unsupported({ language: "", operation, detail }) })
 
 const sendable = ({ timeout }: AskOptions = {}): { readonly timeout: Duration.Duration | undefined } => ({
   timeout: timeout === undefined ? undefined : Duration.fromInputUnsafe(timeout),
@@ -335,8 +366,8 @@ const exchange = (remote: Remote): Exchange =>
       let result: ExecutionResult | undefined
       const run = queued(remote, (requestId) =>
         Stream.unwrap(Effect.gen(function* () {
-          const sent = yield* optionsOf(options)
-          const bytes = yield* upload(remote, buffers)
+          const sent = yield* optionsOf(remote, options)
+          const bytes = yield* Uploads.bytes(Parts.pack(buffers), (part) => upload(remote, part))
           const elements: Elements<Started | Bytes | Answers> = askStream(remote, (target) =>
             remote.client.exchange({
               ...target,
@@ -345,7 +376,6 @@ const exchange = (remote: Remote): Exchange =>
               chunks: onChunk !== undefined,
               operation,
               kernelId,
-              sizes: buffers.map(({ byteLength }) => byteLength),
               bytes,
             }))
           return whole(remote, elements, options)
@@ -354,9 +384,7 @@ const exchange = (remote: Remote): Exchange =>
         Stream.runForEach((element): Effect.Effect<void> => {
           switch (element._tag) {
             case "Started":
-              return Effect.sync(() =>
-                onKernel(element.kernelId)
-              )
+              return Effect.sync(() => onKernel(element.kernelId))
             case "Bytes":
               return Effect.sync(() => void parts.push(element.bytes))
             case "Answers":
@@ -388,30 +416,27 @@ const exchange = (remote: Remote): Exchange =>
 
 /** Returns the answers with their buffers, which were sent one after the other. */
 function withBuffers({ answers }: Answers, parts: ReadonlyArray<Uint8Array>): ReadonlyArray<Answer> {
-  const buffers = Parts.split(Parts.join(parts), answers.flatMap(({ sizes }) => sizes)).values()
-  return answers.map(({ sizes, ...answer }) => ({
+  const all = Parts.unpack(Parts.join(parts)) ?? []
+  let next = 0
+  return answers.map(({ buffers, ...answer }) => ({
     ...answer,
-    buffers: sizes.flatMap(() => buffers.next().value ?? []),
+    buffers: all.slice(next, next += buffers),
     given: undefined,
   }))
 }
 
-/** Returns the bytes of buffers, or the id under which they were uploaded because they are too many for a message. */
-const upload = Effect.fnUntraced(function* (remote: Remote, buffers: ReadonlyArray<Uint8Array>) {
-  const size = buffers.reduce((sum, { byteLength }) => sum + byteLength, 0)
-  if (size <= Fragment.maxSize) return Parts.join(buffers)
-  const id = SecureRandom.uuidV4Unsafe()
-  yield* Effect.forEach(
-    Parts.ofSize(buffers, Fragment.maxSize),
-    (bytes) => ask<void, never>(remote, () => remote.client.upload({ id, bytes })),
-    { discard: true },
-  )
-  return id
-})
+/** Uploads a part of a request. */
+const upload = (
+  remote: Remote,
+  part: { readonly id: string; readonly bytes: Uint8Array },
+): Effect.Effect<void, KernelError> => ask(remote, () => remote.client.upload(part))
+
+const textOf = (remote: Remote, text: string): Effect.Effect<typeof Uploads.Text.Type, KernelError> =>
+  Uploads.text(text, (part) => upload(remote, part))
 
 /** Emits late output, also after the connection was lost and is there again. */
 const lateOutput = (remote: Remote): Kernel["output"] =>
-  askStream(remote, (target) => remote.client.output(target)).pipe(
+  Fragment.join(askStream(remote, (target) => remote.client.output(target)), Fragment.isOfLateOutput).pipe(
     Stream.retry(untilConnected),
     Stream.catch(() => Stream.empty),
   )

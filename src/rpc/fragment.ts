@@ -7,9 +7,10 @@ import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { Chunk, ExecutionFailure, ExecutionResult } from "../execution.ts"
+import { Chunk, ExecutionFailure, ExecutionResult, KernelOutput } from "../execution.ts"
+import { Question } from "./question.ts"
 
-/** A part of the JSON of a chunk, a result or a failure. */
+/** A part of the JSON of an element or a failure. */
 export class Fragment extends Schema.TaggedClass<Fragment>("effect-jupyter/KernelRpc/Fragment")("Fragment", {
   json: Schema.String,
   isLast: Schema.Boolean,
@@ -18,17 +19,33 @@ export class Fragment extends Schema.TaggedClass<Fragment>("effect-jupyter/Kerne
 /** Maximum size of a message, and characters of a fragment: each may take 6 bytes. */
 export const maxSize = 1024 * 1024
 
-const Whole = Schema.Union([...Chunk.members, ExecutionResult, ...ExecutionFailure.members])
+/** Maximum bytes of an answer that is not a stream, below the limit of serializations. */
+const maxAnswer = 15_000_000
+
+const Whole = Schema.Union([
+  ...Chunk.members,
+  ExecutionResult,
+  KernelOutput,
+  Question,
+  ...ExecutionFailure.members,
+])
+type Whole = typeof Whole.Type
 const Json = Schema.fromJsonString(Schema.toCodecJson(Whole))
 const encode = Schema.encodeSync(Json)
 const decode = Schema.decodeEffect(Json)
 const isWhole = Schema.is(Whole)
-const isOutput = Schema.is(Schema.Union([Chunk, ExecutionResult]))
+const isFailure = Schema.is(ExecutionFailure)
+
+/** Tells elements of executions from others. */
+export const isOfExecution = Schema.is(Schema.Union([...Chunk.members, ExecutionResult, Question]))
+
+/** Tells elements of late output from others. */
+export const isOfLateOutput = Schema.is(KernelOutput)
 
 /** Replaces large elements, and a large failure, by fragments, and bounds the size of batches. */
-export const split = <A extends object>(
-  stream: Stream.Stream<A, ExecutionFailure>,
-): Stream.Stream<A | Fragment, ExecutionFailure> =>
+export const split = <A extends object, E extends ExecutionFailure>(
+  stream: Stream.Stream<A, E>,
+): Stream.Stream<A | Fragment, E> =>
   stream.pipe(
     Stream.map((element): A | Fragment => element),
     Stream.catch((failure) =>
@@ -65,7 +82,7 @@ function batchesOf<A extends object>(
   return batches
 }
 
-function fragmentsOf(element: typeof Whole.Type): ReadonlyArray<Fragment> {
+function fragmentsOf(element: Whole): ReadonlyArray<Fragment> {
   const json = encode(element)
   const count = Math.ceil(json.length / maxSize)
   return Array.from(
@@ -86,10 +103,20 @@ function sizeOf(value: unknown): number {
   return Object.entries(value).reduce((sum, [key, member]) => sum + key.length + sizeOf(member), 8)
 }
 
-/** Joins fragments; fails with a failure that was split. */
-export const join = <A extends object, E>(
+/** Returns a description of an answer that is too large for one message. */
+export function findExcess(answer: unknown): string | undefined {
+  if (sizeOf(answer) <= maxSize) return undefined
+  const { byteLength } = new TextEncoder().encode(JSON.stringify(answer))
+  return byteLength <= maxAnswer
+    ? undefined
+    : `its answer has ${byteLength} bytes, and one message may have ${maxAnswer}`
+}
+
+/** Joins fragments to elements; fails with a failure that was split. */
+export const join = <A extends object, E, Element extends Whole>(
   stream: Stream.Stream<A | Fragment, E>,
-): Stream.Stream<A | Chunk | ExecutionResult, E | ExecutionFailure> =>
+  isElement: (whole: Whole) => whole is Element,
+): Stream.Stream<A | Element, E | ExecutionFailure> =>
   Stream.mapAccum(
     stream,
     () => "",
@@ -101,9 +128,14 @@ export const join = <A extends object, E>(
         : [json + element.json, []],
   ).pipe(
     Stream.mapEffect(
-      (element): Effect.Effect<A | Chunk | ExecutionResult, ExecutionFailure> =>
+      (element): Effect.Effect<A | Element, ExecutionFailure> =>
         element instanceof Complete
-          ? Effect.filterOrElse(Effect.orDie(decode(element.json)), isOutput, Effect.fail)
+          ? Effect.flatMap(Effect.orDie(decode(element.json)), (whole) =>
+            isElement(whole)
+              ? Effect.succeed(whole)
+              : isFailure(whole)
+              ? Effect.fail(whole)
+              : Effect.die(`The server sent ${whole._tag} where it is not expected`))
           : Effect.succeed(element),
     ),
   )

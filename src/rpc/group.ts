@@ -20,6 +20,8 @@ import {
 } from "../introspection.ts"
 import { UnsupportedValue } from "../values/error.ts"
 import { Fragment } from "./fragment.ts"
+import { Question } from "./question.ts"
+import * as Uploads from "./uploads.ts"
 
 /** The session that a request is for. */
 const target = {
@@ -63,30 +65,17 @@ export class Attachment extends Schema.Class<Attachment>("effect-jupyter/KernelR
 export class Accepted
   extends Schema.TaggedClass<Accepted>("effect-jupyter/KernelRpc/Accepted")("Accepted", {}) {}
 
-/** A question to the client of an execution, which it answers by `answer`. */
-export class Question extends Schema.TaggedClass<Question>("effect-jupyter/KernelRpc/Question")("Question", {
-  id: Schema.String,
-  about: Schema.Union([
-    Schema.TaggedStruct("Input", { prompt: Schema.String, password: Schema.Boolean }),
-    Schema.TaggedStruct("Image", {
-      name: Schema.String,
-      mimeType: Schema.String,
-      bytes: Schema.Uint8Array,
-    }),
-  ]),
-}) {}
-
 /** The kernel takes a request for values. */
 export class Started extends Schema.TaggedClass<Started>("effect-jupyter/KernelRpc/Started")("Started", {
   kernelId: Schema.String,
 }) {}
 
-/** A part of the bytes of all answers. */
+/** A part of the packed buffers of all answers. */
 export class Bytes extends Schema.TaggedClass<Bytes>("effect-jupyter/KernelRpc/Bytes")("Bytes", {
   bytes: Schema.Uint8Array,
 }) {}
 
-/** The answers to a request for values, whose bytes were sent before. */
+/** The answers to a request for values, whose packed buffers were sent before. */
 export class Answers extends Schema.TaggedClass<Answers>("effect-jupyter/KernelRpc/Answers")("Answers", {
   kernelId: Schema.UndefinedOr(Schema.String),
   answers: Schema.Array(Schema.Struct({
@@ -95,8 +84,8 @@ export class Answers extends Schema.TaggedClass<Answers>("effect-jupyter/KernelR
     detail: Schema.String,
     path: Schema.String,
     valueType: Schema.String,
-    /** The lengths of its buffers. */
-    sizes: Schema.Array(Schema.Int),
+    /** The number of its buffers. */
+    buffers: Schema.Int,
   })),
 }) {}
 
@@ -111,7 +100,7 @@ export const group = RpcGroup.make(
   Rpc.make("hold", { payload: target, success: Attachment, error: KernelError, stream: true })
     .annotate(ClusterSchema.InterruptOnTermination, true),
   Rpc.make("execute", {
-    payload: { ...target, ...executeOptions, code: Schema.String },
+    payload: { ...target, ...executeOptions, code: Uploads.Text },
     success: Schema.Union([Chunk, ExecutionResult, Fragment, Question, Accepted]),
     error: ExecutionFailure,
     stream: true,
@@ -128,10 +117,8 @@ export const group = RpcGroup.make(
       operation: Schema.String,
       /** The id of the only kernel that takes the request. */
       kernelId: Schema.optional(Schema.String),
-      /** The lengths of the buffers of the request. */
-      sizes: Schema.Array(Schema.Int),
-      /** All buffers, or the id under which they were uploaded. */
-      bytes: Schema.Union([Schema.Uint8Array, Schema.String]),
+      /** The packed buffers of the request. */
+      bytes: Uploads.Bytes,
     },
     success: Schema.Union([Chunk, ExecutionResult, Fragment, Question, Accepted, Started, Bytes, Answers]),
     error: ExecutionFailure,
@@ -141,16 +128,17 @@ export const group = RpcGroup.make(
     /** Without a value the client has none. */
     payload: {
       id: Schema.String,
-      value: Schema.optional(Schema.String),
+      value: Schema.optional(Uploads.Text),
       detail: Schema.optional(Schema.String),
     },
+    error: KernelError,
   }),
-  Rpc.make("upload", { payload: { id: Schema.String, bytes: Schema.Uint8Array } }),
+  Rpc.make("upload", { payload: { id: Schema.String, bytes: Schema.Uint8Array }, error: KernelError }),
   Rpc.make("settled", { payload: { requestId: Schema.String } }),
   Rpc.make("interrupt", { payload: target, error: KernelError }),
   Rpc.make("reset", { payload: target, success: Attachment, error: KernelError }),
   Rpc.make("complete", {
-    payload: { ...target, ...timeout, code: Schema.String, cursor: Schema.optional(Schema.Finite) },
+    payload: { ...target, ...timeout, code: Uploads.Text, cursor: Schema.optional(Schema.Finite) },
     success: Completion,
     error: IntrospectionFailure,
   }),
@@ -158,7 +146,7 @@ export const group = RpcGroup.make(
     payload: {
       ...target,
       ...timeout,
-      code: Schema.String,
+      code: Uploads.Text,
       cursor: Schema.optional(Schema.Finite),
       detail: Schema.optional(Schema.Literals([0, 1])),
     },
@@ -166,7 +154,7 @@ export const group = RpcGroup.make(
     error: IntrospectionFailure,
   }),
   Rpc.make("isComplete", {
-    payload: { ...target, ...timeout, code: Schema.String },
+    payload: { ...target, ...timeout, code: Uploads.Text },
     success: Completeness,
     error: IntrospectionFailure,
   }),
@@ -181,6 +169,10 @@ export const group = RpcGroup.make(
     success: Schema.Array(Variable),
     error: IntrospectionFailure,
   }),
-  Rpc.make("output", { payload: target, success: KernelOutput, error: KernelError, stream: true })
-    .annotate(ClusterSchema.InterruptOnTermination, true),
+  Rpc.make("output", {
+    payload: target,
+    success: Schema.Union([KernelOutput, Fragment]),
+    error: KernelError,
+    stream: true,
+  }).annotate(ClusterSchema.InterruptOnTermination, true),
 )

@@ -4,9 +4,7 @@
  * @module
  */
 import * as SecureRandom from "effect/crypto/SecureRandom"
-import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Queue from "effect/Queue"
@@ -23,6 +21,7 @@ import {
   KernelError,
   Unsupported,
 } from "../execution.ts"
+import { IntrospectionFailed } from "../introspection.ts"
 import { KernelSessions } from "../sessions/service.ts"
 import type { SessionEvent } from "../sessions/session.ts"
 import * as Exchange from "../values/exchange.ts"
@@ -31,12 +30,10 @@ import * as Fragment from "./fragment.ts"
 import { Accepted, Answers, Attachment, Bytes, group, Started } from "./group.ts"
 import * as Parts from "./parts.ts"
 import * as Questions from "./questions.ts"
+import * as Uploads from "./uploads.ts"
 
 /** Maximum bytes of the text of a result that is sent. */
 const maxOutput = 100_000_000
-
-/** The time after which an upload that no request has taken is dropped. */
-const uploadTimeToLive: Duration.Input = "1 minute"
 
 /** The elements of a stream that wait for its consumer. */
 const bufferSize = 16
@@ -58,7 +55,7 @@ export const make = Effect.gen(function* () {
   const owner = SecureRandom.uuidV4Unsafe()
   const running = new Map<string, Deferred.Deferred<void>>()
   const questions = Questions.make()
-  const uploads = new Map<string, { readonly parts: Array<Uint8Array>; at: number }>()
+  const uploads = yield* Uploads.make()
 
   const attachmentOf = (kernel: Kernel): Attachment => {
     const session = names.get(kernel) ?? `${owner}/${SecureRandom.uuidV4Unsafe()}`
@@ -86,6 +83,18 @@ export const make = Effect.gen(function* () {
   const using = <A, E>(target: Target, use: (kernel: Kernel) => Effect.Effect<A, E>) =>
     Effect.scoped(Effect.flatMap(kernelOf(target), use))
 
+  /** As `using`, for a request whose answer is one message. */
+  const asking = <A, E>(target: Target, request: string, ask: (kernel: Kernel) => Effect.Effect<A, E>) =>
+    using(target, (kernel) =>
+      Effect.tap(ask(kernel), (answer) => {
+        const detail = Fragment.findExcess(answer)
+        return detail === undefined ? Effect.void : new IntrospectionFailed({
+          kernelId: kernel.id,
+          request,
+          detail,
+        })
+      }))
+
   /** Lets `settled` wait until a stream has ended, and the kernel is idle. */
   const tracked = <A, E>(
     { requestId }: Options,
@@ -107,13 +116,6 @@ export const make = Effect.gen(function* () {
       Stream.merge(Stream.succeed(new Accepted()), stream),
     ))
 
-  const takeUpload = (bytes: Uint8Array | string): Uint8Array | undefined => {
-    if (typeof bytes !== "string") return bytes
-    const upload = uploads.get(bytes)
-    uploads.delete(bytes)
-    return upload === undefined ? undefined : Parts.join(upload.parts)
-  }
-
   return group.of({
     open: ({ key }) => using({ key }, (kernel) => Effect.succeed(attachmentOf(kernel))),
     hold: (target) =>
@@ -125,43 +127,42 @@ export const make = Effect.gen(function* () {
     execute: ({ code, ...options }) =>
       tracked(
         options,
-        Stream.unwrap(Effect.map(kernelOf(options), (kernel) =>
-          questions.asking(options, (callbacks) => {
-            const elements = kernel.stream(code, { ...sendable(options), ...callbacks })
+        Stream.unwrap(Effect.gen(function* () {
+          const text = yield* uploads.takeText(code)
+          const kernel = yield* kernelOf(options)
+          return questions.asking(options, (callbacks) => {
+            const elements = kernel.stream(text, { ...sendable(options), ...callbacks })
             return options.chunks === false ? Stream.filter(elements, isResult) : elements
-          }))).pipe(Fragment.split),
+          })
+        })).pipe(Fragment.split),
       ),
-    exchange: ({ bytes, kernelId, operation, sizes, ...options }) =>
+    exchange: ({ bytes, kernelId, operation, ...options }) =>
       tracked(
         options,
         Stream.unwrap(Effect.gen(function* () {
+          const packed = yield* uploads.takeBytes(bytes)
           const kernel = yield* kernelOf(options)
           const carrier = Exchange.of(kernel)
           if (carrier === undefined) {
             const detail = "the kernel is not one of a server"
             return yield* new KernelError({ reason: new Unsupported({ language: "", operation, detail }) })
           }
-          const all = takeUpload(bytes)
-          if (all === undefined) {
-            const detail = "The value was not uploaded, or too long ago"
+          const buffers = Parts.unpack(packed)
+          if (buffers === undefined) {
+            const detail = "The request has other buffers than it says"
             return yield* new KernelError({ reason: new ExecutionAborted({ kernelId: kernel.id, detail }) })
           }
-          const request = { operation, buffers: Parts.split(all, sizes), value: undefined }
+          const request = { operation, buffers, value: undefined }
           return questions.asking(options, (callbacks) =>
             answersOf(carrier.exchange, request, { ...options, ...callbacks, kernelId }))
         })).pipe(Fragment.split),
       ),
-    answer: questions.answer,
-    upload: ({ bytes, id }) =>
-      Effect.map(Clock.currentTimeMillis, (now) => {
-        const upload = uploads.get(id) ?? { parts: [], at: now }
-        upload.parts.push(bytes)
-        upload.at = now
-        uploads.set(id, upload)
-        for (const [other, { at }] of uploads) {
-          if (now - at > Duration.toMillis(uploadTimeToLive)) uploads.delete(other)
-        }
-      }),
+    answer: ({ value, ...reply }) =>
+      Effect.flatMap(
+        value === undefined ? Effect.undefined : uploads.takeText(value),
+        (value) => questions.answer({ ...reply, value }),
+      ),
+    upload: uploads.add,
     settled: ({ requestId }) =>
       Effect.suspend(() => {
         const ended = running.get(requestId)
@@ -169,10 +170,11 @@ export const make = Effect.gen(function* () {
       }),
     evaluate: ({ expression, timeout, ...target }) =>
       using(target, (kernel) => kernel.evaluate(expression, Schema.Json, { timeout })).pipe(
-        Effect.catchTag(
-          "SchemaError",
-          (error) => new UnsupportedValue({ valueType: "value", path: "$", detail: error.message }),
-        ),
+        Effect.catchTag("SchemaError", (error) => unsupported(error.message)),
+        Effect.tap((value) => {
+          const detail = Fragment.findExcess(value)
+          return detail === undefined ? Effect.void : unsupported(detail)
+        }),
       ),
     interrupt: (target) => using(target, (kernel) => kernel.interrupt),
     reset: (target) =>
@@ -184,17 +186,39 @@ export const make = Effect.gen(function* () {
         return attachmentOf(kernel)
       })),
     complete: ({ code, cursor, timeout, ...target }) =>
-      using(target, (kernel) => kernel.complete(code, cursor, { timeout })),
+      asking(
+        target,
+        "complete_request",
+        (kernel) =>
+          Effect.flatMap(uploads.takeText(code), (text) => kernel.complete(text, cursor, { timeout })),
+      ),
     inspect: ({ code, cursor, detail, timeout, ...target }) =>
-      using(target, (kernel) => kernel.inspect(code, cursor, { detail, timeout })),
+      asking(
+        target,
+        "inspect_request",
+        (kernel) =>
+          Effect.flatMap(
+            uploads.takeText(code),
+            (text) => kernel.inspect(text, cursor, { detail, timeout }),
+          ),
+      ),
     isComplete: ({ code, timeout, ...target }) =>
-      using(target, (kernel) => kernel.isComplete(code, { timeout })),
-    history: ({ last, timeout, ...target }) => using(target, (kernel) => kernel.history({ last, timeout })),
-    info: (target) => using(target, (kernel) => kernel.info),
-    variables: (target) => using(target, (kernel) => kernel.variables),
-    output: (target) => Stream.unwrap(Effect.map(kernelOf(target), (kernel) => kernel.output)),
+      asking(
+        target,
+        "is_complete_request",
+        (kernel) => Effect.flatMap(uploads.takeText(code), (text) => kernel.isComplete(text, { timeout })),
+      ),
+    history: ({ last, timeout, ...target }) =>
+      asking(target, "history_request", (kernel) => kernel.history({ last, timeout })),
+    info: (target) => asking(target, "kernel_info_request", (kernel) => kernel.info),
+    variables: (target) => asking(target, "variables", (kernel) => kernel.variables),
+    output: (target) =>
+      Stream.unwrap(Effect.map(kernelOf(target), (kernel) => Fragment.split(kernel.output))),
   })
 })
+
+const unsupported = (detail: string): UnsupportedValue =>
+  new UnsupportedValue({ valueType: "value", path: "$", detail })
 
 const isResult = (element: Chunk | ExecutionResult): boolean => element._tag === "ExecutionResult"
 
@@ -243,9 +267,10 @@ const answersOf = (
         detail,
         path,
         valueType,
-        sizes: buffers.map(({ byteLength }) => byteLength),
+        buffers: buffers.length,
       }))
-      for (const part of Parts.ofSize(response.answers.flatMap(({ buffers }) => buffers), Fragment.maxSize)) {
+      const packed = Parts.pack(response.answers.flatMap(({ buffers }) => buffers))
+      for (const part of Parts.ofSize(packed, Fragment.maxSize)) {
         yield* Queue.offer(queue, new Bytes({ bytes: part }))
       }
       yield* Queue.offer(queue, new Answers({ kernelId: response.kernelId, answers }))

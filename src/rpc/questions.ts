@@ -13,7 +13,7 @@ import * as FiberSet from "effect/FiberSet"
 import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 import type { ExecuteOptions } from "../client/kernel.ts"
-import { Question } from "./group.ts"
+import { Question } from "./question.ts"
 
 /** The functions of an execution's options, which run in the process of the client. */
 export type Callbacks = Pick<ExecuteOptions, "images" | "onInput">
@@ -43,6 +43,9 @@ export interface Questions {
 
 /** The elements of a stream that wait for its consumer. */
 const bufferSize = 16
+
+/** Maximum characters of the reason why there is no answer. */
+const maxDetail = 10_000
 
 /** Makes the questions of a server. */
 export const make = (): Questions => {
@@ -109,7 +112,8 @@ export const answering = <A, E>(
             fibers,
             Effect.suspend(() => answer(element)).pipe(
               Effect.matchCauseEffect({
-                onFailure: (cause) => reply({ id: element.id, detail: Cause.pretty(cause) }),
+                onFailure: (cause) =>
+                  reply({ id: element.id, detail: Cause.pretty(cause).slice(0, maxDetail) }),
                 onSuccess: (value) => reply({ id: element.id, value }),
               }),
               Effect.ignoreCause,

@@ -3,7 +3,9 @@
  *
  * @module
  */
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import type * as FileSystem from "effect/FileSystem"
 import type * as Path from "effect/Path"
 import * as Assets from "../assets.ts"
@@ -48,6 +50,9 @@ const maxTextLength = 10_000
 /** Maximum bytes of one message: many servers refuse more than 10 MB. */
 const partBytes = 8_000_000
 
+/** Maximum time that an interruption waits for the kernel, as long as for code that ignores interrupts. */
+const settleTimeout: Duration.Input = "5 seconds"
+
 /** The options of a kernel that concern its requests. */
 export interface RequestsOptions extends ImageOptions {
   /** Maximum bytes of all answers to one request; 512 MiB by default. */
@@ -72,7 +77,6 @@ export const make: (
     /** The kernel that has the modules. */
     let installed: Instance | undefined
     const install = Effect.fnUntraced(function* (instance: Instance, operation: string) {
-      if (installed === instance) return
       const loaded = yield* Effect.mapError(sources, ({ message }) => aborted(instance.id, message))
       const { raised, reply } = yield* silently(
         instance,
@@ -87,7 +91,7 @@ export const make: (
         return yield* aborted(instance.id, `The kernel cannot exchange values: ${cause}`)
       }
       installed = instance
-    })
+    }, settled)
 
     const prepare = Effect.fnUntraced(function* (
       instance: Instance,
@@ -97,7 +101,7 @@ export const make: (
         readonly operation: string
       },
     ) {
-      yield* install(instance, operation)
+      if (installed !== instance) yield* install(instance, operation)
       // Bytes are not copied: the caller may have transferred them to a worker during the wait.
       if (buffers.some(({ byteLength }, index) => byteLength !== sizes[index])) {
         return yield* aborted(
@@ -108,7 +112,7 @@ export const make: (
       if (sizes.reduce((sum, size) => sum + size, 0) <= partBytes) return { metadata: {}, buffers }
       const parts = buffers.flatMap(split)
       for (const [index, part] of parts.entries()) {
-        yield* silently(instance, appendPart(index === 0), [part])
+        yield* settled(silently(instance, appendPart(index === 0), [part]))
       }
       return { metadata: { sizes }, buffers: [] }
     })
@@ -157,6 +161,20 @@ const silently = (instance: Instance, code: string, buffers: ReadonlyArray<Uint8
       new KernelError({
         reason: instance.endReason() ?? new ConnectionLost({ kernelId: instance.id, detail }),
       }),
+  )
+
+/** Lets a request end when it is interrupted: the kernel must not get the next execution before. */
+const settled = <A, E>(request: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(
+      Effect.forkDetach(request, { startImmediately: true }),
+      (fiber) =>
+        restore(Fiber.join(fiber)).pipe(
+          Effect.onInterrupt(() =>
+            Effect.andThen(Effect.timeoutOption(Fiber.await(fiber), settleTimeout), Fiber.interrupt(fiber))
+          ),
+        ),
+    )
   )
 
 const split = (buffer: Uint8Array): ReadonlyArray<Uint8Array> =>

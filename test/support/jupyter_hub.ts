@@ -51,7 +51,10 @@ export const provision = Effect.gen(function* () {
   return python === undefined || proxy === undefined ? undefined : { python, proxy }
 })
 
-/** Starts a hub with the users "ada" and "eve", below the path "/base"; it ends with the scope. */
+/** A user whose name has characters that addresses, shells and HTML escape. */
+export const oddUser = "zoë o'hara+1@x.org"
+
+/** Starts a hub with the users "ada", "eve" and {@link oddUser}, below the path "/base"; it ends with the scope. */
 export const serve = Effect.fnUntraced(function* (
   { proxy, python }: { readonly python: string; readonly proxy: string },
   port: number,
@@ -82,7 +85,7 @@ export const serve = Effect.fnUntraced(function* (
       api_url: `http://127.0.0.1:${port + 2}`,
       pid_file: `${folder}/proxy.pid`,
     },
-    Authenticator: { allowed_users: ["ada", "eve"] },
+    Authenticator: { allowed_users: ["ada", "eve", oddUser] },
     Spawner: {
       cmd: [python, "-m", "jupyterhub.singleuser"],
       args: ["--allow-root"],
@@ -141,7 +144,7 @@ export const serve = Effect.fnUntraced(function* (
   /** Makes a token of a user, who may use their own servers. */
   const tokenOf = (user: string) =>
     Effect.map(
-      api("POST", `users/${user}/tokens`, { note: "of the tests" }),
+      api("POST", `users/${encodeURIComponent(user)}/tokens`, { note: "of the tests" }),
       ({ json }): string => String(json.token),
     )
   /** Deletes the tokens that were made by {@link tokenOf}. */
@@ -153,7 +156,10 @@ export const serve = Effect.fnUntraced(function* (
   })
   /** The names of the servers of a user that run. */
   const running = (user: string) =>
-    Effect.map(api("GET", `users/${user}`), ({ json }) => Object.keys(json.servers ?? {}).toSorted())
+    Effect.map(
+      api("GET", `users/${encodeURIComponent(user)}`),
+      ({ json }) => Object.keys(json.servers ?? {}).toSorted(),
+    )
   return { url, api, tokenOf, revoke, running }
 })
 

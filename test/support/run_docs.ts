@@ -143,6 +143,11 @@ const main = Effect.gen(function* () {
   const examples = writeExamples(folder)
   process.chdir(yield* fs.makeTempDirectoryScoped({ prefix: "effect-jupyter-docs-" }))
   yield* Effect.forEach(folders, (name) => fs.makeDirectory(name))
+  // Shared gateways outlive this program.
+  process.env.XDG_RUNTIME_DIR = yield* fs.makeTempDirectoryScoped({ prefix: "effect-jupyter-docs-" })
+  yield* Effect.addFinalizer(() =>
+    Effect.ignore(Effect.forEach(["analysis", "reports", "fresh"], KernelGateway.stopShared))
+  )
 
   const programs = examples.filter(({ code }) => code.includes("NodeRuntime.runMain"))
   const tests = examples.filter(({ code }) => code.includes("@effect/vitest"))

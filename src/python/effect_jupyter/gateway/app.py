@@ -257,8 +257,12 @@ def configuration(settings, kernels):
     return config
 
 
-def run(settings, environment, sandbox, zygote, send):
-    """Serves until the process ends. `sandbox` sandboxes kernels, `zygote` forks them; either can be None."""
+def run(settings, environment, sandbox, zygote, leases, send):
+    """Serves until the process ends.
+
+    `sandbox` sandboxes kernels, `zygote` forks them, `leases` are those of programs that share the gateway; all can be
+    None.
+    """
     patch()
     Manager.environment = environment
     Manager.room = limits.Room()
@@ -273,6 +277,7 @@ def run(settings, environment, sandbox, zygote, send):
         kernels.sandbox = sandbox
         kernels.send = staticmethod(send)
         launcher = ["-I", "-S", os.path.join(PACKAGE, "sandbox", "launcher.py")]
+    kernels.leases = leases
     write_kernelspec(settings["runtimeDir"], launcher, sandbox is not None)
     app = Gateway.instance()
     app.update_config(configuration(settings, kernels))
@@ -289,5 +294,7 @@ def run(settings, environment, sandbox, zygote, send):
     context.setsockopt(zmq.RCVHWM, 0)
     # A kernel that is starting does not listen yet; ZeroMQ's default is a retry after 100 ms.
     context.setsockopt(zmq.RECONNECT_IVL, 10)
+    if leases is not None:
+        leases.listen(app.kernel_manager, app.web_app)
     send({"port": app.port})
     app.start()

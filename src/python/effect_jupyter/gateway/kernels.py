@@ -17,6 +17,7 @@ from tornado.web import HTTPError
 from traitlets import default
 
 from effect_jupyter.gateway.environment import Environment
+from effect_jupyter.gateway.leases import LEASE, Leases
 from effect_jupyter.gateway.limits import Room, Told, refusal
 from effect_jupyter.gateway.processes import MARK, kill_processes_of, mark
 from effect_jupyter.gateway.zygote_client import Zygote
@@ -174,6 +175,7 @@ class Kernels(SeedingMappingKernelManager):
     """Marks all processes of a kernel, including those that leave its process group, so that none outlives it."""
 
     zygote: Zygote | None = None  # the process that kernels are forked from
+    leases: Leases | None = None  # those of the programs that share the gateway
     get_kernel: Any
     loading_bound = 10.0
     most_last_words = 100
@@ -235,9 +237,16 @@ class Kernels(SeedingMappingKernelManager):
         env.pop(RULES, None)
         if not Manager.is_used:
             env.pop(ASKED, None)
+        lease = env.pop(LEASE, None)
         try:
+            if self.leases is not None:
+                self.leases.add(kernel_id, lease)
             await super().start_kernel(*args, env=env, kernel_id=kernel_id, **kwargs)
+            if self.leases is not None and self.leases.has_ended(kernel_id):
+                raise HTTPError(410, "The program that asked for the kernel has ended")
         except BaseException:
+            if self.leases is not None:
+                self.leases.remove(kernel_id)
             self._pending_kernels.pop(kernel_id, None)
             if kernel_id in self:
                 await self.shutdown_kernel(kernel_id, now=True)
@@ -262,7 +271,14 @@ class Kernels(SeedingMappingKernelManager):
             raise Told(404, words)
         super()._check_kernel_id(kernel_id)
 
+    def notify_disconnect(self, kernel_id):
+        super().notify_disconnect(kernel_id)
+        if self.leases is not None:
+            self.leases.use()
+
     def remove_kernel(self, kernel_id):
+        if self.leases is not None:
+            self.leases.remove(kernel_id)
         errors = getattr(self._kernels.get(kernel_id), "errors", None)
         if errors is not None:
             errors.stop()

@@ -2,8 +2,9 @@
 
 The environment variable EFFECT_JUPYTER_SETTINGS is a JSON object: {"host", "port", "workingDir", "runtimeDir",
 "logLevel", "kernelEnv": the environment of kernels without that of requests, "fork": true if kernels may be forked,
-"preload": modules that forked kernels have imported, "sandbox": see `host.py`, or null, "secret": authorizes requests
-that restrict a kernel's rules}. The token comes in KG_AUTH_TOKEN.
+"preload": modules that forked kernels have imported, "shared": true if programs share the gateway, see `shared.py`,
+"sandbox": see `host.py`, or null, "secret": authorizes requests that restrict a kernel's rules}. The token comes in
+KG_AUTH_TOKEN.
 
 Standard output has lines of JSON: {"port": ...} once the server listens, {"refused": {...}} if there can be no
 sandbox, {"violation": ..., "kernel": ...} for what a sandbox denied. Logs go to standard error. A port that is
@@ -42,12 +43,12 @@ def send(message):
         print(json.dumps(message), flush=True)
 
 
-def make_sandbox(settings, runtime_dir, workspace, secret):
+def make_sandbox(settings, runtime_dir, workspace, secret, report):
     """Checks the machine, makes the sandbox and starts its helper, which loads at the same time."""
     host.remove_from_module_path(settings["rules"]["allowWrite"])
     sandbox = host.Sandbox(settings, runtime_dir, workspace, secret)
     sandbox.start_helper(
-        on_violation=lambda kernel, line: send({"violation": line, "kernel": kernel}),
+        on_violation=lambda kernel, line: report({"violation": line, "kernel": kernel}),
         # Without the helper the network is not filtered, and no kernel can start.
         on_end=lambda: os.kill(os.getpid(), signal.SIGKILL),
     )
@@ -68,7 +69,13 @@ def main():
     settings = json.loads(os.environ.pop("EFFECT_JUPYTER_SETTINGS"))
     # Jupyter does not remove its temporary directories; the supervisor removes this one.
     tempfile.tempdir = settings["runtimeDir"]
-    sandbox = zygote = None
+    sandbox = zygote = leases = None
+    report = send
+    if settings["shared"]:
+        from effect_jupyter.gateway.leases import Leases
+
+        leases = Leases(send)
+        report = leases.send
     # That folder is hidden from a sandbox, which has its own caches.
     is_sandboxed = settings["sandbox"] is not None
     environment = Environment(None if is_sandboxed else settings["runtimeDir"])
@@ -79,7 +86,7 @@ def main():
             zygote = zygote_client.Zygote(settings["preload"], env=env, cwd=settings["workingDir"])
         if settings["sandbox"] is not None:
             sandbox = make_sandbox(
-                settings["sandbox"], settings["runtimeDir"], settings["workingDir"], settings["secret"]
+                settings["sandbox"], settings["runtimeDir"], settings["workingDir"], settings["secret"], report
             )
         imports.defer()
         from effect_jupyter.gateway import app
@@ -96,7 +103,7 @@ def main():
         zygote.wait_until_ready()
         if zygote.refusal is not None:
             sys.exit(zygote.refusal)
-    app.run(settings, environment, sandbox, zygote, send)
+    app.run(settings, environment, sandbox, zygote, leases, report)
 
 
 main()

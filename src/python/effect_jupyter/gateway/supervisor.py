@@ -4,7 +4,8 @@ Usage: supervisor.py RUNTIME_DIR SCRIPT [ARG ...]
 
 Claims RUNTIME_DIR, which lies in a directory that all gateways of a user share, runs SCRIPT with this interpreter and
 the arguments in a child process, and ends when the child ends, when it is asked to (SIGTERM, SIGINT), or when its
-standard input closes, which happens however the parent dies. Whatever the reason, it then kills every process that
+standard input closes, which happens however the parent dies. The supervisor of a gateway that programs share
+(`shared.py`) leaves its parent instead, and ends when the gateway is unused. Whatever the reason, it then kills every process that
 descends from it, removes RUNTIME_DIR and exits with the child's status. If it is killed itself, the system kills the
 gateway and its kernels, and another process that waits for that kills what these had started. Standard library only:
 it has to stay small and to work when nothing else does.
@@ -28,19 +29,30 @@ import time
 
 from effect_jupyter.gateway.processes import kill_processes_of
 from effect_jupyter.sandbox.placeholders import registries, remove_all
-from effect_jupyter.system import PR_SET_CHILD_SUBREAPER, die_with, prctl, process_ids, remove_tree, stat_fields
+from effect_jupyter.system import (
+    PR_SET_CHILD_SUBREAPER,
+    die_with,
+    make_private,
+    prctl,
+    process_ids,
+    remove_tree,
+    stat_fields,
+)
 
 # Seconds after which a directory without a lock counts as abandoned.
 CLAIM_BOUND = 60
 LINUX = sys.platform.startswith("linux")
 
 
-def become_gateway(script, arguments, supervisor):
+def become_gateway(script, arguments, supervisor, shared):
     """Runs the gateway in the forked child, with the same interpreter."""
     die_with(supervisor)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
+    if shared is None:
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+    else:
+        shared.become_gateway()
     os.close(signal.set_wakeup_fd(-1))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
@@ -48,7 +60,7 @@ def become_gateway(script, arguments, supervisor):
     runpy.run_path(script, run_name="__main__")
 
 
-def start_guard(runtime_dir, lock):
+def start_guard(runtime_dir, lock, shared):
     """Starts a process that kills the processes of all kernels when this one is killed.
 
     They may not be descendants of this process any more. If this process ends otherwise, that one ends as well.
@@ -67,6 +79,8 @@ def start_guard(runtime_dir, lock):
             os.dup2(null, stream)
         os.close(writer)
         os.close(lock)
+        if shared is not None:
+            shared.close_in_child()
         os.read(reader, 1)
         kill_processes_of(*kernels(runtime_dir))
     finally:
@@ -153,9 +167,9 @@ def wait_for_gateway(gateway, lifeline, wakeup):
 
 
 def claim(runtime_dir):
-    """Locks the directory, which the program has created, until this process ends. Returns the lock's descriptor."""
+    """Locks the directory, which may exist already, until this process ends. Returns the lock's descriptor."""
     while True:
-        os.makedirs(runtime_dir, 0o700, exist_ok=True)
+        make_private(runtime_dir)
         path = os.path.join(runtime_dir, "lock")
         lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -207,8 +221,18 @@ def remove_if_abandoned(runtime_dir):
         os.close(lock)
 
 
+def start_shared():
+    """Leaves the program; returns None if the gateway is the program's own."""
+    if "EFFECT_JUPYTER_SHARED" not in os.environ:
+        return None
+    from effect_jupyter.gateway import shared  # imported here: most gateways do without
+
+    return shared.start(os.environ.pop("EFFECT_JUPYTER_SHARED"))
+
+
 def main():
     runtime_dir, script, *arguments = sys.argv[1:]
+    shared = start_shared()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     lock = claim(runtime_dir)
     wakeup, wakeup_writer = os.pipe()
@@ -220,19 +244,25 @@ def main():
     gateway = os.fork()
     if gateway == 0:
         os.close(wakeup)
-        become_gateway(script, arguments, supervisor)
+        become_gateway(script, arguments, supervisor, shared)
         return 0
     # After the fork of the gateway, which does not inherit it.
-    start_guard(runtime_dir, lock)
+    start_guard(runtime_dir, lock, shared)
     status = None
     try:
         remove_abandoned(runtime_dir)
-        status = wait_for_gateway(gateway, 0, wakeup)
+        if shared is None:
+            status = wait_for_gateway(gateway, 0, wakeup)
+        else:
+            status = shared.wait(gateway, wakeup, reap)
+            shared.end(status)
     finally:
         try:
             kill_all()
         finally:
             remove(runtime_dir)
+            if shared is not None:
+                shared.remove()
     return 0 if status is None else os.waitstatus_to_exitcode(status)
 
 
