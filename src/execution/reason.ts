@@ -40,7 +40,8 @@ export class KernelDied
 }
 
 /**
- * The kernel did not react to interrupts. Its state is not affected, and it becomes usable when the code ends.
+ * The kernel did not react to interrupts, or its process is stopped. Its state is not affected, and it becomes usable when
+ * the code ends.
  *
  * @example
  * ```ts
@@ -62,7 +63,9 @@ export class KernelUnresponsive
     { kernelId },
   ) {
   override get message(): string {
-    return `${ofKernel(this.kernelId)} did not become idle although it was interrupted twice; ` +
+    return `${
+      ofKernel(this.kernelId)
+    } did not become idle although it was interrupted twice, or it is stopped; ` +
       `wait for its code to end, or use "reset" for a new kernel`
   }
 }
