@@ -2,7 +2,9 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import type { DateTime, Duration, Layer, Redacted, Scope } from "effect"
 import { Context, Effect, Schema, SchemaTransformation, Stream } from "effect"
+import { Entity, type Sharding } from "effect/cluster"
 import type { Rpc, RpcClient, RpcGroup } from "effect/rpc"
+import * as KernelCluster from "../src/kernel_cluster.ts"
 import * as Library from "../src/mod.ts"
 import {
   Execution,
@@ -415,6 +417,19 @@ describe("the public contract", () => {
       "inspect",
       "variables",
     ])
+  })
+
+  it("KernelCluster", () => {
+    expectTypeOf(KernelCluster.layer).toEqualTypeOf<
+      Layer.Layer<never, never, Sharding.Sharding | KernelSessions.KernelSessions>
+    >()
+    expectTypeOf(KernelCluster.layerClient).toEqualTypeOf<
+      (key: string) => Layer.Layer<KernelClient.KernelClient, Execution.KernelError, Sharding.Sharding>
+    >()
+    expectTypeOf(KernelCluster.entity).toEqualTypeOf<
+      Entity.Entity<"effect-jupyter/Kernel", RpcGroup.Rpcs<typeof KernelRpc.group>>
+    >()
+    assert.isTrue(Entity.isEntity(KernelCluster.entity))
   })
 
   it("Execution", () => {

@@ -78,6 +78,7 @@ interface Remote {
   readonly client: Client
   /** Completed when the protocol has sent a part of an answer that is not complete. */
   readonly streams: Deferred.Deferred<void>
+  readonly guard: Effect.Effect<never, KernelError> | undefined
   /** The turn of the request that the server has not accepted yet. */
   readonly sending: Semaphore.Semaphore
   attachment: Attachment | undefined
@@ -95,17 +96,18 @@ interface Target {
 export const make = (key: string): Effect.Effect<Kernel, KernelError, RpcClient.Protocol | Scope.Scope> =>
   Effect.flatMap(RpcClient.make(group), (client) => makeWith(key, client))
 
-/** Connects by a client. The schedule says when to try again if the session cannot be opened. */
+/** Connects by a client. A `guard` fails when there is no server for long, although requests wait for one. */
 export const makeWith: (
   key: string,
   client: Client,
-  retry?: Schedule.Schedule<unknown, KernelError>,
+  guard?: Effect.Effect<never, KernelError>,
 ) => Effect.Effect<Kernel, KernelError, Scope.Scope> = Effect.fnUntraced(
-  function* (key, client, retry = Schedule.recurs(0)) {
+  function* (key, client, guard) {
     const remote: Remote = {
       key,
       client,
       streams: yield* Deferred.make<void>(),
+      guard,
       sending: yield* Semaphore.make(1),
       attachment: undefined,
       ended: undefined,
@@ -121,7 +123,6 @@ export const makeWith: (
     const hold = FiberHandle.run(holding, keep(remote), { startImmediately: true })
     yield* hold
     const { implementation, language } = yield* ask(remote, () => client.open({ key })).pipe(
-      Effect.retry(retry),
       Effect.tap((attachment) => Effect.sync(() => attach(remote, attachment))),
     )
     const session = {
@@ -210,20 +211,22 @@ const ask = <A, E>(
   remote: Remote,
   request: (target: Target) => Effect.Effect<A, E | TransportError>,
 ): Effect.Effect<A, E | KernelError> =>
-  Effect.suspend((): Effect.Effect<A, E | TransportError | KernelError> =>
-    remote.ended === undefined ? request(targetOf(remote)) : new KernelError({ reason: remote.ended })
-  ).pipe(Effect.catchCause((cause) => Effect.fail(failureOf(remote, cause))))
+  Effect.suspend((): Effect.Effect<A, E | TransportError | KernelError> => {
+    if (remote.ended !== undefined) return new KernelError({ reason: remote.ended })
+    const answer = request(targetOf(remote))
+    return remote.guard === undefined ? answer : Effect.raceFirst(answer, remote.guard)
+  }).pipe(Effect.catchCause((cause) => Effect.fail(failureOf(remote, cause))))
 
 /** Sends a request whose answers are a stream. */
 const askStream = <A, E>(
   remote: Remote,
   request: (target: Target) => Stream.Stream<A, E | TransportError>,
 ): Stream.Stream<A, E | KernelError> =>
-  Stream.suspend((): Stream.Stream<A, E | TransportError | KernelError> =>
-    remote.ended === undefined
-      ? request(targetOf(remote))
-      : Stream.fail(new KernelError({ reason: remote.ended }))
-  ).pipe(Stream.catchCause((cause) => Stream.fail(failureOf(remote, cause))))
+  Stream.suspend((): Stream.Stream<A, E | TransportError | KernelError> => {
+    if (remote.ended !== undefined) return Stream.fail(new KernelError({ reason: remote.ended }))
+    const answers = request(targetOf(remote))
+    return remote.guard === undefined ? answers : Stream.interruptWhen(answers, remote.guard)
+  }).pipe(Stream.catchCause((cause) => Stream.fail(failureOf(remote, cause))))
 
 const targetOf = ({ attachment, key }: Remote): Target => ({ key, session: attachment?.session })
 
@@ -428,7 +431,7 @@ function withBuffers({ answers }: Answers, parts: ReadonlyArray<Uint8Array>): Re
 /** Uploads a part of a request. */
 const upload = (
   remote: Remote,
-  part: { readonly id: string; readonly bytes: Uint8Array },
+  part: Uploads.Part,
 ): Effect.Effect<void, KernelError> => ask(remote, () => remote.client.upload(part))
 
 const textOf = (remote: Remote, text: string): Effect.Effect<typeof Uploads.Text.Type, KernelError> =>

@@ -133,7 +133,10 @@ export const group = RpcGroup.make(
     },
     error: KernelError,
   }),
-  Rpc.make("upload", { payload: { id: Schema.String, bytes: Schema.Uint8Array }, error: KernelError }),
+  Rpc.make("upload", {
+    payload: { id: Schema.String, index: Schema.Int, bytes: Schema.Uint8Array },
+    error: KernelError,
+  }),
   Rpc.make("settled", { payload: { requestId: Schema.String } }),
   Rpc.make("interrupt", { payload: target, error: KernelError }),
   Rpc.make("reset", { payload: target, success: Attachment, error: KernelError }),

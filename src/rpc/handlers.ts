@@ -4,7 +4,9 @@
  * @module
  */
 import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Queue from "effect/Queue"
@@ -14,6 +16,7 @@ import * as Stream from "effect/Stream"
 import type { ExecuteOptions, Kernel } from "../client/kernel.ts"
 import {
   type Chunk,
+  ConnectionLost,
   ExecutionAborted,
   ExecutionFailure,
   ExecutionResult,
@@ -35,6 +38,9 @@ import * as Uploads from "./uploads.ts"
 /** Maximum bytes of the text of a result that is sent. */
 const maxOutput = 100_000_000
 
+/** The time for which a request that has ended is not taken again, should a protocol repeat it. */
+const repeatWindow: Duration.Input = "1 minute"
+
 /** The elements of a stream that wait for its consumer. */
 const bufferSize = 16
 
@@ -54,6 +60,7 @@ export const make = Effect.gen(function* () {
   const names = new WeakMap<Kernel, string>()
   const owner = SecureRandom.uuidV4Unsafe()
   const running = new Map<string, Deferred.Deferred<void>>()
+  const ended = new Map<string, number>()
   const questions = Questions.make()
   const uploads = yield* Uploads.make()
 
@@ -95,22 +102,33 @@ export const make = Effect.gen(function* () {
         })
       }))
 
-  /** Lets `settled` wait until a stream has ended, and the kernel is idle. */
+  /** Takes a request once, and lets `settled` wait until its stream has ended and the kernel is idle. */
   const tracked = <A, E>(
     { requestId }: Options,
     stream: Stream.Stream<A, E>,
-  ): Stream.Stream<A | Accepted, E> =>
+  ): Stream.Stream<A | Accepted, E | KernelError> =>
     requestId === undefined ? stream : Stream.unwrap(Effect.as(
       Effect.acquireRelease(
-        Effect.sync(() => {
-          const ended = Deferred.makeUnsafe<void>()
-          running.set(requestId, ended)
-          return ended
+        Effect.flatMap(Clock.currentTimeMillis, (now) => {
+          for (const [id, endedAt] of ended) {
+            if (now - endedAt <= Duration.toMillis(repeatWindow)) break
+            ended.delete(id)
+          }
+          // A cluster repeats a request whose connection was cut, and code must not run twice.
+          if (running.has(requestId) || ended.has(requestId)) {
+            const detail = "It was cut while the code ran"
+            return new KernelError({ reason: new ConnectionLost({ kernelId: undefined, detail }) })
+          }
+          const settled = Deferred.makeUnsafe<void>()
+          running.set(requestId, settled)
+          return Effect.succeed(settled)
         }),
-        (ended) => {
-          running.delete(requestId)
-          return Deferred.succeed(ended, undefined)
-        },
+        (settled) =>
+          Effect.flatMap(Clock.currentTimeMillis, (now) => {
+            running.delete(requestId)
+            ended.set(requestId, now)
+            return Deferred.succeed(settled, undefined)
+          }),
       ),
       // Both begin at once: requests that arrive later are later in the queue, too.
       Stream.merge(Stream.succeed(new Accepted()), stream),
@@ -165,8 +183,8 @@ export const make = Effect.gen(function* () {
     upload: uploads.add,
     settled: ({ requestId }) =>
       Effect.suspend(() => {
-        const ended = running.get(requestId)
-        return ended === undefined ? Effect.void : Deferred.await(ended)
+        const settled = running.get(requestId)
+        return settled === undefined ? Effect.void : Deferred.await(settled)
       }),
     evaluate: ({ expression, timeout, ...target }) =>
       using(target, (kernel) => kernel.evaluate(expression, Schema.Json, { timeout })).pipe(

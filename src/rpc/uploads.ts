@@ -32,9 +32,10 @@ const partOverhead = 1024
 /** The time after its last part, after which an upload that no request has taken is dropped. */
 const timeToLive: Duration.Input = "1 minute"
 
-/** A part of an upload. */
-interface Part {
+/** A part of an upload, which a protocol may repeat. */
+export interface Part {
   readonly id: string
+  readonly index: number
   readonly bytes: Uint8Array
 }
 
@@ -74,7 +75,14 @@ export const make: (maxBytes?: number) => Effect.Effect<Uploads, never, Scope.Sc
           : Effect.succeed(Parts.join(upload.parts))
       })
     return {
-      add: Effect.fnUntraced(function* ({ bytes, id }) {
+      add: Effect.fnUntraced(function* ({ bytes, id, index }) {
+        const upload = uploads.get(id) ?? { parts: [], size: 0 }
+        if (index < upload.parts.length) return
+        if (index > upload.parts.length) {
+          return yield* aborted(
+            "The parts before this one went to another process, or were sent too long ago",
+          )
+        }
         const size = bytes.byteLength + partOverhead
         if (total + size > maxBytes) {
           remove(id)
@@ -83,7 +91,6 @@ export const make: (maxBytes?: number) => Effect.Effect<Uploads, never, Scope.Sc
               "send less at a time, or try again later",
           )
         }
-        const upload = uploads.get(id) ?? { parts: [], size: 0 }
         upload.parts.push(bytes)
         upload.size += size
         total += size
@@ -108,9 +115,11 @@ export const bytes = Effect.fnUntraced(function* <E>(buffers: ReadonlyArray<Uint
   const size = buffers.reduce((sum, { byteLength }) => sum + byteLength, 0)
   if (size <= Fragment.maxSize) return Parts.join(buffers)
   const id = SecureRandom.uuidV4Unsafe()
-  yield* Effect.forEach(Parts.ofSize(buffers, Fragment.maxSize), (bytes) => send({ id, bytes }), {
-    discard: true,
-  })
+  yield* Effect.forEach(
+    Parts.ofSize(buffers, Fragment.maxSize),
+    (bytes, index) => send({ id, index, bytes }),
+    { discard: true },
+  )
   return { upload: id }
 })
 

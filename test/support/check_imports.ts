@@ -14,13 +14,14 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["mod.ts"],
   // Services.
   ["testing.ts"],
-  ["kernel_rpc.ts"],
+  ["kernel_rpc.ts", "kernel_cluster.ts"],
   ["kernel_sessions.ts"],
   ["kernel_pool.ts", "jupyter_hub.ts", "sandbox.ts", "values.ts"],
   ["kernel_client.ts"],
   ["kernel_gateway.ts"],
   ["python_environment.ts"],
   // Parts.
+  ["cluster/"],
   ["rpc/"],
   ["sessions/"],
   ["pool/", "testing/"],

@@ -6,6 +6,7 @@
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Cause, ConfigProvider, Effect, Exit, FileSystem, Layer, Logger, Predicate, Stream } from "effect"
+import { TestRunner } from "effect/cluster"
 import { ChildProcess } from "effect/process"
 import { join } from "node:path"
 import process from "node:process"
@@ -20,6 +21,7 @@ import {
   Sandbox,
   Testing,
 } from "../../src/mod.ts"
+import * as KernelCluster from "../../src/kernel_cluster.ts"
 import * as Platform from "../../src/platform.ts"
 import { type Example, writeExamples } from "./documents.ts"
 import * as Rpc from "./rpc.ts"
@@ -47,9 +49,11 @@ const variables = {
 Object.assign(globalThis, { upload: () => Effect.void })
 
 const repository = process.cwd()
+const Sessions = KernelSessions.layer({ max: 2 })
 const Shared = Layer.mergeAll(
   KernelPool.layer({ max: 6, warm: 2, setup }),
-  KernelSessions.layer({ max: 2 }),
+  Sessions,
+  KernelCluster.layer.pipe(Layer.provide(Sessions), Layer.provideMerge(TestRunner.layer)),
   Rpc.layer("http", "ndjson"),
   PythonEnvironment.layer(),
   Layer.effect(Testing.TestKernel, Testing.TestKernel).pipe(Layer.provide(Testing.layer([]))),

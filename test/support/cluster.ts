@@ -1,0 +1,160 @@
+/** Runners of a cluster in processes of their own, which share the keys of sessions by PostgreSQL. */
+import { NodeClusterSocket } from "@effect/platform-node"
+import { Deferred, Effect, HashRing, Layer, Option, Queue, Schedule, Schema, Stream } from "effect"
+import { RunnerAddress, type Sharding, type ShardingConfig } from "effect/cluster"
+import { ChildProcess } from "effect/process"
+import { SqlClient } from "effect/sql"
+import { createServer } from "node:net"
+import process from "node:process"
+import { fileURLToPath } from "node:url"
+import * as Postgres from "./postgres.ts"
+
+const shards = 30
+
+/** Short times, so that a test need not wait for the default ones. */
+const config: Partial<ShardingConfig.ShardingConfig["Service"]> = {
+  shardsPerGroup: shards,
+  shardLockRefreshInterval: "2 seconds",
+  shardLockExpiration: "6 seconds",
+  refreshAssignmentsInterval: "250 millis",
+  runnerHealthCheckInterval: "1 second",
+  entityMessagePollInterval: "1 second",
+  entityTerminationTimeout: "5 seconds",
+}
+
+const applicationName = (port: number) => `runner-${port}`
+
+/** The cluster of a database; with a port the process is one of its runners. */
+export const clusterLayer = (database: Postgres.Database, port?: number): Layer.Layer<Sharding.Sharding> => {
+  const storage = Layer.orDie(
+    Postgres.clientLayer(database, port === undefined ? "client" : applicationName(port)),
+  )
+  return port === undefined
+    ? NodeClusterSocket.layer({ clientOnly: true, shardingConfig: config }).pipe(
+      Layer.provide(storage),
+      Layer.orDie,
+    )
+    : NodeClusterSocket.layer({
+      shardingConfig: {
+        ...config,
+        runnerAddress: Option.some(RunnerAddress.make("127.0.0.1", port)),
+      },
+    }).pipe(Layer.provide(storage), Layer.orDie)
+}
+
+/** A request to a runner: code for the kernel of a key. */
+export const Request = Schema.Struct({ id: Schema.Int, key: Schema.String, code: Schema.String })
+
+/** Its answer: the text of the result and the kernel, or the reason of the failure. */
+export const Answer = Schema.Struct({
+  id: Schema.Int,
+  kernelId: Schema.optionalKey(Schema.String),
+  text: Schema.optionalKey(Schema.String),
+  reason: Schema.optionalKey(Schema.String),
+})
+
+const encode = Schema.encodeSync(Schema.fromJsonString(Request))
+const decode = Schema.decodeSync(Schema.fromJsonString(Answer))
+
+const freePort = Effect.callback<number>((resume) => {
+  const server = createServer().listen(0, "127.0.0.1", () => {
+    const address = server.address()
+    server.close(() =>
+      resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0))
+    )
+  })
+})
+
+/** A runner in a process of its own. */
+export interface Runner {
+  readonly pid: number
+  readonly port: number
+  /** Runs code in the kernel of a key, wherever that is. */
+  readonly execute: (key: string, code: string) => Effect.Effect<typeof Answer.Type>
+  readonly kill: (signal: "SIGKILL" | "SIGTERM" | "SIGSTOP" | "SIGCONT") => Effect.Effect<void>
+  readonly exitCode: Effect.Effect<number>
+}
+
+/** Starts a runner, which ends with the scope. */
+export const run = Effect.fnUntraced(function* ({ folder, name }: Postgres.Database) {
+  const port = yield* freePort
+  const input = yield* Queue.unbounded<string>()
+  const handle = yield* ChildProcess.make(
+    fileURLToPath(new URL("../../node_modules/.bin/node", import.meta.url)),
+    [
+      "--conditions=effect-jupyter-source",
+      fileURLToPath(new URL("cluster_runner.ts", import.meta.url)),
+      folder,
+      name,
+      String(port),
+    ],
+    {
+      extendEnv: true,
+      stdin: Stream.fromQueue(input).pipe(Stream.encodeText),
+      stderr: "inherit",
+      forceKillAfter: "15 seconds",
+    },
+  )
+  const waiting = new Map<number, Deferred.Deferred<typeof Answer.Type>>()
+  const ready = yield* Deferred.make<void>()
+  const end = Effect.forEach(
+    Array.from(waiting),
+    ([id, answer]) => Deferred.succeed(answer, { id, reason: "Ended" }),
+  )
+  yield* handle.stdout.pipe(
+    Stream.decodeText(),
+    Stream.splitLines,
+    Stream.runForEach((line) => {
+      if (line === "ready") return Deferred.succeed(ready, undefined)
+      const answer = decode(line)
+      const deferred = waiting.get(answer.id)
+      waiting.delete(answer.id)
+      return deferred === undefined ? Effect.void : Deferred.succeed(deferred, answer)
+    }),
+    Effect.ensuring(Effect.suspend(() => end)),
+    Effect.ignore,
+    Effect.forkScoped,
+  )
+  yield* Effect.raceFirst(
+    Deferred.await(ready),
+    Effect.flatMap(handle.exitCode, (code) => Effect.die(`It ended with ${code}`)),
+  )
+  let nextId = 0
+  const runner: Runner = {
+    pid: handle.pid,
+    port,
+    execute: (key, code) =>
+      Effect.gen(function* () {
+        const answer = yield* Deferred.make<typeof Answer.Type>()
+        const id = nextId++
+        waiting.set(id, answer)
+        yield* Queue.offer(input, `${encode({ id, key, code })}\n`)
+        return yield* Deferred.await(answer)
+      }),
+    kill: (signal) => Effect.sync(() => void process.kill(handle.pid, signal)),
+    exitCode: Effect.orDie(Effect.map(handle.exitCode, Number)),
+  }
+  return runner
+})
+
+/** Waits until each of the runners, and no other process, has the locks of the shards that are due to it. */
+export const settled = (database: Postgres.Database, runners: ReadonlyArray<Runner>, seconds = 30) =>
+  Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    const ring = HashRing.make<RunnerAddress.RunnerAddress>()
+    for (const { port } of runners) HashRing.add(ring, RunnerAddress.make("127.0.0.1", port))
+    const wanted = HashRing.getShards(ring, shards)?.map(({ port }) => applicationName(port)) ?? []
+    return yield* Effect.gen(function* () {
+      const held = yield* sql<{ shard: number; owner: string }>`
+        select (objid::bigint % 1000000)::int as shard, application_name as owner
+        from pg_locks join pg_stat_activity using (pid)
+        where locktype = 'advisory' and objsubid = 2 and datname = ${database.name}
+        order by shard`
+      return held.length === shards && held.every(({ owner, shard }) => owner === wanted[shard - 1])
+    }).pipe(
+      Effect.filterOrFail((isSettled) => isSettled, () => new Unsettled({})),
+      Effect.retry(Schedule.spaced("50 millis").pipe(Schedule.upTo({ duration: `${seconds} seconds` }))),
+    )
+  }).pipe(Effect.provide(Postgres.clientLayer(database, "test")))
+
+class Unsettled extends Schema.TaggedError<Unsettled>()("Unsettled", {}) {}

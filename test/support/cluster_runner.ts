@@ -1,0 +1,50 @@
+/**
+ * A runner of a cluster. Its arguments are the folder of PostgreSQL's socket, the database and its port; each line of its standard
+ * input is a request for code in the kernel of a key, as `cluster.ts` sends them.
+ */
+import { NodeRuntime, NodeStdio } from "@effect/platform-node"
+import { Console, Effect, Layer, Logger, References, Schema, Stdio, Stream } from "effect"
+import process from "node:process"
+import { KernelClient, KernelGateway, KernelSessions } from "../../src/mod.ts"
+import * as KernelCluster from "../../src/kernel_cluster.ts"
+import { Answer, clusterLayer, Request } from "./cluster.ts"
+
+const [folder = "", name = "", port = ""] = process.argv.slice(2)
+const decode = Schema.decodeEffect(Schema.fromJsonString(Request))
+const encode = Schema.encodeEffect(Schema.fromJsonString(Answer))
+
+const answer = Effect.fnUntraced(function* (line: string) {
+  const { code, id, key } = yield* decode(line)
+  const given = yield* Effect.gen(function* () {
+    const kernel = yield* KernelClient.KernelClient
+    const { text = "" } = yield* kernel.execute(code)
+    return { id, kernelId: kernel.id, text }
+  }).pipe(
+    Effect.provide(KernelCluster.layerClient(key), { local: true }),
+    Effect.catch((error) =>
+      Effect.succeed({ id, reason: error._tag === "KernelError" ? error.reason._tag : error._tag })
+    ),
+  )
+  yield* Console.log(yield* encode(given))
+})
+
+Effect.gen(function* () {
+  const { stdin } = yield* Stdio.Stdio
+  yield* Console.log("ready")
+  yield* stdin.pipe(
+    Stream.decodeText(),
+    Stream.splitLines,
+    Stream.mapEffect(answer, { concurrency: "unbounded" }),
+    Stream.runDrain,
+  )
+}).pipe(
+  Effect.provide(KernelCluster.layer.pipe(
+    Layer.provideMerge(clusterLayer({ folder, name }, Number(port))),
+    Layer.provide(KernelSessions.layer({ max: 8 })),
+    Layer.provide(KernelGateway.layer()),
+    Layer.merge(NodeStdio.layer),
+  )),
+  Effect.provideService(References.MinimumLogLevel, "Warn"),
+  Effect.provideService(Logger.LogToStderr, true),
+  NodeRuntime.runMain,
+)
