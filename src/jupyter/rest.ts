@@ -101,9 +101,8 @@ export interface Rest {
   /** Returns the kernelspecs of the server by name, and the name of its default. */
   readonly kernelspecs: Effect.Effect<typeof Kernelspecs.Type, RestError>
   /**
-   * Starts a kernel, which is deleted when the scope closes. All deletions together wait for a slow server for
-   * 4 seconds at most. A deletion that fails is repeated in the background until the kernel is gone, for 30 seconds
-   * at most.
+   * Starts a kernel, which is deleted when the scope closes. A deletion that fails is repeated until the kernel is gone,
+   * for 30 seconds at most. All deletions together are waited for for 4 seconds at most, and go on in the background.
    */
   readonly start: (options: {
     /** The kernelspec; the server's default if absent. */
@@ -180,16 +179,12 @@ export const of: (server: Server.Server, options: RestLimits) => Effect.Effect<R
           Effect.retry(Schedule.spaced("1 second").pipe(Schedule.upTo({ duration: maxDeletionTime }))),
           Effect.delay("500 millis"),
           Effect.mapError(() => `The server did not delete the kernel "${id}"`),
-          Effect.ignore({ log: "Warn" }),
-          Effect.forkDetach,
         )
       const remove = (id: string) =>
         requestDeletion(id).pipe(
-          Effect.catchIf(
-            // An unreachable server has ended, and its kernels with it.
-            ({ kind }) => kind === "Refused" || kind === "Timeout",
-            () => Effect.asVoid(deleteLater(id)),
-          ),
+          // A connection that was idle may have been closed; a server that is gone has ended, and its kernels with it.
+          Effect.retry({ times: 1, while: ({ kind }) => kind === "Unreachable" }),
+          Effect.catchIf(({ kind }) => kind === "Refused" || kind === "Timeout", () => deleteLater(id)),
           Effect.ignore({ log: "Warn" }),
         )
 
