@@ -11,11 +11,12 @@ import { text } from "./support/kernel.ts"
 /** Starts a server and connects to it. */
 const serve = Effect.fnUntraced(function* (
   python: string,
-  { env, module, name, port }: {
+  { env, maxKernels = 1, module, name, port }: {
     readonly module: string
     readonly name: string
     readonly port: number
     readonly env?: Record<string, string>
+    readonly maxKernels?: number
   },
 ) {
   yield* ChildProcess.make(python, [
@@ -25,7 +26,7 @@ const serve = Effect.fnUntraced(function* (
     `--${name}.port=${port}`,
     `--${name}.port_retries=0`,
     `--${name}.auth_token=secret`,
-    `--${name}.max_kernels=1`,
+    `--${name}.max_kernels=${maxKernels}`,
   ], { env, extendEnv: true, stdout: "ignore", stderr: "ignore", forceKillAfter: "3 seconds" })
   return yield* Layer.build(KernelGateway.layerRemote({ url: `http://127.0.0.1:${port}`, token: "secret" }))
     .pipe(
@@ -46,6 +47,9 @@ it.live("KernelClient.make fails with ResourceLimit where Kernel Gateway has a l
       const { message, reason } = yield* Effect.flip(Effect.scoped(KernelClient.make()))
       assert.strictEqual(reason._tag, "ResourceLimit")
       assert.include(message, "close kernels that are not used")
+      // The next kernel takes the place of this one.
+      yield* kernel.reset
+      assert.strictEqual(yield* text(kernel.execute("6 * 7")), "42")
     }).pipe(Effect.scoped, Effect.provideContext(gateway))
   }).pipe(Effect.scoped, Effect.provide(Platform.layer)))
 
@@ -59,16 +63,19 @@ it.live(
         module: "enterprise_gateway",
         name: "EnterpriseGatewayApp",
         port: port + 1,
-        env: { EG_UNAUTHORIZED_USERS: "eve", EG_LIST_KERNELS: "True" },
+        maxKernels: 2,
+        env: { EG_UNAUTHORIZED_USERS: "eve,no-limit", EG_LIST_KERNELS: "True", EG_MAX_KERNELS_PER_USER: "1" },
       })
       yield* Effect.gen(function* () {
         const gateway = yield* KernelGateway.KernelGateway
         const mine = { env: { KERNEL_IMAGE: "large", MINE: "1" }, user: "ada" }
         const failure = (options: KernelClient.ClientOptions) =>
           Effect.flip(Effect.scoped(KernelClient.make(options)))
-        const refused = yield* failure({ user: "eve" })
-        assert.deepInclude(refused.reason, { _tag: "Forbidden", isRetryable: false })
-        assert.include(refused.message, "KERNEL_USERNAME")
+        for (const user of ["eve", "no-limit"]) {
+          const refused = yield* failure({ user })
+          assert.deepInclude(refused.reason, { _tag: "Forbidden", isRetryable: false })
+          assert.include(refused.message, "KERNEL_USERNAME")
+        }
         const { reason } = yield* failure({ ...mine, kernelName: "cobol" })
         assert.deepInclude(reason, { _tag: "NoSuchKernelspec", isRetryable: false })
         if (reason._tag === "NoSuchKernelspec") assert.include(reason.known, "python3")
@@ -94,6 +101,17 @@ it.live(
         ])
         const limited = yield* failure(mine)
         assert.deepInclude(limited.reason, { _tag: "ResourceLimit", isRetryable: true })
+        assert.include(limited.message, "per user")
+        // The limit of a user leaves room for another one.
+        yield* KernelClient.make({ kernelName: "python3", user: "bob" })
+        const full = yield* failure({ kernelName: "python3", user: "carol" })
+        assert.deepInclude(full.reason, { _tag: "ResourceLimit", isRetryable: true })
+        assert.notInclude(full.message, "per user")
+        yield* kernel.reset
+        assert.strictEqual(
+          yield* text(kernel.execute("import os; print(os.environ['KERNEL_USERNAME'])")),
+          "ada",
+        )
       }).pipe(Effect.scoped, Effect.provideContext(served))
     }).pipe(Effect.scoped, Effect.provide(Platform.layer)),
   300_000,

@@ -92,6 +92,16 @@ export const make: (
   )
   const { instance: { identity } } = yield* startInstance
 
+  /** Waits for the deletion of the kernel before the current one. */
+  let awaitDeletion: Effect.Effect<unknown> = Effect.void
+  const startNext = Effect.catchReason(
+    startInstance,
+    "KernelError",
+    "ResourceLimit",
+    // The kernel before may have counted.
+    () => Effect.andThen(Effect.suspend(() => awaitDeletion), startInstance),
+  )
+
   const starts = yield* Semaphore.make(1)
   /** Returns the current kernel. After a reset that was interrupted, the first caller starts a new one. */
   const currentInstance = Effect.suspend((): Effect.Effect<Current, KernelError> => {
@@ -99,7 +109,7 @@ export const make: (
     if (current !== undefined) return Effect.succeed(current)
     return Semaphore.withPermit(
       starts,
-      Effect.suspend(() => current === undefined ? startInstance : currentInstance),
+      Effect.suspend(() => current === undefined ? startNext : currentInstance),
     )
   })
 
@@ -144,7 +154,14 @@ export const make: (
     const { instance, scope } = current
     current = undefined
     instance.end(aborted("The kernel was reset"))
-    return Scope.close(scope, Exit.void).pipe(Effect.uninterruptible, Defect.log, Effect.forkIn(outer))
+    return Scope.close(scope, Exit.void).pipe(
+      Effect.uninterruptible,
+      Defect.log,
+      Effect.forkIn(outer),
+      Effect.map((deleting) => {
+        awaitDeletion = Fiber.await(deleting)
+      }),
+    )
   }))
   let resets = 0
   const reset = Effect.gen(function* () {
