@@ -21,6 +21,7 @@ import * as Cache from "./cache.ts"
 import type * as Connection from "./connection.ts"
 import { type GatewayError, gatewayError } from "./error.ts"
 import type { ProcessOptions } from "./process.ts"
+import * as SharedFolder from "./shared_folder.ts"
 
 /** The options besides the interpreter. */
 export interface LocalOptions {
@@ -128,7 +129,11 @@ const makeSandbox = Effect.fnUntraced(
     },
   ) {
     const rules = yield* Rules.resolve(yield* Permissions.read(input), workspace)
-    const host = yield* Host.settings(rules, { path, cacheDir: cacheDir ?? (yield* Cache.folder) })
+    const host = yield* Host.settings(rules, {
+      path,
+      cacheDir: cacheDir ?? (yield* Cache.folder),
+      sharedGateways: yield* SharedFolder.root,
+    })
     const violations = yield* Effect.acquireRelease(PubSub.sliding<Violation>(1000), PubSub.shutdown)
     return { rules, host, workspace, violations, secret: randomSecret("gateway secret") }
   },

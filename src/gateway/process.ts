@@ -121,6 +121,9 @@ export const spawn = Effect.fnUntraced(
             label: "gateway settings",
           }),
           ...(shared === undefined ? {} : { EFFECT_JUPYTER_SHARED: shared }),
+          ...(options.sandbox === undefined
+            ? {}
+            : { EFFECT_JUPYTER_HIDDEN: options.sandbox.host.sharedGateways }),
         },
         // Longer than the supervisor may take: only it knows all processes to end.
         forceKillAfter: "10 seconds",

@@ -39,12 +39,6 @@ export const find: (name: string) => Effect.Effect<string, GatewayError, FileSys
     return folder
   })
 
-/** Creates the parent of all folders, so that a sandbox can hide it. */
-export const makeRoot: Effect.Effect<string, GatewayError, FileSystem.FileSystem> = Effect.tap(
-  root,
-  (folder) => Effect.ignore(Effect.try(() => fs.mkdirSync(folder, { mode: 0o700 }))),
-)
-
 const check = (folder: string): Effect.Effect<void, GatewayError> =>
   Effect.suspend(() => {
     const detail = fault(folder)

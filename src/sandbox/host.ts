@@ -37,6 +37,8 @@ export interface HostSettings {
   readonly needed: ReadonlyArray<string>
   /** Files that run outside of a sandbox later, which no kernel may write. */
   readonly protected: ReadonlyArray<string>
+  /** The folder with the tokens of shared gateways, which no kernel may read. */
+  readonly sharedGateways: string
 }
 
 /** The programs that the sandbox requires on each platform, and the packages that contain them. */
@@ -51,6 +53,8 @@ export interface HostOptions {
   readonly path: string
   /** The folder of managed environments of Python. */
   readonly cacheDir: string
+  /** The folder of shared gateways. */
+  readonly sharedGateways: string
 }
 
 /** Checks the platform, determines the user that kernels run as, and finds the programs that the sandbox requires. */
@@ -58,7 +62,7 @@ export const settings: (
   rules: Rules,
   options: HostOptions,
 ) => Effect.Effect<HostSettings, SandboxError, FileSystem.FileSystem | Path.Path> = Effect.fnUntraced(
-  function* (rules, { cacheDir, path }) {
+  function* (rules, { cacheDir, path, sharedGateways }) {
     const needs = packages[process.platform]
     if (needs === undefined || !["x64", "arm64"].includes(process.arch)) {
       const platform = `${process.platform} on ${process.arch}`
@@ -94,6 +98,7 @@ export const settings: (
     const virtualEnv = Platform.variable("VIRTUAL_ENV")
     return {
       rules,
+      sharedGateways,
       user: isRoot ? rules.user ?? null : null,
       helper: command(helper),
       tools,

@@ -1,9 +1,11 @@
 /** Attacks on the machine of an ordinary user; see `ordinary_user.ts`. Prints their outcomes as JSON. */
 import { NodeRuntime } from "@effect/platform-node"
 import { Effect } from "effect"
-import { mkdirSync, readdirSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync } from "node:fs"
 import process from "node:process"
+import * as SharedFolder from "../../src/gateway/shared_folder.ts"
 import { KernelClient, KernelGateway } from "../../src/mod.ts"
+import * as Platform from "../../src/platform.ts"
 import { supervisors } from "./processes.ts"
 import { attacker, outcomes, py } from "./sandbox.ts"
 
@@ -21,6 +23,11 @@ Effect.gen(function* () {
     yield* KernelGateway.make(options),
     yield* KernelGateway.make({ ...options, sandbox: true }),
   ]
+  const shared = yield* Effect.provide(SharedFolder.find("attacked"), Platform.layer)
+  yield* Effect.acquireRelease(
+    KernelGateway.makeShared({ ...options, name: "attacked" }),
+    () => Effect.ignore(KernelGateway.stopShared("attacked")),
+  )
   yield* Effect.provideService(KernelClient.make(), KernelGateway.KernelGateway, others[0] ?? gateway)
   const { images } = yield* kernel.execute(`
 from IPython.display import display
@@ -34,6 +41,7 @@ for directory in ${py(supervisors(process.pid).map(({ runtimeDir }) => runtimeDi
     if directory != runtime:
         attempt(f"directory {directory}", lambda: os.listdir(directory))
 attempt("gateways", lambda: os.listdir(os.path.dirname(runtime)) == [os.path.basename(runtime)])
+attempt("shared gateway", lambda: open(${py(`${shared}/gateway.json`)}).read())
 attempt("pipe", lambda: os.open("/tmp/pipe", os.O_WRONLY | os.O_NONBLOCK))
 attempt("pipe both ways", lambda: os.open("/tmp/pipe", os.O_RDWR))
 attempt("/tmp", lambda: write("/tmp/planted"))
@@ -41,5 +49,6 @@ attempt("workspace", lambda: write("planted"))
 `,
   )
   const written = [images.length, readdirSync(`${folder}/elsewhere`).length]
-  process.stdout.write(`\n${JSON.stringify({ results, written })}\n`)
+  const isThere = existsSync(`${shared}/gateway.json`)
+  process.stdout.write(`\n${JSON.stringify({ results, written, isThere })}\n`)
 }).pipe(Effect.scoped, NodeRuntime.runMain)

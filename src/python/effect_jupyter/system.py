@@ -38,15 +38,6 @@ def stat_fields(pid: int) -> list[bytes]:
         return file.read().rpartition(b")")[2].split()
 
 
-def make_private(folder: str) -> None:
-    """Makes a folder and its parent, each for this user only, unless they exist."""
-    for each in (os.path.dirname(folder), folder):
-        try:
-            os.mkdir(each, 0o700)
-        except FileExistsError:
-            pass
-
-
 def remove_tree(folder: str) -> None:
     """Removes a folder with all that it contains, of any depth and permissions. Errors are ignored."""
     import subprocess  # imported here: kernels need only the rest of this module

@@ -26,8 +26,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from effect_jupyter.gateway.folders import make_private, remove_unless_held
 from effect_jupyter.sandbox.placeholders import is_at
-from effect_jupyter.system import make_private
 
 # The exit status if another process has the lock.
 TAKEN = 75
@@ -221,10 +221,7 @@ class Shared:
         """Removes the folder, as the last deed of this process."""
         self._remove_files(LOCK)
         for folder in (self._folder, os.path.dirname(self._folder)):
-            try:
-                os.rmdir(folder)
-            except OSError:
-                pass  # it has other gateways, or is gone
+            remove_unless_held(folder)
 
     def _remove_files(self, *names: str) -> None:
         # If the folder was deleted, this may be that of another gateway.

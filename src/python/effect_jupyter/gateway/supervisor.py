@@ -27,17 +27,10 @@ import signal
 import subprocess
 import time
 
+from effect_jupyter.gateway.folders import hold, make_private, remove_unless_held
 from effect_jupyter.gateway.processes import kill_processes_of
 from effect_jupyter.sandbox.placeholders import registries, remove_all
-from effect_jupyter.system import (
-    PR_SET_CHILD_SUBREAPER,
-    die_with,
-    make_private,
-    prctl,
-    process_ids,
-    remove_tree,
-    stat_fields,
-)
+from effect_jupyter.system import PR_SET_CHILD_SUBREAPER, die_with, prctl, process_ids, remove_tree, stat_fields
 
 # Seconds after which a directory without a lock counts as abandoned.
 CLAIM_BOUND = 60
@@ -230,11 +223,21 @@ def start_shared():
     return shared.start(os.environ.pop("EFFECT_JUPYTER_SHARED"))
 
 
+def hold_hidden():
+    """Keeps the folder of shared gateways, which a sandbox cannot hide before it exists. Returns it and its lock."""
+    folder = os.environ.pop("EFFECT_JUPYTER_HIDDEN", None)
+    try:
+        return folder, None if folder is None else hold(folder)
+    except OSError:
+        return None, None  # that of another user, which this one does not use
+
+
 def main():
     runtime_dir, script, *arguments = sys.argv[1:]
     shared = start_shared()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     lock = claim(runtime_dir)
+    hidden, hidden_lock = hold_hidden()
     wakeup, wakeup_writer = os.pipe()
     os.set_blocking(wakeup_writer, False)
     signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
@@ -261,6 +264,9 @@ def main():
             kill_all()
         finally:
             remove(runtime_dir)
+            if hidden_lock is not None:
+                os.close(hidden_lock)
+                remove_unless_held(hidden)
             if shared is not None:
                 shared.remove()
     return 0 if status is None else os.waitstatus_to_exitcode(status)

@@ -20,7 +20,7 @@ from typing import Any
 
 from effect_jupyter.sandbox import bubblewrap, git, macos, mounts, names
 from effect_jupyter.sandbox.bubblewrap import is_under
-from effect_jupyter.sandbox.placeholders import Placeholders, registries
+from effect_jupyter.sandbox.placeholders import Placeholders, is_own, registries
 from effect_jupyter.system import remove_tree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -328,7 +328,11 @@ class Sandbox:
         return {
             "allowNet": rules["allowNet"],
             # Includes those of other gateways, even if they start later.
-            "denyRead": [*rules["denyRead"], *registries(os.path.dirname(self._registry))],
+            "denyRead": [
+                *rules["denyRead"],
+                *registries(os.path.dirname(self._registry)),
+                *filter(is_own, [self._settings["sharedGateways"]]),
+            ],
             "allowRead": [*rules["allowRead"], *filter(os.path.exists, hidden), own_dir, self.helper_dir],
             "allowWrite": [*rules["allowWrite"], own_dir],
             "denyWrite": [

@@ -150,18 +150,16 @@ def in_folder(path, action):
 def registries(folder):
     """Returns the directories that gateways of this user share."""
     try:
-        return [entry.path for entry in os.scandir(folder) if is_registry(entry)]
+        names = [name for name in os.listdir(folder) if re.fullmatch(r"effect-jupyter-[0-9a-f]{12}", name)]
     except OSError:
         return []
+    return [path for path in (os.path.join(folder, name) for name in names) if is_own(path)]
 
 
-def is_registry(entry):
-    """Tells whether gateways of this user share the directory, which another user may have created."""
+def is_own(path):
+    """Tells whether it is a folder of this user: another user may have created it, or a link."""
     try:
-        return (
-            re.fullmatch(r"effect-jupyter-[0-9a-f]{12}", entry.name) is not None
-            and entry.is_dir(follow_symlinks=False)
-            and entry.stat(follow_symlinks=False).st_uid == os.getuid()
-        )
+        status = os.lstat(path)
     except OSError:
         return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
