@@ -7,9 +7,10 @@ import { createServer } from "node:http"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Connection from "../src/gateway/connection.ts"
-import { KernelClient, KernelGateway } from "../src/mod.ts"
+import { KernelClient, KernelGateway, Sandbox } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import { descendants, eventually, survivors } from "./support/processes.ts"
+import { sandboxUser, workspace } from "./support/sandbox.ts"
 
 /** The runtime directory of this user for these tests. */
 const runtimeDir = mkdtempSync(join(tmpdir(), "effect-jupyter-test-"))
@@ -265,6 +266,53 @@ describe("layerShared", () => {
           yield* untilGone("early", [])
         }
       }).pipe(Effect.scoped, Effect.provide(Platform.layer)),
+    120_000,
+  )
+
+  it.live(
+    "a sandboxed gateway tells each program the violations of its own kernels",
+    () =>
+      Effect.gen(function* () {
+        const options = {
+          name: "sandboxed",
+          workingDir: yield* workspace(),
+          sandbox: sandboxUser,
+          idleTimeToLive: 0,
+        }
+        const one = yield* KernelGateway.makeShared(options)
+        const other = yield* KernelGateway.makeShared(options)
+        const sandbox = { ...sandboxUser, allowNet: ["example.org"], limits: { processes: 100 } }
+        const { reason } = yield* Effect.flip(
+          Effect.asVoid(KernelGateway.makeShared({ ...options, sandbox })),
+        )
+        assert.strictEqual(reason._tag, "OptionsMismatch")
+        if (reason._tag !== "OptionsMismatch") return
+        const different = ["sandbox.allowNet", "sandbox.limits"]
+        assert.deepStrictEqual(reason.differences.map(({ option }) => option), different)
+
+        const seen: Array<readonly [string, string | undefined]> = []
+        for (const [program, gateway] of [["one", one], ["other", other]] as const) {
+          yield* Stream.runForEach(
+            Sandbox.violations,
+            ({ host }) => Effect.sync(() => seen.push([program, host])),
+          ).pipe(
+            Effect.provideService(KernelGateway.KernelGateway, gateway),
+            Effect.forkScoped({ startImmediately: true }),
+          )
+        }
+        for (const [program, gateway] of [["one", one], ["other", other]] as const) {
+          const kernel = yield* kernelOf(gateway)
+          const request = `urllib.request.urlopen("http://${program}.example.org/")`
+          yield* Effect.flip(kernel.execute(`import urllib.request; ${request}`))
+          const { text } = yield* kernel.execute(`try:
+    open("/etc/planted", "w")
+except OSError as error:
+    print(error.errno in (13, 30))`)
+          assert.strictEqual(text, "True")
+        }
+        yield* eventually(() => seen.length >= 2 ? undefined : JSON.stringify(seen))
+        assert.deepStrictEqual(seen, [["one", "one.example.org:80"], ["other", "other.example.org:80"]])
+      }).pipe(Effect.scoped, Effect.provide(Platform.layer), Effect.andThen(untilGone("sandboxed", []))),
     120_000,
   )
 
