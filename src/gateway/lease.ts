@@ -23,7 +23,12 @@ const exit = {
 
 const Ready = Schema.Struct({ ready: Schema.String, lease: Schema.Int })
 const Failed = Schema.Struct({
-  failed: Schema.Struct({ ...exit, refused: Schema.NullOr(SandboxErrorReason) }),
+  failed: Schema.Struct({
+    ...exit,
+    refused: Schema.NullOr(SandboxErrorReason),
+    /** The options of the program that started it. */
+    options: Schema.Record(Schema.String, Schema.String),
+  }),
 })
 const Ended = Schema.Struct({ ended: Schema.Struct(exit) })
 

@@ -14,14 +14,12 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FileSystem from "effect/FileSystem"
-import * as Path from "effect/Path"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { plain } from "../jupyter/control_codes.ts"
 import { type SandboxError, sandboxError } from "../sandbox/error.ts"
-import type { Rules } from "../sandbox/rules.ts"
 import {
   Exited,
   type GatewayError,
@@ -34,6 +32,7 @@ import * as Lease from "./lease.ts"
 import * as Process from "./process.ts"
 import * as RuntimeDir from "./runtime_dir.ts"
 import * as SharedFolder from "./shared_folder.ts"
+import * as SharedOptions from "./shared_options.ts"
 import * as Tail from "./tail.ts"
 
 /** A gateway that listens, with the id by which programs know it again. */
@@ -45,7 +44,7 @@ export interface SharedProcess extends Process.GatewayProcess {
 }
 
 /** The name of a gateway, and how to start it. */
-export interface SharedOptions {
+export interface ConnectOptions {
   readonly name: string
   readonly idleTimeToLive: Duration.Input
   readonly process: Process.ProcessOptions
@@ -66,9 +65,6 @@ const State = Schema.Struct({
 type State = typeof State.Type
 const decodeState = Schema.decodeEffect(Schema.fromJsonString(State))
 
-/** The version of what programs and the gateway tell each other. */
-const protocol = 1
-
 /** Exit code of the supervisor if that of another program has the lock. */
 const taken = 75
 
@@ -78,11 +74,18 @@ const retryInterval: Duration.Input = "20 millis"
 /** Maximum time for a gateway to end with its kernels. */
 const stopTimeout = Duration.seconds(30)
 
+/** A gateway as a program wants it. */
+interface Target {
+  readonly folder: string
+  readonly process: Process.ProcessOptions
+  readonly options: SharedOptions.Values
+}
+
 /** There is no gateway of the name, or it is ending. */
 class Absent extends Data.TaggedError("Absent") {}
 
 /** Finds the gateway, or starts it, and holds a lease of it until the scope closes. */
-export const connect = Effect.fnUntraced(function* ({ idleTimeToLive, name, process }: SharedOptions) {
+export const connect = Effect.fnUntraced(function* ({ idleTimeToLive, name, process }: ConnectOptions) {
   const folder = yield* SharedFolder.find(name)
   const tail = Tail.make()
   const output = () => tail.lines().map(plain)
@@ -91,20 +94,27 @@ export const connect = Effect.fnUntraced(function* ({ idleTimeToLive, name, proc
       new StartTimeout({ timeout: Duration.fromInputUnsafe(process.startTimeout), output: output() }),
     )
   )
+  const options = yield* SharedOptions.make(process)
+  const target: Target = { folder, process, options }
   const request = { idleTimeToLive: toSeconds(idleTimeToLive) }
-  const { lease, number, state } = yield* attach(folder, process, {
+  const { lease, number, state } = yield* attach(target, {
     request,
     onLog: (line) => Effect.andThen(Effect.sync(() => tail.push(line)), Effect.logDebug(plain(line))),
     onViolation: process.onViolation,
   }).pipe(
     inOwnScope,
-    Effect.tapErrorTag("Absent", () => startSupervisor(folder, process, request)),
+    Effect.tapErrorTag("Absent", () => startSupervisor(target, request)),
     Effect.retry({ schedule: Schedule.spaced(retryInterval), while: isAbsent }),
     Effect.catchTag("Absent", () => startTimeoutError),
     Effect.timeoutOrElse({ duration: process.startTimeout, orElse: () => startTimeoutError }),
     Effect.annotateLogs("gateway", name),
   )
-  const differences = differencesOf(state, yield* optionsOf(process), process.port)
+  const port = String(state.port)
+  const differences = SharedOptions.differences(
+    { ...state.options, port },
+    // Any port will do if none was given.
+    process.port === 0 ? { ...options, port } : options,
+  )
   if (differences.length > 0) return yield* gatewayError(new OptionsMismatch({ name, differences }))
   const closing = yield* Deferred.make<void>()
   yield* Effect.addFinalizer(() => Deferred.succeed(closing, undefined))
@@ -148,20 +158,21 @@ export const stop = Effect.fnUntraced(
 
 /** Opens a lease of the gateway that runs, and waits until it listens. Fails with `Absent` if none runs. */
 const attach = Effect.fnUntraced(function* (
-  folder: string,
-  process: Process.ProcessOptions,
-  options: Lease.LeaseOptions,
+  { folder, options, process }: Target,
+  leaseOptions: Lease.LeaseOptions,
 ): Effect.fn.Return<
   { readonly lease: Lease.Lease; readonly number: number; readonly state: State },
   Absent | GatewayError | SandboxError,
   FileSystem.FileSystem | Scope.Scope
 > {
   const fs = yield* FileSystem.FileSystem
-  const lease = yield* Effect.mapError(Lease.open(`${folder}/socket`, options), () => new Absent())
+  const lease = yield* Effect.mapError(Lease.open(`${folder}/socket`, leaseOptions), () => new Absent())
   const start = yield* lease.start
   if (start === undefined) return yield* new Absent()
   if ("failed" in start) {
     const { exitCode, output, refused } = start.failed
+    // Another program started it, with options that may be the reason.
+    if (SharedOptions.differences(start.failed.options, options).length > 0) return yield* new Absent()
     if (refused !== null) return yield* sandboxError(refused)
     return yield* Process.startFailure(process, exitCode ?? undefined, output.map(plain))
   }
@@ -176,14 +187,14 @@ const attach = Effect.fnUntraced(function* (
 
 /** Starts a supervisor, which ends at once if another one has the lock. */
 const startSupervisor = Effect.fnUntraced(
-  function* (folder: string, process: Process.ProcessOptions, request: { idleTimeToLive: number | null }) {
+  function* ({ folder, options, process }: Target, request: { readonly idleTimeToLive: number | null }) {
     const runtimeDir = yield* RuntimeDir.choose
     const state: Omit<State, "pid" | "port"> = {
       id: SecureRandom.uuidV4Unsafe(),
       token: Redacted.value(process.token),
       secret: process.sandbox === undefined ? null : Redacted.value(process.sandbox.secret),
       runtimeDir,
-      options: yield* optionsOf(process),
+      options,
     }
     const shared = Redacted.make(JSON.stringify({ ...request, folder, state }), { label: "shared gateway" })
     const handle = yield* Process.spawn(process, { runtimeDir, stdin: "ignore", shared })
@@ -195,58 +206,6 @@ const startSupervisor = Effect.fnUntraced(
   },
   Effect.scoped,
 )
-
-/** Returns the options that all programs agree on, with the option of the sandbox by its permissions. */
-const optionsOf = Effect.fnUntraced(function* ({ sandbox, ...process }: Process.ProcessOptions) {
-  const path = yield* Path.Path
-  const options: Readonly<Record<string, unknown>> = {
-    protocol,
-    python: process.python.includes("/") ? path.resolve(process.python) : process.python,
-    host: process.host,
-    workingDir: process.workingDir,
-    fork: process.fork,
-    preload: process.preload,
-    sandbox: sandbox !== undefined,
-    ...(sandbox === undefined ? {} : permissionsOf(sandbox.host.rules)),
-  }
-  return Object.fromEntries(
-    Object.entries(options).flatMap(([option, value]) =>
-      value === undefined ? [] : [[option, JSON.stringify(value)] as const]
-    ),
-  )
-})
-
-const permissionsOf = ({ parentProxy, ...rules }: Rules) =>
-  Object.fromEntries(
-    Object.entries({ ...rules, upstreamProxy: parentProxy }).map((
-      [name, value],
-    ) => [`sandbox.${name}`, value]),
-  )
-
-/** Its address may have a password. */
-const secretOption = "sandbox.upstreamProxy"
-
-/** Returns the options that differ. Any port will do if none was given. */
-function differencesOf(
-  { options, port }: State,
-  given: Readonly<Record<string, string>>,
-  givenPort: number,
-): OptionsMismatch["differences"] {
-  const running = { ...options, port: String(port) }
-  const here = { ...given, port: givenPort === 0 ? running.port : String(givenPort) }
-  return [...new Set([...Object.keys(running), ...Object.keys(here)])].flatMap((option) => {
-    const [there, ours] = [valueOf(running, option), valueOf(here, option)]
-    if (there === ours) return []
-    if (option === secretOption) return [{ option }]
-    return [{
-      option,
-      ...(there === undefined ? {} : { running: there }),
-      ...(ours === undefined ? {} : { given: ours }),
-    }]
-  })
-}
-
-const valueOf = (record: Readonly<Record<string, string>>, name: string): string | undefined => record[name]
 
 const isAbsent = ({ _tag }: Absent | GatewayError | SandboxError): boolean => _tag === "Absent"
 

@@ -19,6 +19,7 @@ class Leases:
 
     def __init__(self, send: Callable[[dict[str, Any]], None]):
         self._send = send
+        self._messages = int(os.environ.pop("EFFECT_JUPYTER_MESSAGES"))
         self._lease_of: dict[str, int] = {}
         self._ended: set[int] = set()
         self._deletions: set[asyncio.Task[None]] = set()
@@ -27,7 +28,7 @@ class Leases:
         self._kernels: Any = None
 
     def listen(self, kernels: Any, web_app: Any) -> None:
-        """Receives the messages of the supervisor from standard input, and observes requests."""
+        """Receives the messages of the supervisor, and observes requests."""
         self._kernels = kernels
         stock_log = web_app.log_request
 
@@ -36,8 +37,7 @@ class Leases:
             stock_log(handler)
 
         web_app.log_request = log_request
-        os.set_blocking(0, False)
-        IOLoop.current().add_handler(0, lambda *_: self._read(), IOLoop.READ)
+        IOLoop.current().add_handler(self._messages, lambda *_: self._read(), IOLoop.READ)
 
     def use(self) -> None:
         """Notes that the gateway is used now."""
@@ -62,10 +62,10 @@ class Leases:
         self._send({**message, "lease": self._lease_of.get(kernel_id)} if kernel_id is not None else message)
 
     def _read(self) -> None:
-        data = os.read(0, 65536)
+        data = os.read(self._messages, 65536)
         if not data:
             # The supervisor has ended, and this process is killed.
-            IOLoop.current().remove_handler(0)
+            IOLoop.current().remove_handler(self._messages)
         *lines, self._received = (self._received + data).split(b"\n")
         for line in lines:
             message = json.loads(line)

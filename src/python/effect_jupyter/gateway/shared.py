@@ -4,8 +4,9 @@ Its folder has a lock, a Unix socket and a file with its address. The supervisor
 listens at the socket before it starts the gateway. A program that uses the gateway holds a connection to the socket, its
 lease, which the system closes however the program ends. Programs and the supervisor exchange lines of JSON:
 
-  to programs:   {"ready": ID, "lease": NUMBER} when the gateway listens; {"failed": {"exitCode", "output", "refused"}}
-                 if it did not start; {"ended": {"exitCode", "output"}}; {"log": LINE}; {"violation", "kernel"}
+  to programs:   {"ready": ID, "lease": NUMBER} when the gateway listens; {"failed": {"exitCode", "output", "refused",
+                 "options"}} if it did not start; {"ended": {"exitCode", "output"}}; {"log": LINE};
+                 {"violation", "kernel"}
   from programs: {"idleTimeToLive": SECONDS or null}, {"stop": true}
   to the gateway: {"leaseEnded": NUMBER}, {"isUsed": true}
   from the gateway: the lines of `main.py`, and {"unusedFor": SECONDS, or null while it is used} as the answer
@@ -38,6 +39,8 @@ ANSWER_BOUND = 60.0
 # Lines of the log that become part of errors, bytes of a line, and bytes that a program has not read.
 MAX_LINES, MAX_LINE, MAX_UNSENT = 50, 65536, 1_000_000
 LOCK, SOCKET, STATE = "lock", "socket", "gateway.json"
+# The variable with the descriptor of messages to the gateway.
+MESSAGES = "EFFECT_JUPYTER_MESSAGES"
 
 
 class Peer:
@@ -157,31 +160,34 @@ class Shared:
         self._time_to_live: float | None = settings["idleTimeToLive"]
         self._unused_since = time.monotonic()
         self._asked_at: float | None = None
-        stdin, to_gateway = os.pipe()
+        messages, to_gateway = os.pipe()
         from_gateway, stdout = os.pipe()
         log_of_gateway, stderr = os.pipe()
-        self._streams_of_gateway = (stdin, stdout, stderr)
+        self._ends_of_gateway = (messages, stdout, stderr)
         self._gateway = Peer(to_gateway, ignore)
         self._output = Peer(from_gateway, self._receive_output)
         self._errors = Peer(log_of_gateway, self._receive_log)
 
     def become_gateway(self) -> None:
-        """Gives the forked child its standard streams."""
-        for stream, end in enumerate(self._streams_of_gateway):
+        """Gives the forked child its standard output and error, and the descriptor of messages to it."""
+        messages, *streams = self._ends_of_gateway
+        for stream, end in enumerate(streams, 1):
             os.dup2(end, stream)
+        # Not as standard input, which processes of the gateway inherit.
+        os.environ[MESSAGES] = str(os.dup(messages))
         self.close_in_child()
 
     def close_in_child(self) -> None:
         """Closes all descriptors, so that the lock and the connections end with the supervisor."""
         peers = (self._gateway, self._output, self._errors)
-        for descriptor in (*self._streams_of_gateway, *(peer.descriptor for peer in peers), self._lock):
+        for descriptor in (*self._ends_of_gateway, *(peer.descriptor for peer in peers), self._lock):
             os.close(descriptor)
         self._listener.close()
 
     def wait(self, gateway: int, wakeup: int, reap: "Callable[[int], int | None]") -> "int | None":
         """Serves programs until the gateway has ended, or is to be ended. Returns its status if it has."""
-        for stream in self._streams_of_gateway:
-            os.close(stream)
+        for end in self._ends_of_gateway:
+            os.close(end)
         with selectors.DefaultSelector() as selector:
             selector.register(wakeup, selectors.EVENT_READ)
             selector.register(self._listener, selectors.EVENT_READ)
@@ -213,7 +219,8 @@ class Shared:
         self._listener.close()
         code = None if status is None else os.waitstatus_to_exitcode(status)
         end = {"exitCode": 128 - code if code is not None and code < 0 else code, "output": [*self._log]}
-        message = {"ended": end} if self._is_ready else {"failed": {**end, "refused": self._refused}}
+        failed = {**end, "refused": self._refused, "options": self._state["options"]}
+        message = {"ended": end} if self._is_ready else {"failed": failed}
         for lease in self._leases.values():
             lease.send(message)
 

@@ -40,11 +40,10 @@ LINUX = sys.platform.startswith("linux")
 def become_gateway(script, arguments, supervisor, shared):
     """Runs the gateway in the forked child, with the same interpreter."""
     die_with(supervisor)
-    if shared is None:
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.close(null)
-    else:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    if shared is not None:
         shared.become_gateway()
     os.close(signal.set_wakeup_fd(-1))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
