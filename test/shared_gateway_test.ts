@@ -1,6 +1,7 @@
 /** Gateways that several programs share, and that outlive them. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Queue, Schema, Stream } from "effect"
+import { Effect, Layer, Queue, Redacted, Schema, Stream } from "effect"
+import { HttpClient, HttpClientRequest, HttpClientResponse } from "effect/http"
 import { ChildProcess } from "effect/process"
 import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, readFileSync, symlinkSync } from "node:fs"
 import { createServer } from "node:http"
@@ -36,6 +37,21 @@ const untilGone = (name: string, pids: ReadonlyArray<number>) =>
     eventually(() => survivors(pids), 20),
     eventually(() => existsSync(folderOf(name)) ? `${folderOf(name)} is there` : undefined, 20),
   )
+
+/** Code that runs longer than an unused gateway stays. */
+const seconds = "import time; time.sleep(4)"
+
+/** Sends code to a kernel, and closes the connection when it runs. */
+const begin = (url: string, code: string) =>
+  Effect.callback<void>((resume) => {
+    const socket = new WebSocket(url)
+    const header = { msg_id: "1", msg_type: "execute_request", session: "1", username: "", version: "5.4" }
+    const content = { code, silent: false }
+    const request = { header, parent_header: {}, metadata: {}, content, channel: "shell" }
+    socket.onopen = () => socket.send(JSON.stringify(request))
+    socket.onmessage = ({ data }) => String(data).includes("execute_input") ? socket.close() : undefined
+    socket.onclose = () => resume(Effect.void)
+  })
 
 /** The processes of a gateway; the first is its supervisor. */
 const processesOf = (name: string) => {
@@ -126,6 +142,33 @@ describe("layerShared", () => {
     }), 120_000)
 
   it.live(
+    "a gateway is used while a kernel runs code, also if no program has a connection",
+    () =>
+      Effect.gen(function* () {
+        const options = { name: "busy", idleTimeToLive: "1 second" } as const
+        const pids = yield* Effect.scoped(Effect.gen(function* () {
+          const { token, url } = yield* KernelGateway.makeShared(options)
+          const secret = token === undefined ? "" : Redacted.value(token)
+          // The request of no program: its kernel stays when the scope closes.
+          const kernel = yield* HttpClient.execute(
+            HttpClientRequest.post(`${url}/api/kernels`).pipe(
+              HttpClientRequest.setHeader("authorization", `token ${secret}`),
+            ),
+          ).pipe(Effect.flatMap(HttpClientResponse.schemaBodyJson(Schema.Struct({ id: Schema.String }))))
+          yield* begin(
+            `${url.replace("http", "ws")}/api/kernels/${kernel.id}/channels?token=${secret}`,
+            seconds,
+          )
+          return processesOf("busy")
+        }))
+        yield* Effect.sleep("3 seconds")
+        assert.isDefined(survivors(pids))
+        yield* untilGone("busy", pids)
+      }).pipe(Effect.provide(Platform.layer)),
+    120_000,
+  )
+
+  it.live(
     "a gateway that was killed is started anew, and its programs are told",
     () =>
       Effect.gen(function* () {
@@ -183,7 +226,7 @@ describe("layerShared", () => {
       const { reason } = yield* Effect.flip(Effect.asVoid(KernelGateway.makeShared(others)))
       assert.strictEqual(reason._tag, "OptionsMismatch")
       if (reason._tag !== "OptionsMismatch") return
-      assert.deepStrictEqual(reason.differences.map(({ option }) => option), ["workingDir", "fork", "port"])
+      assert.deepStrictEqual(reason.differences.map(({ option }) => option), ["port", "workingDir", "fork"])
       assert.include(reason.message, `"fork" is true there, and false here`)
       // Every program has its own environment.
       const other = yield* KernelGateway.makeShared({ ...options, env: { WHOSE: "mine" }, logLevel: "Error" })
