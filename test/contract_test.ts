@@ -387,6 +387,15 @@ describe("the public contract", () => {
     expectTypeOf(sessions).toEqualTypeOf<
       Layer.Layer<KernelSessions.KernelSessions, Execution.KernelError, KernelGateway.KernelGateway | Data>
     >()
+    const sessionsOverMany = KernelSessions.layer({
+      gateways: [KernelGateway.layer(), KernelGateway.layerRemote({ url: "" })],
+    })
+    expectTypeOf(sessionsOverMany).toEqualTypeOf<
+      Layer.Layer<
+        KernelSessions.KernelSessions,
+        Execution.KernelError | KernelGateway.GatewayError | Sandbox.SandboxError
+      >
+    >()
     expectTypeOf(KernelSessions.layerClient).toEqualTypeOf<
       (key: string) => Layer.Layer<
         KernelClient.KernelClient,

@@ -353,6 +353,13 @@ layer(Platform.layer, slow)("KernelClient.layerRpc", (it) => {
       }).pipe(Effect.provide(FetchHttpClient.layer)),
   )
 
+  it.effect("a key that not every serialization sends as it is, is refused before it is sent", () =>
+    Effect.gen(function* () {
+      for (const key of ["\ud800", "x".repeat(10_001)]) {
+        assert.strictEqual(reasonOf(yield* Effect.flip(kernelOf(key))), "InvalidOption")
+      }
+    }).pipe(Effect.provide(Rpc.clientLayer(9, "http", "ndjson"))))
+
   it.effect("the group can be used without the library's client", () =>
     Effect.gen(function* () {
       const client = yield* RpcClient.make(KernelRpc.group)

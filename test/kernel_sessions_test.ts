@@ -20,6 +20,7 @@ import { HttpClient, HttpClientRequest, HttpClientResponse } from "effect/http"
 import { Execution, KernelClient, KernelGateway, KernelSessions } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import { slow, text } from "./support/kernel.ts"
+import { descendants, supervisors } from "./support/processes.ts"
 
 type Sessions = KernelSessions.KernelSessions["Service"]
 
@@ -345,6 +346,115 @@ layer(gateway.pipe(Layer.provideMerge(Platform.layer)), slow)("KernelSessions", 
       const endless = yield* KernelSessions.make({ setup: () => Effect.never, initTimeout: "1 second" })
       assert.include((yield* Effect.flip(ask(endless, "ada", "1"))).message, "initTimeout")
     }))
+
+  it.effect("setup that is not repeated after a reset closes the session, and its scope is that of the kernel", () =>
+    Effect.gen(function* () {
+      const log: Array<string> = []
+      let next: Effect.Effect<void, string> = Effect.void
+      const sessions = yield* KernelSessions.make({
+        max: 2,
+        setup: (kernel, key) =>
+          Effect.gen(function* () {
+            yield* Effect.acquireRelease(
+              Effect.sync(() => log.push(`begin ${key}`)),
+              () => Effect.sync(() => log.push(`end ${key}`)),
+            )
+            yield* next
+            yield* kernel.execute("ready = True")
+          }),
+      })
+      const { kernel, release } = yield* hold(sessions, "ada")
+      yield* release
+      assert.deepStrictEqual(log, ["begin ada"], "the session is open")
+      const again = yield* hold(sessions, "ada")
+      yield* again.kernel.reset
+      assert.deepStrictEqual(log, ["begin ada", "end ada", "begin ada"])
+      next = Effect.fail("no licence")
+      const failed = yield* Effect.flip(again.kernel.reset)
+      assert.include(failed.message, "no licence")
+      assert.deepStrictEqual(yield* keys(sessions), [])
+      assert.deepStrictEqual(log.slice(3), ["end ada", "begin ada", "end ada"])
+      assert.strictEqual(reasonOf(yield* Effect.flip(kernel.execute("1"))), "ExecutionAborted")
+      next = Effect.void
+      assert.strictEqual(yield* ask(sessions, "ada", "ready"), "True")
+
+      const { kernel: other } = yield* hold(sessions, "ada")
+      for (const moment of [0, 10, 100]) {
+        const reset = yield* Effect.forkChild(other.reset, { startImmediately: true })
+        yield* Effect.delay(Fiber.interrupt(reset), moment)
+        assert.strictEqual(
+          yield* ask(sessions, "ada", "globals().get('ready')"),
+          "True",
+          `after ${moment} ms`,
+        )
+      }
+    }))
+
+  it.effect("max evicts a session whose kernel died before one that lives", () =>
+    Effect.gen(function* () {
+      const sessions = yield* KernelSessions.make({ max: 2 })
+      const events = yield* record(sessions)
+      yield* ask(sessions, "ada", "x = 1")
+      yield* Effect.flip(ask(sessions, "grace", "import os; os._exit(1)"))
+      yield* ask(sessions, "joan", "1")
+      assert.include(lines(events), "Evicted grace")
+      assert.strictEqual(yield* ask(sessions, "ada", "x"), "1")
+    }))
+
+  it.effect("keys of all kinds are different sessions, and keys that encodings do not tell apart are refused", () =>
+    Effect.gen(function* () {
+      const all = [
+        "",
+        " ",
+        "\0",
+        "a",
+        "A",
+        "__proto__",
+        "constructor",
+        "../a",
+        "\u00e4",
+        "a\u0308",
+        "\ud83d\ude00",
+        "x".repeat(10_000),
+      ]
+      const sessions = yield* KernelSessions.make({ max: all.length })
+      const ids = yield* Effect.forEach(all, (key) => Effect.map(sessions.get(key), ({ id }) => id), {
+        concurrency: 4,
+      })
+      assert.lengthOf(new Set(ids), all.length)
+      assert.sameMembers(yield* keys(sessions), all)
+      for (const key of ["\ud800", "a\udc00b", "x".repeat(10_001)]) {
+        const { reason } = yield* Effect.flip(sessions.get(key))
+        assert.strictEqual(reason._tag === "InvalidOption" && reason.option, "key")
+      }
+    }).pipe(Effect.scoped))
+
+  it.effect("gateways share the sessions, and one that ends is replaced by the others", () =>
+    Effect.gen(function* () {
+      const earlier = new Set(supervisors(process.pid).map(({ pid }) => pid))
+      const sessions = yield* KernelSessions.make({
+        max: 4,
+        gateways: [KernelGateway.layer(), KernelGateway.layer()],
+      })
+      const names = ["ada", "grace", "joan", "mary"]
+      const pids = yield* Effect.forEach(
+        names,
+        (key) => Effect.map(ask(sessions, key, "import os; x = 1; os.getpid()"), Number),
+      )
+      const [first, second] = supervisors(process.pid).filter(({ pid }) => !earlier.has(pid))
+      const below = new Set(descendants(first?.pid ?? 0).map(({ pid }) => pid))
+      const isOfFirst = pids.map((pid) => below.has(pid))
+      assert.isDefined(second)
+      assert.includeMembers(isOfFirst, [true, false])
+      process.kill(first?.pid ?? 0, "SIGKILL")
+      yield* until(sessions.list, (all) => all.every(({ key }) => !isOfFirst[names.indexOf(key)]))
+      for (const [index, key] of names.entries()) {
+        assert.strictEqual(
+          yield* ask(sessions, key, "'x' in globals()"),
+          isOfFirst[index] ? "False" : "True",
+        )
+      }
+    }).pipe(Effect.scoped))
 
   it.effect("make fails with InvalidOption", () =>
     Effect.gen(function* () {

@@ -207,6 +207,15 @@ export const Sessions = Schema.Struct({
   max: whole(1, Number.MAX_SAFE_INTEGER),
 })
 
+/** The key of a session. Encodings of texts have one code for all surrogates that are alone. */
+export const Session = Schema.Struct({
+  key: option((value) =>
+    typeof value === "string" && value.isWellFormed() && value.length <= 10_000
+      ? undefined
+      : "give a string of at most 10,000 characters, in which no surrogate is alone"
+  ),
+})
+
 /** The options of an execution. */
 export const Execute = Schema.Struct({
   timeout,

@@ -103,6 +103,7 @@ export const makeWith: (
   guard?: Effect.Effect<never, KernelError>,
 ) => Effect.Effect<Kernel, KernelError, Scope.Scope> = Effect.fnUntraced(
   function* (key, client, guard) {
+    yield* Effect.mapError(Options.check(Options.Session, { key }), (reason) => new KernelError({ reason }))
     const remote: Remote = {
       key,
       client,

@@ -58,9 +58,12 @@ interface State {
   readonly publish: (event: SessionEvent) => void
   /** The open sessions, the least recently used first. */
   readonly opened: Map<string, OpenSession>
-  /** The ids of kernels that died, by the keys that are about to get another one. */
-  readonly replaced: Map<string, string>
 }
+
+/** The id of the kernel that died, in the context of a request that replaces it. */
+const PreviousId = Context.Reference<string | undefined>("effect-jupyter/KernelSessions/PreviousId", {
+  defaultValue: () => undefined,
+})
 
 /** Maximum number of buffered events of a consumer. */
 const maxEvents = 1000
@@ -95,7 +98,6 @@ export const make: <R>(
       max: Plan.limits(options).max,
       publish: (event) => void runFork(PubSub.publish(events, [event])),
       opened: new Map(),
-      replaced: new Map(),
     }
     return {
       get: (key) => Span.withSpan("KernelSessions.get")(get(state, key)),
@@ -110,29 +112,34 @@ export const make: <R>(
   },
 )
 
-type Prepare = (kernel: Kernel, key: string) => Effect.Effect<unknown, KernelError>
+type Prepare = (kernel: Kernel, key: string) => Effect.Effect<unknown, KernelError, Scope.Scope>
 
 /** Makes the function that prepares kernels by the function `setup`, within a bound. */
 const makePrepare = <R>(
   setup: (kernel: Kernel, key: string) => Effect.Effect<unknown, unknown, R>,
   { initTimeout = Start.defaultTimeout }: SessionsOptions<R>,
 ): Effect.Effect<Prepare, never, R> =>
-  Effect.map(Effect.context<R>(), (context) => (kernel, key) =>
-    Effect.suspend(() => setup(kernel, key)).pipe(
-      Effect.provideContext(context),
-      Effect.mapError((error) =>
-        isKernelError(error) ? error : new KernelError({
-          reason: new KernelStartFailed({
-            kernelId: kernel.id,
-            detail: `Its "setup" failed: ${error instanceof Error ? error.message : String(error)}`,
+  Effect.map(
+    Effect.context<R>(),
+    (context) => (kernel, key) =>
+      Effect.flatMap(Effect.scope, (scope) =>
+        Effect.suspend(() => setup(kernel, key)).pipe(
+          // With the scope of the kernel in place of that of all sessions.
+          Effect.provideContext(Context.add(context, Scope.Scope, scope)),
+          Effect.mapError((error) =>
+            isKernelError(error) ? error : new KernelError({
+              reason: new KernelStartFailed({
+                kernelId: kernel.id,
+                detail: `Its "setup" failed: ${error instanceof Error ? error.message : String(error)}`,
+              }),
+            })
+          ),
+          Effect.timeoutOrElse({
+            duration: initTimeout,
+            orElse: () => new KernelError({ reason: notReady(initTimeout) }),
           }),
-        })
-      ),
-      Effect.timeoutOrElse({
-        duration: initTimeout,
-        orElse: () => new KernelError({ reason: notReady(initTimeout) }),
-      }),
-    ))
+        )),
+  )
 
 /** Opens the session of a key, which ends with the scope. */
 const open = Effect.fnUntraced(function* (
@@ -142,8 +149,7 @@ const open = Effect.fnUntraced(function* (
 ) {
   const entry = entryOf(state, key)
   if (entry === undefined) return yield* Effect.interrupt
-  const replacedId = state.replaced.get(key)
-  state.replaced.delete(key)
+  const previousId = yield* PreviousId
   yield* evict(state)
 
   let session: OpenSession | undefined
@@ -160,8 +166,9 @@ const open = Effect.fnUntraced(function* (
       state.publish(new Replaced({ key, kernelId: lifecycle.id, previousId: previous.id }))
     })
   )
-  if (prepare !== undefined) yield* prepare(started, key)
-  const kernel = prepare === undefined ? started : withReset(started, prepare(started, key))
+  const kernel = prepare === undefined
+    ? started
+    : yield* prepared(started, prepare(started, key), remove(state, key, entry))
   const now = yield* DateTime.now
   const opened: OpenSession = {
     key,
@@ -179,9 +186,9 @@ const open = Effect.fnUntraced(function* (
       session = opened
       state.opened.set(key, opened)
       state.publish(
-        replacedId === undefined
+        previousId === undefined
           ? new Opened({ key, kernelId: kernel.id })
-          : new Replaced({ key, kernelId: kernel.id, previousId: replacedId }),
+          : new Replaced({ key, kernelId: kernel.id, previousId: previousId }),
       )
     }),
     () =>
@@ -201,24 +208,48 @@ const open = Effect.fnUntraced(function* (
 const isDeath = (reason: KernelErrorReason | undefined): boolean =>
   reason !== undefined && reason._tag !== "ExecutionAborted"
 
-/** Returns a kernel that is prepared again after a reset. */
-const withReset = (kernel: Kernel, prepare: Effect.Effect<unknown, KernelError>): Kernel => ({
-  ...kernel,
-  get id() {
-    return kernel.id
-  },
-  reset: Effect.andThen(kernel.reset, Effect.asVoid(prepare)),
+/**
+ * Prepares a kernel, now and after each reset. A reset that fails or is interrupted closes the session: the next kernel
+ * would not be prepared.
+ */
+const prepared = Effect.fnUntraced(function* (
+  kernel: Kernel,
+  prepare: Effect.Effect<unknown, KernelError, Scope.Scope>,
+  close: Effect.Effect<void>,
+) {
+  const outer = yield* Effect.scope
+  let scope = yield* Scope.fork(outer)
+  yield* Scope.provide(prepare, scope)
+  const reset = Effect.gen(function* () {
+    yield* Scope.close(scope, Exit.void)
+    yield* kernel.reset
+    scope = yield* Scope.fork(outer)
+    yield* Scope.provide(prepare, scope)
+  })
+  const again: Kernel = {
+    ...kernel,
+    get id() {
+      return kernel.id
+    },
+    reset: Effect.onError(reset, () => close),
+  }
+  return again
 })
 
 const get = (state: State, key: string): Effect.Effect<Kernel, KernelError, Scope.Scope> =>
   Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
+    yield* Options.check(Options.Session, { key }).pipe(
+      Effect.mapError((reason) => new KernelError({ reason })),
+    )
     const outer = yield* Effect.scope
+    let previousId: string | undefined
     while (true) {
       const scope = yield* Scope.fork(outer)
       // Runs after the reference of RcMap is released.
       yield* Scope.addFinalizer(scope, Effect.suspend(() => onReleased(state, key)))
       const session = yield* RcMap.get(state.map, key).pipe(
         Scope.provide(scope),
+        Effect.provideService(PreviousId, previousId),
         // Not this fiber was interrupted, but the one that opens the session.
         Effect.catchCauseIf(Cause.hasInterrupts, () => aborted(state, key)),
         restore,
@@ -229,6 +260,7 @@ const get = (state: State, key: string): Effect.Effect<Kernel, KernelError, Scop
         yield* markUsed(state, session)
         return session.kernel
       }
+      if (!session.isClosed) previousId = session.kernel.id
       yield* replace(state, session)
       yield* Scope.close(scope, Exit.void)
     }
@@ -256,11 +288,8 @@ const markUsed = (state: State, session: OpenSession): Effect.Effect<void> =>
 /** Removes a session whose kernel died; the next one of its key replaces it. */
 const replace = (state: State, session: OpenSession): Effect.Effect<void> =>
   Effect.suspend(() => {
-    const { entry, kernel, key } = session
-    if (!session.isClosed && entryOf(state, key) === entry) {
-      session.ending = undefined
-      state.replaced.set(key, kernel.id)
-    }
+    const { entry, key } = session
+    if (!session.isClosed && entryOf(state, key) === entry) session.ending = undefined
     return remove(state, key, entry)
   })
 
@@ -278,15 +307,16 @@ const onReleased = (state: State, key: string): Effect.Effect<void> =>
     return Effect.andThen(markUsed(state, session), evict(state))
   })
 
-/** Closes the least recently used sessions that are not in use, while there are more than `max`. */
+/** Closes sessions that are not in use, dead ones and then the least recently used, while there are more than `max`. */
 const evict = (state: State): Effect.Effect<void> =>
   Effect.suspend(() => {
     if (state.map.state._tag === "Closed" || MutableHashMap.size(state.map.state.map) <= state.max) {
       return Effect.void
     }
-    const session = Array.from(state.opened.values()).find(({ entry, key }) =>
+    const unused = Array.from(state.opened.values()).filter(({ entry, key }) =>
       entry.refCount === 0 && entryOf(state, key) === entry
     )
+    const session = unused.find(({ isDead }) => isDead()) ?? unused[0]
     if (session === undefined) return Effect.void
     session.ending = Evicted
     session.isClosed = true

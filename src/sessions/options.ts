@@ -27,7 +27,9 @@ export interface SessionsOptions<R = never> extends Omit<PoolOptions, "setup"> {
   readonly idleTimeToLive?: Duration.Input | undefined
   /**
    * Prepares the kernel of a new session, within `initTimeout`. Code runs in each kernel before its session is known, as
-   * for a pool. A function runs once when a session gets its kernel, before `get` returns, and again after a `reset`.
+   * for a pool. A function runs once when a session gets its kernel, before `get` returns, and again after a `reset`:
+   * until then, other scopes with the session may use the new kernel. Its scope closes with the kernel. If it fails
+   * after a `reset`, or the reset is interrupted, the session is closed.
    */
   readonly setup?:
     | string

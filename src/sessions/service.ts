@@ -41,12 +41,13 @@ export class KernelSessions extends Context.Service<KernelSessions, {
    * If the kernel of a session has died, it is replaced by a new one with a new state, and {@link Replaced} says so.
    * The other scopes with the session do not get the new kernel: what they execute fails, until they `get` it.
    *
-   * If there are `max` sessions, the least recently used one that is not in use is evicted. If all are in use, the
+   * If there are `max` sessions, the least recently used one that is not in use is evicted, dead ones first. If all are in use, the
    * request waits as requests of a pool do: it fails with the reason `KernelStartFailed` after `acquireTimeout`, and at
    * once if `maxWaiting` requests wait already. It fails with `ExecutionAborted` if the session is closed meanwhile, or
    * all sessions are, and for the other reasons of `KernelPool.get`.
    *
-   * An interrupted request that no other waits with leaves no session behind.
+   * An interrupted request that no other waits with leaves no session behind. A key of more than 10,000 characters, or
+   * with a surrogate that is alone, fails with `InvalidOption`.
    */
   readonly get: (key: string) => Effect.Effect<Kernel, KernelError, Scope.Scope>
   /**
