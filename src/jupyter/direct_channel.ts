@@ -62,10 +62,10 @@ const tooLarge = (message: Message, maximum: number): WireError => {
  * import * as DirectChannel from "effect-jupyter/jupyter/direct_channel"
  * import { request } from "effect-jupyter/jupyter/message"
  *
- * export const program = Effect.gen(function*() {
+ * export const printTypes = (path: string, token: string) => Effect.gen(function*() {
  *   const channel = yield* DirectChannel.make({
- *     path: "/tmp/gateway/kernel.sock",
- *     token: "secret",
+ *     path,
+ *     token,
  *     session: "one",
  *     openTimeout: "30 seconds",
  *     onUnclaimed: () => {},
