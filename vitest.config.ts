@@ -31,6 +31,7 @@ export default defineConfig({
             "variables",
             "values",
             "values_stream",
+            "values_ways",
             "forged_message",
             "flow_control",
             "own_connection_attack",

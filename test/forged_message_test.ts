@@ -10,7 +10,7 @@ const MB = 1024 * 1024
 
 /** Sends messages past ipykernel: `forge` as they are, `answer` as the answer to the request that runs. */
 const definitions = `
-import json
+import json, sys
 kernel = get_ipython().kernel
 session, socket = kernel.session, kernel.iopub_socket
 
@@ -32,16 +32,31 @@ def answer(value, *buffers):
     show({mime: {"kind": "value"}}, buffers=[text, *buffers])
 
 def answers(value, *buffers):
-    send = kernel.session.send
-    def forged(stream, kind, content=None, *args, **options):
-        if isinstance(content, dict) and mime in (content.get("data") or {}):
-            kernel.session.send = send
-            return answer(value, *buffers)
-        return send(stream, kind, content, *args, **options)
-    kernel.session.send = forged
+    exchange = sys.modules["effect_jupyter.values.requests"].Exchange
+    answer = exchange.answer
+    def forged(self, content, *_):
+        exchange.answer = answer
+        text = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self._send(content, [text, *buffers])
+    exchange.answer = forged
+
+def replies(*given, buffers=()):
+    handler = kernel.shell_handlers.get("effect_jupyter_value_request")
+    if handler is None:
+        return answers(b"not JSON")  # requests travel as executions
+    values = handler.__self__
+    sender = values._sender
+    class Forging:
+        def send(self, channel, kind, content, parent, **options):
+            values._sender = sender
+            sender.send(channel, kind, {**content, "answers": given}, parent, buffers=[*buffers])
+    values._sender = Forging()
 `
 
-const prepared = Effect.tap(Client, (kernel) => kernel.execute(definitions))
+const prepared = Client.pipe(
+  Effect.tap((kernel) => kernel.execute(definitions)),
+  Effect.tap((kernel) => kernel.evaluate("1", Schema.Int)),
+)
 
 /** Fails the test unless the effect fails with this reason; and the next execution works. */
 const refused = Effect.fnUntraced(function* <A, E extends { readonly _tag: string }>(
@@ -194,6 +209,25 @@ layer(kernelLayer({}, { maxMessageSize: 32 * MB }), slow)("forged messages", (it
         assert.notMatch(message, new RegExp("[\x00-\x08\x0b-\x1f\x7f-\x9f]"))
       }
       assert.isBelow(process.memoryUsage.rss() - before, 500 * MB)
+    }))
+
+  it.effect("evaluate refuses a reply whose answers have other buffers than it says", () =>
+    Effect.gen(function* () {
+      const kernel = yield* prepared
+      const before = process.memoryUsage.rss()
+      for (
+        const forged of [
+          "{'kind': 'value'}",
+          "{'kind': 'value', 'buffers': 3}",
+          "{'kind': 'value', 'buffers': '1e9'}, {'kind': 'value', 'buffers': -1}",
+          "*[{'kind': 'value', 'buffers': n % 2 and 60_000 or -60_000} for n in range(100_001)], buffers=[b''] * 60_000",
+          "5, None, {'kind': 7, 'buffers': {}}",
+        ]
+      ) {
+        yield* kernel.execute(`replies(${forged})`)
+        yield* refused(kernel.evaluate("1", Schema.Unknown), forged)
+      }
+      assert.isBelow(process.memoryUsage.rss() - before, 300 * MB)
     }))
 
   it.effect("evaluate keeps no more answers than a message may have bytes", () =>

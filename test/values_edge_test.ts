@@ -3,7 +3,7 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect, Logger, Schema, Stream } from "effect"
 import { KernelClient, Values } from "../src/mod.ts"
-import { kernelLayer, slow } from "./support/kernel.ts"
+import { kernelLayer, kernelOverServer, slow } from "./support/kernel.ts"
 import { prepared } from "./support/values.ts"
 
 const definitions = `
@@ -155,12 +155,12 @@ layer(kernelLayer(), slow)("values at the edge", (it) => {
 
   it.effect("timeout bounds the upload and the execution together", () =>
     Effect.gen(function* () {
-      const kernel = yield* KernelClient.make()
+      const kernel = yield* kernelOverServer
       yield* kernel.execute("import time\ndef use(value): time.sleep(1.5)")
       yield* kernel.evaluate("1", Schema.Int)
       yield* kernel.execute(`
 import sys
-ours = sys.modules["effect_jupyter.values.requests"]
+ours = sys.modules["effect_jupyter.values.executions"]
 keep = ours.keep
 def slowly(first):
     time.sleep(0.7)
@@ -178,7 +178,7 @@ ours.keep = slowly
 
   it.effect("timeout bounds the first use and the execution together", () =>
     Effect.gen(function* () {
-      const kernel = yield* KernelClient.make()
+      const kernel = yield* kernelOverServer
       yield* kernel.execute(`
 import time, types
 Module = types.ModuleType
@@ -188,14 +188,14 @@ class Slowly(Module):
         super().__init__(name)
 types.ModuleType = Slowly
 `)
-      // Six modules take 1.5 seconds.
+      // Seven modules take 1.75 seconds.
       const sleep = (seconds: number) =>
         kernel.evaluate(`time.sleep(${seconds})`, Schema.Void, { timeout: "2500 millis" })
       assert.strictEqual((yield* Effect.flip(sleep(1.9)))._tag, "ExecutionTimeout")
       assert.strictEqual(yield* kernel.evaluate("1", Schema.Int), 1)
       // The second use has nothing to load.
       yield* sleep(1.9)
-      const other = yield* KernelClient.make()
+      const other = yield* kernelOverServer
       yield* other.execute(`
 import time, types
 class Hanging(types.ModuleType):

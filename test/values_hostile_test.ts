@@ -2,7 +2,7 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect, Schema, Stream } from "effect"
 import { Execution, KernelClient, Values } from "../src/mod.ts"
-import { kernelLayer, slow } from "./support/kernel.ts"
+import { kernelLayer, kernelOverServer, slow } from "./support/kernel.ts"
 import { timed } from "./support/outcome.ts"
 import { prepared } from "./support/values.ts"
 
@@ -247,15 +247,16 @@ layer(kernelLayer(), slow)("hostile values", (it) => {
       }
     }))
 
-  it.effect("a request that cannot be read fails at once, and the next one succeeds", () =>
-    Effect.gen(function* () {
-      const kernel = yield* KernelClient.make()
+  const unreadable = Effect.fnUntraced(
+    function* (
+      kernel: KernelClient.Kernel,
+      corruptions: ReadonlyArray<readonly [corruption: string, value: unknown]>,
+    ) {
       yield* kernel.evaluate("1", Schema.Int)
       yield* kernel.execute(`
 import sys
 ours = sys.modules["effect_jupyter.values.requests"]
-kernel = get_ipython().kernel
-decode, get_parent, keep = ours.decode, kernel.get_parent, ours.keep
+decode = ours.decode
 
 def corrupt(change):
     """The next request is another for our side."""
@@ -263,14 +264,6 @@ def corrupt(change):
         ours.decode = decode
         return decode(*change(bytes(text), buffers))
     ours.decode = corrupted
-
-def strip():
-    def stripped(*args):
-        if sys._getframe(1).f_globals["__name__"] != "effect_jupyter.values.requests":
-            return get_parent(*args)
-        del kernel.get_parent
-        return {**get_parent(*args), "buffers": []}
-    kernel.get_parent = stripped
 `)
       const bytes = Uint8Array.of(1)
       for (
@@ -281,8 +274,7 @@ def strip():
           ["corrupt(lambda text, buffers: (text.replace(b'\"bytes\"', b'\"other\"'), buffers))", bytes],
           ["corrupt(lambda text, buffers: (text, []))", bytes],
           ["corrupt(lambda text, buffers: (text.replace(b'\"set\"', b'\"send\"'), buffers))", bytes],
-          ["strip()", 1],
-          ["ours.keep = lambda first: None", new Uint8Array(9_000_000)],
+          ...corruptions,
         ] as const
       ) {
         yield* kernel.execute(corruption)
@@ -291,13 +283,44 @@ def strip():
         if (error._tag !== "KernelError") return assert.fail(`${corruption} ${error._tag} ${error.message}`)
         assert.instanceOf(error.reason, Execution.ExecutionAborted)
         assert.include(error.message, "could not read the request", corruption)
-        yield* kernel.execute("ours.keep = keep")
         yield* kernel.set("value", 2)
         assert.strictEqual(yield* kernel.evaluate("value", Schema.Int), 2)
       }
       yield* kernel.execute("corrupt(lambda text, buffers: (b'', []))")
       const stream = yield* Effect.flip(Stream.runCollect(kernel.iterate("[1]", Schema.Int)))
       assert.include(stream.message, "could not read the request")
+    },
+  )
+
+  it.effect("a request that cannot be read fails at once, and the next one succeeds", () =>
+    Effect.flatMap(KernelClient.make(), (kernel) => unreadable(kernel, [])))
+
+  it.effect("an execution whose request cannot be read fails at once, and the next one succeeds", () =>
+    Effect.gen(function* () {
+      const kernel = yield* kernelOverServer
+      yield* kernel.evaluate("1", Schema.Int)
+      yield* kernel.execute(`
+import sys
+executions = sys.modules["effect_jupyter.values.executions"]
+kernel = get_ipython().kernel
+get_parent, keep = kernel.get_parent, executions.keep
+
+def strip():
+    def stripped(*args):
+        if sys._getframe(1).f_globals["__name__"] != "effect_jupyter.values.executions":
+            return get_parent(*args)
+        del kernel.get_parent
+        return {**get_parent(*args), "buffers": []}
+    kernel.get_parent = stripped
+
+def lose(first):
+    """The part of the next request is lost."""
+    executions.keep = keep
+`)
+      yield* unreadable(kernel, [
+        ["strip()", 1],
+        ["executions.keep = lose", new Uint8Array(9_000_000)],
+      ])
     }))
 
   it.effect("evaluate works after the user removed names, modules and built-ins", () =>

@@ -280,12 +280,12 @@ class EndlessLater:
       const kernel = yield* prepared
       yield* kernel.execute(`
 import sys
-ours = sys.modules["effect_jupyter.values.requests"]
-send, sizes, batches = ours.answer, [], []
-def answer(content, text=b"", buffers=()):
+exchange = sys.modules["effect_jupyter.values.requests"].Exchange
+send, sizes, batches = exchange.answer, [], []
+def answer(self, content, text=b"", buffers=()):
     sizes.append(len(text) + sum(map(len, buffers)))
-    return send(content, text, buffers)
-ours.answer = answer
+    return send(self, content, text, buffers)
+exchange.answer = answer
 def lengths(batch):
     batches.append(sum(map(len, batch)))
     return len(batch)
@@ -298,7 +298,7 @@ def lengths(batch):
       assert.strictEqual(rows, 40)
       const sizes = yield* kernel.evaluate("sizes", Schema.Array(Schema.Int))
       assert.isAtMost(Math.max(...sizes), limit)
-      yield* kernel.execute("ours.answer = send")
+      yield* kernel.execute("exchange.answer = send")
       const values = [
         new Uint8Array(megabyte),
         "x".repeat(megabyte),

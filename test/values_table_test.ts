@@ -148,12 +148,12 @@ import sys
 import pyarrow as pa
 wide = pd.DataFrame({"n": range(100), "s": ["x" * 1_000_000] * 100})
 table = pa.Table.from_pandas(wide)
-ours = sys.modules["effect_jupyter.values.requests"]
-send, sizes = ours.answer, []
-def answer(content, text=b"", buffers=()):
+exchange = sys.modules["effect_jupyter.values.requests"].Exchange
+send, sizes = exchange.answer, []
+def answer(self, content, text=b"", buffers=()):
     sizes.append(len(text) + sum(map(len, buffers)))
-    return send(content, text, buffers)
-ours.answer = answer
+    return send(self, content, text, buffers)
+exchange.answer = answer
 `)
         const Wide = Schema.Struct({ n: Schema.Int, s: Schema.String })
         const numbers = yield* kernel.iterate("wide", Wide).pipe(Stream.map(({ n }) => n), Stream.runCollect)
@@ -162,7 +162,7 @@ ours.answer = answer
           const parts = yield* Stream.runCollect(
             kernel.iterate(expression, Schema.Uint8Array, { tables: "arrow" }),
           )
-          yield* kernel.execute("ours.answer = send")
+          yield* kernel.execute("exchange.answer = send")
           yield* kernel.set("parts", parts)
           assert.isTrue(
             yield* kernel.evaluate(
@@ -170,9 +170,9 @@ ours.answer = answer
               Schema.Boolean,
             ),
           )
-          yield* kernel.execute("ours.answer = answer")
+          yield* kernel.execute("exchange.answer = answer")
         }
-        yield* kernel.execute("ours.answer = send")
+        yield* kernel.execute("exchange.answer = send")
         assert.isAtMost(Math.max(...yield* kernel.evaluate("sizes", Schema.Array(Schema.Int))), 8_500_000)
         yield* kernel.execute("del wide, table, parts")
       }),

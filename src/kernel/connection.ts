@@ -16,6 +16,11 @@ import type { ChannelName, JsonObject, Message } from "../jupyter/message.ts"
 export interface KernelConnection {
   /** Identifies the kernel. */
   readonly id: string
+  /**
+   * Tells whether the kernel serves its client itself: it takes requests for values, which otherwise travel as executions,
+   * and keeps an interrupt of a request that has not begun.
+   */
+  readonly isDirect: boolean
   /** Listens for the messages that answer a request, which `send` of the conversation sends, until the scope closes. */
   readonly request: (
     request: Request,

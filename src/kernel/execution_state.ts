@@ -102,10 +102,10 @@ const interruptFenceDelay: Duration.Input = "200 millis"
 
 const none: ReadonlyArray<Command> = []
 
-/** Returns the state of an execution that is about to be sent. */
-export const initial = (kernelId: string): State => ({
+/** Returns the state of an execution that is about to be sent; `started` if an interrupt has an effect at once. */
+export const initial = (kernelId: string, started = false): State => ({
   kernelId,
-  progress: Reducer.initial,
+  progress: { ...Reducer.initial, started },
   phase: "running",
   endReason: undefined,
   fence: "none",

@@ -182,7 +182,9 @@ export const make: (
       while: () => endReason === undefined,
     })
     yield* Effect.forkScoped(Defect.log(polling))
-    const request = opener({
+    /** The id of the latest execution. */
+    let latest: string | undefined
+    const open = opener({
       ...options,
       kernelId,
       session,
@@ -191,6 +193,10 @@ export const make: (
       end,
       endReason: () => endReason,
     })
+    const request: KernelConnection["request"] = (request, ...rest) => {
+      if (OutputRouter.isExecutionId(request.id)) latest = request.id
+      return open(request, ...rest)
+    }
     const interrupt = gateway.rest.interrupt(kernelId).pipe(
       Effect.tapError((error) => error.kind === "NotFound" ? Effect.forkIn(notFound, scope) : Effect.void),
       Effect.mapError((error) =>
@@ -206,10 +212,11 @@ export const make: (
     return {
       ...connection,
       id: kernelId,
+      isDirect,
       onUnsolicited: (take) => {
         onUnsolicited = take
       },
-      interrupt: isDirect ? OwnConnection.interrupt(connection, interrupt) : interrupt,
+      interrupt: isDirect ? OwnConnection.interrupt(connection, () => latest, interrupt) : interrupt,
     }
   },
 )

@@ -49,6 +49,7 @@ export const make: (
   )
   return {
     id: connection.id,
+    isDirect: connection.isDirect,
     request: connection.request,
     interrupt: connection.interrupt,
     ended: Deferred.await(ended),

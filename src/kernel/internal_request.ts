@@ -1,5 +1,6 @@
 /**
- * Requests of the library that are sent as executions, with data in the metadata and buffers of the message.
+ * Requests of the library in the turn of executions, with data in the buffers of the message: of a type of their own, or
+ * as executions.
  *
  * @module
  */
@@ -10,19 +11,23 @@ import type { JsonObject, Message } from "../jupyter/message.ts"
 import type { Instance } from "./instance.ts"
 import * as Transcript from "../output/transcript.ts"
 
-/** The metadata and the buffers of the message that has the code. */
+/** The types of a request for values and its reply. Like an execution, the request has output and can be interrupted. */
+export const requestType = "effect_jupyter_value_request"
+export const replyType = "effect_jupyter_value_reply"
+
+/** The parts of the message in place of those of an execution. */
 export interface Attachment {
-  readonly metadata: JsonObject
+  readonly metadata?: JsonObject | undefined
   readonly buffers: ReadonlyArray<Uint8Array>
   /** The value that the buffers encode. */
   readonly value?: unknown
 }
 
-/** A request of the library that is sent as an execution, without becoming part of the history. */
+/** A request of the library in the turn of executions, which is no part of the history. */
 export interface InternalRequest {
   /** Returns the attachment. It runs after the time in the queue, before the request is sent. */
   readonly prepare: (instance: Instance) => Effect.Effect<Attachment, KernelError>
-  /** Tells whether a message answers the request; such a message is not output. */
+  /** Tells whether a message has answers to the request; such a message is not output. */
   readonly isAnswer: (message: Message) => boolean
   readonly take: (message: Message) => void
   /** Maximum bytes of all answers together. */
@@ -49,7 +54,7 @@ export const prepare = (
         }),
     })
 
-/** Makes what takes the answers to a request, and tells of a message whether it is one; they are kept to the end. */
+/** Makes what takes the answers to a request, and tells of a message whether it is nothing else; they are kept to the end. */
 export function taker(
   { isAnswer, maxBytes, take }: InternalRequest,
   kernelId: string,
@@ -62,6 +67,6 @@ export function taker(
     if (size > maxBytes) {
       stop(new ProtocolViolation({ kernelId, detail: `Its answers have more than ${maxBytes} bytes` }))
     } else take(message)
-    return true
+    return message.header.msg_type !== replyType
   }
 }

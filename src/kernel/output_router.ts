@@ -34,6 +34,9 @@ const prefix = "execution-"
 /** Returns a new id for an execution, by which its output is told from that of other requests. */
 export const executionId = (): string => `${prefix}${randomUUID()}`
 
+/** Tells whether an id is of an execution. */
+export const isExecutionId = (id: string | undefined): id is string => id?.startsWith(prefix) === true
+
 /** The start of the id of a request that is answered beside the executions. */
 const besidePrefix = "beside-"
 
@@ -51,7 +54,7 @@ export function make(): OutputRouter {
   return {
     route: (message, bytes) => {
       const parent = parentId(message)
-      const executionId = parent?.startsWith(prefix) === true ? parent : undefined
+      const executionId = isExecutionId(parent) ? parent : undefined
       // The kernel takes the latest request for the source of what threads put out, be it one beside the executions.
       const isOfRunning = parent?.startsWith(besidePrefix) === true ||
         (executionId !== undefined && message.parentHeader[during] === running?.id)

@@ -16,15 +16,21 @@ export const requested = { EFFECT_JUPYTER_OWN_CONNECTION: "1" } as const
 /** Maximum time for the kernel to answer an interrupt, after which the gateway sends a signal. */
 const answerTimeout: Duration.Input = "500 millis"
 
-/** Sends an interrupt on the channel that does not wait behind output; `fallback` if the kernel does not answer. */
+/**
+ * Interrupts the latest execution on the channel that does not wait behind output; `fallback` if the kernel does not
+ * answer.
+ */
 export const interrupt = (
   connection: Pick<KernelConnection, "request" | "ended">,
+  latest: () => string | undefined,
   fallback: KernelConnection["interrupt"],
 ): KernelConnection["interrupt"] =>
-  ask(
-    connection,
-    { type: "interrupt_request", channel: "control", content: {} },
-    ({ header }) => header.msg_type === "interrupt_reply" ? true : undefined,
+  Effect.suspend(() =>
+    ask(
+      connection,
+      { type: "interrupt_request", channel: "control", content: { msg_id: latest() } },
+      ({ header }) => header.msg_type === "interrupt_reply" ? true : undefined,
+    )
   ).pipe(
     Effect.asVoid,
     Effect.timeoutOrElse({ duration: answerTimeout, orElse: () => fallback }),

@@ -10,6 +10,7 @@ import type { Payload } from "../execution.ts"
 import { excerpt, plain } from "../jupyter/control_codes.ts"
 import { decode, type JsonObject, maxIdLength, type Message } from "../jupyter/message.ts"
 import type { Output } from "../output/output.ts"
+import * as InternalRequest from "./internal_request.ts"
 import * as TruncatedText from "../output/truncated_text.ts"
 
 /** An exception as the kernel describes it, without color codes. */
@@ -140,7 +141,8 @@ export function step(progress: Progress, message: Message): readonly [Progress, 
         ? settle({ ...progress, shown: [...progress.shown, shown] })
         : [progress, { ...textOf([shown]), ...inWidget }]
     }
-    case "execute_reply": {
+    case "execute_reply":
+    case InternalRequest.replyType: {
       // A request has one reply: further ones do not change how the code ended.
       if (progress.reply === "ok" || progress.reply === "error") return ignored(progress)
       const reply = decode.executeReply(content)

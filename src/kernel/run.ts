@@ -91,7 +91,7 @@ export const start: (
     if (reason !== undefined) return yield* new KernelError({ reason })
 
     const { conversation, dispatch, handlers, log, run } = yield* Effect.acquireRelease(
-      open(instance, toRequest(code, options, attachment), options),
+      open(instance, toRequest(instance, code, options, attachment), options),
       ({ close }) => close,
     )
     yield* log("Execution starts")
@@ -217,7 +217,7 @@ interface Parts {
 
 /** Holds the state of an execution, and carries out its commands. */
 function interpret({ backlog, conversation, instance, outputs, ...parts }: Parts) {
-  let state = ExecutionState.initial(instance.id)
+  let state = ExecutionState.initial(instance.id, instance.isDirect)
   const freed = Deferred.makeUnsafe<void>()
   // Not of the scope: what ends the execution early must not end its interruption.
   const timers = new Set<Fiber.Fiber<unknown>>()
@@ -308,13 +308,22 @@ function interpret({ backlog, conversation, instance, outputs, ...parts }: Parts
 
 /** The request for an execution; those of ours are no part of the history. */
 const toRequest = (
+  { isDirect }: Instance,
   code: string,
   { allowStdin = true, internalRequest }: RunOptions,
   attachment: InternalRequest.Attachment | undefined,
 ): Request & { readonly id: string } => ({
-  type: "execute_request",
   id: OutputRouter.executionId(),
-  content: executeContent(code, { silent: false, allowStdin, storeHistory: internalRequest === undefined }),
+  ...(internalRequest !== undefined && isDirect
+    ? { type: InternalRequest.requestType, content: { allow_stdin: allowStdin } }
+    : {
+      type: "execute_request",
+      content: executeContent(code, {
+        silent: false,
+        allowStdin,
+        storeHistory: internalRequest === undefined,
+      }),
+    }),
   ...attachment,
 })
 

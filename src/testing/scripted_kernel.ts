@@ -111,6 +111,7 @@ export const make: (scripting: Scripting) => Effect.Effect<KernelConnection, nev
 
     return {
       id,
+      isDirect: false,
       request: (request, listener) =>
         Effect.acquireRelease(
           Effect.sync((): Conversation => {

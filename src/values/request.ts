@@ -11,10 +11,11 @@ import type * as Path from "effect/Path"
 import * as Assets from "../assets.ts"
 import { ConnectionLost, ExecutionAborted, KernelError } from "../execution.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
-import { isJsonObject, type Message } from "../jupyter/message.ts"
+import { isJsonObject, type JsonObject, type Message } from "../jupyter/message.ts"
 import { defaultMaxMessageSize } from "../jupyter/socket.ts"
 import type { Instance } from "../kernel/instance.ts"
 import * as Identity from "../kernel/identity.ts"
+import * as InternalRequest from "../kernel/internal_request.ts"
 import type { ImageOptions } from "../output/images.ts"
 import type { RunOptions } from "../kernel/run.ts"
 import type { Session } from "../kernel/session.ts"
@@ -24,7 +25,7 @@ import { GivenValue } from "./given_value.ts"
 
 /** The MIME type of answers. */
 export const mime = "application/vnd.effect-jupyter.value+json"
-const modules = ["errors", "libraries", "codec", "decoder", "iterators", "requests"]
+const modules = ["errors", "libraries", "codec", "decoder", "iterators", "requests", "executions"]
 const code = "await __effect_jupyter_values__.run()"
 const appendPart = (isFirst: boolean) => `__effect_jupyter_values__.keep(${isFirst ? "True" : "False"})`
 
@@ -101,7 +102,7 @@ export const make: (
         readonly operation: string
       },
     ) {
-      if (installed !== instance) yield* install(instance, operation)
+      if (!instance.isDirect && installed !== instance) yield* install(instance, operation)
       // Bytes are not copied: the caller may have transferred them to a worker during the wait.
       if (buffers.some(({ byteLength }, index) => byteLength !== sizes[index])) {
         return yield* aborted(
@@ -109,7 +110,8 @@ export const make: (
           "Bytes of the value were transferred elsewhere before they were sent",
         )
       }
-      if (sizes.reduce((sum, size) => sum + size, 0) <= partBytes) return { metadata: {}, buffers }
+      if (instance.isDirect) return { buffers }
+      if (sizes.reduce((sum, size) => sum + size, 0) <= partBytes) return { buffers }
       const parts = buffers.flatMap(split)
       for (const [index, part] of parts.entries()) {
         yield* settled(silently(instance, appendPart(index === 0), [part]))
@@ -138,11 +140,8 @@ export const make: (
                 )
               }),
             maxBytes: maxMessageSize,
-            isAnswer: (message) => answerOf(message) !== undefined,
-            take: (message) => {
-              const answer = answerOf(message)
-              if (answer !== undefined) answers.push(answer)
-            },
+            isAnswer: (message) => answersOf(message).length > 0,
+            take: (message) => answers.push(...answersOf(message)),
           },
         }
         const exit = yield* Effect.exit(session.execute(code, run))
@@ -183,10 +182,20 @@ const split = (buffer: Uint8Array): ReadonlyArray<Uint8Array> =>
     (_, index) => buffer.subarray(index * partBytes, (index + 1) * partBytes),
   )
 
-function answerOf({ buffers, content, header }: Message): Answer | undefined {
-  if (header.msg_type !== "display_data" || !isJsonObject(content.data)) return undefined
-  const answer = content.data[mime]
-  if (!isJsonObject(answer)) return undefined
+/** Returns the answers in a message: in a display one with all buffers, in a reply each with some of them. */
+function answersOf({ buffers, content, header }: Message): ReadonlyArray<Answer> {
+  if (header.msg_type === "display_data" && isJsonObject(content.data)) {
+    const answer = content.data[mime]
+    return isJsonObject(answer) ? [toAnswer(answer, buffers)] : []
+  }
+  if (header.msg_type !== InternalRequest.replyType || !Array.isArray(content.answers)) return []
+  let taken = 0
+  return content.answers.filter(isJsonObject).map((answer) =>
+    toAnswer(answer, buffers.slice(taken, taken += Math.max(0, Number(answer.buffers)) || 0))
+  )
+}
+
+function toAnswer(answer: JsonObject, buffers: ReadonlyArray<Uint8Array>): Answer {
   const text = (value: unknown): string => typeof value === "string" ? excerpt(value, maxTextLength) : ""
   const { detail, done, given, kind, path, valueType } = answer
   return {

@@ -54,8 +54,10 @@ export const rows = Effect.gen(function* () {
     Effect.provideService(KernelGateway.KernelGateway, yield* KernelGateway.make()),
   )
   yield* kernel.execute("import base64")
-  const [evaluate = NaN, execute = NaN] = yield* inTurns(200, [
+  yield* kernel.execute("def add(a, b): return a + b")
+  const [evaluate = NaN, call = NaN, execute = NaN] = yield* inTurns(200, [
     milliseconds(kernel.evaluate("1+1", Schema.Int)),
+    milliseconds(kernel.call("add", [1, 1], { returns: Schema.Int })),
     milliseconds(kernel.execute("1+1")),
   ])
 
@@ -84,7 +86,14 @@ export const rows = Effect.gen(function* () {
       ours: evaluate,
       theirs: execute,
       unit: "ms",
-      atMost: 1.3,
+      atMost: 0.6,
+    },
+    {
+      what: "call of a small function against execute of 1+1",
+      ours: call,
+      theirs: execute,
+      unit: "ms",
+      atMost: 0.6,
     },
     {
       what: `${megabytes} MB to Python against base64 in code`,

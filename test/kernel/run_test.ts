@@ -13,6 +13,7 @@ it.effect("start fails with the reason of a kernel that ends while a request get
     const ended = Deferred.makeUnsafe<never, Execution.KernelError>()
     const connection: KernelConnection = {
       id: "fake",
+      isDirect: false,
       request: (request) => {
         requests.push(request)
         return Effect.die("nothing is asked")

@@ -56,6 +56,7 @@ const makeFake = Effect.fnUntraced(function* (
   })
   const connection: KernelConnection = {
     id: "fake",
+    isDirect: false,
     request: (asked, listener) =>
       Effect.acquireRelease(
         Effect.sync(() => {

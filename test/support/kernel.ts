@@ -65,6 +65,12 @@ export const text = (
 ): Effect.Effect<string | undefined, Execution.ExecutionFailure> =>
   Effect.map(execution, (result) => result.text)
 
+/** A new kernel whose client connects to the gateway. */
+export const kernelOverServer = Effect.flatMap(
+  KernelGateway.KernelGateway,
+  (gateway) => Effect.provideService(KernelClient.make(), KernelGateway.KernelGateway, overServer(gateway)),
+)
+
 /** The same gateway for clients that connect to it, and not to the kernels themselves. */
 export const overServer = <G extends { readonly url: string }>(gateway: G): G => ({
   ...gateway,

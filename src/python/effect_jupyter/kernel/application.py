@@ -43,6 +43,7 @@ from effect_jupyter.kernel.prepared import PreparedApp, PreparedKernel
 from effect_jupyter.kernel.requests import Requests
 from effect_jupyter.kernel.streams import output
 from effect_jupyter.kernel.tracebacks import is_amid, show_members
+from effect_jupyter.kernel.values import end_fork
 
 try:
     import ipykernel.debugger  # noqa: F401
@@ -119,21 +120,10 @@ class PythonKernel(PreparedKernel):
         finally:
             if os.getpid() != process:
                 # A process that the code forked ends here: it is not another kernel.
-                end_fork(self.shell.last_execution_result)
+                result = self.shell.last_execution_result
+                end_fork(result and result.error_in_exec)
             # The code may have replaced `sys.stdout`.
             output.finish()
-
-
-def end_fork(result):
-    """Ends the forked process as a program ends that ran this code."""
-    error = result and result.error_in_exec
-    code = error.code if isinstance(error, SystemExit) else int(error is not None)
-    with contextlib.suppress(Exception):
-        if not (code is None or isinstance(code, int)):
-            print(code, file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code & 255 if isinstance(code, int) else int(code is not None))
 
 
 def after_output(thread):

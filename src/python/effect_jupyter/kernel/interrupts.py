@@ -207,14 +207,15 @@ def interruptible_hooks(trigger):
     """Wraps hooks that run before and after each cell, such as the one that draws plots, in the same way."""
 
     @functools.wraps(trigger)
-    def run(self, *args, **kwargs):
-        if not Interrupt.is_ours():
-            return trigger(self, *args, **kwargs)
+    def run(self, event, *args, **kwargs):
+        modules = (str(getattr(hook, "__module__", None)) for hook in self.callbacks[event])
+        if all(name.startswith(("IPython.", "ipykernel.")) for name in modules) or not Interrupt.is_ours():
+            return trigger(self, event, *args, **kwargs)
         # The reply has the traceback that was shown last, which must be that of the code.
         traceback = getattr(self.shell, "_last_traceback", None)
         try:
             with Interrupt.let_through():
-                trigger(self, *args, **kwargs)
+                trigger(self, event, *args, **kwargs)
         except KeyboardInterrupt:
             pass  # between two of them
         finally:

@@ -6,12 +6,10 @@ thread that reads the control channel runs a request to it. Each subshell is a t
 
 import asyncio
 import contextvars
-import functools
 import inspect
 import queue
 import sys
 import threading
-import types
 from collections import deque
 from typing import Any
 
@@ -20,27 +18,12 @@ from ipykernel.thread import CONTROL_THREAD_NAME
 from effect_jupyter.kernel.connection import Acceptor
 from effect_jupyter.kernel.interrupts import Interrupt
 from effect_jupyter.kernel.messages import Channel, Sender, decoded
-from effect_jupyter.kernel.threads import Publisher, Subshells, drive
+from effect_jupyter.kernel.threads import Publisher, Subshells, drive, resumed
+from effect_jupyter.kernel.values import REQUEST, Values
 
 # Maximum queued requests, beyond which the connection is not read.
 MAX_QUEUED = 64
 COMMS = ("comm_open", "comm_msg", "comm_close")
-
-
-@types.coroutine
-def resumed(coroutine, awaited):
-    """Continues a coroutine that was started without a task and awaits this future."""
-    while True:
-        try:
-            value = yield awaited
-        except BaseException as error:
-            step = functools.partial(coroutine.throw, error)
-        else:
-            step = functools.partial(coroutine.send, value)
-        try:
-            awaited = step()
-        except StopIteration:
-            return
 
 
 class Requests:
@@ -58,6 +41,9 @@ class Requests:
         self._room = threading.Semaphore(MAX_QUEUED)
         self._waiting = deque()
         self._is_running = False
+        # The ids of the latest request in turn that has begun, and of that which is to be interrupted.
+        self._begun: str | None = None
+        self._interrupted: str | None = None
         self._is_over = False
         self._connected = []
         self._kernel: Any = None
@@ -70,6 +56,7 @@ class Requests:
         self._context = contextvars.copy_context()
         for kind in ("create", "delete", "list"):
             kernel.control_handlers[f"{kind}_subshell_request"] = getattr(self, f"_{kind}_subshell")
+        kernel.shell_handlers[REQUEST] = Values(kernel, self.sender).run
         kernel.control_thread = threading.Thread(target=self._read_control, name=CONTROL_THREAD_NAME, daemon=True)
         kernel.control_thread.start()
 
@@ -164,6 +151,9 @@ class Requests:
         else:
             if is_hooked:
                 kernel.pre_handler_hook()
+                # The other way round than in `_interrupt`: at least one of the two threads knows of both.
+                self._begun = message["msg_id"]
+                Interrupt.came = Interrupt.came or self._interrupted == self._begun
             try:
                 result = handler(self._answer, [], message)
                 if inspect.isawaitable(result):
@@ -175,7 +165,7 @@ class Requests:
             finally:
                 if is_hooked:
                     kernel.post_handler_hook()
-        if is_main:
+        if is_main and message["msg_type"] != REQUEST:
             for stream in (sys.stdout, sys.stderr):
                 if stream is not None:
                     stream.flush()
@@ -209,8 +199,7 @@ class Requests:
         kernel.set_parent([], message, channel="control")
         handler = kernel.control_handlers.get(kind)
         if kind == "interrupt_request":
-            result = kernel.interrupt_request(self._control_answer, [], message)
-            drive(result)
+            self._interrupt(message)
             handler = None
         kernel._publish_status("busy", "control")
         try:
@@ -219,6 +208,14 @@ class Requests:
         except Exception:
             kernel.log.error("Exception in control handler:", exc_info=True)
         kernel._publish_status("idle", "control")
+
+    def _interrupt(self, message):
+        """Interrupts a request, or keeps the interrupt until the request begins."""
+        self._interrupted = message["content"].get("msg_id")
+        if self._interrupted in (None, self._begun):
+            drive(self._kernel.interrupt_request(self._control_answer, [], message))
+        else:
+            self.sender.send(self._control_answer, "interrupt_reply", {"status": "ok"}, message)
 
     async def _create_subshell(self, channel, ident, parent):
         reply = {"status": "ok", "subshell_id": self.subshells.create(self)}

@@ -7,10 +7,12 @@ import queue
 import sys
 import threading
 import traceback
+import types
 import uuid
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
+from typing import Any
 
 from ipykernel.iostream import IOPubThread
 
@@ -133,3 +135,21 @@ def drive(coroutine):
         return
     coroutine.close()
     raise RuntimeError("It awaits something, and there is no event loop for that")
+
+
+@types.coroutine
+def resumed(coroutine, awaited):
+    """Continues a coroutine that was started without a task and awaits this future."""
+    while True:
+        try:
+            value = yield awaited
+        except BaseException as error:
+            # Without the frame of this function, which the coroutine does not have.
+            trace: Any = sys.exc_info()[2]
+            step = functools.partial(coroutine.throw, BaseException.with_traceback(error, trace.tb_next))
+        else:
+            step = functools.partial(coroutine.send, value)
+        try:
+            awaited = step()
+        except StopIteration as end:
+            return end.value

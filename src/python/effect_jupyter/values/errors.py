@@ -10,8 +10,8 @@ import sys
 import traceback
 from typing import Any
 
-# The prefix of the names of this package's modules in the kernel.
-OURS = "effect_jupyter.values."
+# The prefix of the names of our modules in the kernel.
+OURS = "effect_jupyter."
 # Maximum characters of a key in a path.
 STEP = 80
 
@@ -81,9 +81,10 @@ def is_ours(frames):
 class Shown(Exception):
     """Wraps an exception of the user, and is shown as that by IPython."""
 
-    def __init__(self, text, lines):
+    def __init__(self, text, lines, error=None):
         super().__init__(text)
         self.lines = lines
+        self.error = error
 
     def _render_traceback_(self):
         return self.lines
@@ -108,7 +109,7 @@ def shown(error, shell):
         or attempt(lambda: sent(shell.InteractiveTB.structured_traceback(kind, kind(text, []), frames_of(error), 0)))
         or [*traceback.format_tb(frames_of(error)), f"{name}: {text}"]
     )
-    return kind(text, lines).with_traceback(frames_of(error))
+    return kind(text, lines, error).with_traceback(frames_of(error))
 
 
 def as_interrupt(error):

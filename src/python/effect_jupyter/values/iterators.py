@@ -4,6 +4,7 @@ Runs in the kernel, as a module that no variable of the user refers to.
 """
 
 import ast
+import importlib
 import inspect
 import signal
 import threading
@@ -12,7 +13,7 @@ import types
 from typing import Any
 
 from effect_jupyter.values.codec import Encoder
-from effect_jupyter.values.errors import Unsupported
+from effect_jupyter.values.errors import Unsupported, interrupts
 from effect_jupyter.values.libraries import class_of
 
 # Seconds after which a batch ends early, so that the elements of a slow iterable arrive.
@@ -23,20 +24,32 @@ SAMPLE = 64
 END = object()
 
 
+try:
+    # The functions of `signal` convert to enums, which takes longer than everything else.
+    signals: Any = importlib.import_module("_signal")
+except ImportError:
+    signals = signal
+set_handler, getsignal = signals.signal, signals.getsignal
+
+
 class interruptible:
-    """A context in which an interrupt raises KeyboardInterrupt at once.
+    """A context in which an interrupt raises KeyboardInterrupt at once, also one that came before.
 
     For code that awaits, ipykernel would only cancel its task, which takes effect at the next `await`.
     """
 
+    handler = signal.default_int_handler
+
     def __enter__(self):
-        self.is_main = threading.current_thread() is threading.main_thread()
-        if self.is_main:
-            self.handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and getsignal(signal.SIGINT) is not self.handler:
+            self.handler = set_handler(signal.SIGINT, self.handler)
+        if is_main and interrupts is not None:
+            interrupts.Interrupt.take()
 
     def __exit__(self, *error):
-        if self.is_main:
-            signal.signal(signal.SIGINT, self.handler)
+        if self.handler not in (signal.default_int_handler, None):
+            set_handler(signal.SIGINT, self.handler)
 
 
 def is_awaitable(value):
@@ -58,6 +71,8 @@ def only_names(expression):
 
 class Rows:
     """The rows of a DataFrame, encoded as slices of it."""
+
+    is_async = False
 
     def __init__(self, frame):
         self.frame: Any = frame
@@ -101,7 +116,7 @@ class Rows:
         answer({"kind": "batch", "done": done}, text, encoder.buffers)
         return done
 
-    async def close(self):
+    def close(self):
         self.frame = None
 
 
@@ -155,13 +170,12 @@ class Elements:
         except StopAsyncIteration:
             return END
 
-    async def close(self):
+    def close(self):
+        """Ends the iterator. An asynchronous one returns what is to be awaited for that."""
         if self.end is None:
-            return
+            return None
         with interruptible():
-            closing = getattr(self.iterator, self.end)()
-        if is_awaitable(closing):
-            await closing
+            return getattr(self.iterator, self.end)()
 
 
 def rows_or_elements(value, expression, size, limit):

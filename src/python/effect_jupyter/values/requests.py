@@ -1,7 +1,6 @@
 """The requests of `evaluate`, `set`, `call` and `iterate` in the kernel.
 
-Runs in the kernel, as a module that no variable of the user refers to. A request is an execution of `await run()`,
-whose arguments and binary parts are the buffers of its message; the answer is a message with buffers as well.
+Runs in the kernel, as a module that no variable of the user refers to. What carries the requests is an `Exchange`.
 """
 
 import ast
@@ -9,94 +8,76 @@ import builtins
 import importlib
 import inspect
 import linecache
+import types
 from typing import Any
-
-from IPython import get_ipython
 
 from effect_jupyter.values.codec import Encoder
 from effect_jupyter.values.decoder import decode
 from effect_jupyter.values.errors import Unsupported, shown
 from effect_jupyter.values.iterators import interruptible, is_awaitable, rows_or_elements
 
-MIME = "application/vnd.effect-jupyter.value+json"
 # Maximum bytes of a message that the client accepts.
 MAX_BYTES = 500_000_000
 
-shell = get_ipython()
-if not all(hasattr(getattr(shell, "kernel", None), name) for name in ("get_parent", "session", "iopub_socket")):
-    raise ImportError("Values travel through ipykernel, which this kernel is not made of")
-# The parts of a request that arrived in earlier messages.
-kept = []
 compiled = {}
 # The number of the next expression.
 number = 0
 iterators = {}
 
 
-def keep(first):
-    """Stores a part of the next request, which is too large for one message."""
-    if first:
-        kept.clear()
-    kept.extend(bytes(part) for part in shell.kernel.get_parent("shell")["buffers"])
+class Exchange:
+    """Carries one request: the shell whose variables it concerns, and the function that takes its answers.
+
+    `is_in_task` tells whether a task of asyncio runs the request. If not, the coroutine of the request yields None once,
+    before it awaits something, and continues in a task.
+    """
+
+    def __init__(self, shell, send, is_in_task):
+        self.shell = shell
+        self.is_in_task = is_in_task
+        self._send = send
+
+    def answer(self, content, text=b"", buffers=()):
+        total = len(text) + sum(map(len, buffers))
+        if total > MAX_BYTES:
+            raise ValueError(f"The value has {total} bytes, more than a message can carry; take it in parts by iterate")
+        self._send(content, [text, *buffers])
+
+    def answer_result(self, value, request):
+        if request["discard"]:
+            return self.answer({"kind": "done"})
+        encoder = Encoder(request["arrow"])
+        with interruptible():
+            text = encoder.text(value)
+        self.answer({"kind": "value"}, text, encoder.buffers)
+
+    async def result_of(self, awaitable):
+        await self.enter_task()
+        return await awaitable
+
+    @types.coroutine
+    def enter_task(self):
+        if not self.is_in_task:
+            self.is_in_task = True
+            yield
 
 
-def take_request():
-    """Returns the arguments of the current request."""
-    parent = shell.kernel.get_parent("shell")
-    parts, sizes = parent["buffers"], parent["metadata"].get("sizes")
-    if sizes is None:
-        kept.clear()
-        return decode(parts[0], parts[1:])
-    joined = []
-    for size in sizes:
-        taken, length = [], 0
-        while length < size:
-            taken.append(kept.pop(0))
-            length += len(taken[-1])
-        joined.append(b"".join(taken))
-    return decode(joined[0], joined[1:])
-
-
-def answer(content, text=b"", buffers=()):
-    total = len(text) + sum(map(len, buffers))
-    if total > MAX_BYTES:
-        raise ValueError(f"The value has {total} bytes, more than a message can carry; take it in parts by iterate")
-    kernel = shell.kernel
-    kernel.session.send(
-        kernel.iopub_socket,
-        "display_data",
-        {"data": {MIME: content}, "metadata": {}, "transient": {}},
-        parent=kernel.get_parent("shell"),
-        ident=b"display_data",
-        buffers=[text, *buffers],
-    )
-
-
-def answer_result(value, request):
-    if request["discard"]:
-        return answer({"kind": "done"})
-    encoder = Encoder(request["arrow"])
-    with interruptible():
-        text = encoder.text(value)
-    answer({"kind": "value"}, text, encoder.buffers)
-
-
-async def run():
+async def run(exchange, take):
+    """Runs the request of which `take` returns the parts, JSON first. Returns the exception of the code, if it raised."""
     try:
-        request = take_request()
+        parts = take()
+        request = decode(parts[0], parts[1:])
         operation = OPERATIONS[request["operation"]]
     except Unsupported as error:
-        return answer({"kind": "unsupported", **error.describe()})
+        return exchange.answer({"kind": "unsupported", **error.describe()})
     except Exception as error:
-        return answer({"kind": "unreadable", "detail": f"{type(error).__name__}: {error}"})
+        return exchange.answer({"kind": "unreadable", "detail": f"{type(error).__name__}: {error}"})
     try:
-        return await operation(request)
+        return await operation(request, exchange)
     except Unsupported as error:
-        return answer({"kind": "unsupported", **error.describe()})
+        return exchange.answer({"kind": "unsupported", **error.describe()})
     except BaseException as error:
-        failure = shown(error, shell)
-    # Raised outside of the handler, so that it has no context.
-    raise failure
+        return shown(error, exchange.shell)
 
 
 def compile_expression(source):
@@ -134,32 +115,32 @@ def keep_source(name, text):
     linecache.cache[name] = (len(text), None, text.splitlines(True), name)
 
 
-async def value_of(source):
+async def value_of(source, exchange):
     code = compile_expression(source)
     with interruptible():
-        value = eval(code, shell.user_ns)
+        value = eval(code, exchange.shell.user_ns)
     if code.co_flags & inspect.CO_COROUTINE:
-        value = await value
+        value = await exchange.result_of(value)
     # An awaitable has no encoding, so that it is awaited.
-    return await value if is_awaitable(value) else value
+    return await exchange.result_of(value) if is_awaitable(value) else value
 
 
-async def evaluate(request):
-    answer_result(await value_of(request["expression"]), request)
+async def evaluate(request, exchange):
+    exchange.answer_result(await value_of(request["expression"], exchange), request)
 
 
-async def assign(request):
-    shell.user_ns[request["name"]] = request["value"]
-    answer({"kind": "done"})
+async def assign(request, exchange):
+    exchange.shell.user_ns[request["name"]] = request["value"]
+    exchange.answer({"kind": "done"})
 
 
-def find_callable(name):
+def find_callable(name, names):
     module, colon, attributes = name.rpartition(":")
     first, *rest = attributes.split(".")
     if colon:
         found = getattr(importlib.import_module(module), first)
-    elif first in shell.user_ns:
-        found = shell.user_ns[first]
+    elif first in names:
+        found = names[first]
     elif hasattr(builtins, first):
         found = getattr(builtins, first)
     else:
@@ -169,30 +150,38 @@ def find_callable(name):
     return found
 
 
-async def call(request):
+async def call(request, exchange):
     with interruptible():
-        result = find_callable(request["callable"])(*request["args"], **request["kwargs"])
+        result = find_callable(request["callable"], exchange.shell.user_ns)(*request["args"], **request["kwargs"])
     if is_awaitable(result):
-        result = await result
-    answer_result(result, request)
+        result = await exchange.result_of(result)
+    exchange.answer_result(result, request)
 
 
-async def pull(request):
+async def pull(request, exchange):
     key, size, limit = request["key"], request["size"], request["limit"]
     if "expression" in request:
         expression = request["expression"]
-        iterators[key] = rows_or_elements(await value_of(expression), expression, size, limit)
+        iterators[key] = rows_or_elements(await value_of(expression, exchange), expression, size, limit)
     iterator = iterators[key]
-    if await iterator.pull(size, limit, request["arrow"], answer):
+    if iterator.is_async:
+        await exchange.enter_task()
+    if await iterator.pull(size, limit, request["arrow"], exchange.answer):
         del iterators[key]
-        await iterator.close()
+        await finish(iterator, exchange)
 
 
-async def close(request):
+async def close(request, exchange):
     iterator = iterators.pop(request["key"], None)
     if iterator is not None:
-        await iterator.close()
-    answer({"kind": "done"})
+        await finish(iterator, exchange)
+    exchange.answer({"kind": "done"})
+
+
+async def finish(iterator, exchange):
+    closing = iterator.close()
+    if is_awaitable(closing):
+        await exchange.result_of(closing)
 
 
 OPERATIONS = {"evaluate": evaluate, "set": assign, "call": call, "pull": pull, "close": close}
