@@ -182,7 +182,7 @@ layer(own, slow)("on our own gateway", (it) => {
     }))
 })
 
-/** A Jupyter Server that is not ours. */
+/** A Jupyter Server that is not ours, below a path. */
 const foreign = Layer.effectContext(Effect.gen(function* () {
   const { folder, python } = yield* Specs
   const port = 12_000 + (process.pid % 3_900) * 2 + 8_000
@@ -194,6 +194,7 @@ const foreign = Layer.effectContext(Effect.gen(function* () {
     `--ServerApp.root_dir=${folder}`,
     `--ServerApp.port=${port}`,
     "--ServerApp.port_retries=0",
+    "--ServerApp.base_url=/team/ada's",
     "--IdentityProvider.token=secret",
   ], {
     env: { JUPYTER_PATH: folder },
@@ -202,7 +203,10 @@ const foreign = Layer.effectContext(Effect.gen(function* () {
     stderr: "ignore",
     forceKillAfter: "3 seconds",
   })
-  return yield* Layer.build(KernelGateway.layerRemote({ url: `http://127.0.0.1:${port}`, token: "secret" }))
+  // Of a page in the browser.
+  const url =
+    `HTTP://LOCALHOST:${port}/team/ada's/lab/tree/a%20folder/b.ipynb?factory=Editor&token=secret#cell`
+  return yield* Layer.build(KernelGateway.layerRemote({ url }))
     .pipe(
       Effect.retry(Schedule.spaced("100 millis").pipe(Schedule.upTo({ duration: "30 seconds" }))),
     )
