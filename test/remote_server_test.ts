@@ -1,7 +1,7 @@
 /** Servers that are not ours: credentials, cookies, certificates, unavailable proxies, and what a server has. */
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Layer, Logger, Redacted, References, Stream, Tracer } from "effect"
+import { Clock, Effect, Exit, Fiber, Layer, Logger, Redacted, References, Stream, Tracer } from "effect"
 import { FetchHttpClient, HttpClient } from "effect/http"
 import type { IncomingHttpHeaders } from "node:http"
 import { setTimeout as wait } from "node:timers/promises"
@@ -69,6 +69,55 @@ describe("layerRemote token and headers", { concurrent: true }, () => {
         assert.strictEqual(yield* text(scripted.execute("hello")), "hello")
       }))
   }
+
+  it.live("a token with an expiry is asked for again before it is refused, and once for a refusal", () =>
+    Effect.gen(function* () {
+      const { script, state } = guarded()
+      let lifetime = 200
+      const lives: Array<string> = []
+      const token = Effect.map(Clock.currentTimeMillis, (now) => {
+        lives.push(state.token = `token-${lives.length}`)
+        return { token: state.token, expiresAt: now + lifetime }
+      })
+      const { gateway } = yield* connect(script, { token })
+      const before = lives.length
+      lifetime = 3_600_000
+      yield* Effect.sleep(200)
+      yield* gateway.kernels
+      yield* gateway.kernels
+      assert.deepStrictEqual([lives.length - before, state.refusals], [1, 0])
+      // Tokens that the clock of this machine takes for expired.
+      lifetime = -1000
+      state.token = "another"
+      yield* gateway.kernels
+      assert.deepStrictEqual([lives.length - before, state.refusals], [2, 1])
+    }))
+
+  it.live("requests that are refused at once ask once, and their number is that of the refusals", () =>
+    Effect.gen(function* () {
+      const { script, state } = guarded()
+      let asked = 0
+      const token = Effect.suspend(() => {
+        asked++
+        return Effect.delay(Effect.succeed(state.token), "50 millis")
+      })
+      const { gateway, server } = yield* connect(script, { token })
+      state.token = "second"
+      const before = server.requests.length
+      const requests = Array.from({ length: 20 }, () => gateway.kernels)
+      yield* Effect.all(requests, { concurrency: "unbounded" })
+      assert.strictEqual(asked, 2)
+      assert.strictEqual(server.requests.length - before, 20 + state.refusals)
+      // Of the requests that wait for a token one is interrupted, the others are not.
+      state.token = "third"
+      const all = yield* Effect.forEach(requests, (request) => Effect.forkChild(request))
+      yield* eventually(() => asked < 3 ? "not asked yet" : undefined)
+      const [first, ...others] = all
+      if (first !== undefined) yield* Fiber.interrupt(first)
+      yield* Effect.forEach(others, Fiber.join)
+      // Twice if no other one waited yet.
+      assert.isAtMost(asked, 4)
+    }))
 
   it.live("a handshake that is refused is repeated with another token", () =>
     Effect.gen(function* () {

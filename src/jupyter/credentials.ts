@@ -10,6 +10,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Secrets from "./secrets.ts"
@@ -49,8 +50,8 @@ export class CredentialsError
 export interface Credentials {
   /** Returns the headers of the next request. */
   readonly headers: Effect.Effect<Headers, CredentialsError>
-  /** Asks for new headers in place of those that the server refused. Tells whether they differ. */
-  readonly renew: (refused: Headers) => Effect.Effect<boolean, CredentialsError>
+  /** Asks for other headers in place of those that the server refused. Returns none if there are no others. */
+  readonly renew: (refused: Headers) => Effect.Effect<Option.Option<Headers>, CredentialsError>
   /** Returns the text without secrets. */
   readonly redact: (text: string) => string
 }
@@ -82,7 +83,7 @@ const maxSourceTime = Duration.seconds(30)
 export function constant(headers: Headers): Credentials {
   const { add, redact } = Secrets.make()
   add(headers)
-  return { headers: Effect.succeed(headers), renew: () => Effect.succeed(false), redact }
+  return { headers: Effect.succeed(headers), renew: () => Effect.succeedNone, redact }
 }
 
 /**
@@ -119,7 +120,7 @@ export const make: (
       // Requests that are refused at the same time ask once.
       Cache.invalidateWhen(cache, "headers", ({ headers }) => headers === refused).pipe(
         Effect.andThen(current),
-        Effect.map((headers) => !Equal.equals(headers, refused)),
+        Effect.map(Option.liftPredicate((headers) => !Equal.equals(headers, refused))),
       ),
     redact,
   }

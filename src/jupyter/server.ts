@@ -11,6 +11,7 @@ import * as HttpHeaders from "effect/http/Headers"
 import * as HttpClient from "effect/http/HttpClient"
 import type * as HttpClientError from "effect/http/HttpClientError"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
+import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as Body from "./body.ts"
 import * as Cookies from "./cookies.ts"
@@ -218,7 +219,7 @@ const authorized = <A, E, R>(
       Effect.catchIf(attempt(headers), isRefused, (error) =>
         Effect.flatMap(
           credentials.renew(headers),
-          (isNew) => isNew ? Effect.flatMap(credentials.headers, attempt) : Effect.fail(error),
+          Option.match({ onNone: () => Effect.fail(error), onSome: attempt }),
         )),
   )
 

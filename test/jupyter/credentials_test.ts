@@ -1,6 +1,6 @@
 /** Credentials that are asked for again, and secrets in texts. */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Fiber } from "effect"
+import { Clock, Effect, Fiber, Option } from "effect"
 import { TestClock } from "effect/testing"
 import * as Credentials from "../../src/jupyter/credentials.ts"
 import * as Secrets from "../../src/jupyter/secrets.ts"
@@ -29,9 +29,10 @@ describe("Credentials.make", () => {
       const renewed = yield* Effect.forEach(all, credentials.renew, {
         concurrency: "unbounded",
       })
-      assert.deepStrictEqual(renewed, Array.from({ length: 9 }, () => true))
+      const second = { authorization: "token number-2" }
+      assert.deepStrictEqual(renewed, Array.from({ length: 9 }, () => Option.some(second)))
       assert.strictEqual(asked(), 2)
-      assert.deepStrictEqual(yield* credentials.headers, { authorization: "token number-2" })
+      assert.deepStrictEqual(yield* credentials.headers, second)
       yield* TestClock.adjust("1000 days")
       yield* credentials.headers
       assert.strictEqual(asked(), 2)
@@ -71,7 +72,7 @@ describe("Credentials.make", () => {
       )
       assert.strictEqual((yield* Effect.flip(credentials.headers)).detail, "no vault")
       isBroken = false
-      assert.isFalse(yield* credentials.renew(yield* credentials.headers))
+      assert.deepStrictEqual(yield* credentials.renew(yield* credentials.headers), Option.none())
     }))
 })
 
