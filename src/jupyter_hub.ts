@@ -88,7 +88,7 @@ export class UserServer extends Context.Service<UserServer, {
  * @since 0.1.0
  */
 export interface HubOptions extends Pick<Remote.RemoteOptions, "token" | "headers" | "startConcurrency"> {
-  /** The address of the hub with its path prefix, if any, or of one of its pages. */
+  /** The address of the hub with its path prefix, if any, or of a page of the hub or of a user's server. */
   readonly hub: string
   /** The user; the owner of the token by default. */
   readonly user?: string | undefined
@@ -129,7 +129,7 @@ export const make: (
   function* (options: HubOptions) {
     const { headers, server: name = "", startConcurrency, startTimeout = "5 minutes", token } = options
     const { address, ...credentials } = yield* Remote.authorize(Options.Hub, { ...options, url: options.hub })
-    const url = address.url.replace(/\/hub(\/.*)?$/, "")
+    const url = baseUrl(address.url)
     const failed = (error: RestError) => toGatewayError(url, error)
     const connection = yield* Platform.provide(Server.make({ url, headers: credentials.headers }))
     const user = options.user ?? (yield* Effect.mapError(Hub.whoami(connection), failed))
@@ -201,6 +201,12 @@ export function layer(options: HubOptions): Layer.Layer<KernelGateway | UserServ
   return Layer.effect(KernelGateway, Effect.flatMap(UserServer, ({ gateway }) => gateway)).pipe(
     Layer.provideMerge(Layer.effect(UserServer, make(options))),
   )
+}
+
+/** Returns the address of a hub with its path prefix; that of a page has the path of the hub or of a user's server. */
+function baseUrl(url: string): string {
+  const [, base = url] = /^(.*?)\/hub(?:\/.*)?$/.exec(url) ?? /^(.*?)\/user\/[^/]+(?:\/.*)?$/.exec(url) ?? []
+  return base
 }
 
 /** Maximum time that closing waits until the server has stopped. */

@@ -225,7 +225,7 @@ layer(hub, { ...slow, timeout: "10 minutes" })("JupyterHub", (it) => {
     }))
 })
 
-it.live("JupyterHub.make refuses names that are no part of a path, before anything is sent", () =>
+it.live("JupyterHub.make refuses names and options that cannot be sent, before anything is sent", () =>
   Effect.gen(function* () {
     const { requests, url: hub } = yield* Fake.make()
     for (const name of ["..", ".", "\ud800", "a\0b"]) {
@@ -234,6 +234,10 @@ it.live("JupyterHub.make refuses names that are no part of a path, before anythi
         assert.strictEqual(reason._tag, "InvalidOption")
       }
     }
+    const options = { password: "s3cret", size: 1n }
+    const reason = yield* reasonOf(Effect.scoped(JupyterHub.make({ hub, token: "secret", options })))
+    assert.strictEqual(reason._tag, "InvalidOption")
+    assert.notInclude(JSON.stringify(reason), "s3cret")
     assert.deepStrictEqual(requests, [])
   }))
 
@@ -307,6 +311,34 @@ it.live("JupyterHub.layer waits for a hub that is busy, and goes on where the pr
     assert.deepStrictEqual([hub.starts, hub.cuts, hub.state], [2, 2, "stopped"])
     assert.include(server.requests, "DELETE /hub/api/users/ada/server")
   }))
+
+it.live("JupyterHub.make takes the address of a page of the hub or of a user's server, with its token", () =>
+  Effect.gen(function* () {
+    const body = JSON.stringify({ name: "ada", servers: { "": { ready: true, pending: null, url: "/" } } })
+    const authorizations = new Set<string | undefined>()
+    const { requests, url } = yield* Fake.make({
+      rest: (_name, { authorization }) => {
+        authorizations.add(authorization)
+        return { status: 200, body }
+      },
+    })
+    const cases = [
+      ["?", ""],
+      ["/team/?", "/team"],
+      ["/hub?", ""],
+      ["/hub-eu/hub/home?", "/hub-eu"],
+      ["/hub/spawn/ada?next=%2Fhub%2Fhome&", ""],
+      ["/team/hub/user/ada/hub/?", "/team"],
+      ["/user/ada/lab/tree/a.ipynb?", ""],
+      ["/team/user/ada?", "/team"],
+      ["/user/team/hub/home?", "/user/team"],
+    ] as const
+    for (const [page, base] of cases) {
+      yield* Effect.scoped(JupyterHub.make({ hub: `${url}${page}token=secret#there`, user: "ada" }))
+      assert.strictEqual(requests.at(-1), `GET ${base}/hub/api/users/ada`)
+    }
+    assert.deepStrictEqual([...authorizations], ["token secret"])
+  }).pipe(Effect.scoped))
 
 it.live("UserServer.progress goes on where it was cut, and has no event twice and no token", () =>
   Effect.gen(function* () {

@@ -335,14 +335,16 @@ describe("layerRemote secrets", { concurrent: true }, () => {
           Effect.withTracer(tracer),
         )
       const repeating: ReadonlyArray<Fake.Answer> = [
-        { status: 401, body: `{"message": "Bad token ${token}"}` },
+        { status: 401, body: `{"message": "Bad token ${token}"}`, headers: { "x-echo": `token ${token}` } },
         { status: 500, body: `{"traceback": "KeyError: '${encodeURIComponent(token)}'"}` },
         { status: 400, body: `${"x".repeat(190)}${token}${"y".repeat(400)}` },
         { status: 302, headers: { location: `/login?token=${encodeURIComponent(token)}` } },
         { status: 200, body: `<html>${token}` },
       ]
-      for (const answer of repeating) {
-        for (const name of ["GET /api/kernelspecs", "POST /api/kernels", "DELETE /api/kernels/:id"]) {
+      const names = ["GET /api/kernelspecs", "POST /api/kernels", "DELETE /api/kernels/:id"]
+      const cases = repeating.flatMap((answer) => names.map((name) => ({ answer, name })))
+      yield* Effect.forEach(cases, ({ answer, name }) =>
+        Effect.gen(function* () {
           const script: Fake.Script = { rest: (asked) => asked === name ? answer : undefined }
           const exit = yield* connect(script, { token, headers: { "x-key": "another-secret" } }).pipe(
             Effect.flatMap(({ make }) => make()),
@@ -352,8 +354,7 @@ describe("layerRemote secrets", { concurrent: true }, () => {
           )
           told.push(inspect(exit, { depth: 12 }))
           if (Exit.isFailure(exit)) told.push(String(exit.cause))
-        }
-      }
+        }), { concurrency: "unbounded" })
       const execute: Fake.Script["execute"] = (conversation) => conversation.close(4000, `Bad ${token}`)
       const handshake: Fake.Script["handshake"] = (count) => count > 1 ? { status: 404 } : undefined
       const { make } = yield* connect({ execute, handshake }, { token })

@@ -102,11 +102,8 @@ export const make: (options: ServerOptions) => Effect.Effect<Server, never, Http
         HttpClientRequest.setHeaders(request, { ...all, ...connection }),
       ).pipe(
         Body.withAnyStatus,
-        // Any header may be a secret of the user, which spans would show, and an address may repeat one.
-        Effect.updateService(
-          HttpHeaders.CurrentRedactedNames,
-          (names) => [...names, "location", ...Object.keys(all).map((name) => name.toLowerCase())],
-        ),
+        // Any header may be a secret of the user, which spans would show, and the server may repeat it in any header.
+        Effect.provideService(HttpHeaders.CurrentRedactedNames, [/^/]),
         Effect.mapError((error) => unreachable(name, error)),
       )
       const now = clock.currentTimeMillisUnsafe()

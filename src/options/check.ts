@@ -106,6 +106,8 @@ const variables = option((value) => {
   return undefined
 })
 
+const toJson = Option.liftThrowable(JSON.stringify)
+
 const headers = option((value) => {
   if (typeof value !== "object" || value === null) return "give an object of strings"
   for (const [name, text] of Object.entries(value)) {
@@ -184,6 +186,9 @@ export const Hub = Schema.Struct({
     'give the name of a server, which is neither "." nor "..", and has no character NUL',
   ),
   startTimeout: timeout,
+  options: option((value) =>
+    Option.isSome(toJson(value)) ? undefined : "give values that JSON has, without cycles"
+  ),
 })
 
 /** The options of a kernel. */
@@ -223,7 +228,7 @@ export const Execute = Schema.Struct({
   images,
 })
 
-const secrets = new Set(["env", "headers", "token"])
+const secrets = new Set(["env", "headers", "options", "token"])
 const findings = SchemaIssue.makeFormatterStandardSchemaV1()
 
 /** Fails with the first option whose value is not valid. */
