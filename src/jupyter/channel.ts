@@ -65,13 +65,12 @@ const quietTimeout: Duration.Input = "2 seconds"
  * @example
  * ```ts
  * import { Deferred, Effect, Redacted } from "effect"
- * import { KernelClient, KernelGateway } from "effect-jupyter"
+ * import { KernelGateway } from "effect-jupyter"
  * import * as Channel from "effect-jupyter/jupyter/channel"
  * import { type Message, request } from "effect-jupyter/jupyter/message"
  *
- * export const program = Effect.gen(function*() {
+ * export const kernelInfo = (kernelId: string) => Effect.gen(function*() {
  *   const { token = Redacted.make(""), url } = yield* KernelGateway.KernelGateway
- *   const { id: kernelId } = yield* KernelClient.KernelClient
  *   const channel = yield* Channel.make({
  *     url,
  *     headers: { authorization: `token ${Redacted.value(token)}` },
