@@ -225,7 +225,7 @@ class Shared:
             lease.send(message)
 
     def remove(self) -> None:
-        """Removes the folder, as the last deed of this process."""
+        """Removes the folder; this process ends next, and releases the lock."""
         self._remove_files(LOCK)
         for folder in (self._folder, os.path.dirname(self._folder)):
             remove_unless_held(folder)
@@ -337,7 +337,7 @@ class Shared:
 
 
 def ignore(_: bytes) -> None:
-    """Receives nothing: the standard input of the gateway is only written to."""
+    """Receives nothing: the gateway is only written to."""
 
 
 def parse(line: bytes) -> dict[str, Any]:

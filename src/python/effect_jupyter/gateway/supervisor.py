@@ -226,9 +226,9 @@ def hold_hidden():
     """Keeps the folder of shared gateways, which a sandbox cannot hide before it exists. Returns it and its lock."""
     folder = os.environ.pop("EFFECT_JUPYTER_HIDDEN", None)
     try:
-        return folder, None if folder is None else hold(folder)
+        return None if folder is None else (folder, hold(folder))
     except OSError:
-        return None, None  # that of another user, which this one does not use
+        return None  # it is another user's, and has no gateway of this one
 
 
 def main():
@@ -236,7 +236,7 @@ def main():
     shared = start_shared()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     lock = claim(runtime_dir)
-    hidden, hidden_lock = hold_hidden()
+    hidden = hold_hidden()
     wakeup, wakeup_writer = os.pipe()
     os.set_blocking(wakeup_writer, False)
     signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
@@ -263,9 +263,10 @@ def main():
             kill_all()
         finally:
             remove(runtime_dir)
-            if hidden_lock is not None:
-                os.close(hidden_lock)
-                remove_unless_held(hidden)
+            if hidden is not None:
+                folder, held = hidden
+                os.close(held)
+                remove_unless_held(folder)
             if shared is not None:
                 shared.remove()
     return 0 if status is None else os.waitstatus_to_exitcode(status)
