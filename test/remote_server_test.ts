@@ -519,6 +519,9 @@ describe("layerRemote the application's HttpClient", { concurrent: true }, () =>
     Effect.gen(function* () {
       const { make } = yield* connect({}, { token: "secret" })
       yield* hello(yield* make())
+      const { url } = yield* Effect.scoped(Fake.make())
+      const refused = yield* reasonOfGateway(Effect.scoped(Layer.build(KernelGateway.layerRemote({ url }))))
+      assert.include(refused.message, "ECONNREFUSED")
     }).pipe(Effect.scoped, Effect.provide(FetchHttpClient.layer)))
 })
 

@@ -103,8 +103,13 @@ function truncateMiddle(text: string, maxLength: number): string {
 export function describe(
   error: { readonly message: string; readonly reason?: { readonly cause?: unknown } },
 ): string {
-  const cause = error.reason?.cause
-  return cause instanceof Error ? `${error.message} (${cause.message})` : error.message
+  const { message = "" } = rootOf(error.reason?.cause) ?? {}
+  return message === "" ? error.message : `${error.message} (${message})`
+}
+
+/** Returns the first of the errors that led to one: that of fetch says only that it failed. */
+function rootOf(cause: unknown): Error | undefined {
+  return cause instanceof Error ? rootOf(cause.cause) ?? cause : undefined
 }
 
 /**
