@@ -119,6 +119,7 @@ export function layerConfig(
  * - The text and the displays of a result have at most 100 MB each, which `outputLimit` can only reduce.
  * - If the connection is lost, executions that run are interrupted, and fail with the reason `ConnectionLost` as all
  *   requests do until it is there again. Late output that arrives meanwhile is lost.
+ * - With `RpcSerialization.layerSchemaBinary`, a surrogate of a text that is alone arrives as U+FFFD.
  * - Code, values and output of any size are sent in parts. An answer of introspection with more than 15 MB fails with
  *   `IntrospectionFailed`.
  * - Over HTTP with `RpcSerialization.layerJson`, an answer arrives as a whole: output when the code has ended, until when

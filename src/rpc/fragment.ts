@@ -84,16 +84,18 @@ function batchesOf<A extends object>(
 
 function fragmentsOf(element: Whole): ReadonlyArray<Fragment> {
   const json = encode(element)
-  const count = Math.ceil(json.length / maxSize)
-  return Array.from(
-    { length: count },
-    (_, index) =>
-      new Fragment({
-        json: json.slice(index * maxSize, (index + 1) * maxSize),
-        isLast: index === count - 1,
-      }),
-  )
+  const fragments: Array<Fragment> = []
+  for (let start = 0; start < json.length;) {
+    let end = start + maxSize
+    // UTF-8 has no code for one half of a pair.
+    if (isHighSurrogate(json.charCodeAt(end - 1))) end--
+    fragments.push(new Fragment({ json: json.slice(start, end), isLast: end >= json.length }))
+    start = end
+  }
+  return fragments
 }
+
+const isHighSurrogate = (code: number): boolean => code >= 0xd800 && code <= 0xdbff
 
 /** Estimates the characters of the JSON of a value, without those that are escaped. */
 function sizeOf(value: unknown): number {

@@ -61,7 +61,7 @@ export class Attachment extends Schema.Class<Attachment>("effect-jupyter/KernelR
   implementation: Schema.String,
 }) {}
 
-/** The request has its place in the queue of the kernel. */
+/** The request has its place in the queue of the kernel. It is sent again while nothing else is. */
 export class Accepted
   extends Schema.TaggedClass<Accepted>("effect-jupyter/KernelRpc/Accepted")("Accepted", {}) {}
 

@@ -41,6 +41,9 @@ const maxOutput = 100_000_000
 /** The time for which a request that has ended is not taken again, should a protocol repeat it. */
 const repeatWindow: Duration.Input = "1 minute"
 
+/** The time between messages of an answer that is not complete: proxies give up after a minute. */
+const heartbeatInterval: Duration.Input = "20 seconds"
+
 /** The elements of a stream that wait for its consumer. */
 const bufferSize = 16
 
@@ -130,17 +133,16 @@ export const make = Effect.gen(function* () {
             return Deferred.succeed(settled, undefined)
           }),
       ),
-      // Both begin at once: requests that arrive later are later in the queue, too.
-      Stream.merge(Stream.succeed(new Accepted()), stream),
+      withHeartbeat(stream, Effect.sync(() => new Accepted())),
     ))
 
   return group.of({
     open: ({ key }) => using({ key }, (kernel) => Effect.succeed(attachmentOf(kernel))),
     hold: (target) =>
       Stream.unwrap(Effect.map(kernelOf(target), (kernel) =>
-        Stream.merge(
-          Stream.sync(() => attachmentOf(kernel)),
+        withHeartbeat(
           changesOf(sessions.events, target.key, kernel).pipe(Stream.map(() => attachmentOf(kernel))),
+          Effect.sync(() => attachmentOf(kernel)),
         ))),
     execute: ({ code, ...options }) =>
       tracked(
@@ -237,6 +239,24 @@ export const make = Effect.gen(function* () {
 
 const unsupported = (detail: string): UnsupportedValue =>
   new UnsupportedValue({ valueType: "value", path: "$", detail })
+
+/**
+ * Emits elements of their own beside a stream until it ends: the first at once, and others so often that no client and no
+ * proxy gives up a connection over which nothing comes for long.
+ */
+const withHeartbeat = <A, E, B>(
+  stream: Stream.Stream<A, E>,
+  beat: Effect.Effect<B>,
+): Stream.Stream<A | B, E> =>
+  // Both begin at once: requests that arrive later are later in the queue of the kernel, too.
+  Stream.merge(
+    Stream.concat(
+      Stream.fromEffect(beat),
+      Stream.fromEffectRepeat(Effect.delay(beat, heartbeatInterval)),
+    ),
+    stream,
+    { haltStrategy: "right" },
+  )
 
 const isResult = (element: Chunk | ExecutionResult): boolean => element._tag === "ExecutionResult"
 
