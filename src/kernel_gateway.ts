@@ -108,6 +108,11 @@ export interface SharedOptions extends GatewayOptions {
    * times, that of the program which connected last applies.
    */
   readonly idleTimeToLive?: Duration.Input | undefined
+  /**
+   * Maximum bytes of output that the gateway keeps of each kernel for `resume`; 64 MiB by
+   * default. While no program is attached to the kernel, older output is dropped and counted.
+   */
+  readonly outputRetention?: number | undefined
 }
 
 /**
@@ -196,10 +201,19 @@ export function layer(options?: GatewayOptions): Layer.Layer<KernelGateway, Gate
 export const makeShared: (
   options: SharedOptions,
 ) => Effect.Effect<KernelGateway["Service"], GatewayError | SandboxError, Scope.Scope> = Effect.fnUntraced(
-  function* ({ idleTimeToLive = "30 minutes", name, ...options }: SharedOptions) {
-    yield* Effect.mapError(Options.check(Options.Shared, { idleTimeToLive, name }), gatewayError)
+  function* (
+    { idleTimeToLive = "30 minutes", name, outputRetention = defaultRetention, ...options }: SharedOptions,
+  ) {
+    yield* Effect.mapError(
+      Options.check(Options.Shared, { idleTimeToLive, name, outputRetention }),
+      gatewayError,
+    )
     const { process, sandbox } = yield* prepare(options)
-    const { secret, ...shared } = yield* Shared.connect({ name, idleTimeToLive, process })
+    const { secret, ...shared } = yield* Shared.connect({
+      name,
+      idleTimeToLive,
+      process: { ...process, outputRetention },
+    })
     return yield* connect(process, {
       ...shared,
       sandbox: sandbox === undefined || secret === undefined ? undefined : { ...sandbox, secret },
@@ -297,6 +311,9 @@ export function layerRemote(options: Remote.RemoteOptions): Layer.Layer<KernelGa
     ),
   )
 }
+
+/** The default of {@link SharedOptions.outputRetention}. */
+const defaultRetention = 64 * 1024 * 1024
 
 const toGateway = (
   connection: Connection.Connection,

@@ -34,7 +34,7 @@ export interface Connection {
   readonly ended: Effect.Effect<string>
   /** True for a local gateway, which supports more than the REST API of Jupyter. */
   readonly isOwn: boolean
-  /** Whether clients connect to the kernels themselves, which run on this machine. */
+  /** Whether kernels have connections of their own: to their clients on this machine, or to a shared gateway. */
   readonly isLocal: boolean
   /** The id of a shared gateway, which another one under its name does not have. */
   readonly serverId: string | undefined
@@ -74,7 +74,7 @@ interface Options {
   readonly serverId?: string | undefined
   /** True for a local gateway; false by default. */
   readonly isOwn?: boolean | undefined
-  /** Whether clients connect to the kernels themselves; as `isOwn` by default. */
+  /** Whether kernels have connections of their own; as `isOwn` by default. */
   readonly isLocal?: boolean | undefined
 }
 
@@ -99,9 +99,7 @@ export const make: (
 ) => Effect.Effect<Connection, never, HttpClient.HttpClient> = Effect.fnUntraced(
   function* ({ join, token, url }, options = {}) {
     const { headers = {}, isOwn = false, kernelEnv = {}, sandbox, serverId, upgradeClient } = options
-    // A kernel ends with its own client, and those of a shared gateway may outlive a program.
-    const isDirect = isOwn && serverId === undefined && Platform.variable(fallback) === undefined
-    const isLocal = options.isLocal ?? isDirect
+    const isLocal = options.isLocal ?? (isOwn && Platform.variable(fallback) === undefined)
     const server = yield* Server.make({
       url,
       upgradeClient,

@@ -43,6 +43,8 @@ export interface ProcessOptions {
   readonly fork: boolean
   /** Modules that forked kernels have loaded. */
   readonly preload: ReadonlyArray<string>
+  /** Bytes of output to keep of each kernel, which outlives its client; none by default. */
+  readonly outputRetention?: number | undefined
   readonly sandbox: {
     readonly host: HostSettings
     /** Authorizes requests to set the rules of a sandboxed kernel. */
@@ -226,6 +228,7 @@ function settingsOf(options: ProcessOptions, runtimeDir: string, shared: boolean
     kernelEnv: sandbox === undefined ? { ...profileOf(runtimeDir), ...options.env } : null,
     fork: options.fork,
     preload: options.preload,
+    outputRetention: options.outputRetention ?? null,
     shared,
     sandbox: sandbox?.host ?? null,
     secret: sandbox === undefined ? null : Redacted.value(sandbox.secret),

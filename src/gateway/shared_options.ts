@@ -26,6 +26,7 @@ export const make = Effect.fnUntraced(function* ({ sandbox, ...process }: Proces
     workingDir: process.workingDir,
     fork: process.fork,
     preload: process.preload,
+    outputRetention: process.outputRetention,
     sandbox: sandbox !== undefined,
     ...(sandbox === undefined ? {} : permissionsOf(sandbox.host.rules)),
   }

@@ -156,6 +156,7 @@ export const Shared = Schema.Struct({
     "give at most 40 letters, digits, dots, hyphens and underscores, of which the first is no dot",
   ),
   idleTimeToLive: timeout,
+  outputRetention: whole(0, Number.MAX_SAFE_INTEGER),
 })
 
 const remote = {

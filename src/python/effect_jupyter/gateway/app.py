@@ -24,7 +24,7 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 from traitlets.config import Config
 
 from effect_jupyter.compatibility import has_parameters, is_compatible, references
-from effect_jupyter.gateway import forks, limits
+from effect_jupyter.gateway import attachments, forks, limits
 from effect_jupyter.gateway.kernels import OWN_KERNEL, Kernels, Manager, SandboxedKernels, requested_env
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -115,6 +115,8 @@ class Gateway(KernelGatewayApp):
     def init_webapp(self):
         super().init_webapp()
         self.web_app.settings["websocket_max_message_size"] = MAX_FRAME
+        if Manager.output_retention is not None:
+            self.web_app.add_handlers(".*$", attachments.handlers)
 
     listens = False
 
@@ -265,6 +267,7 @@ def run(settings, environment, sandbox, zygote, leases, send):
     """
     patch()
     Manager.environment = environment
+    Manager.output_retention = settings.get("outputRetention")
     Manager.room = limits.Room()
     kernels = Kernels
     script = os.path.join(PACKAGE, "kernel", "main.py")

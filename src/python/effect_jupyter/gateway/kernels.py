@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from datetime import datetime, timezone
 from typing import Any
 
 from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager, SeedingMappingKernelManager
@@ -20,6 +21,7 @@ from effect_jupyter.gateway.environment import Environment
 from effect_jupyter.gateway.leases import LEASE, Leases
 from effect_jupyter.gateway.limits import Room, Told, refusal
 from effect_jupyter.gateway.processes import MARK, kill_processes_of, mark
+from effect_jupyter.gateway.retention import Retention
 from effect_jupyter.gateway.zygote_client import Zygote
 from effect_jupyter.sandbox.host import Sandbox
 from effect_jupyter.sandbox.processes import Watch, find_leader, interrupt, is_stopped, snapshot
@@ -30,7 +32,8 @@ requested_env: ContextVar[dict[str, str] | None] = ContextVar("requested_env", d
 # The name of the gateway's kernelspec, which precedes one of the user with this name.
 OWN_KERNEL = "python3"
 RULES = "EFFECT_JUPYTER_SANDBOX"
-# A request with this variable asks for a kernel that its client connects to directly.
+# A request with this variable asks for a kernel that its client connects to directly; its value is the maximum of the
+# bytes of a message.
 ASKED, LISTENER = "EFFECT_JUPYTER_OWN_CONNECTION", "EFFECT_JUPYTER_LISTENER"
 # Variables that make the loader, a shell, Node or Python run other code or write files. They are set in the sandbox
 # only.
@@ -52,6 +55,9 @@ class Manager(KernelGatewayIOLoopKernelManager):
     is_used = False
     # The path of the kernel's socket; None if clients connect to the gateway.
     socket_path: str | None = None
+    # Bytes of output that the gateway keeps as the client of the kernel; None if programs are its clients.
+    output_retention: int | None = None
+    retention: Retention | None = None
 
     @default("transport")
     def _own_transport(self):
@@ -70,13 +76,17 @@ class Manager(KernelGatewayIOLoopKernelManager):
             # Debug lines of the gateway's log, too.
             self.errors = Errors(forward_to=2)
             kw["stderr"] = self.errors.writer
-        listener = self._listen() if kw["env"].pop(ASKED, None) and self.kernel_name == OWN_KERNEL else None
+        largest = kw["env"].pop(ASKED, None)
+        listener = self._listen() if largest and self.kernel_name == OWN_KERNEL else None
         if listener is not None:
             kw["env"][LISTENER], kw["pass_fds"] = str(listener.fileno()), (listener.fileno(),)
         try:
             await super()._async_launch_kernel(kernel_cmd, **kw)
             mark(self.provisioner.pid, kw["env"][MARK])
             self.room.take_back(self.provisioner.pid)
+            if listener is not None and self.output_retention is not None:
+                self.retention = Retention(self.output_retention, self._on_status)
+                self.retention.connect(self.socket_path, self.session.key.decode(), largest)
         except OSError as error:
             if error.filename is None or refusal(error) is not None:
                 raise
@@ -107,13 +117,19 @@ class Manager(KernelGatewayIOLoopKernelManager):
         self.socket_path = path
         return listener
 
+    def _on_status(self, state):
+        # Jupyter knows the states of kernels whose messages it receives.
+        self.execution_state, self.last_activity = state, datetime.now(timezone.utc)
+
     async def _async_interrupt_kernel(self):
         # The client would receive the interrupt as the result of its code.
         if not (self.shutting_down and self.socket_path):
             await super()._async_interrupt_kernel()
 
     async def _async_request_shutdown(self, restart=False):
-        if self.socket_path is None:
+        if self.retention is not None:
+            self.retention.close()
+        elif self.socket_path is None:
             await super()._async_request_shutdown(restart)
         elif has_no_client(self.socket_path):
             await self._async_signal_kernel(signal.SIGKILL)
@@ -186,7 +202,11 @@ class Kernels(SeedingMappingKernelManager):
         pid, kernel = self._pid_of(kernel_id), self._kernels[kernel_id]
         model["stopped"] = pid is not None and is_stopped(pid)
         if getattr(kernel, "socket_path", None) is not None:
-            model["connection"] = {"path": kernel.socket_path, "token": kernel.session.key.decode()}
+            if kernel.retention is None:
+                model["connection"] = {"path": kernel.socket_path, "token": kernel.session.key.decode()}
+            else:
+                model["attachable"] = True
+                model["connections"] = kernel.retention.connections()
             model["ending"] = kernel.shutting_down
         return model
 
@@ -200,8 +220,11 @@ class Kernels(SeedingMappingKernelManager):
         kernel = self.get_kernel(kernel_id)
         if getattr(kernel, "socket_path", None) is not None:
             os.unlink(kernel.socket_path)
-            kernel.socket_path = None
+            kernel.socket_path = kernel.retention = None
             self.start_watching_activity(kernel_id)
+
+    def retention_of(self, kernel_id):
+        return getattr(self._kernels.get(kernel_id), "retention", None)
 
     def _pid_of(self, kernel_id):
         return getattr(self._kernels[kernel_id].provisioner, "pid", None)

@@ -23,6 +23,8 @@ from effect_jupyter.kernel.values import REQUEST, Values
 
 # Maximum queued requests, beyond which the connection is not read.
 MAX_QUEUED = 64
+# The type of the message after the end of a request for input.
+ANSWERED = "effect_jupyter_input_answered"
 COMMS = ("comm_open", "comm_msg", "comm_close")
 
 
@@ -34,6 +36,7 @@ class Requests:
         self.publisher = Publisher(self.sender)
         self.subshells = Subshells()
         self.stdin = Channel("stdin", self.sender)
+        self._session = session
         self._acceptor = Acceptor(listener, session.key)
         self._answer = Channel("shell", self.sender)
         self._control_answer = Channel("control", self.sender)
@@ -236,15 +239,25 @@ class Requests:
 
     def input(self, prompt, parent, password):
         """Returns the reply of the client to `input()`."""
-        while not self._inputs.empty():
-            self._inputs.get()
+        header = self._session.msg_header("input_request")
         content = {"prompt": prompt, "password": password}
-        self.sender.send(self.stdin, "input_request", content, parent)
+        self.sender.send(self.stdin, "input_request", content, parent, header=header)
         try:
-            reply = None if self._is_over else self._inputs.get()
+            reply = self._reply_to(header["msg_id"])
         except KeyboardInterrupt:
             raise KeyboardInterrupt("Interrupted by user") from None
+        finally:
+            # A client that reads this later does not answer.
+            self.sender.send(self.stdin, ANSWERED, {}, parent)
         value = "\x04" if reply is None else reply["content"].get("value", "")
         if value == "\x04":
             raise EOFError
         return value
+
+    def _reply_to(self, request):
+        """Returns the reply to a request for input, and drops those to earlier ones; None if the client has ended."""
+        while not self._is_over:
+            reply = self._inputs.get()
+            if reply is None or reply["parent_header"].get("msg_id", request) == request:
+                return reply
+        return None

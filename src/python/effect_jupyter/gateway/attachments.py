@@ -1,0 +1,90 @@
+"""The resources by which programs attach to kernels that the gateway is the client of."""
+
+import asyncio
+
+from kernel_gateway.mixins import JSONErrorsMixin, TokenAuthorizationMixin
+from tornado.web import HTTPError, RequestHandler
+from tornado.websocket import WebSocketHandler
+
+from effect_jupyter.gateway.retention import TAKEN
+from effect_jupyter.kernel.connection import PROTOCOL
+
+KERNEL = r"/api/kernels/(?P<kernel_id>\w+-\w+-\w+-\w+-\w+)/attachment"
+
+
+async def retention_of(handler, kernel_id):
+    """Returns the connection of a kernel that has accepted the gateway."""
+    kernels = handler.settings["kernel_manager"]
+    kernels._check_kernel_id(kernel_id)
+    retention = kernels.retention_of(kernel_id)
+    if retention is None or not await retention.opened():
+        raise HTTPError(404, "The gateway has no connection to the kernel")
+    return retention
+
+
+class Socket(TokenAuthorizationMixin, WebSocketHandler):
+    """A WebSocket of a program that is attached: `shell` or `control`, or `replay` for earlier output."""
+
+    async def get(self, *args, **kwargs):
+        self.holder = self.get_query_argument("holder")
+        self.retention = await retention_of(self, kwargs["kernel_id"])
+        self.name = kwargs["name"]
+        self.task: asyncio.Future | None = None
+        if self.name == "replay":
+            self.retention.check(self.holder)
+        else:
+            self.retention.take(self.holder)
+        await super().get(*args, **kwargs)
+
+    def select_subprotocol(self, subprotocols):
+        return PROTOCOL if PROTOCOL in subprotocols else None
+
+    def open(self, *args, **kwargs):
+        self.set_nodelay(True)
+        if self.name == "replay":
+            start, end = (int(self.get_query_argument(name)) for name in ("from", "to"))
+            self.task = asyncio.ensure_future(self.retention.replay(self, start, end))
+        elif not self.retention.join(self.name, self):
+            self.close(TAKEN, "Another program is attached to the kernel")
+        elif self.name == "shell":
+            self.task = asyncio.ensure_future(self.retention.follow(self))
+
+    async def on_message(self, message):
+        if isinstance(message, bytes) and self.retention.knows(self.name, self):
+            await self.retention.send(self.name, message)
+
+    def on_close(self):
+        if self.task is not None:
+            self.task.cancel()
+        self.retention.leave(self.name, self)
+
+
+class Requests(TokenAuthorizationMixin, JSONErrorsMixin, RequestHandler):
+    """Sends a request to the main shell, and answers when the kernel will get it whatever becomes of the program."""
+
+    async def post(self, kernel_id):
+        retention = await retention_of(self, kernel_id)
+        retention.check(self.get_query_argument("holder"))
+        position = retention.log.next - 1
+        await retention.send("shell", self.request.body)
+        self.finish({"position": position})
+
+
+class Kept(TokenAuthorizationMixin, JSONErrorsMixin, RequestHandler):
+    """Has the kernel outlive its program."""
+
+    def put(self, kernel_id):
+        kernels = self.settings["kernel_manager"]
+        kernels._check_kernel_id(kernel_id)
+        retention = kernels.retention_of(kernel_id)
+        if retention is not None:
+            retention.check(self.get_query_argument("holder"))
+        kernels.leases.remove(kernel_id)
+        self.set_status(204)
+
+
+handlers = [
+    (rf"{KERNEL}/(?P<name>shell|control|replay)", Socket),
+    (rf"{KERNEL}/requests", Requests),
+    (rf"{KERNEL}/kept", Kept),
+]
