@@ -33,6 +33,7 @@ export {
   KernelUnresponsive,
   ProtocolViolation,
 } from "./execution/reason.ts"
+export { ExecutionRef, KernelRef, OutputGone, ServerReplaced, SessionTaken } from "./execution/durable.ts"
 export { Forbidden, NoSuchKernelspec, ResourceLimit, Unsupported } from "./execution/refusal.ts"
 export { InvalidOption } from "./options/check.ts"
 export { best, preference, type Representation } from "./execution/representation.ts"

@@ -8,9 +8,9 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type * as RpcClient from "effect/rpc/RpcClient"
-import type { KernelError } from "./execution.ts"
+import type { KernelError, KernelRef } from "./execution.ts"
 import * as Gateway from "./gateway/connection.ts"
-import type { ClientOptions } from "./client/options.ts"
+import type { AttachOptions, ClientOptions } from "./client/options.ts"
 import * as Kernels from "./client/kernel.ts"
 import { KernelClient } from "./client/service.ts"
 import * as Span from "./kernel/span.ts"
@@ -20,9 +20,9 @@ import * as Platform from "./platform.ts"
 import * as Remote from "./rpc/client.ts"
 
 export type { AskOptions, Introspection, IntrospectionFailure } from "./kernel/introspection.ts"
-export type { ExecuteOptions, Kernel } from "./client/kernel.ts"
+export type { ExecuteOptions, Kernel, ResumeOptions, StartCodeOptions } from "./client/kernel.ts"
 export { KernelClient } from "./client/service.ts"
-export type { ClientOptions } from "./client/options.ts"
+export type { AttachOptions, ClientOptions } from "./client/options.ts"
 export type { ImageFile, Images } from "./output/images.ts"
 export type { InputRequest } from "./kernel/input.ts"
 
@@ -48,22 +48,57 @@ export type { InputRequest } from "./kernel/input.ts"
  */
 export const make: (
   options?: ClientOptions,
-) => Effect.Effect<Kernels.Kernel, KernelError, KernelGateway | Scope.Scope> = Effect.fnUntraced(
-  function* (options: ClientOptions = {}) {
-    const platform = yield* Platform.services
-    const gateway = yield* Effect.provideContext(Gateway.of(yield* KernelGateway), platform)
-    const starting = yield* Effect.provideContext(Start.load(options), platform)
-    return yield* Kernels.make({
-      start: starting(gateway),
-      imagesDir: options.imagesDir,
-      images: options.images,
-      maxMessageSize: options.maxMessageSize,
-      untrusted: gateway.sandbox?.rules.allowWrite,
-      platform,
-    })
-  },
-  Span.withSpan("KernelClient.make"),
-)
+) => Effect.Effect<Kernels.Kernel, KernelError, KernelGateway | Scope.Scope> = (options = {}) =>
+  Span.withSpan("KernelClient.make")(open(options))
+
+/**
+ * Attaches to a kernel that was detached, in this program or another one. The program that was attached before, if it
+ * still runs, fails with the reason `SessionTaken` from then on. The kernel stays when the scope closes, unless `deletes`
+ * is set.
+ *
+ * Executions wait for code that was started before. Fails with {@link KernelError}: `KernelNotFound` or `KernelDied` if
+ * the kernel is gone, `ServerReplaced` if it was on another server, `ConnectionLost` if the server is not reachable, and
+ * `InvalidOption`.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { type Execution, KernelClient, KernelGateway } from "effect-jupyter"
+ *
+ * const gateway = KernelGateway.layerShared({ name: "reports" })
+ *
+ * export const rest = (ref: Execution.ExecutionRef) =>
+ *   Effect.gen(function*() {
+ *     const kernel = yield* KernelClient.attach(ref.kernel)
+ *     yield* Stream.runForEach(kernel.resume(ref), Effect.log)
+ *   }).pipe(Effect.scoped, Effect.provide(gateway))
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const attach: (
+  ref: KernelRef,
+  options?: AttachOptions,
+) => Effect.Effect<Kernels.Kernel, KernelError, KernelGateway | Scope.Scope> = (ref, options = {}) =>
+  Span.withSpan("KernelClient.attach")(open(options, ref))
+
+/** Starts a kernel, or attaches to one, and connects to it. */
+const open = Effect.fnUntraced(function* (options: AttachOptions, ref?: KernelRef) {
+  const platform = yield* Platform.services
+  const gateway = yield* Effect.provideContext(Gateway.of(yield* KernelGateway), platform)
+  const starting = yield* Effect.provideContext(Start.load(options), platform)
+  const { deletes = false } = options
+  return yield* Kernels.make({
+    start: starting(gateway),
+    attach: ref && Start.attach(gateway, ref, { ...options, deletes }),
+    imagesDir: options.imagesDir,
+    images: options.images,
+    maxMessageSize: options.maxMessageSize,
+    untrusted: gateway.sandbox?.rules.allowWrite,
+    platform,
+  })
+})
 
 /**
  * Provides a kernel. Fails as {@link make} does.
@@ -86,6 +121,26 @@ export const make: (
  */
 export function layer(options?: ClientOptions): Layer.Layer<KernelClient, KernelError, KernelGateway> {
   return Layer.effect(KernelClient, make(options))
+}
+
+/**
+ * Provides a kernel that was detached. Fails as {@link attach} does.
+ *
+ * @example
+ * ```ts
+ * import { type Execution, KernelClient } from "effect-jupyter"
+ *
+ * export const kernel = (ref: Execution.KernelRef) => KernelClient.layerAttach(ref, { imagesDir: "plots" })
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export function layerAttach(
+  ref: KernelRef,
+  options?: AttachOptions,
+): Layer.Layer<KernelClient, KernelError, KernelGateway> {
+  return Layer.effect(KernelClient, attach(ref, options))
 }
 
 /**

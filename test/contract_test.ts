@@ -167,6 +167,15 @@ describe("the public contract", () => {
       readonly output: Stream.Stream<Execution.KernelOutput>
       readonly interrupt: Effect.Effect<void, Execution.KernelError>
       readonly reset: Effect.Effect<void, Execution.KernelError>
+      readonly detach: Effect.Effect<Execution.KernelRef, Execution.KernelError>
+      start(
+        code: string,
+        options?: KernelClient.StartCodeOptions,
+      ): Effect.Effect<Execution.ExecutionRef, Execution.KernelError>
+      resume(
+        ref: Execution.ExecutionRef,
+        options?: KernelClient.ResumeOptions,
+      ): Stream.Stream<Execution.Chunk | Execution.ExecutionResult, Execution.ExecutionFailure>
     }>()
     expectTypeOf<Extract<Typed, keyof KernelClient.Kernel>>().toEqualTypeOf<Typed>()
     expectTypeOf<KernelClient.ClientOptions>().toMatchTypeOf<{
@@ -195,6 +204,19 @@ describe("the public contract", () => {
       Layer.Layer<KernelClient.KernelClient, Execution.KernelError, KernelGateway.KernelGateway>
     >()
     assert.isFunction(KernelClient.layerConfig)
+    expectTypeOf(KernelClient.attach).toEqualTypeOf<
+      (
+        ref: Execution.KernelRef,
+        options?: KernelClient.AttachOptions,
+      ) => Effect.Effect<
+        KernelClient.Kernel,
+        Execution.KernelError,
+        KernelGateway.KernelGateway | Scope.Scope
+      >
+    >()
+    expectTypeOf(KernelClient.layerAttach).returns.toEqualTypeOf<
+      Layer.Layer<KernelClient.KernelClient, Execution.KernelError, KernelGateway.KernelGateway>
+    >()
   })
 
   it("typed values", () => {
@@ -295,6 +317,9 @@ describe("the public contract", () => {
       | Refuses<Sandbox.Limits>
       | Refuses<KernelClient.ClientOptions>
       | Refuses<KernelClient.ExecuteOptions>
+      | Refuses<KernelClient.AttachOptions>
+      | Refuses<KernelClient.StartCodeOptions>
+      | Refuses<KernelClient.ResumeOptions>
       | Refuses<KernelClient.AskOptions>
       | Refuses<Argument<KernelClient.Kernel["inspect"]>>
       | Refuses<KernelPool.PoolOptions>
@@ -480,6 +505,9 @@ describe("the public contract", () => {
       | "Forbidden"
       | "NoSuchKernelspec"
       | "Unsupported"
+      | "SessionTaken"
+      | "OutputGone"
+      | "ServerReplaced"
     >()
     assert.isFunction(Execution.isKernelError)
   })

@@ -7,7 +7,15 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { Chunk, ExecutionFailure, ExecutionResult, KernelError, KernelOutput } from "../execution.ts"
+import {
+  type Chunk,
+  type ExecutionFailure,
+  ExecutionRef,
+  type ExecutionResult,
+  type KernelError,
+  type KernelOutput,
+  type KernelRef,
+} from "../execution.ts"
 import type { Platform } from "../platform.ts"
 import type { Images } from "../output/images.ts"
 import * as Introspection from "../kernel/introspection.ts"
@@ -15,13 +23,13 @@ import * as Exchange from "../values/exchange.ts"
 import * as Values from "../values/make.ts"
 import * as Request from "../values/request.ts"
 import type { TypedValues } from "../values/typed_values.ts"
-import type { ExecuteOptions } from "../kernel/options.ts"
+import type { ExecuteOptions, ResumeOptions, StartCodeOptions } from "../kernel/options.ts"
 import * as LateOutput from "../kernel/late_output.ts"
 import * as Session from "../kernel/session.ts"
 import * as Span from "../kernel/span.ts"
 import type { Start } from "../kernel/start.ts"
 
-export type { ExecuteOptions } from "../kernel/options.ts"
+export type { ExecuteOptions, ResumeOptions, StartCodeOptions } from "../kernel/options.ts"
 
 /**
  * A kernel. Executions run one at a time in the order of their requests, and the state of the kernel persists.
@@ -77,12 +85,36 @@ export interface Kernel extends TypedValues, Introspection.Introspection {
    * started.
    */
   readonly reset: Effect.Effect<void, KernelError>
+  /**
+   * Has the kernel stay when the scope closes or this program is killed, and returns the reference by which another
+   * program attaches to it. The client stays usable. A kernel that replaces it by `reset` ends with the scope again.
+   * Fails with the reason `Unsupported` if the kernel cannot outlive the program, as on a gateway that ends with it.
+   */
+  readonly detach: Effect.Effect<KernelRef, KernelError>
+  /**
+   * Sends code to the kernel and returns when it will run whatever becomes of this program, after the code that was sent
+   * before. Executions that wait have their turn after it. Its outputs are kept for `resume`.
+   * Fails with `KernelError`, which has the reason `Unsupported` if the server keeps no outputs.
+   */
+  start(code: string, options?: StartCodeOptions): Effect.Effect<ExecutionRef, KernelError>
+  /**
+   * Emits the outputs of code that was started, from the position of the reference on, and the result of these outputs as
+   * the last element. Each output is emitted once, also if another program started the code and was killed. The code goes
+   * on if the consumer ends early.
+   *
+   * Fails as `execute` does. If outputs were dropped, because they were more than the gateway keeps, the stream emits the
+   * others and then fails with the reason `OutputGone`. If the code asks for input and `onInput` is not given, it fails
+   * with the reason `InputRequested`, and the code waits for the next `resume`.
+   */
+  resume(ref: ExecutionRef, options?: ResumeOptions): Stream.Stream<Chunk | ExecutionResult, ExecutionFailure>
 }
 
 /** The parts of a kernel that depend on its maker. */
 export interface KernelParts {
   /** Starts the first kernel, and a new one at every reset. */
   readonly start: Start
+  /** Connects to the first kernel in place of `start`. */
+  readonly attach?: Start | undefined
   /** `"images"` by default. */
   readonly imagesDir?: string | undefined
   /** `"directory"` by default. */
@@ -97,9 +129,9 @@ export interface KernelParts {
 /** Makes a kernel, which is deleted when the scope closes. */
 export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Scope.Scope> = Effect
   .fnUntraced(
-    function* ({ images, imagesDir = "images", maxMessageSize, platform, start, untrusted }) {
+    function* ({ attach, images, imagesDir = "images", maxMessageSize, platform, start, untrusted }) {
       const output = yield* LateOutput.make({ images, imagesDir, untrusted })
-      const session = yield* Session.make(start, output.publish)
+      const session = yield* Session.make({ start, attach }, output.publish)
       // On the span of the caller.
       yield* Effect.annotateCurrentSpan({ "kernel.id": session.id() })
       const exchange = yield* Effect.provideContext(
@@ -127,6 +159,23 @@ export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Sc
         output: Stream.provideContext(output.stream, platform),
         interrupt: Span.withSpan("Kernel.interrupt", session)(session.interrupt),
         reset: Span.withSpan("Kernel.reset", session)(session.reset),
+        detach: Span.withSpan("Kernel.detach", session)(session.detach),
+        start: (code, options = {}) => Span.withSpan("Kernel.start", session)(session.start(code, options)),
+        resume: (ref, { interrupts = false, onChunk, ...options } = {}) =>
+          session.resume(ref, {
+            imagesDir,
+            ...options,
+            images: options.images ?? images,
+            untrusted,
+            interrupts,
+            ...(onChunk === undefined ? {} : {
+              onChunk: (chunk, position = ref.position) =>
+                onChunk(chunk, new ExecutionRef({ ...ref, position })),
+            }),
+          }).pipe(
+            Stream.provideContext(platform),
+            Span.withStreamSpan("Kernel.resume", session),
+          ),
       }
       return Exchange.attach(kernel, { exchange, identity: session.identity })
     },

@@ -22,3 +22,14 @@ export interface ClientOptions extends Start.StartOptions {
    */
   readonly images?: Images | undefined
 }
+
+/**
+ * Options of a client that attaches to a kernel. Those of a start are for kernels that replace it by `reset`.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface AttachOptions extends ClientOptions {
+  /** Deletes the kernel when the scope closes; false by default, as it was detached. */
+  readonly deletes?: boolean | undefined
+}

@@ -5,6 +5,7 @@
  */
 import * as Schema from "effect/Schema"
 import { InvalidOption } from "../options/check.ts"
+import { OutputGone, ServerReplaced, SessionTaken } from "./durable.ts"
 import { orAbsent } from "./json.ts"
 import { Forbidden, NoSuchKernelspec, ResourceLimit, Unsupported } from "./refusal.ts"
 
@@ -278,6 +279,9 @@ export const KernelErrorReason = Schema.Union([
   Forbidden,
   NoSuchKernelspec,
   Unsupported,
+  SessionTaken,
+  OutputGone,
+  ServerReplaced,
 ])
 
 /**

@@ -27,9 +27,8 @@ import * as WireV1 from "./wire_v1.ts"
  * @since 0.1.0
  */
 export interface DirectChannelOptions {
-  /** The path of the Unix socket. */
-  readonly path: string
-  readonly token: string
+  /** Opens the WebSockets. */
+  readonly open: Open
   readonly session: string
   /** Maximum time of the handshake, which the kernel answers when it is ready. */
   readonly openTimeout: Duration.Input
@@ -39,6 +38,55 @@ export interface DirectChannelOptions {
   readonly onUnclaimed: (message: Message, bytes: number) => void
   /** Receives the error of a frame that is no message. */
   readonly onMalformed: (error: WireError) => void
+}
+
+/**
+ * The name of a WebSocket of a kernel.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Name = "shell" | "control"
+
+/**
+ * Opens a WebSocket of a kernel, which closes with the scope.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Open = (
+  name: Name,
+  options: Socket.OpenOptions & { readonly maxMessageSize: number },
+) => Effect.Effect<Socket.Socket, Socket.ChannelError, Scope.Scope>
+
+/**
+ * Opens the WebSockets of a kernel at its Unix socket.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const unixSocket =
+  ({ path, token }: { readonly path: string; readonly token: string }): Open => (name, options) =>
+    Socket.open(`ws://localhost/${name}`, {
+      socketPath: path,
+      // The kernel replaces larger messages, which would end the connection.
+      headers: { authorization: `token ${token}`, "x-max-message-size": String(options.maxMessageSize) },
+      ...options,
+    })
+
+/**
+ * The channels, with a count of the messages.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface CountedChannel extends Channel {
+  /** Returns the number of messages received on the first WebSocket. */
+  readonly count: () => number
+  /** Receives no message on the first WebSocket until the scope closes. */
+  readonly hold: Effect.Effect<void, never, Scope.Scope>
+  /** Passes a frame to a listener if it answers the request of the id. */
+  readonly receiveFor: (id: string, frame: Uint8Array, listener: Conversation.Listener) => void
 }
 
 /** The type of the message that a kernel sends in place of one above the maximum. */
@@ -64,8 +112,7 @@ const tooLarge = (message: Message, maximum: number): WireError => {
  *
  * export const printTypes = (path: string, token: string) => Effect.gen(function*() {
  *   const channel = yield* DirectChannel.make({
- *     path,
- *     token,
+ *     open: DirectChannel.unixSocket({ path, token }),
  *     session: "one",
  *     openTimeout: "30 seconds",
  *     onUnclaimed: () => {},
@@ -85,64 +132,93 @@ const tooLarge = (message: Message, maximum: number): WireError => {
  */
 export const make: (
   options: DirectChannelOptions,
-) => Effect.Effect<Channel, Socket.ChannelError, Scope.Scope> = Effect.fnUntraced(
+) => Effect.Effect<CountedChannel, Socket.ChannelError, Scope.Scope> = Effect.fnUntraced(
   function* (options: DirectChannelOptions) {
-    const listeners = new Map<string, Conversation.Listener>()
+    // More than one if the answers to a request are received twice.
+    const listeners = new Map<string, ReadonlyArray<Conversation.Listener>>()
     const lost = Deferred.makeUnsafe<never, Socket.ChannelError>()
-    const gate = Latch.makeUnsafe(true)
+    const gate = makeGate()
+    let count = 0
     const { maxMessageSize = Socket.defaultMaxMessageSize } = options
-    const open = (name: string) =>
-      Socket.open(`ws://localhost/${name}`, {
-        socketPath: options.path,
-        // The kernel replaces larger messages, which would end the connection.
-        headers: {
-          authorization: `token ${options.token}`,
-          "x-max-message-size": String(maxMessageSize),
-        },
-        protocols: [WireV1.subprotocol],
-        maxMessageSize,
-        openTimeout: options.openTimeout,
-      })
-    const [shell, control] = yield* Effect.all([open("shell"), open("control")], { concurrency: 2 })
+    const limits = { protocols: [WireV1.subprotocol], maxMessageSize, openTimeout: options.openTimeout }
+    const [shell, control] = yield* Effect.all(
+      [options.open("shell", limits), options.open("control", limits)],
+      { concurrency: 2 },
+    )
 
     const refuse = (error: WireError): void => {
       options.onMalformed(error)
       if (!error.isTooLarge) return
       // A message whose parent is unreadable can belong to any conversation.
       const { parentId } = error
-      const concerned = parentId === undefined ? [...listeners.values()] : [listeners.get(parentId)]
-      for (const listener of concerned) listener?.onTooLarge?.(error)
+      const concerned = parentId === undefined
+        ? [...listeners.values()].flat()
+        : listeners.get(parentId) ?? []
+      for (const listener of concerned) listener.onTooLarge?.(error)
     }
     const receive = (decoded: Result.Result<Message, WireError>, bytes: number): void => {
       if (Result.isFailure(decoded)) return refuse(decoded.failure)
       const message = decoded.success
       if (message.header.msg_type === tooLargeType) return refuse(tooLarge(message, maxMessageSize))
-      const listener = listeners.get(parentId(message) ?? "")
-      if (listener === undefined) options.onUnclaimed(message, bytes)
-      else listener.onMessage(message, bytes)
+      const receivers = listeners.get(parentId(message) ?? "")
+      if (receivers === undefined) options.onUnclaimed(message, bytes)
+      else for (const listener of receivers) listener.onMessage(message, bytes)
+    }
+    const receiveFor: CountedChannel["receiveFor"] = (id, frame, listener) => {
+      const decoded = decodeShell(frame)
+      if (Result.isFailure(decoded)) {
+        if (decoded.failure.isTooLarge && decoded.failure.parentId === id) {
+          listener.onTooLarge?.(decoded.failure)
+        }
+        return
+      }
+      const message = decoded.success
+      if (parentId(message) !== id) return
+      if (message.header.msg_type === tooLargeType) listener.onTooLarge?.(tooLarge(message, maxMessageSize))
+      else listener.onMessage(message, frame.length)
     }
     /** Reads until the connection ends. */
     const read = (
       { pull }: Socket.Socket,
-      wait: Effect.Effect<unknown>,
-    ): Effect.Effect<Socket.ChannelError> => {
-      const decode = WireV1.makeDecoder()
-      return pull.pipe(
-        Effect.flatMap((frames) => {
-          for (const frame of frames) {
-            if (typeof frame !== "string") receive(decode(frame), frame.length)
-          }
-          return wait
-        }),
+      take: (frames: ReadonlyArray<Socket.Frame>) => Effect.Effect<unknown>,
+    ): Effect.Effect<Socket.ChannelError> =>
+      pull.pipe(
+        Effect.flatMap(take),
         Effect.forever({ disableYield: true }),
         Effect.flip,
       )
+    const decodeShell = WireV1.makeDecoder()
+    const decodeControl = WireV1.makeDecoder()
+    /** Takes frames until reading is paused, and the others afterwards. */
+    const takeOutput = (frames: ReadonlyArray<Socket.Frame>): Effect.Effect<void> => {
+      let taken = 0
+      for (const frame of frames) {
+        if (!gate.isOpen()) {
+          return Effect.andThen(
+            gate.opened,
+            Effect.suspend(() => takeOutput(frames.slice(taken))),
+          )
+        }
+        taken++
+        if (typeof frame === "string") continue
+        count++
+        receive(decodeShell(frame), frame.length)
+      }
+      return gate.isOpen() ? Effect.void : gate.opened
     }
     const end = (error: Socket.ChannelError): boolean => Deferred.doneUnsafe(lost, Exit.fail(error))
     yield* Effect.all([
-      read(shell, Effect.suspend(() => gate.isOpen() ? Effect.void : gate.await)),
+      read(shell, takeOutput),
       // The last output is read before the end is reported, unless its consumer has paused.
-      Effect.tap(read(control, Effect.void), (error) => Effect.sync(() => gate.isOpen() || end(error))),
+      Effect.tap(
+        read(control, (frames) =>
+          Effect.sync(() => {
+            for (const frame of frames) {
+              if (typeof frame !== "string") receive(decodeControl(frame), frame.length)
+            }
+          })),
+        (error) => Effect.sync(() => gate.isOpen() || end(error)),
+      ),
     ], { concurrency: 2 }).pipe(
       Effect.map(([error]) => end(error)),
       Defect.log,
@@ -176,27 +252,21 @@ export const make: (
       Effect.acquireRelease(
         Effect.sync((): Conversation.Conversation => {
           const id = message.header.msg_id
-          let hasPaused = false
           let isSent = false
-          const resume = (): void => {
-            if (!hasPaused) return
-            hasPaused = false
-            gate.openUnsafe()
-          }
-          listeners.set(id, listener)
+          const { pause, resume } = gate.pauser()
+          listeners.set(id, [...listeners.get(id) ?? [], listener])
           return {
             id,
             send: Effect.tap(send(message), () => Effect.sync(() => isSent = true)),
             isSent: () => isSent,
             reply: send,
             fence: Effect.asVoid(fence),
-            pause: () => {
-              hasPaused = true
-              gate.closeUnsafe()
-            },
+            pause,
             resume,
             close: () => {
-              listeners.delete(id)
+              const others = listeners.get(id)?.filter((other) => other !== listener) ?? []
+              if (others.length > 0) listeners.set(id, others)
+              else listeners.delete(id)
               resume()
             },
             hasReceivedAll: () => true,
@@ -207,6 +277,44 @@ export const make: (
         }),
         ({ close }) => Effect.sync(close),
       )
-    return { protocol: "v1", request: listen, isConnected: () => true, lost: Deferred.await(lost) }
+    return {
+      protocol: "v1",
+      request: listen,
+      isConnected: () => true,
+      lost: Deferred.await(lost),
+      count: () => count,
+      hold: Effect.suspend(() => {
+        const { pause, resume } = gate.pauser()
+        return Effect.acquireRelease(Effect.sync(pause), () => Effect.sync(resume))
+      }),
+      receiveFor,
+    }
   },
 )
+
+/** Makes a gate for reading, which is open while nothing pauses it. */
+function makeGate() {
+  const latch = Latch.makeUnsafe(true)
+  let pauses = 0
+  return {
+    isOpen: () => pauses === 0,
+    opened: latch.await,
+    pauser: () => {
+      let hasPaused = false
+      return {
+        pause: () => {
+          if (hasPaused) return
+          hasPaused = true
+          pauses++
+          latch.closeUnsafe()
+        },
+        resume: () => {
+          if (!hasPaused) return
+          hasPaused = false
+          pauses--
+          if (pauses === 0) latch.openUnsafe()
+        },
+      }
+    },
+  }
+}

@@ -45,6 +45,8 @@ export const KernelModel = Schema.Struct({
   stopped: optional(Schema.Boolean),
   /** The Unix socket at which the kernel serves its client itself, and the token that it requires. */
   connection: Schema.optionalKey(Schema.Struct({ path: Schema.String, token: Schema.String })),
+  /** Tells whether the gateway is its client, to which programs attach. */
+  attachable: Schema.optionalKey(Schema.Boolean),
   /** Tells whether it is being deleted; only kernels with a Unix socket have it. */
   ending: optional(Schema.Boolean),
 })
@@ -110,11 +112,22 @@ export interface Rest {
     readonly env: Readonly<Record<string, string>>
     /** Maximum time of the request. */
     readonly timeout: Duration.Input
+    /** Tells when the scope closes whether the kernel stays; false by default. */
+    readonly isKept?: (() => boolean) | undefined
   }) => Effect.Effect<typeof KernelModel.Type, RestError, Scope.Scope>
   /** Returns the kernels that run on the server. */
   readonly kernels: Effect.Effect<ReadonlyArray<typeof KernelModel.Type>, RestError>
   readonly get: (id: string) => Effect.Effect<typeof KernelModel.Type, RestError>
   readonly interrupt: (id: string) => Effect.Effect<void, RestError>
+  /** Deletes a kernel, as at the end of the scope of its start. */
+  readonly remove: (id: string) => Effect.Effect<void>
+  /** Has a kernel of a shared gateway stay when the program that started it ends. */
+  readonly keep: (id: string, holder: string) => Effect.Effect<void, RestError>
+  /**
+   * Sends a frame to the main shell of a kernel that is attachable, whatever becomes of the client then. Returns the
+   * number of messages of the kernel before that.
+   */
+  readonly post: (id: string, holder: string, frame: Uint8Array) => Effect.Effect<number, RestError>
 }
 
 /**
@@ -159,6 +172,9 @@ export const of: (server: Server.Server, options: RestLimits) => Effect.Effect<R
       const model = read(server, "a kernel", decodeModel)
       const kernel = (id: string) => `${url}/api/kernels/${encodeURIComponent(id)}`
 
+      const attachment = (id: string, name: string, holder: string) =>
+        `${kernel(id)}/attachment/${name}?holder=${encodeURIComponent(holder)}`
+
       const requestDeletion = (id: string) =>
         send(HttpClientRequest.delete(kernel(id)), "5 seconds").pipe(
           Effect.asVoid,
@@ -201,7 +217,7 @@ export const of: (server: Server.Server, options: RestLimits) => Effect.Effect<R
           send(HttpClientRequest.get(`${url}/api/kernels`), timeout),
           read(server, "a list of kernels", decodeModels),
         ),
-        start: ({ env, name, timeout }) =>
+        start: ({ env, isKept = () => false, name, timeout }) =>
           // A started request is not interrupted: a kernel whose id was not received could not be deleted.
           Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
             // Of the permit, which a start has until it is answered.
@@ -241,12 +257,22 @@ export const of: (server: Server.Server, options: RestLimits) => Effect.Effect<R
               yield* discard
               return yield* timedOut("POST /api/kernels", timeout)
             }
-            yield* Effect.addFinalizer(() => awaitDeletion(remove(kernel.value.id)))
+            yield* Effect.addFinalizer(() => isKept() ? Effect.void : awaitDeletion(remove(kernel.value.id)))
             return kernel.value
           })),
         get,
         interrupt: (id) =>
           Effect.asVoid(send(HttpClientRequest.post(`${kernel(id)}/interrupt`), interruptTimeout)),
+        remove: (id) => awaitDeletion(remove(id)),
+        keep: (id, holder) =>
+          Effect.asVoid(send(HttpClientRequest.put(attachment(id, "kept", holder)), timeout)),
+        post: (id, holder, frame) =>
+          HttpClientRequest.post(attachment(id, "requests", holder)).pipe(
+            HttpClientRequest.bodyUint8Array(frame),
+            (request) => send(request, timeout),
+            Effect.flatMap(read(server, "a position", decodePosition)),
+            Effect.map(({ position }) => position),
+          ),
       }
     },
   )
@@ -287,5 +313,8 @@ const minStartTimeout = Duration.minutes(2)
 const maxDeletionTime = Duration.seconds(30)
 
 const decodeKernelspecs = Schema.decodeUnknownEffect(Schema.fromJsonString(Kernelspecs))
+const decodePosition = Schema.decodeUnknownEffect(
+  Schema.fromJsonString(Schema.Struct({ position: Schema.Int })),
+)
 const decodeModel = Schema.decodeUnknownEffect(Schema.fromJsonString(KernelModel))
 const decodeModels = Schema.decodeUnknownEffect(Schema.fromJsonString(Schema.Array(KernelModel)))

@@ -11,6 +11,7 @@ import type * as Scope from "effect/Scope"
 import type { KernelError, KernelErrorReason } from "../execution.ts"
 import * as Conversations from "../jupyter/conversation.ts"
 import type { ChannelName, JsonObject, Message } from "../jupyter/message.ts"
+import type { Durable } from "./durable.ts"
 
 /** A kernel that runs and is connected. */
 export interface KernelConnection {
@@ -33,6 +34,8 @@ export interface KernelConnection {
   readonly interrupt: Effect.Effect<void, KernelError>
   /** Fails when the kernel is gone for good; never succeeds. */
   readonly ended: Effect.Effect<never, KernelError>
+  /** What outlives the client. */
+  readonly durable: Durable
 }
 
 /** A request to a kernel. */
@@ -104,6 +107,8 @@ export interface Conversation extends Delivery {
   readonly takeGap: () => boolean
   /** Listens no more, and resumes. */
   readonly close: () => void
+  /** Returns the number of the latest message, for a request of an earlier client. */
+  readonly position?: (() => number) | undefined
 }
 
 /**

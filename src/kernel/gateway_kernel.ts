@@ -11,8 +11,6 @@ import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-// Draws random bytes for many ids at once.
-import { randomUUID } from "node:crypto"
 import * as Defect from "../defect.ts"
 import {
   ConnectionLost,
@@ -20,18 +18,23 @@ import {
   KernelError,
   type KernelErrorReason,
   KernelNotFound,
+  type KernelRef,
   KernelStartFailed,
   KernelUnresponsive,
-  ProtocolViolation,
+  SessionTaken,
 } from "../execution.ts"
 import type * as Gateway from "../gateway/connection.ts"
 import { explain } from "../gateway/exit_output.ts"
+import * as AttachedChannel from "../jupyter/attached_channel.ts"
 import * as Channel from "../jupyter/channel.ts"
 import * as DirectChannel from "../jupyter/direct_channel.ts"
 import * as Messages from "../jupyter/message.ts"
 import type { Message } from "../jupyter/message.ts"
-import { type ChannelError, defaultMaxMessageSize } from "../jupyter/socket.ts"
-import type { Conversation, KernelConnection, Listener, Reply, Request } from "./connection.ts"
+import type { KernelModel } from "../jupyter/rest.ts"
+import type { ChannelError } from "../jupyter/socket.ts"
+import * as Attachment from "./attachment.ts"
+import type { KernelConnection, Listener } from "./connection.ts"
+import * as Conversations from "./conversations.ts"
 import * as Metrics from "./metrics.ts"
 import * as OwnConnection from "./own_connection.ts"
 import * as OutputRouter from "./output_router.ts"
@@ -61,15 +64,63 @@ export const make: (
   options: KernelOptions,
 ) => Effect.Effect<KernelConnection, KernelError, Scope.Scope> = Effect.fnUntraced(
   function* (gateway, options) {
-    const { connection: own, id: kernelId } = yield* gateway.rest.start({
+    const stay = { isKept: false }
+    const model = yield* gateway.rest.start({
       name: options.kernelName,
-      env: { ...gateway.kernelEnv, ...options.env, ...(gateway.isLocal ? OwnConnection.requested : {}) },
+      env: {
+        ...gateway.kernelEnv,
+        ...options.env,
+        ...(gateway.isLocal ? OwnConnection.requested(options.maxMessageSize) : {}),
+      },
       timeout: options.startTimeout,
+      isKept: () => stay.isKept,
     }).pipe(
       Effect.catch((error) => startFailure(gateway, error, options)),
     )
+    return yield* connect(gateway, { ...options, model, session: SecureRandom.uuidV4Unsafe(), stay })
+  },
+)
+
+/** Connects to a kernel that another client has started; with the scope the connection closes. */
+export const attach: (
+  gateway: Gateway.Connection,
+  ref: KernelRef,
+  options: ConnectOptions & { readonly deletes: boolean },
+) => Effect.Effect<KernelConnection, KernelError, Scope.Scope> = Effect.fnUntraced(
+  function* (gateway, ref, { deletes, ...options }) {
+    const find = gateway.rest.get(ref.kernelId).pipe(
+      Effect.mapError((error) => Attachment.missing(gateway, ref, error)),
+      Effect.filterOrFail(
+        ({ ending }) => ending !== true,
+        () => new KernelNotFound({ kernelId: ref.kernelId }),
+      ),
+      Effect.mapError((reason) => new KernelError({ reason })),
+    )
+    const model = yield* find
+    const stay = { isKept: !deletes }
+    yield* Effect.addFinalizer(() => stay.isKept ? Effect.void : gateway.rest.remove(ref.kernelId))
+    return yield* connect(gateway, { ...options, model, session: ref.session, stay }).pipe(
+      // It may have ended meanwhile.
+      Effect.tapError(() => find),
+    )
+  },
+)
+
+/** The options of the connection to a kernel. */
+export type ConnectOptions = Omit<KernelOptions, "kernelName" | "env">
+
+/** Connects to a kernel; with the scope the connection closes. */
+const connect = Effect.fnUntraced(
+  function* (
+    gateway: Gateway.Connection,
+    { model, session, stay, ...options }: ConnectOptions & {
+      readonly model: typeof KernelModel.Type
+      readonly session: string
+      readonly stay: Attachment.Stay
+    },
+  ) {
+    const { connection: own, id: kernelId } = model
     yield* Effect.acquireRelease(Metric.modify(Metrics.kernels, 1), () => Metric.modify(Metrics.kernels, -1))
-    const session = SecureRandom.uuidV4Unsafe()
     const fork = Effect.runForkWith(yield* Effect.context<never>())
     const scope = yield* Effect.scope
     const count = (metric: Metric.Metric<number, unknown>) => void fork(Metric.update(metric, 1))
@@ -117,7 +168,7 @@ export const make: (
       openTimeout: options.startTimeout,
       maxMessageSize: options.maxMessageSize,
       onUnclaimed: (message: Message, bytes: number) => {
-        if (isDeath(message)) end(new KernelDied({ kernelId }))
+        if (Conversations.isDeath(message)) end(new KernelDied({ kernelId }))
         else if (isOwnOutput(message, session)) onUnsolicited(message, bytes)
         // States go to all clients of a kernel, and the reply to a fence may come after the fence was interrupted.
         else if (!["status", "kernel_info_reply"].includes(message.header.msg_type)) count(Metrics.ignored)
@@ -145,16 +196,28 @@ export const make: (
         error.code === 404 ? startFailureOf(`${endedEarly}: ${error.message}`) : failed(error.message)
       ),
     )
-    let isDirect = own !== undefined
-    const connecting = own === undefined
-      ? overServer
-      : DirectChannel.make({ ...channelOptions, ...own }).pipe(
-        // The kernel has another ipykernel than is supported, which the log of the gateway says, or it has ended.
-        Effect.catch(() => {
-          isDirect = false
-          return overServer
-        }),
-      )
+    const holder = SecureRandom.uuidV4Unsafe()
+    let attached: AttachedChannel.AttachedChannel | undefined
+    let isDirect = false
+    const attach = Effect.map(
+      AttachedChannel.make({
+        ...channelOptions,
+        url: `${gateway.url}/api/kernels/${kernelId}`,
+        openSocket: gateway.openSocket,
+        holder,
+      }),
+      (channel): Channel.Channel => attached = channel,
+    )
+    const direct: Effect.Effect<Channel.Channel, ChannelError, Scope.Scope> | undefined = own !== undefined
+      ? DirectChannel.make({ ...channelOptions, open: DirectChannel.unixSocket(own) })
+      : model.attachable === true
+      ? attach
+      : undefined
+    const connecting = direct === undefined ? overServer : direct.pipe(
+      Effect.tap(() => Effect.sync(() => isDirect = true)),
+      // The kernel has another ipykernel than is supported, which the log of the gateway says, or it has ended.
+      Effect.catch(() => overServer),
+    )
     // The end of a connection proves nothing, as it may be restored; the end of the process does.
     yield* Effect.forkScoped(
       Defect.log(Effect.map(gateway.ended, (detail) => end(new ConnectionLost({ kernelId, detail })))),
@@ -167,7 +230,12 @@ export const make: (
     const channel = yield* Effect.raceFirst(connecting, Effect.andThen(untilDead, startFailureOf(endedEarly)))
     yield* channel.lost.pipe(
       Effect.catch((error) =>
-        isDirect
+        error.code === AttachedChannel.takenCode
+          ? Effect.sync(() => {
+            stay.isKept = true
+            end(new SessionTaken({ kernelId }))
+          })
+          : isDirect
           ? Effect.map(OwnConnection.endReason(gateway, kernelId, error.detail), end)
           : error.code === 404
           ? notFound
@@ -182,9 +250,9 @@ export const make: (
       while: () => endReason === undefined,
     })
     yield* Effect.forkScoped(Defect.log(polling))
-    /** The id of the latest execution. */
+    /** The id of the latest execution; `undefined` for code that was started, of which there may be more. */
     let latest: string | undefined
-    const open = opener({
+    const conversations = Conversations.make({
       ...options,
       kernelId,
       session,
@@ -195,7 +263,7 @@ export const make: (
     })
     const request: KernelConnection["request"] = (request, ...rest) => {
       if (OutputRouter.isExecutionId(request.id)) latest = request.id
-      return open(request, ...rest)
+      return conversations.request(request, ...rest)
     }
     const interrupt = gateway.rest.interrupt(kernelId).pipe(
       Effect.tapError((error) => error.kind === "NotFound" ? Effect.forkIn(notFound, scope) : Effect.void),
@@ -208,122 +276,35 @@ export const make: (
         })
       ),
     )
-    const connection = { request, ended: Deferred.await(ended) }
+    const connection: Pick<KernelConnection, "request" | "ended"> = {
+      request,
+      ended: Deferred.await(ended),
+    }
     return {
       ...connection,
+      durable: Attachment.make(gateway, {
+        kernelId,
+        session,
+        stay,
+        holder,
+        attached: attached && {
+          encode: (request) => {
+            latest = undefined
+            return conversations.encode(request)
+          },
+          resume: conversations.resume(attached),
+        },
+        endReason: () => endReason,
+      }),
       id: kernelId,
       isDirect,
-      onUnsolicited: (take) => {
+      onUnsolicited: (take: Listener["onMessage"]) => {
         onUnsolicited = take
       },
       interrupt: isDirect ? OwnConnection.interrupt(connection, () => latest, interrupt) : interrupt,
     }
   },
 )
-
-/** Makes the function that opens the conversations of a kernel. */
-const opener = ({
-  channel,
-  end,
-  endReason,
-  kernelId,
-  listeners,
-  maxMessageSize = defaultMaxMessageSize,
-  session,
-}: {
-  readonly kernelId: string
-  readonly session: string
-  readonly channel: Channel.Channel
-  readonly maxMessageSize?: number | undefined
-  /** The listeners of the conversations that are open. */
-  readonly listeners: Set<Listener>
-  readonly end: (reason: KernelErrorReason) => void
-  readonly endReason: () => KernelErrorReason | undefined
-}): KernelConnection["request"] => {
-  const lost = ({ detail }: { readonly detail: string }) =>
-    new KernelError({ reason: endReason() ?? new ConnectionLost({ kernelId, detail }) })
-  return (request, listener, { tracksLosses, waitsForConnection = true } = {}) => {
-    const opening = channel.request(toMessage(request, session), {
-      onMessage: (message, bytes) => {
-        if (isDeath(message)) end(new KernelDied({ kernelId }))
-        else listener.onMessage(message, bytes)
-      },
-      onFenced: listener.onFenced,
-      onTooLarge: ({ detail }) => listener.onFailure?.(new ProtocolViolation({ kernelId, detail })),
-    }, { tracksLosses })
-    const open = Effect.map(opening, (conversation): Conversation => {
-      const { close, disconnectError, fence, reply, send } = conversation
-      listeners.add(listener)
-      return {
-        ...conversation,
-        send: waitsForConnection
-          ? Effect.mapError(send, lost)
-          : Effect.suspend(() =>
-            channel.isConnected() ? Effect.mapError(send, lost) : lost({ detail: "It is being restored" })
-          ),
-        reply: (message) => Effect.mapError(reply(toMessage(message, session)), lost),
-        fence: Effect.catchTag(fence, "ChannelError", (error) => lost(error)),
-        close: () => {
-          listeners.delete(listener)
-          close()
-        },
-        wasCut: () => disconnectError() !== undefined,
-        lossReason: (isStarted) =>
-          lossReason(disconnectError(), {
-            kernelId,
-            maxMessageSize,
-            unread: isStarted ? 0 : sizeOf(request),
-          }),
-      }
-    })
-    return Effect.acquireRelease(open, ({ close }) => Effect.sync(close))
-  }
-}
-
-const toMessage = (
-  { id = randomUUID(), subshell, type, ...parts }: Request & Partial<Reply>,
-  session: string,
-): Message => {
-  const message = Messages.request(type, { id, session, ...parts })
-  return subshell === undefined
-    ? message
-    : { ...message, header: { ...message.header, subshell_id: subshell } }
-}
-
-/** Returns about the bytes of a request. */
-const sizeOf = ({ buffers = [], content }: Request): number =>
-  buffers.reduce((sum, { byteLength }) => sum + byteLength, JSON.stringify(content).length)
-
-/** The default maximum of the bytes of a message that Jupyter servers accept. */
-const defaultServerMaximum = 10_000_000
-
-/**
- * Returns the reason of an execution whose output may be incomplete. `unread` is the size of the request if the kernel
- * did not begin with it: servers close the connection on a message that is too large, often without a reason.
- */
-function lossReason(
-  disconnectError: ChannelError | undefined,
-  { kernelId, maxMessageSize, unread }: {
-    readonly kernelId: string
-    readonly maxMessageSize: number
-    readonly unread: number
-  },
-): ConnectionLost | ProtocolViolation {
-  if (disconnectError?.isTooLarge === true) {
-    const detail = `A message has more than the ${maxMessageSize} bytes of the option "maxMessageSize"`
-    return new ProtocolViolation({ kernelId, detail })
-  }
-  const what = unread < defaultServerMaximum
-    ? "not all messages of the kernel could be recovered"
-    : `the code of ${(unread / 1e6).toFixed(1)} MB did not arrive, and many servers refuse more than 10 MB`
-  return new ConnectionLost({ kernelId, detail: `${disconnectError?.detail ?? "It was cut"}; ${what}` })
-}
-
-/** Tells whether the kernel died: a server that restarts a dead kernel keeps the id, but the state is lost. */
-function isDeath({ content, header }: Message): boolean {
-  return header.msg_type === "status" &&
-    (content.execution_state === "dead" || content.execution_state === "restarting")
-}
 
 /** Tells whether a message is output of a request of this client. */
 function isOwnOutput(message: Message, session: string): boolean {

@@ -52,6 +52,7 @@ export const make: (
     isDirect: connection.isDirect,
     request: connection.request,
     interrupt: connection.interrupt,
+    durable: connection.durable,
     ended: Deferred.await(ended),
     identity,
     output,

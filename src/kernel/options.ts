@@ -5,6 +5,7 @@
  */
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
+import type { Chunk, ExecutionRef } from "../execution.ts"
 import type { Images } from "../output/images.ts"
 import type { InputRequest } from "./input.ts"
 
@@ -33,4 +34,21 @@ export interface ExecuteOptions {
   readonly allowStdin?: boolean | undefined
   /** The destination of images; that of the client's options by default. */
   readonly images?: Images | undefined
+}
+
+/** Options of code that is started. */
+export interface StartCodeOptions extends Pick<ExecuteOptions, "allowStdin"> {}
+
+/** Options of the outputs of code that was started. */
+export interface ResumeOptions extends Omit<ExecuteOptions, "allowStdin"> {
+  /**
+   * Takes each chunk before the stream emits it, and a reference from which the outputs after the chunk are resumed. A
+   * program that stores both together takes every chunk once, even if it is killed in between.
+   */
+  readonly onChunk?: ((chunk: Chunk, ref: ExecutionRef) => Effect.Effect<void>) | undefined
+  /**
+   * Interrupts the code if the consumer of the stream ends early, as `stream` does; false by default: the code goes on,
+   * and can be resumed again.
+   */
+  readonly interrupts?: boolean | undefined
 }

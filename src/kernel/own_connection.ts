@@ -8,10 +8,13 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { ConnectionLost, KernelDied, type KernelErrorReason, KernelNotFound } from "../execution.ts"
 import type * as Gateway from "../gateway/connection.ts"
+import { defaultMaxMessageSize } from "../jupyter/socket.ts"
 import { ask, type KernelConnection } from "./connection.ts"
 
-/** The variable that requests such a kernel, which the gateway removes. */
-export const requested = { EFFECT_JUPYTER_OWN_CONNECTION: "1" } as const
+/** The variable that requests such a kernel, which the gateway removes: the maximum bytes of a message. */
+export const requested = (maxMessageSize: number = defaultMaxMessageSize) => ({
+  EFFECT_JUPYTER_OWN_CONNECTION: String(maxMessageSize),
+})
 
 /** Maximum time for the kernel to answer an interrupt, after which the gateway sends a signal. */
 const answerTimeout: Duration.Input = "500 millis"

@@ -17,12 +17,20 @@ import * as LogLevel from "effect/LogLevel"
 import type * as Path from "effect/Path"
 import * as Scope from "effect/Scope"
 import * as Defect from "../defect.ts"
-import { type Chunk, type ExecutionFailure, type ExecutionResult, KernelError } from "../execution.ts"
+import {
+  type Chunk,
+  type ExecutionFailure,
+  type ExecutionRef,
+  type ExecutionResult,
+  KernelError,
+} from "../execution.ts"
+import { answeredType } from "../jupyter/attached_channel.ts"
 import { executeContent, type Message } from "../jupyter/message.ts"
 import * as Collector from "../output/collector.ts"
 import type { Images } from "../output/images.ts"
+import type { Output } from "../output/output.ts"
 import * as Backlog from "./backlog.ts"
-import type { Conversation, Request } from "./connection.ts"
+import type { Conversation, Listener, Request } from "./connection.ts"
 import * as ExecutionState from "./execution_state.ts"
 import * as Handlers from "./handlers.ts"
 import * as Input from "./input.ts"
@@ -38,8 +46,8 @@ export interface RunOptions {
   readonly timeout?: Duration.Input | undefined
   /** Bytes of text to keep. */
   readonly outputLimit?: number | undefined
-  /** Takes each chunk, which counts for the timeout too. */
-  readonly onChunk?: ((chunk: Chunk) => Effect.Effect<void>) | undefined
+  /** Takes each chunk, which counts for the timeout too, and the number of its message if the execution is resumed. */
+  readonly onChunk?: ((chunk: Chunk, position: number | undefined) => Effect.Effect<void>) | undefined
   readonly onInput?: ((request: Input.InputRequest) => Effect.Effect<string>) | undefined
   /** With `false` the code may not ask for input; true by default. */
   readonly allowStdin?: boolean | undefined
@@ -50,6 +58,15 @@ export interface RunOptions {
   readonly untrusted?: ReadonlyArray<string> | undefined
   /** Set if the code is not the user's but carries a request of ours. */
   readonly internalRequest?: InternalRequest.InternalRequest | undefined
+  /** Set if the code was started before. */
+  readonly resumed?: Resumed | undefined
+}
+
+/** Code that was started before, of which the outputs after a position are taken. */
+export interface Resumed {
+  readonly ref: ExecutionRef
+  /** True if the code is interrupted when the scope closes. */
+  readonly interrupts: boolean
 }
 
 /** An execution under way. */
@@ -75,14 +92,16 @@ export interface RunEvents {
   readonly onStuck: (run: Run) => void
 }
 
-/** Sends the code. When the scope closes before the kernel is done, it is interrupted and awaited. */
+/**
+ * Sends the code, unless it is resumed. When the scope closes before the kernel is done, it is interrupted and awaited.
+ */
 export const start: (
   instance: Instance,
   code: string,
   options: RunOptions & RunEvents,
 ) => Effect.Effect<Run, ExecutionFailure, Scope.Scope> = Effect.fnUntraced(
   function* (instance, code, options) {
-    const { internalRequest, timeout } = options
+    const { internalRequest, resumed, timeout } = options
     const clock = yield* Clock.Clock
     const turnAt = clock.currentTimeMillisUnsafe()
     const attachment = internalRequest && (yield* InternalRequest.prepare(internalRequest, instance, options))
@@ -90,7 +109,7 @@ export const start: (
     const reason = instance.endReason()
     if (reason !== undefined) return yield* new KernelError({ reason })
 
-    const { conversation, dispatch, handlers, log, run } = yield* Effect.acquireRelease(
+    const { conversation, dispatch, handlers, isReached, log, run } = yield* Effect.acquireRelease(
       open(instance, toRequest(instance, code, options, attachment), options),
       ({ close }) => close,
     )
@@ -100,8 +119,10 @@ export const start: (
       dispatch({ _tag: "KernelEnded", reason })
       return new KernelError({ reason })
     })
+    // What is repeated may be more than is buffered, and its consumer waits for the run.
+    const sent = resumed === undefined ? sending : Effect.forkScoped(Effect.ignore(sending))
     if (timeout === undefined) {
-      yield* sending
+      yield* sent
       return run
     }
     const rest = () =>
@@ -112,9 +133,9 @@ export const start: (
     const reachDeadline = Effect.sync(() => {
       handlers.expire()
       // What waits for a connection is not sent any more, and there is nothing to interrupt.
-      dispatch({ _tag: conversation.isSent() ? "Stopped" : "KernelEnded", reason: { _tag: "Timeout" } })
+      dispatch({ _tag: isReached() ? "Stopped" : "KernelEnded", reason: { _tag: "Timeout" } })
     })
-    yield* Effect.timeoutOrElse(sending, { duration: rest(), orElse: () => reachDeadline })
+    yield* Effect.timeoutOrElse(sent, { duration: rest(), orElse: () => reachDeadline })
     yield* Effect.forkScoped(Effect.delay(reachDeadline, rest()))
     return run
   },
@@ -128,22 +149,26 @@ const open = Effect.fnUntraced(
     options: RunOptions & RunEvents,
   ) {
     const { id: kernelId } = instance
-    const { internalRequest, onInput: answer, timeout } = options
+    const { internalRequest, onInput: answer, resumed, timeout } = options
     const services = yield* Effect.context<never>()
     const scope = yield* Effect.scope
     const meter = Metrics.meter(yield* Clock.Clock, services)
     const handlers = Handlers.make()
     const collector = Collector.make(options, handlers)
     const backlog = yield* Backlog.make(instance)
-    const opening = instance.request(request, {
+    const listener: Listener = {
       onFenced: () => dispatch({ _tag: "Fenced", delivery: conversation }),
       onFailure: (reason) => stop(reason),
       onMessage: (message, bytes) => {
         backlog.note(message)
-        if (message.header.msg_type === "input_request") onInput(message)
-        else receive(message, bytes)
+        const { msg_type: type } = message.header
+        if (type === "input_request") onInput(message)
+        else if (type !== answeredType) receive(message, bytes)
       },
-    }, { tracksLosses: true })
+    }
+    const opening = resumed === undefined
+      ? instance.request(request, listener, { tracksLosses: true })
+      : instance.durable.resume(resumed.ref, listener)
     // Until the end, which may come after that of the scope: a kernel that ignores interrupts goes on.
     const conversation = yield* Scope.provide(opening, Scope.makeUnsafe())
     const outputs = yield* OutputQueue.make(conversation)
@@ -155,7 +180,7 @@ const open = Effect.fnUntraced(
       instance,
       conversation,
       backlog,
-      outputs,
+      outputs: resumed === undefined ? outputs : { ...outputs, offerAlways: (output) => offer(output) },
       runFork,
       expireHandlers: () => fork(Effect.delay(Effect.sync(handlers.expire), Handlers.handlerGrace)),
       onClose: (executionCount) => {
@@ -176,30 +201,47 @@ const open = Effect.fnUntraced(
       const [next, commands, output] = ExecutionState.onMessage(before, message, conversation)
       if (output !== undefined) {
         meter.markOutput()
-        outputs.offer(conversation.takeGap() ? { ...output, afterGap: true } : output, bytes)
+        offer(conversation.takeGap() ? { ...output, afterGap: true } : output, bytes)
       }
       if (next === before) return
       if (next.progress.ignored > before.progress.ignored) Metrics.ignored.updateUnsafe(1, services)
       transition(next, commands)
     }
-    const onInput = Input.make({ kernelId, reply: conversation.reply, onInput: answer, fork, stop })
+    /** Adds an output, unless it was taken before; without a size whatever waits before it. */
+    const offer = (output: Output, bytes?: number): void => {
+      const position = conversation.position?.()
+      if (resumed !== undefined && position !== undefined && position <= resumed.ref.position) return
+      const numbered = position === undefined ? output : { ...output, position }
+      if (bytes === undefined) outputs.offerAlways(numbered)
+      else outputs.offer(numbered, bytes)
+    }
+    const onInput = Input.make({
+      kernelId,
+      reply: conversation.reply,
+      onInput: answer,
+      fork,
+      // Code that is resumed waits for one that answers.
+      stop: resumed === undefined ? stop : (reason) => dispatch({ _tag: "KernelEnded", reason }),
+    })
     const run: Run = {
       pull: pullFrom(outputs, collector, { handlers, kernelId, timeout, progress: () => state().progress }),
       finished: () => state().phase === "finished" && !state().isInterruptPending,
     }
-    const unclaim = instance.output.claim(request.id, receive)
+    const unclaim = resumed === undefined ? instance.output.claim(request.id, receive) : () => {}
     forgetEnd = instance.onEnded((reason) => dispatch({ _tag: "KernelEnded", reason }))
     const log = yield* logger({ kernel: kernelId, execution: request.id })
+    /** Tells whether an interrupt reaches the code: before that which is resumed, other code may run. */
+    const isReached = () => resumed === undefined ? conversation.isSent() : state().progress.started
     const close = Effect.suspend(() => {
       meter.report()
       const ended = log("Execution ended")
-      // The kernel is not to be interrupted for what it does not know.
-      if (!isFree() && !conversation.isSent()) {
+      // The kernel is not to be interrupted for what it does not know, or for what goes on without a consumer.
+      if (!isFree() && (!isReached() || resumed?.interrupts === false)) {
         dispatch({ _tag: "KernelEnded", reason: conversation.lossReason(false) })
       }
       return isFree() ? ended : Effect.andThen(ended, Effect.andThen(outputs.discard, free))
     })
-    return { close, conversation, dispatch, handlers, log, run }
+    return { close, conversation, dispatch, handlers, isReached, log, run }
   },
 )
 
@@ -307,11 +349,11 @@ function interpret({ backlog, conversation, instance, outputs, ...parts }: Parts
 }
 
 /** The request for an execution; those of ours are no part of the history. */
-const toRequest = (
-  { isDirect }: Instance,
+export const toRequest = (
+  { isDirect }: Pick<Instance, "isDirect">,
   code: string,
-  { allowStdin = true, internalRequest }: RunOptions,
-  attachment: InternalRequest.Attachment | undefined,
+  { allowStdin = true, internalRequest }: Pick<RunOptions, "allowStdin" | "internalRequest">,
+  attachment?: InternalRequest.Attachment,
 ): Request & { readonly id: string } => ({
   id: OutputRouter.executionId(),
   ...(internalRequest !== undefined && isDirect

@@ -20,12 +20,15 @@ import {
   ConnectionLost,
   ExecutionAborted,
   type ExecutionFailure,
+  type ExecutionRef,
   type ExecutionResult,
   KernelError,
+  type KernelRef,
   KernelUnresponsive,
 } from "../execution.ts"
 import { discardGrace } from "../jupyter/rest.ts"
 import * as Options from "../options/check.ts"
+import * as Ahead from "./ahead.ts"
 import type { Identity } from "./identity.ts"
 import type { Instance } from "./instance.ts"
 import type { LateOutput } from "./late_output.ts"
@@ -52,7 +55,22 @@ export interface Session {
   readonly ifIdle: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E, R>
   readonly interrupt: Effect.Effect<void, KernelError>
   readonly reset: Effect.Effect<void, KernelError>
+  /** Has the current kernel outlive the session. */
+  readonly detach: Effect.Effect<KernelRef, KernelError>
+  /** Sends code before executions that wait, and returns when the kernel has it. */
+  readonly start: (
+    code: string,
+    options: Pick<Run.RunOptions, "allowStdin">,
+  ) => Effect.Effect<ExecutionRef, KernelError>
+  /** Emits the outputs of code that was started. */
+  readonly resume: (
+    ref: ExecutionRef,
+    options: Run.RunOptions & Pick<Run.Resumed, "interrupts">,
+  ) => Stream.Stream<Chunk | ExecutionResult, ExecutionFailure, FileSystem.FileSystem | Path.Path>
 }
+
+/** Starts a kernel, or connects to one, in a scope. */
+type Start = Effect.Effect<Instance, KernelError, Scope.Scope>
 
 /** The current kernel and the scope that it lives in. */
 interface Current {
@@ -63,13 +81,14 @@ interface Current {
 }
 
 /**
- * Starts the first kernel with `start`, which is used again at every reset; `onOutput` takes late output. The kernel ends
- * with the scope.
+ * Starts the first kernel with `start`, which is used again at every reset, or connects to it with `attach`; `onOutput`
+ * takes late output. The connection to the kernel ends with the scope.
  */
 export const make: (
-  start: Effect.Effect<Instance, KernelError, Scope.Scope>,
+  kernels: { readonly start: Start; readonly attach?: Start | undefined },
   onOutput: LateOutput["publish"],
-) => Effect.Effect<Session, KernelError, Scope.Scope> = Effect.fnUntraced(function* (start, onOutput) {
+) => Effect.Effect<Session, KernelError, Scope.Scope> = Effect.fnUntraced(function* (kernels, onOutput) {
+  const { attach, start } = kernels
   const outer = yield* Effect.scope
   const lock = yield* Semaphore.make(1)
   /** The number of resets: code for an earlier kernel is not run on a later one. */
@@ -81,16 +100,18 @@ export const make: (
   const aborted = (detail: string) => new ExecutionAborted({ kernelId: id, detail })
 
   /** Starts a kernel and makes it the current one; only the start itself can be interrupted. */
-  const startInstance = Effect.uninterruptibleMask((restore) =>
-    Effect.map(startIn(outer, restore(start)), (started) => {
-      const { instance } = started
-      instance.output.onLateOutput(onOutput)
-      current = started
-      id = instance.id
-      return started
-    })
-  )
-  const { instance: { identity } } = yield* startInstance
+  const startWith = (start: Start) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.map(startIn(outer, restore(start)), (started) => {
+        const { instance } = started
+        instance.output.onLateOutput(onOutput)
+        current = started
+        id = instance.id
+        return started
+      })
+    )
+  const startInstance = startWith(start)
+  const { instance: { identity } } = yield* startWith(attach ?? start)
 
   /** Waits for the deletion of the kernel before the current one. */
   let awaitDeletion: Effect.Effect<unknown> = Effect.void
@@ -129,11 +150,7 @@ export const make: (
   })
 
   const begin = Effect.fnUntraced(function* (code: string, options: Run.RunOptions) {
-    const { images, outputLimit, timeout } = options
-    yield* Effect.mapError(
-      Options.check(Options.Execute, { images, outputLimit, timeout }),
-      (reason) => new KernelError({ reason }),
-    )
+    yield* checkOptions(options)
     const { kernel, release } = yield* acquireIdleKernel
     return yield* Run.start(kernel.instance, code, {
       ...options,
@@ -154,7 +171,7 @@ export const make: (
     const { instance, scope } = current
     current = undefined
     instance.end(aborted("The kernel was reset"))
-    return Scope.close(scope, Exit.void).pipe(
+    return Effect.andThen(instance.durable.reclaim, Scope.close(scope, Exit.void)).pipe(
       Effect.uninterruptible,
       Defect.log,
       Effect.forkIn(outer),
@@ -171,6 +188,10 @@ export const make: (
     yield* Semaphore.takeScoped(lock, 1)
     yield* currentInstance
   }).pipe(Effect.scoped, Effect.asVoid)
+
+  const ahead = yield* Ahead.make(Effect.map(acquireIdleKernel, ({ kernel }) => kernel.instance))
+  // Code that was started by an earlier client may run.
+  if (attach !== undefined) yield* ahead.hold
 
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
@@ -194,12 +215,26 @@ export const make: (
       return current === undefined ? Effect.void : Effect.flatMap(running(current), bounded)
     }),
     reset,
-    stream: (code, options) =>
-      begin(code, options).pipe(
-        Effect.map((run) => Stream.fromPull(Effect.succeed(run.pull))),
-        Stream.unwrap,
-        Stream.onExit(countOutcome),
+    detach: Effect.flatMap(Effect.flatMap(currentInstance, running), ({ durable }) => durable.detach),
+    start: (code, options) =>
+      Effect.flatMap(
+        Effect.flatMap(currentInstance, running),
+        (instance) =>
+          Effect.andThen(instance.durable.check, ahead.start(Run.toRequest(instance, code, options))),
       ),
+    resume: (ref, { interrupts, ...options }) =>
+      Effect.gen(function* () {
+        yield* checkOptions(options)
+        const kernel = yield* currentInstance
+        const resumed = { ref, interrupts }
+        return yield* Run.start(yield* running(kernel), "", {
+          ...options,
+          resumed,
+          onFree: Effect.void,
+          onStuck: () => {},
+        })
+      }).pipe(streamOf),
+    stream: (code, options) => streamOf(begin(code, options)),
     execute: (code, options) =>
       begin(code, options).pipe(
         Effect.flatMap((run) => last(run.pull)),
@@ -209,10 +244,26 @@ export const make: (
   }
 })
 
+const checkOptions = (
+  { images, outputLimit, timeout }: Run.RunOptions,
+): Effect.Effect<unknown, KernelError> =>
+  Effect.mapError(
+    Options.check(Options.Execute, { images, outputLimit, timeout }),
+    (reason) => new KernelError({ reason }),
+  )
+
+/** Emits the outputs of a run, and counts how it ended. */
+const streamOf = <R>(run: Effect.Effect<Run.Run, ExecutionFailure, R>) =>
+  run.pipe(
+    Effect.map(({ pull }) => Stream.fromPull(Effect.succeed(pull))),
+    Stream.unwrap,
+    Stream.onExit(countOutcome),
+  )
+
 /** Starts a kernel in a scope of its own, which closes if that fails. */
 const startIn = Effect.fnUntraced(function* (
   outer: Scope.Scope,
-  start: Effect.Effect<Instance, KernelError, Scope.Scope>,
+  start: Start,
 ) {
   const scope = yield* Scope.fork(outer)
   const instance = yield* Scope.provide(start, scope).pipe(

@@ -11,7 +11,7 @@ import { KernelError, KernelStartFailed } from "../execution.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
 import type { Unanswered } from "../jupyter/conversation.ts"
 import { decode, executeContent } from "../jupyter/message.ts"
-import { ask, type KernelConnection, type RequestOptions } from "./connection.ts"
+import { ask, type KernelConnection, type Request, type RequestOptions } from "./connection.ts"
 import * as Identity from "./identity.ts"
 import type { Instance } from "./instance.ts"
 import * as Reducer from "./reducer.ts"
@@ -106,9 +106,9 @@ export const run: (connection: Askable, code: string) => Effect.Effect<void, Ker
 /** Returns the identity of the kernel, and so checks that it answers. */
 export const identify = (
   connection: Askable,
-  options?: RequestOptions,
+  { channel, ...options }: RequestOptions & Pick<Request, "channel"> = {},
 ): Effect.Effect<Identity.Identity, KernelError> =>
-  ask(connection, { type: "kernel_info_request", content: {} }, ({ content, header }) => {
+  ask(connection, { type: "kernel_info_request", content: {}, channel }, ({ content, header }) => {
     if (header.msg_type !== "kernel_info_reply") return undefined
     const decoded = decode.kernelInfoReply(content)
     const { implementation = "", language_info: language } = Exit.isSuccess(decoded) ? decoded.value : {}

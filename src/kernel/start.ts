@@ -11,11 +11,12 @@ import * as Path from "effect/Path"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
-import { KernelError, KernelStartFailed } from "../execution.ts"
+import { KernelError, type KernelRef, KernelStartFailed } from "../execution.ts"
 import type * as Gateway from "../gateway/connection.ts"
 import * as Options from "../options/check.ts"
 import * as Permissions from "../sandbox/permissions.ts"
 import * as Rules from "../sandbox/rules.ts"
+import type { KernelConnection } from "./connection.ts"
 import * as GatewayKernel from "./gateway_kernel.ts"
 import * as Identity from "./identity.ts"
 import * as Instance from "./instance.ts"
@@ -69,6 +70,35 @@ export type Start = Effect.Effect<Instance.Instance, KernelError, Scope.Scope>
 
 /** The default of {@link StartOptions.initTimeout}. */
 export const defaultTimeout: Duration.Input = "30 seconds"
+
+/** Connects to a kernel that another client has started; deletes it when the scope closes if `deletes` is set. */
+export const attach = (
+  gateway: Gateway.Connection,
+  ref: KernelRef,
+  { deletes, initTimeout = defaultTimeout, maxMessageSize, pingInterval = "10 seconds", usageInterval }:
+    & Pick<StartOptions, "initTimeout" | "maxMessageSize" | "pingInterval" | "usageInterval">
+    & { readonly deletes: boolean },
+): Start =>
+  Effect.gen(function* () {
+    const connection = yield* GatewayKernel.attach(gateway, ref, {
+      startTimeout: initTimeout,
+      pingInterval,
+      maxMessageSize,
+      deletes,
+    })
+    const instance = yield* Instance.make(connection, yield* identityOf(connection))
+    if (usageInterval !== undefined) yield* Usage.report(instance, usageInterval)
+    return instance
+  }).pipe(
+    Effect.timeoutOrElse({
+      duration: initTimeout,
+      orElse: () => new KernelError({ reason: notReady(initTimeout) }),
+    }),
+  )
+
+/** Returns the identity of a kernel, which may be busy: the control channel does not wait for the code. */
+const identityOf = (connection: KernelConnection): Effect.Effect<Identity.Identity, KernelError> =>
+  Effect.raceFirst(Setup.identify(connection), Setup.identify(connection, { channel: "control" }))
 
 /** Reads the files that a start needs, and returns a function that starts kernels on a gateway. */
 export const load: (

@@ -52,8 +52,8 @@ export interface HandlerRunner {
 export interface CollectorOptions extends Images.ImageOptions {
   /** Bytes of text and of displays to keep. */
   readonly outputLimit?: number | undefined
-  /** Takes each chunk before it becomes part of the Stream. */
-  readonly onChunk?: ((chunk: Chunk) => Effect.Effect<void>) | undefined
+  /** Takes each chunk before it becomes part of the Stream, with the number of its message if that is known. */
+  readonly onChunk?: ((chunk: Chunk, position: number | undefined) => Effect.Effect<void>) | undefined
 }
 
 type Display = Extract<Output, { readonly _tag: "Display" }>
@@ -67,9 +67,16 @@ export function make(options: CollectorOptions, handlers: HandlerRunner): Output
   })
   return {
     collect: onChunk === undefined ? toChunks : (outputs) =>
-      Effect.tap(
-        toChunks(outputs),
-        Effect.forEach((chunk) => handlers.run(Effect.suspend(() => onChunk(chunk))), { discard: true }),
+      Effect.map(
+        Effect.forEach(outputs, (output) =>
+          Effect.tap(
+            toChunks([output]),
+            Effect.forEach(
+              (chunk) => handlers.run(Effect.suspend(() => onChunk(chunk, output.position))),
+              { discard: true },
+            ),
+          )),
+        Arr.flatten,
       ),
     result: ({ executionCount, payloads, raised }) =>
       Transcript.toResult(

@@ -12,6 +12,8 @@ export type Output =
     readonly outputWidget?: string | undefined
     /** Set if outputs before this one may be lost. */
     readonly afterGap?: true | undefined
+    /** The number of its message, for an execution that is resumed. */
+    readonly position?: number | undefined
   }
   & (
     | { readonly _tag: "Text"; readonly name: "stdout" | "stderr"; readonly text: string }

@@ -56,6 +56,8 @@ const streamTimeout: Duration.Input = "5 seconds"
 /** The time between attempts to hold a session, or to read its late output, after the connection was lost. */
 const reconnectDelay: Duration.Input = "1 second"
 
+/** The detail of the refusal of operations by which a kernel outlives its client. */
+const owned = "the kernel belongs to the sessions of another process, which keep it"
 /** Failures of requests that have no answer. */
 export type TransportError =
   | RpcClientError
@@ -155,6 +157,9 @@ export const makeWith: (
         attach(remote, attachment)
         if (attachment.session !== before) yield* hold
       }).pipe(Effect.scoped),
+      detach: Effect.fail(unsupported("detach", owned)),
+      start: () => Effect.fail(unsupported("start", owned)),
+      resume: () => Stream.fail(unsupported("resume", owned)),
       complete: (code, cursor, options) =>
         Effect.flatMap(
           textOf(remote, code),

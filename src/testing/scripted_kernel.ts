@@ -16,6 +16,7 @@ import { ConnectionLost, ExecutionAborted, KernelError, type KernelErrorReason }
 import type { JsonObject } from "../jupyter/message.ts"
 import * as Messages from "../jupyter/message.ts"
 import type { Conversation, KernelConnection, Listener, Request } from "../kernel/connection.ts"
+import * as Durable from "../kernel/durable.ts"
 import * as Scripts from "./script.ts"
 import type { Raised, Script } from "./script.ts"
 import * as ScriptedValues from "./scripted_values.ts"
@@ -147,6 +148,7 @@ export const make: (scripting: Scripting) => Effect.Effect<KernelConnection, nev
           ({ close }) => Effect.sync(close),
         ),
       onUnsolicited: () => {},
+      durable: Durable.refused("A kernel for tests ends with its scope"),
       interrupt,
       ended: Deferred.await(ended),
     }

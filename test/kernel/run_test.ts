@@ -2,6 +2,7 @@
 import { assert, it } from "@effect/vitest"
 import { Deferred, Effect } from "effect"
 import { Execution } from "../../src/mod.ts"
+import * as Durable from "../../src/kernel/durable.ts"
 import type { KernelConnection, Request } from "../../src/kernel/connection.ts"
 import * as Identity from "../../src/kernel/identity.ts"
 import * as Instance from "../../src/kernel/instance.ts"
@@ -19,6 +20,7 @@ it.effect("start fails with the reason of a kernel that ends while a request get
         return Effect.die("nothing is asked")
       },
       onUnsolicited: () => {},
+      durable: Durable.refused("A kernel for tests"),
       interrupt: Effect.void,
       ended: Deferred.await(ended),
     }

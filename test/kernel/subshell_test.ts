@@ -4,6 +4,7 @@ import { Duration, Effect, Exit, Fiber, Random, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Execution } from "../../src/mod.ts"
 import { type JsonObject, request } from "../../src/jupyter/message.ts"
+import * as Durable from "../../src/kernel/durable.ts"
 import type { KernelConnection, Listener, Request } from "../../src/kernel/connection.ts"
 import * as Identity from "../../src/kernel/identity.ts"
 import * as Instance from "../../src/kernel/instance.ts"
@@ -79,6 +80,7 @@ const makeFake = Effect.fnUntraced(function* (
         ({ close }) => Effect.sync(close),
       ),
     onUnsolicited: () => {},
+    durable: Durable.refused("A kernel for tests"),
     interrupt: Effect.sync(() => void interrupts++),
     ended: Effect.never,
   }
@@ -95,6 +97,9 @@ const makeFake = Effect.fnUntraced(function* (
     ifIdle: Effect.asSome,
     interrupt: Effect.void,
     reset: Effect.void,
+    detach: Effect.die("no"),
+    start: () => Effect.die("no"),
+    resume: () => Stream.die("no"),
   }
   const ask = Subshell.make(session)({
     type: "complete_request",

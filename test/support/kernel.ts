@@ -24,6 +24,9 @@ const started: KernelGateway.GatewayOptions = Platform.variable("EFFECT_JUPYTER_
   ? {}
   : { fork: false }
 
+/** The options of gateways in these runs. */
+export const gatewayOptions: KernelGateway.GatewayOptions = { ...sandbox, ...started }
+
 /** One gateway and one kernel of it, for a file of tests. */
 export function kernelLayer(
   gateway: KernelGateway.GatewayOptions = {},
@@ -33,7 +36,7 @@ export function kernelLayer(
   Execution.KernelError | KernelGateway.GatewayError | Sandbox.SandboxError
 > {
   return KernelClient.layer(client).pipe(
-    Layer.provideMerge(KernelGateway.layer({ ...sandbox, ...started, ...gateway })),
+    Layer.provideMerge(KernelGateway.layer({ ...gatewayOptions, ...gateway })),
     Layer.provideMerge(Platform.layer),
   )
 }

@@ -1,0 +1,114 @@
+/**
+ * A kernel that outlives its client: on a shared gateway, which is the client of the kernel and keeps its output, or on
+ * another server, which keeps the kernel alone.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import {
+  ConnectionLost,
+  ExecutionAborted,
+  ExecutionRef,
+  KernelDied,
+  KernelError,
+  type KernelErrorReason,
+  KernelNotFound,
+  KernelRef,
+  OutputGone,
+  ServerReplaced,
+  SessionTaken,
+} from "../execution.ts"
+import type * as Gateway from "../gateway/connection.ts"
+import type { RestError } from "../jupyter/rest.ts"
+import type { Request } from "./connection.ts"
+import { type Durable, refused } from "./durable.ts"
+
+/** Whether the kernel stays when the client ends. */
+export interface Stay {
+  isKept: boolean
+}
+
+/** The parts of a client that is attached by a shared gateway. */
+interface Attached {
+  readonly encode: (request: Request) => Uint8Array
+  readonly resume: Durable["resume"]
+}
+
+/** Makes the operations of a kernel that a client is connected to. */
+export const make = (
+  gateway: Gateway.Connection,
+  { attached, endReason, holder, kernelId, session, stay }: {
+    readonly kernelId: string
+    readonly session: string
+    readonly stay: Stay
+    /** Identifies the client. */
+    readonly holder: string
+    /** `undefined` if the server keeps no output. */
+    readonly attached: Attached | undefined
+    readonly endReason: () => KernelErrorReason | undefined
+  },
+): Durable => {
+  if (gateway.isOwn && gateway.serverId === undefined) {
+    return refused("The gateway ends with this program; use KernelGateway.layerShared")
+  }
+  const ref = new KernelRef({ server: serverOf(gateway), kernelId, session })
+  const failed = (error: RestError) =>
+    new KernelError({
+      reason: endReason() ??
+        (error.status === 409
+          ? new SessionTaken({ kernelId })
+          : error.kind === "NotFound"
+          ? new KernelNotFound({ kernelId })
+          : new ConnectionLost({ kernelId, detail: error.message })),
+    })
+  const keep = gateway.serverId === undefined
+    ? Effect.void
+    : Effect.mapError(gateway.rest.keep(kernelId, holder), failed)
+  const detach = Effect.map(keep, () => {
+    stay.isKept = true
+    return ref
+  })
+  const reclaim = Effect.sync(() => {
+    stay.isKept = endReason()?._tag === "SessionTaken"
+  })
+  if (attached === undefined) {
+    const detail = "Only kernels of Python on a gateway of KernelGateway.layerShared go on without a client"
+    return { ...refused(detail), detach, reclaim }
+  }
+  return {
+    detach,
+    reclaim,
+    check: Effect.void,
+    start: (request) =>
+      gateway.rest.post(kernelId, holder, attached.encode(request)).pipe(
+        Effect.mapError(failed),
+        Effect.map((position) =>
+          new ExecutionRef({ kernel: ref, id: request.id, start: position, position })
+        ),
+      ),
+    resume: (execution, listener) =>
+      execution.kernel.kernelId === kernelId ? attached.resume(execution, listener) : Effect.fail(
+        new KernelError({ reason: new KernelNotFound({ kernelId: execution.kernel.kernelId }) }),
+      ),
+  }
+}
+
+/** Returns the name of a server in references to its kernels. */
+const serverOf = ({ serverId, url }: Gateway.Connection): string => serverId ?? url
+
+/** Returns the reason for which a kernel that a reference names is not there. */
+export function missing(gateway: Gateway.Connection, ref: KernelRef, error: RestError): KernelErrorReason {
+  const { kernelId, server } = ref
+  if (error.kind !== "NotFound") return new ConnectionLost({ kernelId, detail: error.message })
+  if (server !== serverOf(gateway)) return new ServerReplaced({ kernelId, server })
+  // Gateways of this library know the end of a kernel for some time.
+  return gateway.isOwn && !error.detail.includes("does not exist")
+    ? new KernelDied({ kernelId })
+    : new KernelNotFound({ kernelId })
+}
+
+/** Returns the reason for which messages of an execution are missing. */
+export const lossReason = (kernelId: string, missing: number): OutputGone | ExecutionAborted =>
+  missing > 0
+    ? new OutputGone({ kernelId, missing })
+    : new ExecutionAborted({ kernelId, detail: "The kernel did not run the code of the reference" })

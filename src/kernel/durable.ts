@@ -1,0 +1,39 @@
+/**
+ * What outlives the client of a kernel: the kernel itself, and code that was started in it.
+ *
+ * @module
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { type ExecutionRef, KernelError, type KernelRef, Unsupported } from "../execution.ts"
+import type { Conversation, Listener, Request } from "./connection.ts"
+
+/** The operations of a kernel that outlives its client. */
+export interface Durable {
+  /** Has the kernel stay when the client ends. */
+  readonly detach: Effect.Effect<KernelRef, KernelError>
+  /** Has the kernel end with the client again, unless another one is attached. */
+  readonly reclaim: Effect.Effect<void>
+  /** Fails if code cannot be started. */
+  readonly check: Effect.Effect<void, KernelError>
+  /** Sends the request of an execution, and returns when the kernel gets it whatever becomes of the client. */
+  readonly start: (request: Request & { readonly id: string }) => Effect.Effect<ExecutionRef, KernelError>
+  /** Listens for the messages of an execution that was started, which `send` of the conversation repeats. */
+  readonly resume: (
+    ref: ExecutionRef,
+    listener: Listener,
+  ) => Effect.Effect<Conversation, KernelError, Scope.Scope>
+}
+
+/** Returns the error of an operation that the server of a kernel does not support. */
+const unsupported = (operation: string, detail: string): KernelError =>
+  new KernelError({ reason: new Unsupported({ language: "", operation, detail }) })
+
+/** The operations of a kernel that ends with its client. */
+export const refused = (detail: string): Durable => ({
+  detach: Effect.fail(unsupported("detach", detail)),
+  reclaim: Effect.void,
+  check: Effect.fail(unsupported("start", detail)),
+  start: () => Effect.fail(unsupported("start", detail)),
+  resume: () => Effect.fail(unsupported("resume", detail)),
+})
