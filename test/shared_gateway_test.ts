@@ -1,9 +1,18 @@
 /** Gateways that several programs share, and that outlive them. */
-import { assert, describe, it } from "@effect/vitest"
+import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Queue, Redacted, Schema, Stream } from "effect"
 import { HttpClient, HttpClientRequest, HttpClientResponse } from "effect/http"
 import { ChildProcess } from "effect/process"
-import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, readFileSync, symlinkSync } from "node:fs"
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+} from "node:fs"
 import { createServer } from "node:http"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -17,6 +26,7 @@ import { sandboxUser, workspace } from "./support/sandbox.ts"
 const runtimeDir = mkdtempSync(join(tmpdir(), "effect-jupyter-test-"))
 // @effect-diagnostics-next-line processEnv:off
 process.env.XDG_RUNTIME_DIR = runtimeDir
+afterAll(() => rmSync(runtimeDir, { recursive: true }))
 const folderOf = (name: string) => join(runtimeDir, "effect-jupyter", name)
 
 const State = Schema.fromJsonString(Schema.Struct({ id: Schema.String, pid: Schema.Int, port: Schema.Int }))
