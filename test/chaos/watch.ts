@@ -19,7 +19,8 @@ def watch():
         shell.user_ns["counter"] = shell.user_ns.get("counter", 0) + by
 
     def arrive(header):
-        is_main = header["msg_type"] == "execute_request" and header.get("subshell_id") is None
+        is_in_turn = header["msg_type"] in ("execute_request", "effect_jupyter_value_request")
+        is_main = is_in_turn and header.get("subshell_id") is None
         # Jupyter Server asks this on each connection, and begins with the same id.
         if header["msg_id"] in seen and header["msg_type"] != "kernel_info_request":
             spoil(${twice})
