@@ -67,7 +67,7 @@ export class UserServer extends Context.Service<UserServer, {
   readonly user: string
   /** The name of the server; empty for the default one. */
   readonly name: string
-  /** True if it was not running before; it is stopped when the scope closes. */
+  /** True if this program has started it; it is stopped when the scope closes, unless it was started again meanwhile. */
   readonly isOwn: boolean
   /**
    * Emits the events of the start from now on, and ends with it; of a server that is ready only the last one. Fails with
@@ -162,7 +162,8 @@ export const make: (
         withinTimeout,
         Effect.flatMap((state) =>
           Layer.build(layerRemote({
-            url: state.full_url ?? new URL(state.url, url).href,
+            // One that is not valid fails as any other address.
+            url: state.full_url ?? (URL.canParse(state.url, url) ? new URL(state.url, url).href : state.url),
             token: token ?? credentials.token,
             headers,
             startConcurrency,

@@ -314,7 +314,7 @@ it.live("JupyterHub.layer waits for a hub that is busy, and goes on where the pr
 
 it.live("JupyterHub.make takes the address of a page of the hub or of a user's server, with its token", () =>
   Effect.gen(function* () {
-    const body = JSON.stringify({ name: "ada", servers: { "": { ready: true, pending: null, url: "/" } } })
+    const body = JSON.stringify({ name: "ada", servers: { "": { ready: true, pending: null, url: "//[" } } })
     const authorizations = new Set<string | undefined>()
     const { requests, url } = yield* Fake.make({
       rest: (_name, { authorization }) => {
@@ -338,6 +338,8 @@ it.live("JupyterHub.make takes the address of a page of the hub or of a user's s
       assert.strictEqual(requests.at(-1), `GET ${base}/hub/api/users/ada`)
     }
     assert.deepStrictEqual([...authorizations], ["token secret"])
+    const { gateway } = yield* JupyterHub.make({ hub: url, token: "secret", user: "ada" })
+    assert.strictEqual((yield* reasonOf(Effect.scoped(gateway)))._tag, "Unreachable")
   }).pipe(Effect.scoped))
 
 it.live("UserServer.progress goes on where it was cut, and has no event twice and no token", () =>
