@@ -4,6 +4,8 @@ A request is an execution of `await run()`, whose arguments and binary parts are
 is a message with buffers as well. Runs in the kernel, as a module that no variable of the user refers to.
 """
 
+import os
+
 from IPython import get_ipython
 
 from effect_jupyter.values.requests import Exchange
@@ -55,6 +57,8 @@ def send(content, buffers):
 
 
 async def run():
+    process = os.getpid()
     failure = await run_request(Exchange(shell, send, is_in_task=True), take_parts)
     if failure is not None:
-        raise failure
+        # A process that the code forked ends by the exception itself, which may be SystemExit.
+        raise failure if os.getpid() == process else failure.error
