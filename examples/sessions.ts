@@ -10,9 +10,9 @@
  * @module
  */
 import { NodeHttpServer, NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Config, Effect, FileSystem, Layer, Schema, Stream } from "effect"
+import { ByteSize, Config, Effect, FileSystem, Layer, Schema, Stream } from "effect"
 import { Execution, KernelGateway, KernelSessions } from "effect-jupyter"
-import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { HttpIncomingMessage, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { randomUUID } from "node:crypto"
 import { createServer } from "node:http"
 import { fileURLToPath } from "node:url"
@@ -30,10 +30,30 @@ const Event = Schema.fromJsonString(Schema.toCodecJson(Schema.Union([
 const headers = Schema.Struct({ "content-type": Schema.Literal("application/json") })
 const Execute = Schema.Struct({ headers, body: Schema.Struct({ code: Schema.String }) })
 const Interrupt = Schema.Struct({ headers })
-const Cookies = Schema.Struct({ user: Schema.String.check(Schema.isMinLength(1)) })
+/**
+ * Browsers take a cookie with this prefix only from this host, so that no other can choose the session of a user. Without
+ * TLS, Chrome and Firefox take it from this machine.
+ */
+const cookie = "__Host-user"
+const Cookies = Schema.Struct({
+  [cookie]: Schema.String.check(Schema.isMinLength(1), Schema.isMaxLength(100)),
+})
 
 /** The user of a request. */
-const user = Effect.map(HttpServerRequest.schemaCookies(Cookies), (cookies) => cookies.user)
+const user = Effect.map(HttpServerRequest.schemaCookies(Cookies), (cookies) => cookies[cookie])
+
+/** A page of another site whose name leads to this machine has its own name in the request. */
+const guard = HttpRouter.middleware(
+  (response) =>
+    Effect.flatMap(
+      HttpServerRequest.HttpServerRequest,
+      ({ headers }) =>
+        /^(127\.0\.0\.1|localhost)(:\d+)?$/.test(headers.host ?? "")
+          ? Effect.provideService(response, HttpIncomingMessage.MaxBodySize, ByteSize.fromInputUnsafe("1 MB"))
+          : Effect.succeed(HttpServerResponse.empty({ status: 403 })),
+    ),
+  { global: true },
+)
 
 const page = HttpRouter.add(
   "GET",
@@ -46,7 +66,12 @@ const page = HttpRouter.add(
     const policy = "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
     return yield* HttpServerResponse.html(html).pipe(
       HttpServerResponse.setHeader("content-security-policy", policy),
-      HttpServerResponse.setCookie("user", name, { httpOnly: true, sameSite: "strict", path: "/" }),
+      HttpServerResponse.setCookie(cookie, name, {
+        httpOnly: true,
+        secure: true,
+        sameSite: "strict",
+        path: "/",
+      }),
     )
   }),
 )
@@ -102,7 +127,7 @@ const Sessions = KernelSessions.layer({
   setup: "%matplotlib inline",
 }).pipe(Layer.provide(KernelGateway.layer()))
 
-HttpRouter.serve(Layer.mergeAll(page, execute, interrupt)).pipe(
+HttpRouter.serve(Layer.mergeAll(page, execute, interrupt, guard)).pipe(
   Layer.provide(NodeHttpServer.layerConfig(createServer, {
     // All who reach this port run code as you: not for the world without a sandbox and a login.
     host: Config.succeed("127.0.0.1"),

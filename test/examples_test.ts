@@ -2,6 +2,7 @@ import { assert, layer } from "@effect/vitest"
 import { Clock, Deferred, Effect, Fiber, FileSystem, Path, Schema, Stream } from "effect"
 import { FetchHttpClient, HttpClient, HttpClientRequest, HttpClientResponse } from "effect/http"
 import { ChildProcess } from "effect/process"
+import { get } from "node:http"
 import { createServer } from "node:net"
 import { fileURLToPath } from "node:url"
 import { Execution } from "../src/mod.ts"
@@ -347,10 +348,13 @@ layer(Platform.layer, slow)("Examples", (it) => {
       const { handle, temporaryFiles, url } = yield* serve("sessions.ts")
       const page = yield* HttpClient.get(url)
       assert.include(yield* page.text, "<textarea")
-      assert.match(page.headers["set-cookie"] ?? "", /^user=[\w-]{36};.*HttpOnly.*SameSite=Strict/)
+      assert.match(
+        page.headers["set-cookie"] ?? "",
+        /^__Host-user=[\w-]{36};.*HttpOnly.*Secure.*SameSite=Strict/,
+      )
       const request = (path: string, user: string, body: string) =>
         HttpClientRequest.post(`${url}${path}`).pipe(
-          HttpClientRequest.setHeader("cookie", `user=${user}`),
+          HttpClientRequest.setHeader("cookie", `__Host-user=${user}`),
           HttpClientRequest.bodyText(body, "application/json"),
           HttpClient.execute,
         )
@@ -384,11 +388,21 @@ layer(Platform.layer, slow)("Examples", (it) => {
       assert.strictEqual(yield* textOf("ada", "import os; os._exit(1)"), "KernelError")
       assert.strictEqual(yield* textOf("ada", "'x' in globals()"), "False")
       const foreign = HttpClientRequest.post(`${url}/execute`).pipe(
-        HttpClientRequest.setHeader("cookie", "user=ada"),
+        HttpClientRequest.setHeader("cookie", "__Host-user=ada"),
         HttpClientRequest.bodyText('{"code":"1"}', "text/plain"),
         HttpClient.execute,
       )
       assert.strictEqual((yield* foreign).status, 400, "a web page could send this")
+      const large = JSON.stringify({ code: `#${"a".repeat(2_000_000)}` })
+      assert.isAtLeast((yield* request("/execute", "ada", large)).status, 400)
+      assert.strictEqual((yield* request("/execute", "", '{"code":"1"}')).status, 400)
+      const rebound = yield* Effect.promise(() =>
+        new Promise<number | undefined>((resolve, reject) => {
+          get(url, { headers: { host: "example.org" } }, ({ statusCode }) => resolve(statusCode))
+            .on("error", reject)
+        })
+      )
+      assert.strictEqual(rebound, 403, "a page whose name leads to this machine")
 
       yield* handle.kill({ killSignal: "SIGINT" })
       assert.strictEqual(yield* handle.exitCode, 130)
@@ -430,6 +444,19 @@ layer(Platform.layer, slow)("Examples", (it) => {
         yield* run("from IPython.display import HTML\nHTML('<table><tr><td>Zürich</td></tr></table>')")
         yield* until(`document.querySelector("iframe")?.srcdoc.includes("<td>Zürich</td>")`)
         yield* isReady
+        yield* run("HTML('<script>top.hacked = 1</script><img src=x onerror=\"top.hacked = 1\">')")
+        yield* until(`document.querySelector("iframe")?.srcdoc.includes("hacked")`)
+        yield* isReady
+        yield* run(
+          "print('<img src=x onerror=\"window.hacked = 1\">')\nraise ValueError('<script>hacked = 1</script>')",
+        )
+        yield* until(`document.querySelector(".failure")?.innerText.includes("<script>")`)
+        yield* isReady
+        assert.strictEqual(yield* evaluate("typeof hacked"), "undefined")
+        yield* run("for i in range(50_000): print(i)")
+        yield* until(`${text}.includes("49999")`)
+        yield* isReady
+        assert.isAtMost(Number(yield* evaluate(`${text}.length`)), 100_000)
         yield* run("import matplotlib.pyplot as plt\nplt.plot([1, 3, 2])\nplt.show()")
         yield* until(`document.querySelector("img")?.naturalWidth > 100`)
         yield* isReady
