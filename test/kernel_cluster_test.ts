@@ -1,13 +1,15 @@
 /** Kernels of a cluster: in one process, and in several that share the keys by PostgreSQL. */
 import { assert, describe, layer } from "@effect/vitest"
-import { Context, Effect, Layer, Schema, Stream } from "effect"
+import { Context, Duration, Effect, Fiber, Latch, Layer, Result, Schema, Stream } from "effect"
 import { TestRunner } from "effect/cluster"
+import { SqlClient } from "effect/sql"
 import { randomUUID } from "node:crypto"
 import { Execution, KernelClient, KernelGateway, KernelSessions } from "../src/mod.ts"
 import * as KernelCluster from "../src/kernel_cluster.ts"
 import * as Platform from "../src/platform.ts"
+import * as Chaos from "./chaos/cluster.ts"
 import * as Cluster from "./support/cluster.ts"
-import { slow, text } from "./support/kernel.ts"
+import { slow, text, texts } from "./support/kernel.ts"
 import * as Postgres from "./support/postgres.ts"
 import { descendants, eventually, survivors } from "./support/processes.ts"
 
@@ -105,14 +107,22 @@ const database = Effect.flatMap(Server, Postgres.makeDatabase)
 const keys = Array.from({ length: 6 }, (_, index) => `user-${index}`)
 
 /** The kernels' ids by key, as a runner finds them. */
-const kernelIds = (runner: Cluster.Runner, code: string = "") =>
-  Effect.forEach(keys, (key) => runner.execute(key, code), { concurrency: "unbounded" }).pipe(
+const kernelIds = (runner: Cluster.Runner) =>
+  Effect.forEach(keys, (key) => runner.execute(key, ""), { concurrency: "unbounded" }).pipe(
     Effect.map((answers) => answers.map(({ kernelId, reason }) => kernelId ?? reason)),
   )
 
+/** Kernels of a cluster that this process is no runner of. */
+const kernelsOf = Effect.fnUntraced(function* (where: Postgres.Database) {
+  const cluster = yield* Layer.build(Cluster.clusterLayer(where))
+  return Effect.fnUntraced(function* (key: string) {
+    return yield* Effect.provide(kernelOf(key), cluster)
+  })
+})
+
 describe.skipIf(Postgres.programs === undefined)("KernelCluster with PostgreSQL", () => {
   layer(Layer.provideMerge(Layer.effect(Server, Postgres.serve), Platform.layer), slow)((it) => {
-    it.effect("every key has one owner, and answers from every process", () =>
+    it.effect("every key has one owner and answers from every process; a stopped one hands its keys over", () =>
       Effect.gen(function* () {
         const where = yield* database
         const runners = yield* Effect.all([Cluster.run(where), Cluster.run(where), Cluster.run(where)], {
@@ -125,11 +135,9 @@ describe.skipIf(Postgres.programs === undefined)("KernelCluster with PostgreSQL"
           const found = yield* Effect.forEach(keys, (key) => runner.execute(key, "print(x, end='')"))
           assert.deepStrictEqual(found.map(({ text }) => text), keys)
         }
-        const owners = runners.map(({ pid }) => descendants(pid).length)
-        yield* Effect.logInfo(`Processes of the runners: ${owners.join(", ")}`)
 
-        // In order: the keys go to the others, and nothing stays behind.
         const before = yield* kernelIds(first)
+        assert.deepStrictEqual(yield* kernelIds(third), before)
         const pids = descendants(third.pid).map(({ pid }) => pid)
         yield* third.kill("SIGTERM")
         yield* third.exitCode
@@ -137,8 +145,119 @@ describe.skipIf(Postgres.programs === undefined)("KernelCluster with PostgreSQL"
         yield* Cluster.settled(where, [first, second])
         const after = yield* kernelIds(first)
         assert.deepStrictEqual(yield* kernelIds(second), after)
-        assert.isTrue(after.every((id) => id?.length === 36), String(after))
-        yield* Effect.logInfo(`${after.filter((id) => before.includes(id)).length} kernels stayed`)
+        // The keys of the others stayed where they were.
+        const states = yield* Effect.forEach(keys, (key) => second.execute(key, "print(x, end='')"))
+        assert.deepStrictEqual(
+          states.map(({ text }) => text),
+          keys.map((key, index) => after[index] === before[index] ? key : undefined),
+        )
+        assert.isAbove(after.filter((id) => before.includes(id)).length, 0)
       }))
+
+    it.effect("a runner that is killed while cells print: KernelDied, and every key answers again", () =>
+      Effect.gen(function* () {
+        const where = yield* database
+        const [first, second] = yield* Effect.all([Cluster.run(where), Cluster.run(where)], {
+          concurrency: "unbounded",
+        })
+        yield* Cluster.settled(where, [first, second])
+        const connect = yield* kernelsOf(where)
+        const kernels = yield* Effect.forEach(keys, (key) => connect(key), { concurrency: "unbounded" })
+        yield* Effect.forEach(kernels, (kernel) => kernel.execute("x = 1"), { concurrency: "unbounded" })
+
+        // The kernels' processes tell whose they are.
+        const pidOf = (kernel: KernelClient.Kernel) =>
+          kernel.evaluate("__import__('os').getpid()", Schema.Int)
+        const pids = yield* Effect.forEach(kernels, pidOf, { concurrency: "unbounded" })
+        const lost = descendants(second.pid).map(({ pid }) => pid)
+        const isLost = pids.map((pid) => lost.includes(pid))
+        assert.includeMembers(isLost, [true, false])
+
+        const printed = yield* Effect.forEach(kernels, () => Latch.make())
+        const running = yield* Effect.forEach(
+          kernels,
+          (kernel, index) =>
+            kernel.stream("import time\nfor i in range(100):\n  print(i, flush=True); time.sleep(0.02)").pipe(
+              Stream.tap(() => printed[index]?.open ?? Effect.void),
+              Stream.runCollect,
+              Effect.result,
+              Effect.forkChild({ startImmediately: true }),
+            ),
+        )
+        yield* Effect.forEach(printed, ({ await: opened }) => opened)
+        yield* second.kill("SIGKILL")
+        const [took, ended] = yield* Effect.timed(Effect.forEach(running, Fiber.join))
+        assert.isBelow(Duration.toSeconds(took), 20)
+        for (const [index, result] of ended.entries()) {
+          if (isLost[index]) {
+            assert.strictEqual(Result.isFailure(result) && reasonOf(result.failure), "KernelDied")
+          } else {
+            const lines = Array.from({ length: 100 }, (_, line) => `${line}\n`).join("")
+            assert.strictEqual(Result.isSuccess(result) && texts(result.success).join(""), lines)
+          }
+        }
+        yield* eventually(() => survivors(lost))
+        for (const [index, kernel] of kernels.entries()) {
+          if (isLost[index]) {
+            assert.strictEqual(reasonOf(yield* Effect.flip(kernel.execute("x"))), "KernelDied")
+            yield* kernel.reset
+            assert.strictEqual(yield* text(kernel.execute("'x' in globals()")), "False")
+          } else assert.strictEqual(yield* text(kernel.execute("x")), "1")
+        }
+      }))
+
+    it.effect("interruption and back-pressure cross processes, and PostgreSQL sees nothing of an execution", () =>
+      Effect.gen(function* () {
+        const where = yield* database
+        yield* Cluster.settled(where, [yield* Cluster.run(where)])
+        const kernel = yield* (yield* kernelsOf(where))("ada")
+
+        yield* kernel.stream("n = 0\nwhile True:\n  n += 1\n  print('x' * 100_000, flush=True)").pipe(
+          Stream.rechunk(1),
+          // The kernel makes several gigabytes in this time, unless it is held up.
+          Stream.tap(() => Effect.sleep("3 seconds")),
+          Stream.take(1),
+          Stream.runDrain,
+        )
+        const made = yield* kernel.evaluate("n", Schema.Int)
+        yield* Effect.logInfo(`${made} prints were made`)
+        assert.isTrue(made > 1 && made < 3_000, String(made))
+
+        const statements = Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          const [row] = yield* sql<{ calls: number }>`
+            select sum(calls)::int as calls from pg_stat_statements
+            join pg_database on dbid = pg_database.oid where datname = ${where.name}`
+          return row?.calls ?? 0
+        })
+        yield* Effect.gen(function* () {
+          yield* Effect.flatMap(SqlClient.SqlClient, (sql) => sql`create extension pg_stat_statements`)
+          const [idle, , quiet] = [yield* statements, yield* Effect.sleep("3 seconds"), yield* statements]
+          const count = 100
+          const [took] = yield* Effect.timed(
+            Effect.forEach(Array.from({ length: count }), () => kernel.execute("print(1)"), {
+              discard: true,
+            }),
+          )
+          const polled = (quiet - idle) / 3 * Duration.toSeconds(took)
+          const perExecution = ((yield* statements) - quiet - polled) / count
+          yield* Effect.logInfo(
+            `${(quiet - idle) / 3} statements a second while nothing happens, ${perExecution} per execution`,
+          )
+          assert.isBelow(perExecution, 0.1)
+        }).pipe(Effect.provide(Postgres.clientLayer(where)))
+      }))
+
+    it.effect(
+      "kills, freezes and stops never give a key two owners (npm run chaos:cluster)",
+      () =>
+        Effect.gen(function* () {
+          const seed = Math.floor(Math.random() * 2 ** 32)
+          const { executions, violations } = yield* Chaos.run({ seed, kills: 5 })
+          assert.deepStrictEqual(violations, [], `npm run chaos:cluster -- --seed ${seed}`)
+          assert.isAbove(executions, 50)
+        }),
+      300_000,
+    )
   })
 })

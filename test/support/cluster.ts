@@ -1,5 +1,5 @@
 /** Runners of a cluster in processes of their own, which share the keys of sessions by PostgreSQL. */
-import { NodeClusterSocket } from "@effect/platform-node"
+import { NodeClusterHttp } from "@effect/platform-node"
 import { Deferred, Effect, HashRing, Layer, Option, Queue, Schedule, Schema, Stream } from "effect"
 import { RunnerAddress, type Sharding, type ShardingConfig } from "effect/cluster"
 import { ChildProcess } from "effect/process"
@@ -30,11 +30,12 @@ export const clusterLayer = (database: Postgres.Database, port?: number): Layer.
     Postgres.clientLayer(database, port === undefined ? "client" : applicationName(port)),
   )
   return port === undefined
-    ? NodeClusterSocket.layer({ clientOnly: true, shardingConfig: config }).pipe(
+    ? NodeClusterHttp.layer({ clientOnly: true, transport: "websocket", shardingConfig: config }).pipe(
       Layer.provide(storage),
       Layer.orDie,
     )
-    : NodeClusterSocket.layer({
+    : NodeClusterHttp.layer({
+      transport: "websocket",
       shardingConfig: {
         ...config,
         runnerAddress: Option.some(RunnerAddress.make("127.0.0.1", port)),
@@ -97,10 +98,14 @@ export const run = Effect.fnUntraced(function* ({ folder, name }: Postgres.Datab
   )
   const waiting = new Map<number, Deferred.Deferred<typeof Answer.Type>>()
   const ready = yield* Deferred.make<void>()
-  const end = Effect.forEach(
-    Array.from(waiting),
-    ([id, answer]) => Deferred.succeed(answer, { id, reason: "Ended" }),
-  )
+  let hasEnded = false
+  const end = Effect.suspend(() => {
+    hasEnded = true
+    return Effect.forEach(
+      Array.from(waiting),
+      ([id, answer]) => Deferred.succeed(answer, { id, reason: "Ended" }),
+    )
+  })
   yield* handle.stdout.pipe(
     Stream.decodeText(),
     Stream.splitLines,
@@ -111,7 +116,7 @@ export const run = Effect.fnUntraced(function* ({ folder, name }: Postgres.Datab
       waiting.delete(answer.id)
       return deferred === undefined ? Effect.void : Deferred.succeed(deferred, answer)
     }),
-    Effect.ensuring(Effect.suspend(() => end)),
+    Effect.ensuring(end),
     Effect.ignore,
     Effect.forkScoped,
   )
@@ -127,6 +132,7 @@ export const run = Effect.fnUntraced(function* ({ folder, name }: Postgres.Datab
       Effect.gen(function* () {
         const answer = yield* Deferred.make<typeof Answer.Type>()
         const id = nextId++
+        if (hasEnded) return { id, reason: "Ended" }
         waiting.set(id, answer)
         yield* Queue.offer(input, `${encode({ id, key, code })}\n`)
         return yield* Deferred.await(answer)
