@@ -9,6 +9,7 @@ import { Execution } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import * as Browser from "./support/browser.ts"
 import { slow, temporary } from "./support/kernel.ts"
+import * as Postgres from "./support/postgres.ts"
 import { descendants, supervisors, survivors } from "./support/processes.ts"
 
 const pathOf = (name: string): string => fileURLToPath(new URL(`../${name}`, import.meta.url))
@@ -58,8 +59,9 @@ const assertNothingLeft = Effect.fnUntraced(
 const isLogged = (line: string): boolean => /^\[\d\d:\d\d:\d\d\.\d+\] /.test(line)
 
 /** Runs an example to its end; gives the lines it printed, each with its time of arrival, and its folder. */
-const run = Effect.fnUntraced(function* (...args: ReadonlyArray<string>) {
-  const { folder, handle, temporaryFiles } = yield* start(args)
+const run = (...args: ReadonlyArray<string>) => runWith({}, ...args)
+const runWith = Effect.fnUntraced(function* (env: Record<string, string>, ...args: ReadonlyArray<string>) {
+  const { folder, handle, temporaryFiles } = yield* start(args, env)
   const printed: Array<{ readonly line: string; readonly at: number }> = []
   let seen: ReturnType<typeof look> | undefined
   const [stderr] = yield* Effect.all([
@@ -115,6 +117,7 @@ layer(Platform.layer, slow)("Examples", (it) => {
     Effect.gen(function* () {
       const fs = yield* FileSystem.FileSystem
       const tested = [
+        "cluster.ts",
         "dataframe.ts",
         "errors.ts",
         "generator.ts",
@@ -129,6 +132,27 @@ layer(Platform.layer, slow)("Examples", (it) => {
       const files = yield* fs.readDirectory(pathOf("examples"))
       assert.deepStrictEqual(files.filter((file) => file.endsWith(".ts")).sort(), tested)
     }))
+
+  it.effect.skipIf(Postgres.programs === undefined)(
+    "cluster.ts keeps kernels on two machines, and on one when the other stops (PostgreSQL)",
+    () =>
+      Effect.gen(function* () {
+        const folder = yield* Postgres.serve
+        const port = yield* freePort
+        const { lines } = yield* runWith(
+          { PGHOST: folder, PGUSER: "postgres", PORT: `${port}` },
+          "cluster.ts",
+        )
+        const users = ["ada", "eve", "grace", "linus"]
+        assert.deepStrictEqual(section(lines, "Users come back"), [
+          ...users.map((user) => `${user}: 1`),
+          ...users.map((user) => `${user}: 2`),
+        ])
+        const left = section(lines, "One machine stops")
+        assert.deepStrictEqual(left.map((line) => line.split(":")[0]), users)
+        for (const line of left) assert.match(line, /: [13]$/)
+      }),
+  )
 
   it.effect("quickstart.ts streams, recovers, times out, keeps the state and saves a plot", () =>
     Effect.gen(function* () {
