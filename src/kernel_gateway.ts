@@ -100,7 +100,7 @@ export interface GatewayOptions extends Local.LocalOptions {
  * @category options
  * @since 0.1.0
  */
-export interface SharedOptions extends GatewayOptions {
+export interface SharedOptions extends Omit<GatewayOptions, "tokenFile"> {
   /** The name by which programs of this user find the gateway: letters, digits, dots, hyphens and underscores. */
   readonly name: string
   /**
@@ -339,7 +339,7 @@ const prepare = (options: GatewayOptions) =>
 
 /** Connects to a gateway that listens, and waits until it answers. */
 const connect = Effect.fnUntraced(function* (
-  { host, startTimeout }: Process.ProcessOptions,
+  { host, isServed, startTimeout }: Process.ProcessOptions,
   { join, port, startTimeoutError, token, ...options }: Process.GatewayProcess & {
     readonly token: Redacted.Redacted<string>
     readonly sandbox: Connection.Sandbox | undefined
@@ -347,7 +347,11 @@ const connect = Effect.fnUntraced(function* (
   },
 ) {
   const url = `http://${Local.reachable(host)}:${port}`
-  const connection = yield* Connection.make({ url, token, join }, { ...options, isOwn: true })
+  const connection = yield* Connection.make({ url, token, join }, {
+    ...options,
+    isOwn: true,
+    ownConnection: isServed ? "joined" : "direct",
+  })
   yield* Effect.raceFirst(answers(connection), Effect.andThen(join, Effect.never)).pipe(
     Effect.timeoutOrElse({ duration: startTimeout, orElse: () => startTimeoutError }),
   )

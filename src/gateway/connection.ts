@@ -32,15 +32,20 @@ export interface Connection {
   readonly rest: Rest.Rest
   /** Waits for the end of the server, and returns a description of it; never succeeds for a remote server. */
   readonly ended: Effect.Effect<string>
-  /** True for a local gateway, which supports more than the REST API of Jupyter. */
+  /** True for a gateway of this library, which supports more than the REST API of Jupyter. */
   readonly isOwn: boolean
-  /** Whether kernels have connections of their own: to their clients on this machine, or to a shared gateway. */
-  readonly isLocal: boolean
+  /** True for a gateway of this library that another process started, which does not trust its clients. */
+  readonly isServed: boolean
+  /**
+   * The way to kernels that have connections of their own: to their clients on this machine or to a shared gateway, or
+   * joined to their clients by the gateway; `undefined` if the server has no such kernels.
+   */
+  readonly ownConnection: "direct" | "joined" | undefined
   /** The id of a shared gateway, which another one under its name does not have. */
   readonly serverId: string | undefined
-  /** The environment of kernels without the variables of a client. */
+  /** The environment of kernels without the variables of a client; only those of this client on a remote server. */
   readonly kernelEnv: Readonly<Record<string, string>>
-  /** The sandbox of its kernels; `undefined` if they have none, or if the server is remote. */
+  /** The sandbox of the kernels of a local gateway; `undefined` if they have none, or if the server is remote. */
   readonly sandbox: Sandbox | undefined
 }
 
@@ -72,10 +77,11 @@ interface Options {
   readonly kernelEnv?: Readonly<Record<string, string>> | undefined
   readonly sandbox?: Sandbox | undefined
   readonly serverId?: string | undefined
-  /** True for a local gateway; false by default. */
+  /** False by default. */
   readonly isOwn?: boolean | undefined
-  /** Whether kernels have connections of their own; as `isOwn` by default. */
-  readonly isLocal?: boolean | undefined
+  /** False by default. */
+  readonly isServed?: boolean | undefined
+  readonly ownConnection?: Connection["ownConnection"]
 }
 
 /** Set in tests in which clients connect to the gateway. */
@@ -98,8 +104,16 @@ export const make: (
   options?: Options,
 ) => Effect.Effect<Connection, never, HttpClient.HttpClient> = Effect.fnUntraced(
   function* ({ join, token, url }, options = {}) {
-    const { headers = {}, isOwn = false, kernelEnv = {}, sandbox, serverId, upgradeClient } = options
-    const isLocal = options.isLocal ?? (isOwn && Platform.variable(fallback) === undefined)
+    const {
+      headers = {},
+      isOwn = false,
+      isServed = false,
+      kernelEnv = {},
+      sandbox,
+      serverId,
+      upgradeClient,
+    } = options
+    const ownConnection = Platform.variable(fallback) === undefined ? options.ownConnection : undefined
     const server = yield* Server.make({
       url,
       upgradeClient,
@@ -118,7 +132,8 @@ export const make: (
       rest,
       ended,
       isOwn,
-      isLocal,
+      isServed,
+      ownConnection,
       ackPolicy,
       kernelEnv,
       sandbox,
@@ -173,7 +188,7 @@ export function of(gateway: Address): Effect.Effect<Connection, never, HttpClien
   return make({ url: address?.url ?? url, token: token ?? address?.token, join }, {
     ...options,
     // Another address may lead over a proxy, which a connection to the kernel itself would bypass.
-    isLocal: false,
+    ownConnection: options?.ownConnection === "joined" ? "joined" : undefined,
     // Another token replaces the credentials that are asked for.
     ...(Credentials.isCredentials(options?.headers) && known?.token !== token ? { headers: {} } : {}),
   })

@@ -3,14 +3,11 @@
  *
  * @module
  */
-import * as SecureRandom from "effect/crypto/SecureRandom"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Hex from "effect/encoding/Hex"
 import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
 import * as PubSub from "effect/PubSub"
-import * as Redacted from "effect/Redacted"
 import * as Options from "../options/check.ts"
 import * as Platform from "../platform.ts"
 import * as Host from "../sandbox/host.ts"
@@ -22,6 +19,7 @@ import type * as Connection from "./connection.ts"
 import { type GatewayError, gatewayError } from "./error.ts"
 import type { ProcessOptions } from "./process.ts"
 import * as SharedFolder from "./shared_folder.ts"
+import * as TokenFile from "./token_file.ts"
 
 /** The options besides the interpreter. */
 export interface LocalOptions {
@@ -29,6 +27,12 @@ export interface LocalOptions {
   readonly host?: string | undefined
   /** The port to listen on; a free one by default. */
   readonly port?: number | undefined
+  /**
+   * A file with the token of the gateway, which is created for its owner alone if it does not exist; a random token that
+   * only this program knows by default. With a file, programs on other machines that have the token can use the gateway,
+   * by {@link layerRemote}. The command `effect-jupyter serve` starts such a gateway.
+   */
+  readonly tokenFile?: string | undefined
   /** The working directory of kernels; the current directory by default. */
   readonly workingDir?: string | undefined
   /**
@@ -79,12 +83,21 @@ export interface Prepared {
 export const prepare = Effect.fnUntraced(
   function* <R>(options: LocalOptions, { cacheDir, python }: Interpreter<R>) {
     const { env = {}, host = "127.0.0.1", logLevel = "Warn", port = 0, startTimeout = "30 seconds" } = options
+    const { tokenFile } = options
     yield* Effect.mapError(Options.check(Options.Gateway, { ...options }), gatewayError)
+    const token = tokenFile === undefined
+      ? TokenFile.random("gateway token")
+      : yield* TokenFile.read(tokenFile)
     const variables: Record<string, string> = { ...inherited(), ...env }
     const workspace = yield* findWorkspace(options.workingDir)
     const sandbox = options.sandbox === undefined || options.sandbox === false
       ? undefined
-      : yield* makeSandbox(options.sandbox, { workspace, path: variables.PATH ?? "", cacheDir })
+      : yield* makeSandbox(options.sandbox, {
+        workspace,
+        path: variables.PATH ?? "",
+        cacheDir,
+        hidden: tokenFile === undefined ? [] : [tokenFile],
+      })
     const process: ProcessOptions = {
       python: yield* python,
       host,
@@ -96,7 +109,8 @@ export const prepare = Effect.fnUntraced(
       env: variables,
       // The environment of untrusted code does not apply to processes outside of its sandbox.
       ownEnv: sandbox === undefined ? variables : { ...inherited(), PATH: sandbox.host.path },
-      token: randomSecret("gateway token"),
+      token,
+      isServed: tokenFile !== undefined,
       logLevel,
       startTimeout,
       fork: options.fork ?? true,
@@ -106,9 +120,6 @@ export const prepare = Effect.fnUntraced(
     return prepared
   },
 )
-
-const randomSecret = (label: string): Redacted.Redacted<string> =>
-  Redacted.make(Hex.encode(SecureRandom.randomBytesUnsafe(32)), { label })
 
 /** Returns the absolute path of the option `workingDir` without links, which a sandbox does not follow. */
 const findWorkspace = Effect.fnUntraced(function* (workingDir: string | undefined) {
@@ -122,20 +133,25 @@ const findWorkspace = Effect.fnUntraced(function* (workingDir: string | undefine
 const makeSandbox = Effect.fnUntraced(
   function* (
     input: true | Permissions.Permissions | Permissions.SettingsFile,
-    { cacheDir, path, workspace }: {
+    { cacheDir, hidden, path, workspace }: {
       readonly workspace: string
+      /** Files that no kernel may read. */
+      readonly hidden: ReadonlyArray<string>
       readonly path: string
       readonly cacheDir: string | undefined
     },
   ) {
-    const rules = yield* Rules.resolve(yield* Permissions.read(input), workspace)
+    const fs = yield* FileSystem.FileSystem
+    const permitted = yield* Rules.resolve(yield* Permissions.read(input), workspace)
+    const files = yield* Effect.forEach(hidden, (file) => Effect.orDie(fs.realPath(file)))
+    const rules = { ...permitted, denyRead: [...permitted.denyRead, ...files] }
     const host = yield* Host.settings(rules, {
       path,
       cacheDir: cacheDir ?? (yield* Cache.folder),
       sharedGateways: yield* SharedFolder.root,
     })
     const violations = yield* Effect.acquireRelease(PubSub.sliding<Violation>(1000), PubSub.shutdown)
-    return { rules, host, workspace, violations, secret: randomSecret("gateway secret") }
+    return { rules, host, workspace, violations, secret: TokenFile.random("gateway secret") }
   },
 )
 

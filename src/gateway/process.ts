@@ -37,6 +37,8 @@ export interface ProcessOptions {
   /** The whole environment of the gateway itself, except its settings. */
   readonly ownEnv: Readonly<Record<string, string>>
   readonly token: Redacted.Redacted<string>
+  /** True if programs on other machines are clients. */
+  readonly isServed: boolean
   readonly logLevel: "Debug" | "Info" | "Warn" | "Error"
   readonly startTimeout: Duration.Input
   /** True if kernels may be forked from a process that has loaded IPython and `preload`. */
@@ -224,8 +226,11 @@ function settingsOf(options: ProcessOptions, runtimeDir: string, shared: boolean
     workingDir: options.workingDir,
     runtimeDir,
     logLevel: options.logLevel.toUpperCase(),
-    // The environment of untrusted code is set in its sandbox only.
-    kernelEnv: sandbox === undefined ? { ...profileOf(runtimeDir), ...options.env } : null,
+    // The environment of untrusted code is set in its sandbox only, and programs on other machines do not know it.
+    kernelEnv: sandbox === undefined || options.isServed
+      ? { ...profileOf(runtimeDir), ...options.env }
+      : null,
+    isServed: options.isServed,
     fork: options.fork,
     preload: options.preload,
     outputRetention: options.outputRetention ?? null,

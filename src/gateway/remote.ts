@@ -61,10 +61,17 @@ export interface RemoteOptions {
    */
   readonly user?: string | undefined
   /**
-   * Maximum number of kernels that start at the same time; 1 by default, because Kernel Gateway mixes up the environments
-   * of concurrent starts.
+   * Maximum number of kernels that start at the same time; 4 by default for a server of `effect-jupyter serve`, and 1 for
+   * others, because Kernel Gateway mixes up the environments of concurrent starts.
    */
   readonly startConcurrency?: number | undefined
+  /**
+   * Restores a connection that is cut, as for other servers, on a server of `effect-jupyter serve`; false by default.
+   * Kernels then send over Jupyter's channels, slower and without flow control: the server keeps the output that a
+   * consumer does not take. By default a consumer that takes none makes the kernel wait, and a connection that is cut ends
+   * the kernel with `ConnectionLost`.
+   */
+  readonly reconnect?: boolean | undefined
 }
 
 /**
@@ -77,17 +84,22 @@ export const connect: (
   function* (options: RemoteOptions) {
     const { address, headers, token } = yield* authorize(Options.Remote, options)
     const upgradeClient = Option.getOrUndefined(yield* Effect.serviceOption(HttpClient.HttpClient))
-    const connectTo = (url: string) =>
-      Connection.make({ url, token, join: Effect.never }, {
-        headers,
-        upgradeClient,
-        startConcurrency: options.startConcurrency,
-        kernelEnv: options.user === undefined ? {} : { KERNEL_USERNAME: options.user },
-      }).pipe(
-        Effect.tap(({ rest }) => rest.check),
-        Effect.mapError((error) => Connection.toGatewayError(url, error)),
-        Platform.provide,
-      )
+    const facts = {
+      headers,
+      upgradeClient,
+      startConcurrency: options.startConcurrency,
+      kernelEnv: options.user === undefined ? {} : { KERNEL_USERNAME: options.user },
+    }
+    const connectTo = Effect.fnUntraced(
+      function* (url: string) {
+        const address = { url, token, join: Effect.never }
+        const connection = yield* Connection.make(address, facts)
+        if (!(yield* isServed(connection))) return connection
+        const ownConnection = options.reconnect === true ? undefined : "joined"
+        return yield* Connection.make(address, { ...facts, isOwn: true, isServed: true, ownConnection })
+      },
+      Platform.provide,
+    )
     const [first = address.url, ...parents] = Address.candidates(address.url)
     return yield* parents.reduce(
       (found, parent) =>
@@ -123,6 +135,21 @@ export const authorize = Effect.fnUntraced(
     return { address, ...credentials }
   },
 )
+
+/** The version of what `effect-jupyter serve` offers beyond Jupyter's API, which `gateway/join.py` announces. */
+const protocol = 1
+
+/** Tells whether a server runs `effect-jupyter serve` of this version. */
+const isServed = Effect.fnUntraced(function* ({ rest, url }: Connection.Connection) {
+  const found = yield* Effect.mapError(rest.protocol, (error) => Connection.toGatewayError(url, error))
+  if (found !== undefined && found !== protocol) {
+    yield* Effect.logWarning(
+      `"${url}" runs "effect-jupyter serve" with version ${found} of its protocol, and this library knows version ` +
+        `${protocol}; it is used as any Jupyter server, install the same version on both sides`,
+    )
+  }
+  return found === protocol
+})
 
 /** Returns the options whose values are known before an Effect runs. */
 const constants = ({ headers, token, ...options }: RemoteOptions) => ({

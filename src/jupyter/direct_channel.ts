@@ -1,7 +1,7 @@
 /**
- * The channels of a kernel that serves its client itself, over two WebSockets at its Unix socket: one for requests to the
- * main shell and all output, one for what does not wait for output. A connection on one machine loses no messages: it is
- * never restored, and its end is the end of the kernel.
+ * The channels of a kernel that serves its client itself, over two WebSockets: one for requests to the main shell and all
+ * output, one for what does not wait for output. They lead to the Unix socket of the kernel, or over a network to a gateway
+ * that joins them to it. They are never restored, and their end is the end of the kernel.
  *
  * @module
  */
@@ -29,6 +29,8 @@ import * as WireV1 from "./wire_v1.ts"
 export interface DirectChannelOptions {
   /** Opens the WebSockets. */
   readonly open: Open
+  /** Fails when a WebSocket that is silent is found to be cut; never by default, as on one machine. */
+  readonly watch?: Watch | undefined
   readonly session: string
   /** Maximum time of the handshake, which the kernel answers when it is ready. */
   readonly openTimeout: Duration.Input
@@ -60,6 +62,18 @@ export type Open = (
 ) => Effect.Effect<Socket.Socket, Socket.ChannelError, Scope.Scope>
 
 /**
+ * Fails when a WebSocket is found to be cut. `wasPaused` tells whether it was not read at some time since the last call.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Watch = (
+  name: Name,
+  socket: Socket.Socket,
+  wasPaused: () => boolean,
+) => Effect.Effect<never, Socket.ChannelError>
+
+/**
  * Opens the WebSockets of a kernel at its Unix socket.
  *
  * @category constructors
@@ -88,6 +102,8 @@ export interface CountedChannel extends Channel {
   /** Passes a frame to a listener if it answers the request of the id. */
   readonly receiveFor: (id: string, frame: Uint8Array, listener: Conversation.Listener) => void
 }
+/** Maximum time to read the last output of a kernel over a network, after the end of the other connection. */
+const lastOutputTimeout: Duration.Input = "5 seconds"
 
 /** The type of the message that a kernel sends in place of one above the maximum. */
 const tooLargeType = "effect_jupyter_too_large"
@@ -139,7 +155,7 @@ export const make: (
     const lost = Deferred.makeUnsafe<never, Socket.ChannelError>()
     const gate = makeGate()
     let count = 0
-    const { maxMessageSize = Socket.defaultMaxMessageSize } = options
+    const { maxMessageSize = Socket.defaultMaxMessageSize, watch = () => Effect.never } = options
     const limits = { protocols: [WireV1.subprotocol], maxMessageSize, openTimeout: options.openTimeout }
     const [shell, control] = yield* Effect.all(
       [options.open("shell", limits), options.open("control", limits)],
@@ -207,18 +223,29 @@ export const make: (
       return gate.isOpen() ? Effect.void : gate.opened
     }
     const end = (error: Socket.ChannelError): boolean => Deferred.doneUnsafe(lost, Exit.fail(error))
+    const scope = yield* Effect.scope
+    /** Over a network one of the connections may be cut alone. */
+    const endOther = ({ websocket }: Socket.Socket, delay: Duration.Input) =>
+      options.watch === undefined ? Effect.void : Effect.sync(() => websocket.terminate()).pipe(
+        Effect.delay(delay),
+        Effect.forkIn(scope, { startImmediately: true }),
+      )
     yield* Effect.all([
-      read(shell, takeOutput),
-      // The last output is read before the end is reported, unless its consumer has paused.
-      Effect.tap(
-        read(control, (frames) =>
-          Effect.sync(() => {
-            for (const frame of frames) {
-              if (typeof frame !== "string") receive(decodeControl(frame), frame.length)
-            }
-          })),
-        (error) => Effect.sync(() => gate.isOpen() || end(error)),
+      read(shell, takeOutput).pipe(
+        Effect.raceFirst(Effect.flip(watch("shell", shell, gate.wasPaused))),
+        Effect.tap(() => endOther(control, 0)),
       ),
+      read(control, (frames) =>
+        Effect.sync(() => {
+          for (const frame of frames) {
+            if (typeof frame !== "string") receive(decodeControl(frame), frame.length)
+          }
+        })).pipe(
+          Effect.raceFirst(Effect.flip(watch("control", control, () => false))),
+          // The last output is read before the end is reported, unless its consumer has paused.
+          Effect.tap((error) => Effect.sync(() => gate.isOpen() || end(error))),
+          Effect.tap(() => endOther(shell, lastOutputTimeout)),
+        ),
     ], { concurrency: 2 }).pipe(
       Effect.map(([error]) => end(error)),
       Defect.log,
@@ -296,8 +323,15 @@ export const make: (
 function makeGate() {
   const latch = Latch.makeUnsafe(true)
   let pauses = 0
+  let wasPaused = false
   return {
     isOpen: () => pauses === 0,
+    /** Tells whether it was closed at some time since the last call. */
+    wasPaused: () => {
+      const before = wasPaused
+      wasPaused = pauses > 0
+      return before || wasPaused
+    },
     opened: latch.await,
     pauser: () => {
       let hasPaused = false
@@ -306,6 +340,7 @@ function makeGate() {
           if (hasPaused) return
           hasPaused = true
           pauses++
+          wasPaused = true
           latch.closeUnsafe()
         },
         resume: () => {

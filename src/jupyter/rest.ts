@@ -26,6 +26,9 @@ export { RestError } from "./rest_error.ts"
 /** A member that a server may leave out or have as null. */
 const optional = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
 
+/** Bytes that a gateway received from the client, and those that it has sent. */
+const Counts = Schema.Struct({ received: Schema.Finite, sent: Schema.Finite })
+
 /**
  * The kernel model of the REST API.
  *
@@ -47,7 +50,14 @@ export const KernelModel = Schema.Struct({
   connection: Schema.optionalKey(Schema.Struct({ path: Schema.String, token: Schema.String })),
   /** Tells whether the gateway is its client, to which programs attach. */
   attachable: Schema.optionalKey(Schema.Boolean),
-  /** Tells whether it is being deleted; only kernels with a Unix socket have it. */
+  /** The connections to a kernel that serves its client itself, which its gateway joins. */
+  joins: Schema.optionalKey(Schema.Struct({
+    shell: Schema.optionalKey(Counts),
+    control: Schema.optionalKey(Counts),
+    /** The side that ended them. */
+    ended: Schema.NullOr(Schema.Literals(["client", "kernel"])),
+  })),
+  /** Tells whether it is being deleted; only kernels that serve their client themselves have it. */
   ending: optional(Schema.Boolean),
 })
 
@@ -100,6 +110,8 @@ export interface RestLimits {
 export interface Rest {
   /** Succeeds if the server answers and accepts the credentials. */
   readonly check: Effect.Effect<void, RestError>
+  /** As `check`, and returns the version of the protocol of `effect-jupyter serve`; `undefined` for another server. */
+  readonly protocol: Effect.Effect<number | undefined, RestError>
   /** Returns the kernelspecs of the server by name, and the name of its default. */
   readonly kernelspecs: Effect.Effect<typeof Kernelspecs.Type, RestError>
   /**
@@ -204,14 +216,17 @@ export const of: (server: Server.Server, options: RestLimits) => Effect.Effect<R
           Effect.ignore({ log: "Warn" }),
         )
 
-      const kernelspecs = Effect.flatMap(
-        send(HttpClientRequest.get(`${url}/api/kernelspecs`), timeout),
-        read(server, "a list of kernelspecs", decodeKernelspecs),
-      )
+      const readKernelspecs = read(server, "a list of kernelspecs", decodeKernelspecs)
+      const getKernelspecs = send(HttpClientRequest.get(`${url}/api/kernelspecs`), timeout)
+      const kernelspecs = Effect.flatMap(getKernelspecs, readKernelspecs)
 
       return {
         // Every server has kernelspecs, and requires credentials for them.
         check: Effect.asVoid(kernelspecs),
+        protocol: Effect.flatMap(
+          getKernelspecs,
+          (answer) => Effect.as(readKernelspecs(answer), protocolOf(answer)),
+        ),
         kernelspecs,
         kernels: Effect.flatMap(
           send(HttpClientRequest.get(`${url}/api/kernels`), timeout),
@@ -276,6 +291,12 @@ export const of: (server: Server.Server, options: RestLimits) => Effect.Effect<R
       }
     },
   )
+
+/** Returns the version in the header by which `effect-jupyter serve` makes itself known. */
+const protocolOf = ({ headers }: Server.Answer): number | undefined => {
+  const version = headers["x-effect-jupyter"]
+  return version === undefined || !/^\d{1,9}$/.test(version) ? undefined : Number(version)
+}
 
 /** Decodes an answer. Fails with an error that says which kind of answer was expected. */
 const read = <A>(

@@ -45,6 +45,7 @@ export interface Answer {
   readonly name: string
   readonly status: number
   readonly text: string
+  readonly headers: HttpHeaders.Headers
 }
 
 /**
@@ -148,8 +149,8 @@ export const make: (options: ServerOptions) => Effect.Effect<Server, never, Http
         Body.read(response),
         (error) => unreachable(name, error),
       )
-      const { status } = response
-      if (isWhole) return { name, status, text }
+      const { headers, status } = response
+      if (isWhole) return { name, status, text, headers }
       const detail = `Its answer has more than ${Body.maxBodyBytes} bytes: "${bodyExcerpt(redact(text))}"`
       return yield* new RestError({ request: name, kind: "Malformed", status, detail: redact(detail) })
     })

@@ -70,7 +70,7 @@ export const make: (
       env: {
         ...gateway.kernelEnv,
         ...options.env,
-        ...(gateway.isLocal ? OwnConnection.requested(options.maxMessageSize) : {}),
+        ...(gateway.ownConnection === undefined ? {} : OwnConnection.requested(options.maxMessageSize)),
       },
       timeout: options.startTimeout,
       isKept: () => stay.isKept,
@@ -119,7 +119,7 @@ const connect = Effect.fnUntraced(
       readonly stay: Attachment.Stay
     },
   ) {
-    const { connection: own, id: kernelId } = model
+    const kernelId = model.id
     yield* Effect.acquireRelease(Metric.modify(Metrics.kernels, 1), () => Metric.modify(Metrics.kernels, -1))
     const fork = Effect.runForkWith(yield* Effect.context<never>())
     const scope = yield* Effect.scope
@@ -182,6 +182,8 @@ const connect = Effect.fnUntraced(
         hasWarnedMalformed = true
       },
     }
+    const notConnected = (error: ChannelError) =>
+      error.code === 404 ? startFailureOf(`${endedEarly}: ${error.message}`) : failed(error.message)
     const overServer = Channel.make({
       ...channelOptions,
       url: gateway.url,
@@ -191,11 +193,7 @@ const connect = Effect.fnUntraced(
       pingInterval: options.pingInterval,
       ...ack,
       onReconnected: () => count(Metrics.reconnects),
-    }).pipe(
-      Effect.catch((error) =>
-        error.code === 404 ? startFailureOf(`${endedEarly}: ${error.message}`) : failed(error.message)
-      ),
-    )
+    }).pipe(Effect.catch(notConnected))
     const holder = SecureRandom.uuidV4Unsafe()
     let attached: AttachedChannel.AttachedChannel | undefined
     let isDirect = false
@@ -208,15 +206,16 @@ const connect = Effect.fnUntraced(
       }),
       (channel): Channel.Channel => attached = channel,
     )
+    const own = OwnConnection.of(gateway, model, options.pingInterval)
     const direct: Effect.Effect<Channel.Channel, ChannelError, Scope.Scope> | undefined = own !== undefined
-      ? DirectChannel.make({ ...channelOptions, open: DirectChannel.unixSocket(own) })
+      ? DirectChannel.make({ ...channelOptions, ...own })
       : model.attachable === true
       ? attach
       : undefined
     const connecting = direct === undefined ? overServer : direct.pipe(
       Effect.tap(() => Effect.sync(() => isDirect = true)),
       // The kernel has another ipykernel than is supported, which the log of the gateway says, or it has ended.
-      Effect.catch(() => overServer),
+      Effect.catch((error) => own?.isRefusal(error) === false ? notConnected(error) : overServer),
     )
     // The end of a connection proves nothing, as it may be restored; the end of the process does.
     yield* Effect.forkScoped(

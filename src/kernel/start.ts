@@ -174,7 +174,11 @@ const remoteEnv = (
 
 /** Returns the rules of the kernel as an environment variable, which the gateway removes before the kernel starts. */
 const rulesOf = Effect.fnUntraced(
-  function* ({ sandbox }: Gateway.Connection, asked: StartOptions["sandbox"]) {
+  function* ({ isServed, sandbox }: Gateway.Connection, asked: StartOptions["sandbox"]) {
+    if (isServed && asked !== undefined) {
+      // A gateway on another machine knows its rules and its files, and does not trust its clients.
+      return { EFFECT_JUPYTER_PERMISSIONS: Permissions.encode(yield* Permissions.read(asked)) }
+    }
     if (sandbox === undefined) {
       return asked === undefined ? {} : yield* Permissions.invalid(
         "sandbox",

@@ -2,7 +2,7 @@
  * The sandbox helper: one process for each gateway that converts commands to sandboxed commands and filters the network
  * traffic of kernels. `sandbox/host.py` starts it and exchanges lines of JSON with it over standard input and output.
  *
- * It does not use Effect, so that it starts faster with the gateway.
+ * It does not load Effect, so that it starts faster with the gateway.
  *
  * @module
  */
@@ -11,6 +11,7 @@ import { randomBytes } from "node:crypto"
 import { readFileSync } from "node:fs"
 import process from "node:process"
 import { createInterface } from "node:readline"
+import type { Rules as WideRules } from "./rules.ts"
 
 /** The first line: the settings of all kernels of the gateway. */
 interface Settings {
@@ -21,10 +22,16 @@ interface Settings {
   readonly denyNet: ReadonlyArray<string>
 }
 
-/** Every further line: a kernel starts, or has ended. */
+/** Every further line: a kernel starts or has ended, or a program on another machine asks for permissions. */
 type Request =
   | { readonly number: number; readonly wrap: string; readonly command: string; readonly rules: Rules }
   | { readonly number: number; readonly ended: string }
+  | {
+    readonly number: number
+    readonly narrow: WideRules
+    readonly permissions: unknown
+    readonly workspace: string
+  }
 
 /** The rules of one kernel. Paths are absolute. */
 interface Rules {
@@ -120,10 +127,14 @@ async function answer(request: Request): Promise<void> {
       await wrapped
       end(request.ended)
       send({ number })
+    } else if ("narrow" in request) {
+      // Loads Effect, which no other request needs.
+      const { narrow } = await import("./narrow.ts")
+      send({ number, result: await narrow(request.narrow, request.permissions, request.workspace) })
     } else {
       const command = wrapped.then(() => wrap(request.wrap, request.command, request.rules))
       wrapped = command.catch(() => undefined)
-      send({ number, command: await command })
+      send({ number, result: await command })
     }
   } catch (error) {
     send({ number, error: messageOf(error) })

@@ -232,7 +232,7 @@ const explain = (message: string, value: unknown): string =>
     ? `${message}, not "${Inspectable.toStringUnknown(value, 0)}"`
     : message
 
-const decode = <S extends Schema.ConstraintDecoder<unknown>>(
+const decodeAs = <S extends Schema.ConstraintDecoder<unknown>>(
   schema: S,
   value: unknown,
   file?: string,
@@ -263,6 +263,27 @@ export interface ParentProxy {
   readonly noProxy?: string | undefined
 }
 
+const GivenSchema = Schema.Struct({
+  ...PermissionsSchema.fields,
+  denyNet: list(DeniedHost),
+  denyWrite: list(AnyPath),
+  parentProxy: Schema.optional(RuntimeSchema.fields.network.fields.parentProxy),
+})
+
+/** Returns permissions as JSON for another machine, which does not have the file that they come from. */
+export const encode = ({ file: _, limits, ...given }: Given): string => {
+  const { cpuTime, ...others } = limits ?? {}
+  return JSON.stringify({
+    ...given,
+    limits: cpuTime === undefined
+      ? others
+      : { ...others, cpuTime: Duration.toMillis(Duration.fromInputUnsafe(cpuTime)) },
+  })
+}
+
+/** Checks permissions that another machine has encoded. */
+export const decode = (value: unknown): Effect.Effect<Given, SandboxError> => decodeAs(GivenSchema, value)
+
 /** Finds a settings file of this package. */
 const preset = (name: string) =>
   Effect.mapError(
@@ -274,8 +295,8 @@ const preset = (name: string) =>
 export const read: (input: unknown) => Effect.Effect<Given, SandboxError, FileSystem.FileSystem> = Effect
   .fnUntraced(function* (input: unknown) {
     const source = input === true ? { settings: yield* preset("default.json") } : input
-    if (!Predicate.hasProperty(source, "settings")) return yield* decode(PermissionsSchema, source)
-    const { settings, ...rest } = yield* decode(SettingsFileSchema, source)
+    if (!Predicate.hasProperty(source, "settings")) return yield* decodeAs(PermissionsSchema, source)
+    const { settings, ...rest } = yield* decodeAs(SettingsFileSchema, source)
     return { ...yield* readFile(settings), ...rest }
   })
 
@@ -289,7 +310,7 @@ const readFile = Effect.fnUntraced(function* (file: string) {
     Schema.decodeEffect(Schema.fromJsonString(Schema.Unknown))(text),
     () => invalid("", "It is not valid JSON", file),
   )
-  const { filesystem, network } = yield* decode(RuntimeSchema, yield* RuntimeFormat.strip(json, file), file)
+  const { filesystem, network } = yield* decodeAs(RuntimeSchema, yield* RuntimeFormat.strip(json, file), file)
   const { denyRead, allowRead = [], allowWrite, denyWrite = [] } = filesystem
   const { allowedDomains: allowNet, deniedDomains: denyNet = [], parentProxy } = network
   return {

@@ -11,7 +11,7 @@ import process from "node:process"
  * each other.
  */
 const layers: ReadonlyArray<ReadonlyArray<string>> = [
-  ["mod.ts"],
+  ["mod.ts", "cli/"],
   // Services.
   ["testing.ts"],
   ["kernel_rpc.ts", "kernel_cluster.ts"],

@@ -24,13 +24,15 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 from traitlets.config import Config
 
 from effect_jupyter.compatibility import has_parameters, is_compatible, references
-from effect_jupyter.gateway import attachments, forks, limits
+from effect_jupyter.gateway import attachments, forks, join, limits
 from effect_jupyter.gateway.kernels import OWN_KERNEL, Kernels, Manager, SandboxedKernels, requested_env
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PORT_TAKEN = 98
 # Code and its buffers arrive in one frame; tornado's default of 10 MB closes the connection.
 MAX_FRAME = 1024 * 1024 * 1024
+# Maximum bytes of the body of a request, which has the environment of a kernel at most, and seconds to receive it.
+MAX_BODY, BODY_TIMEOUT = 16 * 1024 * 1024, 60.0
 
 
 class Connection(ZMQChannelsWebsocketConnection):
@@ -117,8 +119,14 @@ class Gateway(KernelGatewayApp):
         self.web_app.settings["websocket_max_message_size"] = MAX_FRAME
         if Manager.output_retention is not None:
             self.web_app.add_handlers(".*$", attachments.handlers)
+        if self.is_served:
+            self.web_app.add_handlers(".*$", join.HANDLERS)
+            settings = self.web_app.settings
+            settings["headers"] = {**settings.get("headers", {}), **join.HEADER}
 
     listens = False
+    # True if programs on other machines are clients.
+    is_served = False
 
     def init_http_server(self):
         if not self.listens:
@@ -129,7 +137,9 @@ class Gateway(KernelGatewayApp):
                 for listening in (free, *others):
                     listening.close()
             return super().init_http_server()
-        self.http_server = HTTPServer(self.web_app, max_buffer_size=MAX_FRAME)
+        self.http_server = HTTPServer(
+            self.web_app, max_buffer_size=MAX_FRAME, max_body_size=MAX_BODY, body_timeout=BODY_TIMEOUT
+        )
         try:
             sockets = bind_sockets(self.port, self.ip)
         except OSError as error:
@@ -148,8 +158,8 @@ def give_each_kernel_its_environment():
         env = (self.get_json_body() or {}).get("env", {})
         if not isinstance(env, dict):
             raise HTTPError(400, "The environment of a kernel is an object")
-        # All variables: the request comes from the program that started the gateway.
-        requested_env.set({"PATH": os.environ.get("PATH", ""), **env})
+        # All variables, which are of the client's own kernel.
+        requested_env.set({"PATH": os.environ.get("PATH", ""), **Manager.common, **env})
         with Manager.room.for_kernel(env):
             await stock_post(self)
 
@@ -266,8 +276,10 @@ def run(settings, environment, sandbox, zygote, leases, send):
     None.
     """
     patch()
+    Gateway.is_served = Kernels.is_served = settings["isServed"]
     Manager.environment = environment
     Manager.output_retention = settings.get("outputRetention")
+    Manager.common = settings["kernelEnv"] if settings["isServed"] else {}
     Manager.room = limits.Room()
     kernels = Kernels
     script = os.path.join(PACKAGE, "kernel", "main.py")

@@ -17,6 +17,7 @@ from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelMan
 from tornado.web import HTTPError
 from traitlets import default
 
+from effect_jupyter.gateway import join
 from effect_jupyter.gateway.environment import Environment
 from effect_jupyter.gateway.leases import LEASE, Leases
 from effect_jupyter.gateway.limits import Room, Told, refusal
@@ -31,7 +32,9 @@ requested_env: ContextVar[dict[str, str] | None] = ContextVar("requested_env", d
 
 # The name of the gateway's kernelspec, which precedes one of the user with this name.
 OWN_KERNEL = "python3"
-RULES = "EFFECT_JUPYTER_SANDBOX"
+# Of requests that restrict a kernel: its rules and the secret of the program that started the gateway, or what a
+# program on another machine asks for.
+RULES, PERMISSIONS = "EFFECT_JUPYTER_SANDBOX", "EFFECT_JUPYTER_PERMISSIONS"
 # A request with this variable asks for a kernel that its client connects to directly; its value is the maximum of the
 # bytes of a message.
 ASKED, LISTENER = "EFFECT_JUPYTER_OWN_CONNECTION", "EFFECT_JUPYTER_LISTENER"
@@ -47,6 +50,7 @@ class Manager(KernelGatewayIOLoopKernelManager):
 
     # Set before the first kernel.
     environment: Environment
+    common: dict[str, str]  # the variables of all kernels that clients do not send
     room: Room
     errors: "Errors | None" = None
     provisioner: Any
@@ -58,6 +62,10 @@ class Manager(KernelGatewayIOLoopKernelManager):
     # Bytes of output that the gateway keeps as the client of the kernel; None if programs are its clients.
     output_retention: int | None = None
     retention: Retention | None = None
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.joins = join.Joins()
 
     @default("transport")
     def _own_transport(self):
@@ -192,6 +200,8 @@ class Kernels(SeedingMappingKernelManager):
 
     zygote: Zygote | None = None  # the process that kernels are forked from
     leases: Leases | None = None  # those of the programs that share the gateway
+    # True if programs on other machines are clients.
+    is_served = False
     get_kernel: Any
     loading_bound = 10.0
     most_last_words = 100
@@ -202,13 +212,20 @@ class Kernels(SeedingMappingKernelManager):
         pid, kernel = self._pid_of(kernel_id), self._kernels[kernel_id]
         model["stopped"] = pid is not None and is_stopped(pid)
         if getattr(kernel, "socket_path", None) is not None:
-            if kernel.retention is None:
-                model["connection"] = {"path": kernel.socket_path, "token": kernel.session.key.decode()}
-            else:
+            if kernel.retention is not None:
                 model["attachable"] = True
                 model["connections"] = kernel.retention.connections()
+            elif self.is_served:
+                model["joins"] = kernel.joins.model()
+            else:
+                model["connection"] = {"path": kernel.socket_path, "token": kernel.session.key.decode()}
             model["ending"] = kernel.shutting_down
         return model
+
+    def served(self, kernel_id):
+        """Returns the manager of a kernel whose client is on another machine; None if it is no such kernel."""
+        kernel = self._kernels.get(kernel_id)
+        return kernel if self.is_served and getattr(kernel, "socket_path", None) is not None else None
 
     def start_watching_activity(self, kernel_id):
         # A kernel with a socket sends its states to its client only.
@@ -258,6 +275,8 @@ class Kernels(SeedingMappingKernelManager):
         kernel_id = kernel_id or self.new_kernel_id()
         env = {**(os.environ if env is None else env), MARK: kernel_id}
         env.pop(RULES, None)
+        if env.pop(PERMISSIONS, None) is not None:
+            raise Told(400, "The gateway has no sandbox, and cannot restrict a kernel; start it with one")
         if not Manager.is_used:
             env.pop(ASKED, None)
         lease = env.pop(LEASE, None)
@@ -278,14 +297,21 @@ class Kernels(SeedingMappingKernelManager):
         if isinstance(manager, Manager):
             last_words = functools.partial(self._keep_last_words, kernel_id, manager)
             self.add_restart_callback(kernel_id, last_words, "dead")
+        if self.served(kernel_id) is not None:
+            join.expect(self, kernel_id)
         return kernel_id
 
     def _keep_last_words(self, kernel_id, manager):
         words = "" if manager.errors is None else manager.errors.tail()
-        self._last_words[kernel_id] = end_of(manager.exit_code(), words)
+        is_cut = manager.joins.ended == "client"
+        self.keep_last_words(kernel_id, join.CUT if is_cut else end_of(manager.exit_code(), words))
+
+    def keep_last_words(self, kernel_id, words):
+        """Keeps the reason of the end of a kernel for its client."""
+        self._last_words[kernel_id] = words
         if len(self._last_words) > self.most_last_words:
             del self._last_words[next(iter(self._last_words))]
-        self.log.warning("Kernel %s ended by itself: %s", kernel_id, self._last_words[kernel_id])
+        self.log.warning("Kernel %s ended by itself: %s", kernel_id, words)
 
     def _check_kernel_id(self, kernel_id):
         words = self._last_words.get(kernel_id)
@@ -333,10 +359,7 @@ class SandboxedKernels(Kernels):
         # Not in the folder of the request: a kernel cannot use folders outside of the workspace.
         kwargs["path"] = ""
         env = dict(env or requested_env.get() or {})
-        try:
-            rules = self.sandbox.rules_of(env.pop(RULES, None))
-        except (ValueError, TypeError, KeyError):
-            raise HTTPError(403, f"{RULES} is not for requests to set") from None
+        rules = await self._rules_of(env)
         inside = {name: env.pop(name) for name in list(env) if INSIDE_ONLY.fullmatch(name)}
         kernel_id = kernel_id or self.new_kernel_id()
         ordering = None
@@ -372,6 +395,20 @@ class SandboxedKernels(Kernels):
                 ordering.cancel()
                 await asyncio.wait([ordering])
             ours.close()
+
+    async def _rules_of(self, env):
+        """Takes the rules of a request out of its environment; by default those of the gateway."""
+        given, permissions = env.pop(RULES, None), env.pop(PERMISSIONS, None)
+        if permissions is None:
+            try:
+                return self.sandbox.rules_of(given)
+            except (ValueError, TypeError, KeyError):
+                raise HTTPError(403, f"{RULES} is not for requests to set") from None
+        try:
+            narrowing = self.sandbox.narrow(permissions)
+            return await self._with_timeout(narrowing, "The permissions were not resolved")
+        except (ValueError, RuntimeError) as error:
+            raise Told(400, str(error)) from None
 
     async def _order(self, kernel_id, preparing, rules, inside, launcher):
         """Sends the launcher its orders when they are complete."""

@@ -3,6 +3,7 @@
 The environment variable EFFECT_JUPYTER_SETTINGS is a JSON object: {"host", "port", "workingDir", "runtimeDir",
 "logLevel", "kernelEnv": the environment of kernels without that of requests, "fork": true if kernels may be forked,
 "preload": modules that forked kernels have imported, "shared": true if programs share the gateway, see `shared.py`,
+"isServed": true if programs on other machines are clients, see `join.py`,
 "sandbox": see `host.py`, or null, "secret": authorizes requests that restrict a kernel's rules}. The token comes in
 KG_AUTH_TOKEN.
 

@@ -116,6 +116,10 @@ class Helper:
         """Returns a future of the sandboxed command."""
         return self._ask({"wrap": kernel_id, "command": command, "rules": rules})
 
+    def narrow(self, rules, permissions, workspace):
+        """Returns a future of the rules that permissions result in."""
+        return self._ask({"narrow": rules, "permissions": permissions, "workspace": workspace})
+
     def ended(self, kernel_id):
         """Returns a future that is done when the files that protected the workspace from this kernel are removed."""
         return self._ask({"ended": kernel_id})
@@ -165,7 +169,7 @@ class Helper:
         if "error" in message:
             answer.set_exception(RuntimeError(message["error"]))
         else:
-            answer.set_result(message.get("command"))
+            answer.set_result(message.get("result"))
 
 
 class Sandbox:
@@ -227,6 +231,20 @@ class Sandbox:
         if not hmac.compare_digest(given["secret"], self._secret):
             raise ValueError("the secret is wrong")
         return given["rules"]
+
+    def narrow(self, permissions):
+        """Returns a future of the rules for what a client asks for, which are at most those of the gateway.
+
+        Raises ValueError for what is no object of JSON.
+        """
+        asked = json.loads(permissions)
+        if not isinstance(asked, dict):
+            raise ValueError("The permissions are no object")
+        for paths in asked.values():
+            if isinstance(paths, list):
+                # The helper has another home.
+                paths[:] = [os.path.expanduser(path) if isinstance(path, str) else path for path in paths]
+        return self._helper.narrow(self.rules, asked, self._workspace)
 
     def own_dir(self, kernel_id):
         return os.path.join(self._places, kernel_id)
