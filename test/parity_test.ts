@@ -18,6 +18,7 @@ import {
 import { randomUUID } from "node:crypto"
 import { Execution, KernelClient, Testing } from "../src/mod.ts"
 import * as Rpc from "./support/rpc.ts"
+import * as Serve from "./support/serve.ts"
 import { kernelLayer, slow, texts } from "./support/kernel.ts"
 
 const png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -515,6 +516,7 @@ const suite = <R, E>(
 }
 
 suite("a real kernel", kernelLayer(), KernelClient.make({ images: "bytes" }))
+suite("a kernel of effect-jupyter serve", Serve.layer(), KernelClient.make({ images: "bytes" }))
 suite(
   "a kernel for tests",
   Layer.empty,

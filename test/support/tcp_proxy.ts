@@ -54,7 +54,7 @@ export const make = (target: string): Effect.Effect<TcpProxy, never, Scope.Scope
       const server = track(new Socket().connect(Number(port), hostname))
       client.once("data", (request: Buffer) => {
         server.write(request)
-        if (request.toString("latin1").includes("/channels?")) {
+        if (/\/(channels|shell|control)\?/.test(request.toString("latin1"))) {
           opened++
           links.add(forward(client, server, (bytes) => {
             delivered += bytes
