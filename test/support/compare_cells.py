@@ -20,7 +20,7 @@ TIMEOUT = 60
 # Names of files of cells, addresses of objects, times, the indentation of code in tracebacks, and the warnings of the
 # compiler when it is asked whether a cell awaits something, which IPython does twice.
 VARIES = re.compile(
-    r"(/\S*/ipykernel_\d+/)?\b\d+\.py|<ipython-input-\d+-\w+>|\b0x[0-9a-f]+\b|\b[\d.]+ [nmµμu]?s\b"
+    r"(/\S*/ipykernel_\d+/)?\b\d+\.py|<ipython-input-\d+-\w+>|\b0x[0-9a-f]+\b|\b[\d.]+(e\+\d+)? [nmµμu]?s\b"
     r"|(?<=\d) +(?=\w)|^<>:\d+: .*\n",
     re.MULTILINE,
 )
