@@ -11,8 +11,10 @@ import type { JsonObject, Message } from "../jupyter/message.ts"
 import type { Instance } from "./instance.ts"
 import * as Transcript from "../output/transcript.ts"
 
-/** The types of a request for values and its reply. Like an execution, the request has output and can be interrupted. */
+/** The type of a request for values, which has output and can be interrupted as an execution. */
 export const requestType = "effect_jupyter_value_request"
+
+/** The type of its reply. */
 export const replyType = "effect_jupyter_value_reply"
 
 /** The parts of the message in place of those of an execution. */
