@@ -151,7 +151,8 @@ ipykernel.kernelbase.Kernel.dispatch_shell = other`,
         yield* seesWhatKernelsDo(gateway, kernel)
       }
       const log = leftOut(yield* other.log)
-      assert.deepStrictEqual(log, ["the connection of the kernel", "the connection of the kernel"])
+      // The process that kernels are forked from reports it, too.
+      assert.deepStrictEqual(log, Array.from({ length: 3 }, () => "the connection of the kernel"))
     }).pipe(Effect.scoped, Effect.provide(Platform.layer)),
   120_000,
 )

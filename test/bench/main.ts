@@ -14,6 +14,7 @@ import * as Losses from "./losses.ts"
 import * as Many from "./many.ts"
 import * as Plot from "./plot.ts"
 import * as Sandbox from "./sandbox.ts"
+import * as Scale from "./scale.ts"
 import * as Start from "./start.ts"
 import { json, type Row, table } from "./table.ts"
 import * as Values from "./values.ts"
@@ -28,6 +29,7 @@ const sections: Readonly<Record<string, Effect.Effect<ReadonlyArray<Row>, unknow
   losses: Losses.rows,
   faults: Faults.rows,
   values: Values.rows,
+  scale: Scale.rows,
 }
 
 Effect.gen(function* () {
