@@ -99,7 +99,9 @@ export const attach: (
     const model = yield* find
     const stay = { isKept: !deletes }
     yield* Effect.addFinalizer(() => stay.isKept ? Effect.void : gateway.rest.remove(ref.kernelId))
-    return yield* connect(gateway, { ...options, model, session: ref.session, stay }).pipe(
+    // Other servers end the connection of a client when another one with its session connects.
+    const session = model.attachable === true ? ref.session : SecureRandom.uuidV4Unsafe()
+    return yield* connect(gateway, { ...options, model, session, stay }).pipe(
       // It may have ended meanwhile.
       Effect.tapError(() => find),
     )

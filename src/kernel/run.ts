@@ -25,12 +25,13 @@ import {
   KernelError,
 } from "../execution.ts"
 import { answeredType } from "../jupyter/attached_channel.ts"
-import { executeContent, type Message } from "../jupyter/message.ts"
+import type { Message } from "../jupyter/message.ts"
 import * as Collector from "../output/collector.ts"
 import type { Images } from "../output/images.ts"
 import type { Output } from "../output/output.ts"
 import * as Backlog from "./backlog.ts"
 import type { Conversation, Listener, Request } from "./connection.ts"
+import * as ExecuteRequest from "./execute_request.ts"
 import * as ExecutionState from "./execution_state.ts"
 import * as Handlers from "./handlers.ts"
 import * as Input from "./input.ts"
@@ -39,25 +40,20 @@ import * as InternalRequest from "./internal_request.ts"
 import * as Metrics from "./metrics.ts"
 import * as Outcome from "./outcome.ts"
 import * as OutputQueue from "./output_queue.ts"
-import * as OutputRouter from "./output_router.ts"
 
 /** The options of one execution. */
-export interface RunOptions {
+export interface RunOptions extends ExecuteRequest.Options {
   readonly timeout?: Duration.Input | undefined
   /** Bytes of text to keep. */
   readonly outputLimit?: number | undefined
   /** Takes each chunk, which counts for the timeout too, and the number of its message if the execution is resumed. */
   readonly onChunk?: ((chunk: Chunk, position: number | undefined) => Effect.Effect<void>) | undefined
   readonly onInput?: ((request: Input.InputRequest) => Effect.Effect<string>) | undefined
-  /** With `false` the code may not ask for input; true by default. */
-  readonly allowStdin?: boolean | undefined
   readonly imagesDir: string
   /** `"directory"` by default. */
   readonly images?: Images | undefined
   /** Folders that sandboxed code may write. */
   readonly untrusted?: ReadonlyArray<string> | undefined
-  /** Set if the code is not the user's but carries a request of ours. */
-  readonly internalRequest?: InternalRequest.InternalRequest | undefined
   /** Set if the code was started before. */
   readonly resumed?: Resumed | undefined
 }
@@ -110,7 +106,7 @@ export const start: (
     if (reason !== undefined) return yield* new KernelError({ reason })
 
     const { conversation, dispatch, handlers, isReached, log, run } = yield* Effect.acquireRelease(
-      open(instance, toRequest(instance, code, options, attachment), options),
+      open(instance, ExecuteRequest.make(instance, code, options, attachment), options),
       ({ close }) => close,
     )
     yield* log("Execution starts")
@@ -347,27 +343,6 @@ function interpret({ backlog, conversation, instance, outputs, ...parts }: Parts
     }),
   }
 }
-
-/** The request for an execution; those of ours are no part of the history. */
-export const toRequest = (
-  { isDirect }: Pick<Instance, "isDirect">,
-  code: string,
-  { allowStdin = true, internalRequest }: Pick<RunOptions, "allowStdin" | "internalRequest">,
-  attachment?: InternalRequest.Attachment,
-): Request & { readonly id: string } => ({
-  id: OutputRouter.executionId(),
-  ...(internalRequest !== undefined && isDirect
-    ? { type: InternalRequest.requestType, content: { allow_stdin: allowStdin } }
-    : {
-      type: "execute_request",
-      content: executeContent(code, {
-        silent: false,
-        allowStdin,
-        storeHistory: internalRequest === undefined,
-      }),
-    }),
-  ...attachment,
-})
 
 /** Pulls chunks and, when the outputs end, what becomes of the execution. */
 function pullFrom(

@@ -29,6 +29,7 @@ import {
 import { discardGrace } from "../jupyter/rest.ts"
 import * as Options from "../options/check.ts"
 import * as Ahead from "./ahead.ts"
+import * as ExecuteRequest from "./execute_request.ts"
 import type { Identity } from "./identity.ts"
 import type { Instance } from "./instance.ts"
 import type { LateOutput } from "./late_output.ts"
@@ -60,7 +61,7 @@ export interface Session {
   /** Sends code before executions that wait, and returns when the kernel has it. */
   readonly start: (
     code: string,
-    options: Pick<Run.RunOptions, "allowStdin">,
+    options: Pick<ExecuteRequest.Options, "allowStdin">,
   ) => Effect.Effect<ExecutionRef, KernelError>
   /** Emits the outputs of code that was started. */
   readonly resume: (
@@ -220,7 +221,7 @@ export const make: (
       Effect.flatMap(
         Effect.flatMap(currentInstance, running),
         (instance) =>
-          Effect.andThen(instance.durable.check, ahead.start(Run.toRequest(instance, code, options))),
+          Effect.andThen(instance.durable.check, ahead.start(ExecuteRequest.make(instance, code, options))),
       ),
     resume: (ref, { interrupts, ...options }) =>
       Effect.gen(function* () {
