@@ -119,6 +119,7 @@ layer(Platform.layer, slow)("Examples", (it) => {
       const tested = [
         "cluster.ts",
         "dataframe.ts",
+        "durable.ts",
         "errors.ts",
         "generator.ts",
         "pipeline.ts",
@@ -293,6 +294,21 @@ layer(Platform.layer, slow)("Examples", (it) => {
         "a batch of 2",
         "most common: to (2), be (2)",
       ])
+    }))
+
+  it.effect("durable.ts takes each line once although a worker is killed, and leaves nothing", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const runtimeDir = yield* temporary
+      const { handle, temporaryFiles } = yield* start(["durable.ts"], { XDG_RUNTIME_DIR: runtimeDir })
+      const lines = yield* handle.stdout.pipe(Stream.decodeText(), Stream.splitLines, Stream.runCollect)
+      assert.strictEqual(yield* handle.exitCode, 0, lines.join("\n"))
+      const sums = [1, 3, 6, 10, 15, 21, 28, 36]
+      const printed = sums.map((sum, index) => `${index + 1} -> ${sum}`)
+      assert.deepStrictEqual(section(lines, "The first worker"), printed.slice(0, 3))
+      assert.deepStrictEqual(section(lines, "The second one"), [...printed.slice(3), "36"])
+      assert.deepStrictEqual(yield* fs.readDirectory(temporaryFiles), [])
+      assert.deepStrictEqual(yield* fs.readDirectory(runtimeDir), [])
     }))
 
   it.effect("service.ts --demo streams JSON lines, survives hang-ups and dead kernels", () =>
