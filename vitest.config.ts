@@ -35,6 +35,7 @@ export default defineConfig({
             "forged_message",
             "flow_control",
             "own_connection_attack",
+            "durable_kernel",
           ].map((
             name,
           ) => `test/${name}_test.ts`),

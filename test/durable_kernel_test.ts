@@ -2,21 +2,25 @@
 import { assert, layer } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Layer, Option, Schema, Scope, Stream } from "effect"
 import { ChildProcess } from "effect/process"
-import { mkdtempSync } from "node:fs"
+import { mkdtempSync, readFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import * as SharedFolder from "../src/gateway/shared_folder.ts"
 import { Execution, KernelClient, KernelGateway } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import { gatewayOptions, slow, text, texts } from "./support/kernel.ts"
+import { descendants } from "./support/processes.ts"
 
 /** The runtime directory of this user for these tests. */
 // @effect-diagnostics-next-line processEnv:off
 process.env.XDG_RUNTIME_DIR = mkdtempSync(join(tmpdir(), "effect-jupyter-test-"))
+const State = Schema.fromJsonString(Schema.Struct({ pid: Schema.Int }))
 
 const retention = 4 * 1024 * 1024
 const options = {
   ...gatewayOptions,
-  name: "durable",
+  // In a sandbox the folder of the gateway is that of the user.
+  name: `durable-${process.pid}`,
   idleTimeToLive: "1 minute",
   outputRetention: retention,
 } as const
@@ -340,4 +344,42 @@ handle.update("two")`
       const other = new Execution.KernelRef({ ...ref.kernel, server: "another" })
       assert.strictEqual((yield* reasonOf(Effect.scoped(KernelClient.attach(other))))._tag, "ServerReplaced")
     }))
+
+  it.effect("a gateway is used while code runs that was started, and grows by no more than outputRetention", () =>
+    Effect.gen(function* () {
+      const name = `endless-${process.pid}`
+      const gateway = KernelGateway.layerShared({ ...options, name, idleTimeToLive: 0 })
+      yield* Effect.addFinalizer(() => Effect.ignore(KernelGateway.stopShared(name)))
+      const [ref] = yield* Effect.provide(
+        started("number = 0\nwhile True: number += 1; print(number, 'x' * 1000)"),
+        gateway,
+      )
+      assert.isDefined(ref)
+      /** Attaches for a moment; returns how far the code is, and the memory of the gateway. */
+      const look = Effect.gen(function* () {
+        const kernel = yield* KernelClient.attach(ref.kernel)
+        const output = Stream.runCollect(Stream.take(kernel.resume(ref), 1))
+        const [text = ""] = texts(yield* output)
+        const file = join(yield* SharedFolder.find(name), "gateway.json")
+        const { pid } = yield* Schema.decodeEffect(State)(readFileSync(file, "utf8"))
+        const gateway = descendants(pid).find(({ command }) =>
+          command.some((word) => word.endsWith("main.py"))
+        )
+        const status = readFileSync(`/proc/${gateway?.pid}/status`, "utf8")
+        return {
+          number: Number(text.split(" ")[0]),
+          memory: Number(/^VmRSS:\s*(\d+)/m.exec(status)?.[1]) * 1024,
+        }
+      }).pipe(Effect.scoped, Effect.provide(gateway))
+      const reaches = (number: number) =>
+        Effect.repeat(Effect.delay(look, "200 millis"), { until: (seen) => seen.number > number })
+      const before = yield* reaches(10_000)
+      const after = yield* reaches(before.number + 30_000)
+      assert.isBelow(after.memory - before.memory, 3 * retention)
+      yield* Effect.gen(function* () {
+        const kernel = yield* KernelClient.attach(ref.kernel, { deletes: true })
+        yield* kernel.interrupt
+        assert.isAbove(Number(yield* text(kernel.execute("number"))), after.number)
+      }).pipe(Effect.scoped, Effect.provide(gateway))
+    }).pipe(Effect.scoped))
 })

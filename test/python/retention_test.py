@@ -1,0 +1,137 @@
+"""The log of a kernel's frames, and what programs that attach read of it."""
+
+import asyncio
+import json
+import sys
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "src" / "python"))
+
+from effect_jupyter.gateway.retention import OVERHEAD, TAKEN, WINDOW, Log, Retention
+from effect_jupyter.kernel.websocket import head
+from tornado.web import HTTPError
+
+
+class Socket:
+    """A WebSocket of a program, which takes frames while it is open."""
+
+    def __init__(self, holder):
+        self.holder = holder
+        self.opening = None
+        self.frames = []
+        self.code = None
+        self.room = asyncio.Event()
+        self.room.set()
+
+    def write_message(self, message, binary=False):
+        if binary:
+            self.frames.append(message)
+        else:
+            self.opening = json.loads(message)
+        return asyncio.ensure_future(self.room.wait())
+
+    def close(self, code=1000, reason=None):
+        self.code = code
+
+
+class LogTest(unittest.TestCase):
+    def test_drops_the_oldest_beyond_the_bound(self):
+        log = Log(3 * (10 + OVERHEAD))
+        for number in range(1, 6):
+            log.append(b"%10d" % number, number + 1)
+        self.assertEqual((log.first, log.next), (3, 6))
+        self.assertEqual([log[number] for number in range(3, 6)], [b"%10d" % number for number in range(3, 6)])
+
+    def test_keeps_what_is_needed(self):
+        log = Log(0)
+        for number in range(1, 6):
+            log.append(b"frame", min(number + 1, 3))
+        self.assertEqual((log.first, log.next), (3, 6))
+        log.append(b"frame", 7)
+        self.assertEqual((log.first, log.next), (7, 7))
+
+
+class RetentionTest(unittest.IsolatedAsyncioTestCase):
+    def setUp(self):
+        self.states = []
+        self.kernel = asyncio.StreamReader()
+        self.retention = Retention(10_000, self.states.append)
+
+    async def asyncSetUp(self):
+        self.reading = asyncio.ensure_future(self.retention._read_shell(self.kernel))
+
+    async def asyncTearDown(self):
+        self.reading.cancel()
+
+    def put(self, *frames):
+        for frame in frames:
+            self.kernel.feed_data(head(len(frame)) + frame)
+
+    async def attach(self, holder):
+        socket = Socket(holder)
+        self.retention.take(holder)
+        self.assertTrue(self.retention.join("shell", socket))
+        return socket, asyncio.ensure_future(self.retention.follow(socket))
+
+    async def settle(self):
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    async def test_a_program_gets_what_comes_and_repeats_what_came(self):
+        self.put(b"one", b"two")
+        await self.settle()
+        socket, _ = await self.attach("a")
+        self.put(b"three")
+        await self.settle()
+        self.assertEqual((socket.opening, socket.frames), ({"position": 2}, [b"three"]))
+        again = Socket("a")
+        await self.retention.replay(again, 1, 3)
+        self.assertEqual((again.opening, again.frames, again.code), ({"first": 2}, [b"two", b"three"], 1000))
+
+    async def test_what_is_gone_is_said(self):
+        self.put(*(b"x" * 1000 for _ in range(20)))
+        await self.settle()
+        await self.attach("a")
+        again = Socket("a")
+        await self.retention.replay(again, 3, 20)
+        self.assertEqual(again.opening, {"first": self.retention.log.first})
+        self.assertEqual(len(again.frames), 21 - self.retention.log.first)
+        gone = Socket("a")
+        await self.retention.replay(gone, 3, 5)
+        self.assertEqual((gone.opening, gone.frames), ({"first": 6}, []))
+
+    async def test_the_kernel_is_not_read_while_its_program_does_not(self):
+        socket, _ = await self.attach("a")
+        socket.room.clear()
+        self.put(*(b"x" * (WINDOW // 4) for _ in range(20)))
+        await self.settle()
+        read = self.retention.log.next
+        self.assertLess(read, 10)
+        socket.room.set()
+        await self.settle()
+        self.assertEqual(len(socket.frames), 20)
+
+    async def test_the_program_that_attaches_last_has_the_kernel(self):
+        first, _ = await self.attach("a")
+        first.room.clear()
+        self.put(*(b"x" * (WINDOW // 4) for _ in range(20)))
+        await self.settle()
+        second, _ = await self.attach("b")
+        await self.settle()
+        self.assertEqual(first.code, TAKEN)
+        self.assertFalse(self.retention.join("shell", first))
+        self.assertEqual(second.opening["position"] + len(second.frames), 20)
+        for refused in (self.retention.take, self.retention.check):
+            with self.assertRaises(HTTPError) as raised:
+                refused("a")
+            self.assertEqual(raised.exception.status_code, 409)
+
+    async def test_states_are_known_and_not_forged_by_text(self):
+        self.put(b'{"execution_state": "busy"}', b'{"text": "{\\"execution_state\\": \\"idle\\"}"}')
+        await self.settle()
+        self.assertEqual(self.states, ["busy"])
+
+
+if __name__ == "__main__":
+    unittest.main()
