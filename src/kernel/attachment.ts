@@ -48,9 +48,8 @@ export const make = (
     readonly endReason: () => KernelErrorReason | undefined
   },
 ): Durable => {
-  if (gateway.isOwn && gateway.serverId === undefined) {
-    return refused("The gateway ends with this program; use KernelGateway.layerShared")
-  }
+  const refusal = refusalOf(gateway)
+  if (refusal !== undefined) return refused(refusal)
   const ref = new KernelRef({ server: serverOf(gateway), kernelId, session })
   const failed = (error: RestError) =>
     new KernelError({
@@ -92,6 +91,14 @@ export const make = (
       ),
   }
 }
+
+/** Returns the reason for which no kernel of a gateway outlives its client, if so. */
+const refusalOf = ({ isOwn, isServed, ownConnection, serverId }: Gateway.Connection): string | undefined =>
+  ownConnection === "joined"
+    ? 'The kernel ends with its connection; give the option "reconnect" of layerRemote, or use layerShared'
+    : isOwn && !isServed && serverId === undefined
+    ? "The gateway ends with this program; use KernelGateway.layerShared"
+    : undefined
 
 /** Returns the name of a server in references to its kernels. */
 const serverOf = ({ serverId, url }: Gateway.Connection): string => serverId ?? url
