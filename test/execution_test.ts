@@ -52,6 +52,9 @@ const kernelReasons: ReadonlyArray<readonly [Execution.KernelErrorReason, Readon
   [new Execution.Forbidden({ detail: "User is not authorized" }), ["KERNEL_USERNAME"]],
   [new Execution.NoSuchKernelspec({ kernelName: "julia", known: ["ir", "bash"] }), ["julia", "ir", "bash"]],
   [new Execution.Unsupported({ language: "bash", operation: "evaluate" }), ["bash", "evaluate"]],
+  [new Execution.SessionTaken({ kernelId }), [kernelId]],
+  [new Execution.OutputGone({ kernelId, missing: 10 }), [kernelId]],
+  [new Execution.ServerReplaced({ kernelId, server: "http://a" }), [kernelId]],
 ]
 const gatewayReasons: ReadonlyArray<readonly [Gateway.GatewayErrorReason, ReadonlyArray<string>]> = [
   [new Gateway.AssetsMissing({ file: "a.py", folders: ["/b"] }), ["a.py", "/b"]],
@@ -65,6 +68,11 @@ const gatewayReasons: ReadonlyArray<readonly [Gateway.GatewayErrorReason, Readon
   [new Gateway.Unauthorized({ url: "http://a", status: 403 }), ["http://a"]],
   [new Gateway.CredentialsFailed({ url: "http://a", detail: "No vault" }), ["http://a"]],
   [new Gateway.Unreachable({ url: "http://a", detail: "No answer" }), ["http://a"]],
+  [new Gateway.OptionsMismatch({ name: "notes", differences: [{ option: "port", given: "1" }] }), [
+    "notes",
+    "port",
+  ]],
+  [new Gateway.FolderRefused({ folder: "/run/a", detail: "It is of another user" }), ["/run/a"]],
 ]
 const kernelError = (reason: Execution.KernelErrorReason) => new Execution.KernelError({ reason, partial })
 const tagsOf = (reasons: ReadonlyArray<readonly [{ readonly _tag: string }, unknown]>) =>
@@ -202,6 +210,11 @@ describe("JSON", () => {
     Forbidden: Execution.Forbidden,
     NoSuchKernelspec: Execution.NoSuchKernelspec,
     Unsupported: Execution.Unsupported,
+    SessionTaken: Execution.SessionTaken,
+    OutputGone: Execution.OutputGone,
+    ServerReplaced: Execution.ServerReplaced,
+    KernelRef: Execution.KernelRef,
+    ExecutionRef: Execution.ExecutionRef,
     KernelErrorReason: Execution.KernelErrorReason,
     KernelError: Execution.KernelError,
     AssetsMissing: Gateway.AssetsMissing,
@@ -215,6 +228,8 @@ describe("JSON", () => {
     Unauthorized: Gateway.Unauthorized,
     CredentialsFailed: Gateway.CredentialsFailed,
     Unreachable: Gateway.Unreachable,
+    OptionsMismatch: Gateway.OptionsMismatch,
+    FolderRefused: Gateway.FolderRefused,
     GatewayErrorReason: Gateway.GatewayErrorReason,
     GatewayError: Gateway.GatewayError,
     Kernelspec: Gateway.Kernelspec,

@@ -117,8 +117,8 @@ export class OutputGone
     missing: Schema.Int,
   }) {
   override get message(): string {
-    return `${this.missing} messages of the kernel "${this.kernelId}" are gone: it put out more than the gateway keeps ` +
-      `while no program took it; give the gateway a larger "outputRetention", or resume earlier`
+    return `The kernel "${this.kernelId}" put out more than the gateway keeps while no program took it, and ` +
+      `${this.missing} messages are gone; give the gateway a larger "outputRetention", or resume earlier`
   }
 }
 
