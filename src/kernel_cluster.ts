@@ -15,6 +15,8 @@ import type { KernelError } from "./execution.ts"
 import type * as Group from "./rpc/group.ts"
 import type { KernelSessions } from "./sessions/service.ts"
 
+export { KernelRefs } from "./sessions/kept.ts"
+
 /**
  * The entity of kernels: the procedures of `KernelRpc.group`, for the session whose key is the id of the entity.
  *
@@ -44,7 +46,7 @@ export const entity: Entity.Entity<"effect-jupyter/Kernel", RpcGroup.Rpcs<typeof
  *
  * - A session stays open, with its owner, until the sessions close it. Another runner becomes the owner when this one
  *   stops, or when runners join: code that runs then has `entityTerminationTimeout` of the `ShardingConfig` to end, the
- *   session is closed, and the next owner opens a new one.
+ *   session is closed, and the next owner opens a new one; with the same kernel if {@link KernelRefs} has it.
  * - If this process is killed or does not answer, another runner becomes the owner after `shardLockExpiration`.
  * - Clients of a session that is gone see the reason `KernelDied` until `reset`.
  *
@@ -76,7 +78,8 @@ export const layer: Layer.Layer<never, never, Sharding | KernelSessions> = Owner
  *
  * - While the key has no owner, requests wait for one, for one minute and a half at most.
  * - If the owner ends, what runs and all requests after it fail with the reason `KernelDied` as soon as there is another
- *   one, until `reset`.
+ *   one, until `reset`. If the next owner has the kernel, only what ran fails, with the reason `ConnectionLost`, and the
+ *   code goes on.
  *
  * @example
  * ```ts

@@ -206,6 +206,56 @@ describe.skipIf(Postgres.programs === undefined)("KernelCluster with PostgreSQL"
         }
       }))
 
+    it.effect("kernels of a shared gateway keep their state and their code when a runner is killed", () =>
+      Effect.gen(function* () {
+        const where = yield* database
+        const name = `cluster-${randomUUID().slice(0, 8)}`
+        yield* Effect.addFinalizer(() => Effect.ignore(KernelGateway.stopShared(name)))
+        const start = Cluster.run(where, name)
+        const [first, second] = yield* Effect.all([start, start], { concurrency: "unbounded" })
+        yield* Cluster.settled(where, [first, second])
+        const connect = yield* kernelsOf(where)
+        const kernels = yield* Effect.forEach(keys, (key) => connect(key), { concurrency: "unbounded" })
+        yield* Effect.forEach(kernels, (kernel, index) => kernel.execute(`x = ${index}`))
+        const ids = kernels.map(({ id }) => id)
+
+        const running = yield* Effect.forEach(
+          kernels,
+          (kernel) =>
+            kernel.execute("import time\nfor i in range(200): print(i, flush=True); time.sleep(0.02)\ni")
+              .pipe(
+                Effect.result,
+                Effect.forkChild({ startImmediately: true }),
+              ),
+        )
+        yield* Effect.sleep("1 second")
+        yield* second.kill("SIGKILL")
+        const ended = yield* Effect.forEach(running, Fiber.join)
+        const lost = ended.flatMap((result) => Result.isFailure(result) ? [reasonOf(result.failure)] : [])
+        assert.isAbove(lost.length, 0)
+        assert.isBelow(lost.length, keys.length)
+        assert.deepStrictEqual(new Set(lost), new Set(["ConnectionLost"]))
+
+        // The same clients and others find the kernels as they were, when the code has ended.
+        const states = yield* Effect.forEach(keys, (key) => first.execute(key, "print(x, i, end='')"), {
+          concurrency: "unbounded",
+        })
+        assert.deepStrictEqual(states.map(({ text }) => text), keys.map((_, index) => `${index} 199`))
+        assert.deepStrictEqual(states.map(({ kernelId }) => kernelId), ids)
+        for (const [index, kernel] of kernels.entries()) {
+          assert.strictEqual(yield* text(kernel.execute("print(x, end='')")), String(index))
+          assert.strictEqual(kernel.id, ids[index])
+        }
+
+        // In order, too; the next owner has a new runner.
+        const third = yield* start
+        yield* Cluster.settled(where, [first, third])
+        yield* first.kill("SIGTERM")
+        yield* first.exitCode
+        yield* Cluster.settled(where, [third])
+        assert.deepStrictEqual(yield* kernelIds(third), ids)
+      }))
+
     it.effect("interruption and back-pressure cross processes, and PostgreSQL sees nothing of an execution", () =>
       Effect.gen(function* () {
         const where = yield* database

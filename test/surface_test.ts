@@ -68,6 +68,7 @@ const surface: Record<string, ReadonlyArray<string>> = {
     "make",
   ],
   KernelCluster: [
+    "KernelRefs",
     "entity",
     "layer",
     "layerClient",

@@ -13,6 +13,7 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { group } from "../rpc/group.ts"
 import * as Handlers from "../rpc/handlers.ts"
+import * as Handover from "../sessions/handover.ts"
 import { KernelSessions } from "../sessions/service.ts"
 
 /** The time after which an entity whose session has been closed may end. */
@@ -57,7 +58,7 @@ export const layer: Layer.Layer<never, never, Sharding | KernelSessions> = Layer
         ),
       })
       const resident: Resident = { close: resource.close, requests: 0 }
-      yield* Effect.addFinalizer(() => sessions.close(key))
+      yield* Effect.addFinalizer(() => Handover.leave(sessions, key))
 
       const enter = Effect.acquireRelease(
         Effect.sync(() => void resident.requests++),

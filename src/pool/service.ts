@@ -11,6 +11,7 @@ import * as Kernels from "../client/kernel.ts"
 import type { KernelError } from "../execution.ts"
 import type { Instance } from "../kernel/instance.ts"
 import * as Setup from "../kernel/setup.ts"
+import type { Start } from "../kernel/start.ts"
 import * as Span from "../kernel/span.ts"
 import type { Images } from "../output/images.ts"
 import type { Platform } from "../platform.ts"
@@ -57,9 +58,13 @@ interface State extends Omit<PoolState.Inventory, "sources"> {
 /** A pool of kernels. */
 export interface Pool {
   readonly get: Effect.Effect<Kernels.Kernel, KernelError, Scope.Scope>
-  /** As `get`; calls `onStart` with the first instance of the kernel, and with that of each reset. */
+  /**
+   * As `get`; calls `onStart` with the first instance of the kernel, and with that of each reset. `attach` may return
+   * another first instance than the one that it is given the start of.
+   */
   readonly getWith: (
-    onStart: (instance: Instance) => Effect.Effect<void>,
+    onStart: (instance: Instance) => Effect.Effect<void, KernelError>,
+    attach?: (start: Start) => Start,
   ) => Effect.Effect<Kernels.Kernel, KernelError, Scope.Scope>
   readonly state: Effect.Effect<State>
 }
@@ -89,17 +94,20 @@ export const make: (
     maxWaiting: options.maxWaiting ?? 1000,
     replacementDelay,
   })
-  const getWith = (onStart: (instance: Instance) => Effect.Effect<void>) =>
+  const getWith: Pool["getWith"] = (onStart, attach) =>
     Effect.suspend(() => {
       let isReset = false
-      const start = Effect.tap(
-        Effect.suspend(() => poolState.acquire({ isReset })),
-        (instance) => {
+      const acquire = Effect.suspend(() => poolState.acquire({ isReset }))
+      const started = (start: Start) =>
+        Effect.tap(start, (instance) => {
           isReset = true
           return onStart(instance)
-        },
-      )
-      return Kernels.make({ ...parts, start })
+        })
+      return Kernels.make({
+        ...parts,
+        start: started(acquire),
+        attach: attach === undefined ? undefined : started(attach(acquire)),
+      })
     }).pipe(Span.withSpan("KernelPool.get"))
   return {
     get: getWith(() => Effect.void),

@@ -196,7 +196,9 @@ const keep = (remote: Remote): Effect.Effect<void> =>
   Stream.suspend(() => remote.client.hold(targetOf(remote))).pipe(
     Stream.runForEach((attachment) => {
       const { kernelId, session } = remote.attachment ?? {}
-      if (attachment.session === session && attachment.kernelId !== kernelId) attach(remote, attachment)
+      // A reset has given the session another kernel, or another process has the kernel by now.
+      const isChanged = (attachment.session === session) !== (attachment.kernelId === kernelId)
+      if (isChanged) attach(remote, attachment)
       return Deferred.succeed(remote.streams, undefined)
     }),
     Effect.catchCause((cause) => Effect.fail(failureOf(remote, cause))),

@@ -68,27 +68,38 @@ export const make = Effect.gen(function* () {
   const uploads = yield* Uploads.make()
 
   const attachmentOf = (kernel: Kernel): Attachment => {
-    const session = names.get(kernel) ?? `${owner}/${SecureRandom.uuidV4Unsafe()}`
+    const session = names.get(kernel) ?? `${owner}/${kernel.id}`
     names.set(kernel, session)
     const { implementation = "", language = "" } = Exchange.of(kernel)?.identity ?? {}
     return new Attachment({ session, kernelId: kernel.id, language, implementation })
   }
+  /** Tells whether another process had the session, with this kernel. */
+  const isOf = (kernel: Kernel, session: string | undefined) => session?.split("/")[1] === kernel.id
   /** Returns the reason of a request for a session that the key no longer has. */
-  const gone = (key: string, session: string | undefined) =>
-    session?.startsWith(owner) === true
-      ? new ExecutionAborted({
-        kernelId: undefined,
-        detail:
-          `The session "${key}" has another kernel by now, without the state; use "reset" to use that one`,
-      })
-      // The kernels of a process end with it.
-      : new KernelDied({ kernelId: undefined })
+  const gone = (key: string, session: string | undefined, kernel: Kernel) => {
+    const kernelId = undefined
+    if (session?.startsWith(owner) === true) {
+      const detail =
+        `The session "${key}" has another kernel by now, without the state; use "reset" to use that one`
+      return new ExecutionAborted({ kernelId, detail })
+    }
+    // The request may have begun there, and code must not run twice.
+    return isOf(kernel, session)
+      ? new ConnectionLost({ kernelId, detail: `Another process has the session "${key}" by now` })
+      : new KernelDied({ kernelId })
+  }
   /** Returns the kernel of a request, which is in use until the request ends. */
   const kernelOf = ({ key, session }: Target): Effect.Effect<Kernel, KernelError, Scope.Scope> =>
     Effect.filterOrElse(
       sessions.get(key),
       (kernel) => session === undefined || session === attachmentOf(kernel).session,
-      () => new KernelError({ reason: gone(key, session) }),
+      (kernel) => new KernelError({ reason: gone(key, session, kernel) }),
+    )
+  /** As `kernelOf`, also of a session that another process had. */
+  const held = ({ key, session }: Target) =>
+    Effect.flatMap(
+      sessions.get(key),
+      (kernel) => kernelOf({ key, session: isOf(kernel, session) ? undefined : session }),
     )
   const using = <A, E>(target: Target, use: (kernel: Kernel) => Effect.Effect<A, E>) =>
     Effect.scoped(Effect.flatMap(kernelOf(target), use))
@@ -139,7 +150,7 @@ export const make = Effect.gen(function* () {
   return group.of({
     open: ({ key }) => using({ key }, (kernel) => Effect.succeed(attachmentOf(kernel))),
     hold: (target) =>
-      Stream.unwrap(Effect.map(kernelOf(target), (kernel) =>
+      Stream.unwrap(Effect.map(held(target), (kernel) =>
         withHeartbeat(
           changesOf(sessions.events, target.key, kernel).pipe(Stream.map(() => attachmentOf(kernel))),
           Effect.sync(() => attachmentOf(kernel)),

@@ -23,6 +23,7 @@ import {
   type KernelErrorReason,
   KernelStartFailed,
 } from "../execution.ts"
+import type { Instance } from "../kernel/instance.ts"
 import * as Span from "../kernel/span.ts"
 import * as Start from "../kernel/start.ts"
 import { notReady } from "../kernel/start_failure.ts"
@@ -30,7 +31,8 @@ import * as Options from "../options/check.ts"
 import * as Gateways from "../pool/gateways.ts"
 import * as Plan from "../pool/plan.ts"
 import type { Pool } from "../pool/service.ts"
-import type { KernelLifecycle } from "../pool/source.ts"
+import * as Handover from "./handover.ts"
+import * as Kept from "./kept.ts"
 import type { SessionsOptions } from "./options.ts"
 import type { KernelSessions } from "./service.ts"
 import { Closed, Died, Evicted, Idle, Opened, Replaced, Session, type SessionEvent } from "./session.ts"
@@ -47,6 +49,8 @@ interface OpenSession {
   /** True if the event `Idle` was published since the last use. */
   isIdle: boolean
   isClosed: boolean
+  /** True if its kernel is for another process. */
+  isLeft: boolean
   /** The event of its end; none if another session replaces it. */
   ending: typeof Closed | typeof Evicted | undefined
 }
@@ -90,25 +94,33 @@ export const make: <R>(
       setup: typeof setup === "function" ? undefined : setup,
     })
     const prepare = typeof setup === "function" ? yield* makePrepare(setup, options) : undefined
+    const kept = yield* Kept.make(gateways, poolOptions)
     const state: State = {
       map: yield* RcMap.make({
-        lookup: (key: string) => open(state, key, { pool, prepare }),
+        lookup: (key: string) => open(state, key, { pool, prepare, kept }),
         idleTimeToLive,
       }),
       max: Plan.limits(options).max,
       publish: (event) => void runFork(PubSub.publish(events, [event])),
       opened: new Map(),
     }
-    return {
+    const close = (key: string) =>
+      Effect.suspend(() => {
+        const entry = entryOf(state, key)
+        return entry === undefined ? Effect.void : remove(state, key, entry)
+      })
+    const sessions: KernelSessions["Service"] = {
       get: (key) => Span.withSpan("KernelSessions.get")(get(state, key)),
-      close: (key) =>
-        Effect.suspend(() => {
-          const entry = entryOf(state, key)
-          return entry === undefined ? Effect.void : remove(state, key, entry)
-        }),
+      close,
       list: Effect.sync(() => list(state)),
       events: Stream.fromPubSubTake(events),
     }
+    return Handover.attach(sessions, (key) =>
+      Effect.suspend(() => {
+        const session = state.opened.get(key)
+        if (session !== undefined) session.isLeft = true
+        return close(key)
+      }))
   },
 )
 
@@ -145,7 +157,11 @@ const makePrepare = <R>(
 const open = Effect.fnUntraced(function* (
   state: State,
   key: string,
-  { pool, prepare }: { readonly pool: Pool; readonly prepare: Prepare | undefined },
+  { kept, pool, prepare }: {
+    readonly pool: Pool
+    readonly prepare: Prepare | undefined
+    readonly kept: Kept.Kept | undefined
+  },
 ) {
   const entry = entryOf(state, key)
   if (entry === undefined) return yield* Effect.interrupt
@@ -153,18 +169,21 @@ const open = Effect.fnUntraced(function* (
   yield* evict(state)
 
   let session: OpenSession | undefined
-  let current: KernelLifecycle | undefined
-  const started = yield* pool.getWith((lifecycle) =>
-    Effect.sync(() => {
-      const previous = current
-      current = lifecycle
-      lifecycle.onEnded((reason) => {
-        if (session === undefined || session.isClosed || current !== lifecycle || !isDeath(reason)) return
-        state.publish(new Died({ key, kernelId: lifecycle.id, reason }))
-      })
-      if (session === undefined || previous === undefined) return
-      state.publish(new Replaced({ key, kernelId: lifecycle.id, previousId: previous.id }))
-    })
+  let current: Instance | undefined
+  const attach = yield* kept?.find(key) ?? Effect.undefined
+  const started = yield* pool.getWith(
+    (lifecycle) =>
+      Effect.map(kept?.keep(key, lifecycle) ?? Effect.void, () => {
+        const previous = current
+        current = lifecycle
+        lifecycle.onEnded((reason) => {
+          if (session === undefined || session.isClosed || current !== lifecycle || !isDeath(reason)) return
+          state.publish(new Died({ key, kernelId: lifecycle.id, reason }))
+        })
+        if (session === undefined || previous === undefined) return
+        state.publish(new Replaced({ key, kernelId: lifecycle.id, previousId: previous.id }))
+      }),
+    attach,
   )
   const kernel = prepare === undefined
     ? started
@@ -179,6 +198,7 @@ const open = Effect.fnUntraced(function* (
     isDead: () => isDeath(current?.endReason()),
     isIdle: false,
     isClosed: false,
+    isLeft: false,
     ending: Closed,
   }
   yield* Effect.acquireRelease(
@@ -192,14 +212,17 @@ const open = Effect.fnUntraced(function* (
       )
     }),
     () =>
-      Effect.sync(() => {
+      Effect.suspend(() => {
+        const isLeft = opened.isLeft || state.map.state._tag === "Closed"
+        return kept === undefined || current === undefined || isLeft ? Effect.void : kept.drop(key, current)
+      }).pipe(Effect.andThen(Effect.sync(() => {
         opened.isClosed = true
         if (state.opened.get(key) === opened) state.opened.delete(key)
         if (opened.ending !== undefined) state.publish(new opened.ending({ key, kernelId: kernel.id }))
         current?.end(
           new ExecutionAborted({ kernelId: kernel.id, detail: `The session "${key}" was closed` }),
         )
-      }),
+      }))),
   )
   return opened
 })

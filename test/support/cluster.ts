@@ -76,8 +76,8 @@ export interface Runner {
   readonly exitCode: Effect.Effect<number>
 }
 
-/** Starts a runner, which ends with the scope. */
-export const run = Effect.fnUntraced(function* ({ folder, name }: Postgres.Database) {
+/** Starts a runner, which ends with the scope. Its kernels are on a gateway of its own, or on a shared one. */
+export const run = Effect.fnUntraced(function* ({ folder, name }: Postgres.Database, gateway?: string) {
   const port = yield* freePort
   const input = yield* Queue.unbounded<string>()
   const handle = yield* ChildProcess.make(
@@ -88,6 +88,7 @@ export const run = Effect.fnUntraced(function* ({ folder, name }: Postgres.Datab
       folder,
       name,
       String(port),
+      ...(gateway === undefined ? [] : [gateway]),
     ],
     {
       extendEnv: true,

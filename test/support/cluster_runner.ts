@@ -1,15 +1,18 @@
 /**
- * A runner of a cluster. Its arguments are the folder of PostgreSQL's socket, the database and its port; each line of its standard
+ * A runner of a cluster. Its arguments are the folder of PostgreSQL's socket, the database, its port, and the name of a shared
+ * gateway if kernels outlive the runner; each line of its standard
  * input is a request for code in the kernel of a key, as `cluster.ts` sends them.
  */
 import { NodeRuntime, NodeStdio } from "@effect/platform-node"
 import { Console, Effect, Layer, Logger, References, Schema, Stdio, Stream } from "effect"
+import { KeyValueStore } from "effect/persistence"
 import process from "node:process"
 import { KernelClient, KernelGateway, KernelSessions } from "../../src/mod.ts"
 import * as KernelCluster from "../../src/kernel_cluster.ts"
+import { clientLayer } from "./postgres.ts"
 import { Answer, clusterLayer, Request } from "./cluster.ts"
 
-const [folder = "", name = "", port = ""] = process.argv.slice(2)
+const [folder = "", name = "", port = "", gateway] = process.argv.slice(2)
 const decode = Schema.decodeEffect(Schema.fromJsonString(Request))
 const encode = Schema.encodeEffect(Schema.fromJsonString(Answer))
 
@@ -28,6 +31,12 @@ const answer = Effect.fnUntraced(function* (line: string) {
   yield* Console.log(yield* encode(given))
 })
 
+/** The references to kernels, in the database. */
+const refs = Layer.effect(KernelCluster.KernelRefs, KeyValueStore.KeyValueStore).pipe(
+  Layer.provide(KeyValueStore.layerSql()),
+  Layer.provide(clientLayer({ folder, name })),
+)
+
 Effect.gen(function* () {
   const { stdin } = yield* Stdio.Stdio
   yield* Console.log("ready")
@@ -41,7 +50,11 @@ Effect.gen(function* () {
   Effect.provide(KernelCluster.layer.pipe(
     Layer.provideMerge(clusterLayer({ folder, name }, Number(port))),
     Layer.provide(KernelSessions.layer({ max: 8 })),
-    Layer.provide(KernelGateway.layer()),
+    Layer.provide(
+      gateway === undefined
+        ? KernelGateway.layer()
+        : Layer.merge(KernelGateway.layerShared({ name: gateway, idleTimeToLive: "1 minute" }), refs),
+    ),
     Layer.merge(NodeStdio.layer),
   )),
   Effect.provideService(References.MinimumLogLevel, "Warn"),
