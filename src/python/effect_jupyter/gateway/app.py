@@ -25,7 +25,9 @@ from traitlets.config import Config
 
 from effect_jupyter.compatibility import has_parameters, is_compatible, references
 from effect_jupyter.gateway import attachments, forks, join, limits
-from effect_jupyter.gateway.kernels import OWN_KERNEL, Kernels, Manager, SandboxedKernels, requested_env
+from effect_jupyter.gateway.kernels import Kernels, requested_env
+from effect_jupyter.gateway.manager import OWN_KERNEL, Manager
+from effect_jupyter.gateway.sandboxed_kernels import SandboxedKernels
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PORT_TAKEN = 98
@@ -257,7 +259,7 @@ def configuration(settings, kernels):
     config.KernelGatewayApp.kernel_manager_class = kernels
     if is_compatible("detection of the end of kernels", check_managers):
         Manager.is_used = True
-        config.SeedingMappingKernelManager.kernel_manager_class = "effect_jupyter.gateway.kernels.Manager"
+        config.SeedingMappingKernelManager.kernel_manager_class = "effect_jupyter.gateway.manager.Manager"
     config.SeedingMappingKernelManager.root_dir = settings["workingDir"]
     # A deleted kernel that does not end by itself is killed.
     config.KernelManager.shutdown_wait_time = 1.0
