@@ -19,12 +19,13 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
-import type { ExecuteOptions, Kernel } from "../client/kernel.ts"
+import type { ExecuteOptions, Kernel, ResumeOptions } from "../client/kernel.ts"
 import {
   type Chunk,
   ConnectionLost,
   ExecutionAborted,
   ExecutionFailure,
+  ExecutionRef,
   type ExecutionResult,
   isKernelError,
   KernelError,
@@ -38,7 +39,15 @@ import { UnsupportedValue } from "../values/error.ts"
 import type { Answer, Exchange } from "../values/exchange.ts"
 import * as Values from "../values/make.ts"
 import * as Fragment from "./fragment.ts"
-import { Accepted, type Answers, type Attachment, type Bytes, group, type Started } from "./group.ts"
+import {
+  Accepted,
+  type Answers,
+  type Attachment,
+  type Bytes,
+  group,
+  type Position,
+  type Started,
+} from "./group.ts"
 import * as Parts from "./parts.ts"
 import type { Question } from "./question.ts"
 import * as Questions from "./questions.ts"
@@ -53,11 +62,12 @@ const acceptTimeout: Duration.Input = "1 second"
 /** Maximum time to wait for the first part of an answer that is not complete. */
 const streamTimeout: Duration.Input = "5 seconds"
 
+/** Maximum time that outputs wait for the next owner of a kernel. */
+const ownerTimeout: Duration.Input = "2 minutes"
+
 /** The time between attempts to hold a session, or to read its late output, after the connection was lost. */
 const reconnectDelay: Duration.Input = "1 second"
 
-/** The detail of the refusal of operations by which a kernel outlives its client. */
-const owned = "the kernel belongs to the sessions of another process, which keep it"
 /** Failures of requests that have no answer. */
 export type TransportError =
   | RpcClientError
@@ -157,9 +167,13 @@ export const makeWith: (
         attach(remote, attachment)
         if (attachment.session !== before) yield* hold
       }).pipe(Effect.scoped),
-      detach: Effect.fail(unsupported("detach", owned)),
-      start: () => Effect.fail(unsupported("start", owned)),
-      resume: () => Stream.fail(unsupported("resume", owned)),
+      detach: ask(remote, (target) => client.detach(target)),
+      start: (code, { allowStdin } = {}) =>
+        Effect.flatMap(
+          textOf(remote, code),
+          (code) => ask(remote, (target) => client.start({ ...target, code, allowStdin })),
+        ),
+      resume: (ref, options) => resume(remote, ref, options ?? {}),
       complete: (code, cursor, options) =>
         Effect.flatMap(
           textOf(remote, code),
@@ -302,6 +316,41 @@ const execution = (
         remote.client.execute({ ...target, ...sent, chunks: options.chunks, requestId }))
       return whole(remote, elements, options)
     })))
+
+/** Emits the outputs of code that was started, from the last one on if another process has the kernel by then. */
+const resume = (
+  remote: Remote,
+  ref: ExecutionRef,
+  { interrupts, onChunk, ...options }: ResumeOptions,
+): Stream.Stream<Chunk | ExecutionResult, ExecutionFailure> =>
+  Stream.suspend(() => {
+    let last = ref
+    let position = ref.position
+    const outputs = queued(remote, (requestId) =>
+      Stream.unwrap(Effect.map(optionsOf(remote, options), (sent) => {
+        const elements: Elements<Position> = askStream(remote, (target) =>
+          remote.client.resume({ ...target, ...sent, ref: last, interrupts, requestId }))
+        return whole(remote, elements, options)
+      }))).pipe(
+        Stream.mapEffect((element) =>
+          Effect.suspend((): Effect.Effect<ReadonlyArray<Chunk | ExecutionResult>> => {
+            if (element._tag === "ExecutionResult") {
+              return Effect.succeed([element])
+            }
+            if (element._tag === "Position") {
+              position = element.position
+              return Effect.succeed([])
+            }
+            last = new ExecutionRef({ ...ref, position })
+            return Effect.as(onChunk?.(element, last) ?? Effect.void, [element])
+          })
+        ),
+        Stream.flattenIterable,
+      )
+    return remote.guard === undefined
+      ? outputs
+      : Stream.retry(outputs, Schedule.upTo(untilConnected, { duration: ownerTimeout }))
+  })
 
 type Elements<A> = Stream.Stream<
   A | Accepted | Chunk | ExecutionResult | Fragment.Fragment | Question,

@@ -7,7 +7,15 @@ import * as ClusterSchema from "effect/cluster/ClusterSchema"
 import * as Rpc from "effect/rpc/Rpc"
 import * as RpcGroup from "effect/rpc/RpcGroup"
 import * as Schema from "effect/Schema"
-import { Chunk, ExecutionFailure, ExecutionResult, KernelError, KernelOutput } from "../execution.ts"
+import {
+  Chunk,
+  ExecutionFailure,
+  ExecutionRef,
+  ExecutionResult,
+  KernelError,
+  KernelOutput,
+  KernelRef,
+} from "../execution.ts"
 import {
   Completeness,
   Completion,
@@ -70,6 +78,11 @@ export class Started extends Schema.TaggedClass<Started>("effect-jupyter/KernelR
   kernelId: Schema.String,
 }) {}
 
+/** The number of messages of the kernel up to the chunk that follows. */
+export class Position extends Schema.TaggedClass<Position>("effect-jupyter/KernelRpc/Position")("Position", {
+  position: Schema.Int,
+}) {}
+
 /** A part of the packed buffers of all answers. */
 export class Bytes extends Schema.TaggedClass<Bytes>("effect-jupyter/KernelRpc/Bytes")("Bytes", {
   bytes: Schema.Uint8Array,
@@ -102,6 +115,23 @@ export const group = RpcGroup.make(
   Rpc.make("execute", {
     payload: { ...target, ...executeOptions, code: Uploads.Text },
     success: Schema.Union([Chunk, ExecutionResult, Fragment, Question, Accepted]),
+    error: ExecutionFailure,
+    stream: true,
+  }),
+  Rpc.make("detach", { payload: target, success: KernelRef, error: KernelError }),
+  Rpc.make("start", {
+    payload: { ...target, code: Uploads.Text, allowStdin: Schema.optional(Schema.Boolean) },
+    success: ExecutionRef,
+    error: KernelError,
+  }),
+  Rpc.make("resume", {
+    payload: {
+      ...target,
+      ...executeOptions,
+      ref: ExecutionRef,
+      interrupts: Schema.optional(Schema.Boolean),
+    },
+    success: Schema.Union([Chunk, ExecutionResult, Fragment, Question, Accepted, Position]),
     error: ExecutionFailure,
     stream: true,
   }),

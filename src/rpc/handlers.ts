@@ -30,7 +30,7 @@ import type { SessionEvent } from "../sessions/session.ts"
 import * as Exchange from "../values/exchange.ts"
 import { UnsupportedValue } from "../values/error.ts"
 import * as Fragment from "./fragment.ts"
-import { Accepted, Answers, Attachment, Bytes, group, Started } from "./group.ts"
+import { Accepted, Answers, Attachment, Bytes, group, Position, Started } from "./group.ts"
 import * as Parts from "./parts.ts"
 import * as Questions from "./questions.ts"
 import * as Uploads from "./uploads.ts"
@@ -166,6 +166,30 @@ export const make = Effect.gen(function* () {
             return options.chunks === false ? Stream.filter(elements, isResult) : elements
           })
         })).pipe(Fragment.split),
+      ),
+    detach: (target) => using(target, (kernel) => kernel.detach),
+    start: ({ allowStdin, code, ...target }) =>
+      Effect.flatMap(
+        uploads.takeText(code),
+        (text) => using(target, (kernel) => kernel.start(text, { allowStdin })),
+      ),
+    resume: ({ interrupts, ref, ...options }) =>
+      tracked(
+        options,
+        Stream.unwrap(Effect.map(kernelOf(options), (kernel) =>
+          questions.asking(options, (callbacks) => {
+            const positions: Array<Position> = []
+            return kernel.resume(ref, {
+              ...sendable(options),
+              ...callbacks,
+              interrupts,
+              onChunk: (_, { position }) =>
+                Effect.sync(() => void positions.push(new Position({ position }))),
+            }).pipe(
+              Stream.map((element) => [...(isResult(element) ? [] : positions.splice(0, 1)), element]),
+              Stream.flattenIterable,
+            )
+          }))).pipe(Fragment.split),
       ),
     exchange: ({ bytes, kernelId, operation, ...options }) =>
       tracked(
