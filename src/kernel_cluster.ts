@@ -79,7 +79,7 @@ export const layer: Layer.Layer<never, never, Sharding | KernelSessions> = Owner
  * - While the key has no owner, requests wait for one, for one minute and a half at most.
  * - If the owner ends, what runs and all requests after it fail with the reason `KernelDied` as soon as there is another
  *   one, until `reset`. If the next owner has the kernel, only what ran fails, with the reason `ConnectionLost`, and the
- *   code goes on.
+ *   code goes on. `resume` goes on with the output that is not known yet, and the result has the output since then.
  *
  * @example
  * ```ts

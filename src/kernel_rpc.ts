@@ -25,6 +25,7 @@ export { KernelClient } from "./client/service.ts"
  * - `evaluate` returns the value of an expression as JSON. `exchange`, to which large arguments are sent by `upload`,
  *   carries typed values of any schema.
  * - `complete`, `inspect`, `isComplete`, `history`, `info`, `variables` and `output` are those of a kernel.
+ * - `detach`, `start` and `resume` are those of a kernel; a `Position` comes before each chunk of `resume`.
  * - `open` opens a session, and `hold` has it in use until its stream is ended.
  * - `settled` waits until the kernel has ended an execution that was interrupted.
  *
