@@ -18,7 +18,7 @@ class Socket:
 
     def __init__(self, holder):
         self.holder = holder
-        self.opening = None
+        self.opening: dict[str, int] = {}
         self.frames = []
         self.code = None
         self.room = asyncio.Event()
