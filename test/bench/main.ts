@@ -15,6 +15,7 @@ import * as Many from "./many.ts"
 import * as Plot from "./plot.ts"
 import * as Sandbox from "./sandbox.ts"
 import * as Scale from "./scale.ts"
+import * as Serve from "./serve.ts"
 import * as Start from "./start.ts"
 import { json, type Row, table } from "./table.ts"
 import * as Values from "./values.ts"
@@ -26,6 +27,7 @@ const sections: Readonly<Record<string, Effect.Effect<ReadonlyArray<Row>, unknow
   plot: Plot.rows,
   many: Many.rows,
   sandbox: Sandbox.rows,
+  serve: Serve.rows,
   losses: Losses.rows,
   faults: Faults.rows,
   values: Values.rows,
