@@ -25,13 +25,16 @@ import type { SessionsOptions } from "./options.ts"
  * ```ts
  * import { Layer } from "effect"
  * import { KeyValueStore } from "effect/persistence"
+ * import type { SqlClient } from "effect/sql"
  * import { KernelGateway, KernelSessions } from "effect-jupyter"
  * import * as KernelCluster from "effect-jupyter/kernel_cluster"
  *
- * export const sessions = KernelSessions.layer({ max: 20 }).pipe(
- *   Layer.provide(Layer.effect(KernelCluster.KernelRefs, KeyValueStore.KeyValueStore)),
- *   Layer.provide(KernelGateway.layerShared({ name: "sessions" })),
- * )
+ * export const sessions = (database: Layer.Layer<SqlClient.SqlClient>) =>
+ *   KernelSessions.layer({ max: 20 }).pipe(
+ *     Layer.provide(Layer.effect(KernelCluster.KernelRefs, KeyValueStore.KeyValueStore)),
+ *     Layer.provide(KeyValueStore.layerSql().pipe(Layer.provide(database))),
+ *     Layer.provide(KernelGateway.layerShared({ name: "sessions" }))
+ *   )
  * ```
  *
  * @category services

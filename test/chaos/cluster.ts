@@ -18,7 +18,10 @@ for _ in range(20):
     time.sleep(0.02)
 print(n, end="", flush=True)`
 
-/** The time within which every key answers again: the lock's, and that of a busy machine. */
+/**
+ * The time within which every key answers again, and a runner's processes are gone: the lock's, or the 20 seconds for
+ * which an HTTP server waits for its connections, and that of a busy machine.
+ */
 const bound = Duration.seconds(30)
 
 /** How an execution may fail whose owner, or whose own process, is disturbed. */
@@ -150,7 +153,9 @@ export const run = Effect.fnUntraced(
             killed++
             slowest = Duration.max(slowest, took)
           }
-          const left = yield* Effect.flip(eventually(() => survivors(pids))).pipe(Effect.option)
+          const left = yield* Effect.flip(eventually(() => survivors(pids), Duration.toSeconds(bound))).pipe(
+            Effect.option,
+          )
           if (left._tag === "Some") violations.push(`After a ${kind} there is ${left.value.what}`)
           runners[index] = next
           usable = runners
