@@ -68,8 +68,8 @@ const kernelIds = Effect.flatMap(
   ({ kernels }) => Effect.map(kernels, (kernels) => kernels.map(({ id }) => id)),
 )
 
-const reasonOf = <A, R>(effect: Effect.Effect<A, Execution.ExecutionFailure, R>) =>
-  Effect.map(Effect.flip(effect), (error) => error._tag === "KernelError" ? error.reason : error)
+const reasonOf = <A, E extends { readonly _tag: string }, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.map(Effect.flip(effect), (error) => Execution.isKernelError(error) ? error.reason : error)
 
 const Line = Schema.fromJsonString(Schema.Struct({
   chunk: Schema.optionalKey(Execution.Chunk),
@@ -305,7 +305,20 @@ handle.update("two")`
       assert.strictEqual(texts(elements).join(""), "one\nend\n")
     }))
 
-  it.effect("a timeout and the option interrupts stop code that was started", () =>
+  it.effect("start takes code of any size, and keeps nothing from executions if it is interrupted", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      // The kernel repeats the code in its output, of which the gateway of these tests keeps less.
+      yield* kernel.start(`text = "${"x".repeat(20_000_000)}"`)
+      for (let wait = 0; wait < 10; wait++) {
+        const starting = yield* Effect.forkChild(kernel.start("1"), { startImmediately: true })
+        yield* Effect.sleep(wait)
+        yield* Fiber.interrupt(starting)
+      }
+      assert.strictEqual(yield* text(kernel.execute("len(text)")), "20000000")
+    }).pipe(Effect.scoped))
+
+  it.effect("a timeout, interrupt and the option interrupts stop code that was started", () =>
     Effect.gen(function* () {
       const kernel = yield* KernelClient.make()
       const slow =
@@ -317,6 +330,9 @@ handle.update("two")`
       yield* Stream.runDrain(Stream.take(kernel.resume(second, { interrupts: true }), 1))
       const again = yield* Effect.flip(Stream.runDrain(kernel.resume(second)))
       assert.isTrue(again._tag === "ExecutionError" && again.ename === "KeyboardInterrupt")
+      const third = yield* kernel.start(slow)
+      yield* Stream.runForEach(kernel.resume(third), () => kernel.interrupt).pipe(Effect.flip)
+      assert.strictEqual((yield* Effect.flip(Stream.runDrain(kernel.resume(third))))._tag, "ExecutionError")
     }).pipe(Effect.scoped))
 
   it.effect("reset after attach deletes the kernel, and the new one ends with the scope", () =>
@@ -335,15 +351,21 @@ handle.update("two")`
       assert.notInclude(yield* kernelIds, id)
     }))
 
-  it.effect("a kernel that has died and a gateway that was replaced", () =>
+  it.effect("KernelDied of a kernel that has ended, and ServerReplaced of a gateway that has", () =>
     Effect.gen(function* () {
       const [ref] = yield* started("import os; os._exit(1)")
       assert.isDefined(ref)
       yield* Effect.repeat(kernelIds, { until: (ids) => !ids.includes(ref.kernel.kernelId) })
       assert.strictEqual((yield* reasonOf(Effect.scoped(KernelClient.attach(ref.kernel))))._tag, "KernelDied")
-      const other = new Execution.KernelRef({ ...ref.kernel, server: "another" })
-      assert.strictEqual((yield* reasonOf(Effect.scoped(KernelClient.attach(other))))._tag, "ServerReplaced")
-    }))
+      const name = `replaced-${process.pid}`
+      const again = () => KernelGateway.layerShared({ ...options, name })
+      const [lost] = yield* Effect.provide(started("1"), again())
+      assert.isDefined(lost)
+      yield* KernelGateway.stopShared(name)
+      yield* Effect.addFinalizer(() => Effect.ignore(KernelGateway.stopShared(name)))
+      const attaching = Effect.scoped(KernelClient.attach(lost.kernel))
+      assert.strictEqual((yield* reasonOf(Effect.provide(attaching, again())))._tag, "ServerReplaced")
+    }).pipe(Effect.scoped))
 
   it.effect("a gateway is used while code runs that was started, and grows by no more than outputRetention", () =>
     Effect.gen(function* () {

@@ -5,6 +5,7 @@ import json
 import sys
 import unittest
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "src" / "python"))
 
@@ -18,7 +19,7 @@ class Socket:
 
     def __init__(self, holder):
         self.holder = holder
-        self.opening: dict[str, int] = {}
+        self.opening: Any = None
         self.frames = []
         self.code = None
         self.room = asyncio.Event()

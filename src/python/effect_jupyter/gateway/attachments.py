@@ -1,13 +1,15 @@
 """The resources by which programs attach to kernels that the gateway is the client of."""
 
 import asyncio
+from typing import Any
 
 from kernel_gateway.mixins import JSONErrorsMixin, TokenAuthorizationMixin
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError, RequestHandler, stream_request_body
 from tornado.websocket import WebSocketHandler
 
 from effect_jupyter.gateway.retention import TAKEN
 from effect_jupyter.kernel.connection import PROTOCOL
+from effect_jupyter.kernel.websocket import LARGEST
 
 KERNEL = r"/api/kernels/(?P<kernel_id>\w+-\w+-\w+-\w+-\w+)/attachment"
 
@@ -59,14 +61,26 @@ class Socket(TokenAuthorizationMixin, WebSocketHandler):
         self.retention.leave(self.name, self)
 
 
+@stream_request_body
 class Requests(TokenAuthorizationMixin, JSONErrorsMixin, RequestHandler):
     """Sends a request to the main shell, and answers when the kernel will get it whatever becomes of the program."""
+
+    def prepare(self):
+        super().prepare()
+        self.frame = bytearray()
+        if not self._finished:
+            # Code and its buffers, as in a frame of a WebSocket.
+            connection: Any = self.request.connection
+            connection.set_max_body_size(LARGEST)
+
+    def data_received(self, chunk):
+        self.frame += chunk
 
     async def post(self, kernel_id):
         retention = await retention_of(self, kernel_id)
         retention.check(self.get_query_argument("holder"))
         position = retention.log.next - 1
-        await retention.send("shell", self.request.body)
+        await retention.send("shell", bytes(self.frame))
         self.finish({"position": position})
 
 

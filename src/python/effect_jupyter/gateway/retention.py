@@ -95,7 +95,8 @@ class Retention:
 
     async def opened(self):
         """Tells whether the kernel has accepted the gateway, when that is known."""
-        return await asyncio.shield(self._opening)
+        await asyncio.wait([self._opening])
+        return not self._opening.cancelled() and self._opening.result()
 
     def close(self):
         """Ends the kernel, which ends after its client."""
