@@ -6,7 +6,8 @@
 import * as Entity from "effect/cluster/Entity"
 import * as EntityResource from "effect/cluster/EntityResource"
 import type { Sharding } from "effect/cluster/Sharding"
-import type * as Duration from "effect/Duration"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
@@ -18,6 +19,13 @@ import { KernelSessions } from "../sessions/service.ts"
 
 /** The time after which an entity whose session has been closed may end. */
 const sweepInterval: Duration.Input = "10 seconds"
+
+/** The time without a tick after which the process has stood still, and may have lost its locks meanwhile. */
+const maxPause: Duration.Input = "3 seconds"
+const tickInterval: Duration.Input = "500 millis"
+
+/** The time after a pause in which the cluster finds that a lock is lost, which ends the entity. */
+const checkTimeout: Duration.Input = "5 seconds"
 
 /** The entity, whose id is the key of a session. */
 export const entity = Entity.fromRpcGroup("effect-jupyter/Kernel", group)
@@ -47,6 +55,16 @@ export const layer: Layer.Layer<never, never, Sharding | KernelSessions> = Layer
       )
     })
 
+    let tickedAt = yield* Clock.currentTimeMillis
+    let suspectedUntil = 0
+    const tick = Effect.map(Clock.currentTimeMillis, (now) => {
+      if (now - tickedAt > Duration.toMillis(maxPause)) suspectedUntil = now + Duration.toMillis(checkTimeout)
+      tickedAt = now
+      return Math.max(0, suspectedUntil - now)
+    })
+    /** Waits after a pause: another runner may be the owner by now, and two must not answer. */
+    const ownership = Effect.flatMap(tick, (wait) => wait === 0 ? Effect.void : Effect.sleep(wait))
+
     const behavior = Effect.gen(function* () {
       const key: string = (yield* Entity.CurrentAddress).entityId
       // The previous owner may have had a session, which ended with it.
@@ -63,7 +81,7 @@ export const layer: Layer.Layer<never, never, Sharding | KernelSessions> = Layer
       const enter = Effect.acquireRelease(
         Effect.sync(() => void resident.requests++),
         () => Effect.sync(() => void resident.requests--),
-      ).pipe(Effect.andThen(resource.get))
+      ).pipe(Effect.andThen(ownership), Effect.andThen(resource.get))
       /** The request of a client, which is for the session of this entity whatever it says. */
       const own = <A extends { readonly key: string }>({ payload }: { readonly payload: A }): A => ({
         ...payload,
@@ -96,13 +114,14 @@ export const layer: Layer.Layer<never, never, Sharding | KernelSessions> = Layer
       })
     })
 
-    return Layer.merge(
+    return Layer.mergeAll(
       entity.toLayer(behavior, {
         concurrency: "unbounded",
         // A defect is the answer of its request; other requests are not repeated because of it.
         disableFatalDefects: true,
       }),
       Layer.effectDiscard(Effect.forkScoped(Effect.repeat(closeUnused, Schedule.spaced(sweepInterval)))),
+      Layer.effectDiscard(Effect.forkScoped(Effect.repeat(tick, Schedule.spaced(tickInterval)))),
     )
   }),
 )
