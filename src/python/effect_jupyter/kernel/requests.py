@@ -25,6 +25,7 @@ from effect_jupyter.kernel.values import REQUEST, Values
 MAX_QUEUED = 64
 # The type of the message after the end of a request for input.
 ANSWERED = "effect_jupyter_input_answered"
+EXECUTIONS = ("execute_request", REQUEST)
 COMMS = ("comm_open", "comm_msg", "comm_close")
 
 
@@ -44,7 +45,7 @@ class Requests:
         self._room = threading.Semaphore(MAX_QUEUED)
         self._waiting = deque()
         self._is_running = False
-        # The ids of the latest request in turn that has begun, and of that which is to be interrupted.
+        # The ids of the latest execution that has begun, and of that which is to be interrupted.
         self._begun: str | None = None
         self._interrupted: str | None = None
         self._is_over = False
@@ -155,8 +156,10 @@ class Requests:
             if is_hooked:
                 kernel.pre_handler_hook()
                 # The other way round than in `_interrupt`: at least one of the two threads knows of both.
-                self._begun = message["msg_id"]
-                Interrupt.came = Interrupt.came or self._interrupted == self._begun
+                # Clients name no other requests: an interrupt of one has the id of the execution before it.
+                if message["msg_type"] in EXECUTIONS:
+                    self._begun = message["msg_id"]
+                    Interrupt.came = Interrupt.came or self._interrupted == self._begun
             try:
                 result = handler(self._answer, [], message)
                 if inspect.isawaitable(result):
