@@ -80,6 +80,7 @@ export const layer: Layer.Layer<never, never, Sharding | KernelSessions> = Owner
  * - If the owner ends, what runs and all requests after it fail with the reason `KernelDied` as soon as there is another
  *   one, until `reset`. If the next owner has the kernel, only what ran fails, with the reason `ConnectionLost`, and the
  *   code goes on. `resume` goes on with the output that is not known yet, and the result has the output since then.
+ * - A key of more than 255 characters, or with NUL, fails with `InvalidOption`, as storages have no space for it.
  *
  * @example
  * ```ts

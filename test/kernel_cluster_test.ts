@@ -76,6 +76,18 @@ layer(OneProcess, slow)("KernelCluster", (it) => {
       assert.strictEqual(yield* text(kernel.execute("'x' in globals()")), "False")
     }))
 
+  it.effect("a key that no storage takes is refused, and leaves no session", () =>
+    Effect.gen(function* () {
+      const { list } = yield* KernelSessions.KernelSessions
+      const before = (yield* list).length
+      for (const key of ["x".repeat(256), "a\0b", "a\ud800"]) {
+        assert.strictEqual(reasonOf(yield* Effect.flip(kernelOf(key))), "InvalidOption", key)
+      }
+      assert.lengthOf(yield* list, before)
+      const longest = yield* kernelOf("\u{1f600}é/../'; --".padEnd(255, "x"))
+      assert.strictEqual(yield* text(longest.execute("6 * 7")), "42")
+    }))
+
   it.effect("an entity serves the session of its id alone, and code once", () =>
     Effect.gen(function* () {
       const clientOf = yield* KernelCluster.entity.client

@@ -381,6 +381,11 @@ describe("serve", () => {
       assert.strictEqual(short.code, 1)
       assert.include(short.message, "is no token")
       assert.notInclude(short.message, '"short"')
+      // No header has it.
+      yield* fs.writeFileString(file, "0".repeat(100_000))
+      const long = yield* outcome("--token-file", file)
+      assert.strictEqual(long.code, 1)
+      assert.include(long.message, "16 to 4096 characters")
     }),
   )
 

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import * as Cause from "effect/Cause"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Console from "effect/Console"
@@ -139,6 +140,7 @@ export const serve = Command.make("serve", flags, (options) =>
   }).pipe(
     Effect.scoped,
     Effect.tapError(({ message }) => Console.error(message)),
+    Effect.tapDefect((defect) => Console.error(Cause.pretty(Cause.die(defect)))),
   )).pipe(
     Command.withDescription(
       "Runs kernels for programs on other machines, which use KernelGateway.layerRemote",

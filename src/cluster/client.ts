@@ -10,6 +10,7 @@ import type { Sharding } from "effect/cluster/Sharding"
 import type * as Scope from "effect/Scope"
 import type { Kernel } from "../client/kernel.ts"
 import { ConnectionLost, KernelError } from "../execution.ts"
+import * as Options from "../options/check.ts"
 import * as Remote from "../rpc/client.ts"
 import { entity } from "./owner.ts"
 
@@ -20,6 +21,10 @@ const ownerTimeout: Duration.Input = "1 minute"
 /** Connects to the kernel of a key. */
 export const make: (key: string) => Effect.Effect<Kernel, KernelError, Sharding | Scope.Scope> = Effect
   .fnUntraced(function* (key) {
+    yield* Effect.mapError(
+      Options.check(Options.ClusterSession, { key }),
+      (reason) => new KernelError({ reason }),
+    )
     const client = (yield* entity.client)(key)
     // The cluster itself waits without end until there is a runner.
     const checkOwner = client.settled({ requestId: "" }).pipe(

@@ -20,8 +20,9 @@ export const random = (label: string): Redacted.Redacted<string> =>
 /** The bits of a mode that let users read or write who are neither the owner nor in the group. */
 const others = 0o006
 
-/** Minimum characters of a token. */
+/** Minimum characters of a token, and the maximum: it is sent in a header, whose size servers and proxies bound. */
 const minLength = 16
+const maxLength = 4096
 
 /**
  * Reads the token of a file, which is created with a random one if it does not exist. Fails with `InvalidOption` if it
@@ -40,13 +41,16 @@ export const read: (
       Effect.flatMap(fs.exists(file), (exists) => exists ? Effect.void : create(fs, path.resolve(file))),
       failed,
     )
-    const { mode } = yield* Effect.mapError(fs.stat(file), failed)
+    const { mode, size } = yield* Effect.mapError(fs.stat(file), failed)
     if ((mode & others) !== 0) return yield* refused(`other users can use it; run "chmod 600 ${file}"`)
+    const noToken = refused(
+      `its content is no token of one word with ${minLength} to ${maxLength} characters; remove it for a new one`,
+    )
+    // With space for the end of the line.
+    if (size > maxLength + 2) return yield* noToken
     const token = (yield* Effect.mapError(fs.readFileString(file), failed)).trim()
-    if (!/^[\x21-\x7e]*$/.test(token) || token.length < minLength) {
-      return yield* refused(
-        `its content is no token of one word with ${minLength} characters or more; remove it for a new one`,
-      )
+    if (!/^[\x21-\x7e]*$/.test(token) || token.length < minLength || token.length > maxLength) {
+      return yield* noToken
     }
     return Redacted.make(token, { label: "gateway token" })
   })

@@ -163,9 +163,9 @@ const remote = {
   // White space around it is ignored, such as the line end of a file.
   token: option((value) => {
     const token = Redacted.isRedacted(value) ? Redacted.value(value) : value
-    return typeof token === "string" && /^[\x21-\x7e]*$/.test(token.trim())
+    return typeof token === "string" && token.length <= 16_384 && /^[\x21-\x7e]*$/.test(token.trim())
       ? undefined
-      : "give the characters of the token alone, which are those of one word"
+      : "give the characters of the token alone, which are those of one word, at most 16,384"
   }),
   headers,
   user,
@@ -219,6 +219,15 @@ export const Session = Schema.Struct({
     typeof value === "string" && value.isWellFormed() && value.length <= 10_000
       ? undefined
       : "give a string of at most 10,000 characters, in which no surrogate is alone"
+  ),
+})
+
+/** The key of a session in a cluster, whose storage has columns of this size, and texts without NUL. */
+export const ClusterSession = Schema.Struct({
+  key: option((value) =>
+    typeof value === "string" && value.isWellFormed() && value.length <= 255 && !value.includes("\0")
+      ? undefined
+      : "give a string of at most 255 characters, without NUL, in which no surrogate is alone"
   ),
 })
 
