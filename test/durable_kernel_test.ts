@@ -5,7 +5,9 @@ import { ChildProcess } from "effect/process"
 import { mkdtempSync, readFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import * as Connection from "../src/gateway/connection.ts"
 import * as SharedFolder from "../src/gateway/shared_folder.ts"
+import * as Attachment from "../src/kernel/attachment.ts"
 import { Execution, KernelClient, KernelGateway } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import { gatewayOptions, slow, text, texts } from "./support/kernel.ts"
@@ -272,6 +274,24 @@ handle.update("two")`
       yield* Scope.close(scope, Exit.void)
       // The code was not interrupted, and the kernel not deleted.
       assert.strictEqual(yield* text(second.execute("i")), "59")
+    }).pipe(Effect.scoped))
+
+  it.effect("a client that has yet to hear of another one does not take the kernel back from it", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const { kernelId, session } = yield* kernel.detach
+      const gateway = yield* Effect.flatMap(KernelGateway.KernelGateway, Connection.of)
+      // As of a process that was stopped: its session became idle, and another process has the kernel.
+      const stay = { isKept: true }
+      const { reclaim } = Attachment.make(gateway, {
+        kernelId,
+        session,
+        stay,
+        holder: "stopped",
+        attached: undefined,
+        endReason: () => undefined,
+      })
+      assert.deepStrictEqual([yield* reclaim, stay.isKept], [false, true])
     }).pipe(Effect.scoped))
 
   it.effect("code that asks for input waits until a client answers, and is not asked twice", () =>

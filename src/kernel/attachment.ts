@@ -67,9 +67,17 @@ export const make = (
     stay.isKept = true
     return ref
   })
-  const reclaim = Effect.sync(() => {
-    stay.isKept = endReason()?._tag === "SessionTaken"
+  // A process that did not run for long may have yet to hear that another client is attached: the gateway knows.
+  const isTaken = Effect.match(keep, {
+    onSuccess: () => false,
+    onFailure: ({ reason }) => reason._tag === "SessionTaken",
   })
+  const reclaim = Effect.suspend(() =>
+    Effect.map(stay.isKept ? isTaken : Effect.succeed(false), (isTaken) => {
+      stay.isKept = isTaken
+      return !isTaken
+    })
+  )
   if (attached === undefined) {
     const detail = "Only kernels of Python on a gateway of KernelGateway.layerShared go on without a client"
     return { ...refused(detail), detach, reclaim }

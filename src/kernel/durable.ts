@@ -12,8 +12,8 @@ import type { Conversation, Listener, Request } from "./connection.ts"
 export interface Durable {
   /** Has the kernel stay when the client ends. */
   readonly detach: Effect.Effect<KernelRef, KernelError>
-  /** Has the kernel end with the client again, unless another one is attached. */
-  readonly reclaim: Effect.Effect<void>
+  /** Has the kernel end with the client again, unless another one is attached; returns whether it does. */
+  readonly reclaim: Effect.Effect<boolean>
   /** Fails if code cannot be started. */
   readonly check: Effect.Effect<void, KernelError>
   /** Sends the request of an execution, and returns when the kernel gets it whatever becomes of the client. */
@@ -32,7 +32,7 @@ const unsupported = (operation: string, detail: string): KernelError =>
 /** The operations of a kernel that ends with its client. */
 export const refused = (detail: string): Durable => ({
   detach: Effect.fail(unsupported("detach", detail)),
-  reclaim: Effect.void,
+  reclaim: Effect.succeed(true),
   check: Effect.fail(unsupported("start", detail)),
   start: () => Effect.fail(unsupported("start", detail)),
   resume: () => Effect.fail(unsupported("resume", detail)),

@@ -51,8 +51,8 @@ export interface Kept {
   readonly find: (key: string) => Effect.Effect<Attach | undefined, KernelError>
   /** Has a kernel stay. */
   readonly keep: (key: string, instance: Pick<Instance, "durable">) => Effect.Effect<void, KernelError>
-  /** Has a kernel end with its scope again. */
-  readonly drop: (key: string, instance: Pick<Instance, "durable">) => Effect.Effect<void>
+  /** Has a kernel end with its scope again, unless another process has it. */
+  readonly drop: (key: string, instance: Pick<Instance, "durable" | "id">) => Effect.Effect<void>
 }
 
 /** Attaches to a kernel, or uses the other start. */
@@ -95,11 +95,15 @@ export const make = Effect.fnUntraced(function* (
       }),
     keep: (key, { durable }) =>
       Effect.flatMap(durable.detach, (ref) => Effect.mapError(refs.set(key, ref), failed)),
-    drop: (key, { durable }) =>
-      Effect.andThen(
-        durable.reclaim,
-        Effect.catch(store.remove(key), (error) => Effect.logWarning(failed(error).message)),
-      ),
+    drop: Effect.fnUntraced(
+      function* (key, { durable, id }) {
+        if (!(yield* durable.reclaim)) return
+        // A process that has the key by now may have stored a kernel of its own.
+        const found = yield* refs.get(key)
+        if (Option.isSome(found) && found.value.kernelId === id) yield* store.remove(key)
+      },
+      Effect.catch((error) => Effect.logWarning(failed(error).message)),
+    ),
   }
   return kept
 })
