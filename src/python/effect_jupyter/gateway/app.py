@@ -50,6 +50,11 @@ class Connection(ZMQChannelsWebsocketConnection):
     _is_counted = False
     kernel_manager: Any
 
+    async def prepare(self):
+        if self.multi_kernel_manager.serves_itself(self.kernel_id):
+            raise limits.Told(409, "The kernel serves its only client itself")
+        await super().prepare()
+
     def connect(self):
         self._is_counted = True
         self.websocket_handler.set_nodelay(True)

@@ -13,7 +13,7 @@ from tornado.web import HTTPError
 from effect_jupyter.gateway import join
 from effect_jupyter.gateway.leases import LEASE, Leases
 from effect_jupyter.gateway.limits import Told
-from effect_jupyter.gateway.manager import ASKED, Manager, end_of
+from effect_jupyter.gateway.manager import ASKED, Manager, end_of, listens
 from effect_jupyter.gateway.processes import MARK, kill_processes_of
 from effect_jupyter.gateway.zygote_client import Zygote
 from effect_jupyter.sandbox.processes import is_stopped
@@ -62,6 +62,12 @@ class Kernels(SeedingMappingKernelManager):
         # A kernel with a socket sends its states to its client only.
         if getattr(self._kernels[kernel_id], "socket_path", None) is None:
             super().start_watching_activity(kernel_id)
+
+    def serves_itself(self, kernel_id):
+        """Tells whether a kernel serves its client itself, so that the gateway cannot: it has no sockets of ZeroMQ."""
+        kernel = self.get_kernel(kernel_id)
+        path = getattr(kernel, "socket_path", None)
+        return path is not None and (listens(path) or not listens(f"{kernel.ip}-{kernel.shell_port}"))
 
     def serve_by_gateway(self, kernel_id):
         """Connects the gateway to a kernel that refused its client."""

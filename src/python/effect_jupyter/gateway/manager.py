@@ -119,7 +119,8 @@ class Manager(KernelGatewayIOLoopKernelManager):
             self.retention.close()
         elif self.socket_path is None:
             await super()._async_request_shutdown(restart)
-        elif has_no_client(self.socket_path):
+        elif listens(self.socket_path):
+            # It has no client.
             await self._async_signal_kernel(signal.SIGKILL)
         # Otherwise the kernel ends after its client.
 
@@ -151,8 +152,8 @@ class Manager(KernelGatewayIOLoopKernelManager):
         return None if process is None else process.poll()
 
 
-def has_no_client(path):
-    """Tells whether the kernel of a socket still listens, which it does until its client has connected."""
+def listens(path):
+    """Tells whether a process listens at a Unix socket. A kernel listens at its own until its client has connected."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:

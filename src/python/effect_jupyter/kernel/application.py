@@ -246,14 +246,13 @@ class KernelApp(IPKernelApp, PreparedApp):
 
     def init_sockets(self):
         listener = take_listener()
-        if listener is not None:
-            if self.has_own_connection:
-                self.requests = Requests(listener, self.session, output.flush)
-            else:
-                # The client is refused, and connects to the gateway.
-                listener.close()
-        if self.requests is None:
+        if listener is None:
             return super().init_sockets()
+        if not self.has_own_connection:
+            super().init_sockets()
+            # The client is refused, and connects to the gateway, which finds these sockets.
+            return listener.close()
+        self.requests = Requests(listener, self.session, output.flush)
         close_unused()
         atexit.register(self.close)
         self.configure_tornado_logger()
