@@ -1,6 +1,6 @@
 /** An interrupt of a cell that awaits is told as the interrupt that it is. */
 import { assert, layer } from "@effect/vitest"
-import { Effect, Fiber, Schema, Stream } from "effect"
+import { Effect, Fiber, Option, Schema, Stream } from "effect"
 import { Execution, KernelClient } from "../src/mod.ts"
 import { kernelLayer, slow, text } from "./support/kernel.ts"
 import { eventually } from "./support/processes.ts"
@@ -20,6 +20,46 @@ const awaits = {
   "a handler that raises it again":
     "try: await asyncio.sleep(60)\nexcept asyncio.CancelledError:\n    print('cleaned')\n    raise",
 }
+
+layer(kernelLayer(), slow)("code that cancels all tasks", (it) => {
+  const others = "asyncio.all_tasks() - {asyncio.current_task()}"
+  const cancels = {
+    "of a cell": [
+      "[task.cancel() for task in asyncio.all_tasks()]\nawait asyncio.sleep(0)",
+      "CancelledError",
+    ],
+    "but its own, and awaits them": [
+      `others = ${others}
+[task.cancel() for task in others]
+await asyncio.gather(*others, return_exceptions=True)`,
+      undefined,
+    ],
+    "before a cell begins": [
+      `async def cancel():
+    while True:
+        await asyncio.sleep(0)
+        [task.cancel() for task in ${others}]
+canceling = asyncio.create_task(cancel())
+await asyncio.sleep(0)`,
+      undefined,
+    ],
+    "of a call": ["[task.cancel() for task in asyncio.all_tasks()]", undefined],
+  } as const
+
+  it.effect.each(Object.entries(cancels))(
+    "%s does not affect its kernel",
+    ([, [code, ename]]) =>
+      Effect.gen(function* () {
+        const kernel = yield* Client
+        const exit = yield* Effect.flip(kernel.execute(`import asyncio\n${code}`)).pipe(Effect.option)
+        const error = Option.getOrUndefined(exit)
+        assert.strictEqual(error?._tag === "ExecutionError" ? error.ename : undefined, ename)
+        yield* Effect.exit(kernel.execute("await asyncio.sleep(0.05)"))
+        yield* kernel.execute("'canceling' in globals() and canceling.cancel()")
+        assert.strictEqual(yield* text(kernel.execute("await asyncio.sleep(0.01); 6 * 7")), "42")
+      }),
+  )
+})
 
 layer(kernelLayer(), slow)("interrupt", (it) => {
   /** Interrupts what runs once it waits, which the kernel says by a line. */

@@ -19,7 +19,7 @@ const start = Effect.gen(function* () {
   const { connection } = model
   if (connection === undefined) return yield* Effect.die("It has no connection of its own")
   const exists = Effect.map(Effect.result(rest.get(model.id)), Result.isSuccess)
-  return { ...connection, exists, get: rest.get(model.id) }
+  return { ...connection, id: model.id, exists, get: rest.get(model.id) }
 })
 
 /** Connects as the client of a kernel does. */
@@ -117,6 +117,26 @@ layer(kernelLayer(), slow)("the socket of a kernel", (it) => {
       assert.isTrue(Result.isFailure(yield* Effect.result(connectTo(kernel.path))))
       yield* control.send(frame(payload(ask("2", "control"))))
       yield* awaitMessage(control, "kernel_info_reply")
+    }))
+
+  it.effect("is the only way to its kernel: the gateway refuses clients at once, and says why", () =>
+    Effect.gen(function* () {
+      const gateway = yield* Connection.of(yield* KernelGateway.KernelGateway)
+      const kernel = yield* start
+      const attempt = Effect.gen(function* () {
+        const { code } = yield* Effect.flip(
+          gateway.openSocket(`${gateway.url}/api/kernels/${kernel.id}/channels`, {
+            protocols: [WireV1.subprotocol],
+            openTimeout: "5 seconds",
+          }),
+        )
+        return code
+      })
+      assert.strictEqual(yield* attempt, 409)
+      const { shell } = yield* open(kernel)
+      assert.strictEqual(yield* attempt, 409)
+      yield* shell.send(frame(payload(ask("1"))))
+      yield* awaitMessage(shell, "kernel_info_reply")
     }))
 
   it.effect.skipIf(process.geteuid?.() !== 0 || inSandbox)(
@@ -274,6 +294,26 @@ print([number for number in map(int, os.listdir("/proc/self/fd")) if listens(num
         yield* open(other)
       }),
   )
+})
+
+layer(kernelLayer(), slow)("code that breaks its connection", (it) => {
+  const broken = {
+    "its sockets": `import os, stat
+for number in map(int, os.listdir("/proc/self/fd")):
+    try:
+        if stat.S_ISSOCK(os.fstat(number).st_mode): os.close(number)
+    except OSError:
+        pass`,
+    "all descriptors": "import os; os.closerange(3, 1000)",
+    "what sends": "import socket; socket.socket.sendmsg = None",
+    "what encodes": "import json; json.dumps = None",
+  }
+  it.effect.each(Object.entries(broken))("ends its kernel: %s", ([, code]) =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const error = yield* Effect.flip(kernel.execute(code))
+      assert.strictEqual(error._tag === "KernelError" && error.reason._tag, "KernelDied")
+    }))
 })
 
 describe("a process that the code forks", () => {

@@ -33,8 +33,6 @@ class Interrupt:
     awaiting = None
     # The task of that cell.
     cell = None
-    # The task that awaits that task.
-    outer: Any = None
     # True while the cell that is awaiting runs its own code.
     is_in_code = False
     # True if an interrupt cancelled the cell that is awaiting, and the exception that was shown as an interrupt.
@@ -120,7 +118,7 @@ class Interrupt:
             cls.cancelled = True
             loop.call_soon_threadsafe(cell.cancel)
             # A KeyboardInterrupt in a task or a callback of the code would end the loop, and the kernel with it.
-            is_another = task not in (None, cls.outer) and task not in others
+            is_another = task is not None and task not in others
             if is_run_by(frame, names) or (is_another and count > 1):
                 raise asyncio.CancelledError
 

@@ -5,6 +5,7 @@ import os
 import struct
 import threading
 from datetime import datetime, timezone
+from json import loads
 from typing import Any
 
 from jupyter_client.session import DELIM
@@ -165,7 +166,7 @@ def decoded(data):
         raise ValueError("Its offsets are not in order")
     view = memoryview(data)
     parts = [view[start:end] for start, end in zip(offsets, offsets[1:])]
-    header, parent, metadata, content = (json.loads(bytes(part)) for part in parts[1:5])
+    header, parent, metadata, content = (loads(bytes(part)) for part in parts[1:5])
     if not all(isinstance(part, dict) for part in (header, parent, metadata, content)):
         raise ValueError("Its parts are no objects")
     return bytes(parts[0]).decode(), {

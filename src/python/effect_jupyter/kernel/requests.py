@@ -1,12 +1,14 @@
 """Runs the requests of the client, in place of ipykernel's sockets, threads and event loops.
 
-The event loop runs a request to the main shell in one callback, without a task unless the request awaits something. The
-thread that reads the control channel runs a request to it. Each subshell is a thread.
+The event loop runs a request to the main shell in callbacks: one, unless the request awaits something. The thread that
+reads the control channel runs a request to it. Each subshell is a thread.
 """
 
 import asyncio
 import contextvars
+import functools
 import inspect
+import os
 import queue
 import sys
 import threading
@@ -18,11 +20,13 @@ from ipykernel.thread import CONTROL_THREAD_NAME
 from effect_jupyter.kernel.connection import Acceptor
 from effect_jupyter.kernel.interrupts import Interrupt
 from effect_jupyter.kernel.messages import Channel, Sender, decoded
-from effect_jupyter.kernel.threads import Publisher, Subshells, drive, resumed
+from effect_jupyter.kernel.threads import Publisher, Subshells, drive
 from effect_jupyter.kernel.values import REQUEST, Values
 
 # Maximum queued requests, beyond which the connection is not read.
 MAX_QUEUED = 64
+# Maximum seconds of exit handlers when nothing can be sent.
+LOST_TIMEOUT = 1.0
 # The type of the message after the end of a request for input.
 ANSWERED = "effect_jupyter_input_answered"
 EXECUTIONS = ("execute_request", REQUEST)
@@ -68,6 +72,8 @@ class Requests:
         self.sender.stay_beside()
         # Threads inherit the signal mask, by which only the main thread receives interrupts.
         shell, control = self._connected = self._acceptor.accept()
+        for connected in self._connected:
+            connected.on_lost = self._lose
         self.sender.connect(shell, control)
         threading.Thread(target=self._read, args=(shell, self._take), name="Shell channel", daemon=True).start()
         self._read(control, self._take_beside)
@@ -92,10 +98,16 @@ class Requests:
         for connected in self._connected:
             connected.close()
         self._kernel.shell.exit_now = True
-        if self._is_running:
-            self._kernel._send_interrupt_children()
         self._inputs.put(None)
         self._kernel.io_loop.add_callback(self._kernel.io_loop.stop)
+        if self._is_running:
+            self._kernel._send_interrupt_children()
+
+    def _lose(self):
+        """Ends the kernel if its code has broken what sends messages: the client would wait for them."""
+        # The code may have closed what wakes the event loop, too.
+        threading.Timer(LOST_TIMEOUT, os._exit, (1,)).start()
+        self._end()
 
     def _take(self, channel, message):
         self._room.acquire()
@@ -118,16 +130,25 @@ class Requests:
         return self._waiting.popleft()
 
     def _begin(self, coroutine):
-        """Runs a coroutine, in a task from the first time it awaits something."""
+        """Runs a coroutine without a task: one that the code found among its own it could cancel, or await for ever."""
         try:
             awaited = coroutine.send(None)
         except StopIteration:
             return
-        Interrupt.outer = self._loop.create_task(resumed(coroutine, awaited), context=self._context)
+        resume = functools.partial(self._begin, coroutine)
+        if awaited is None:
+            self._loop.call_soon(resume, context=self._context)
+        else:
+            # As a task does it: the future was not asked for its result.
+            awaited._asyncio_future_blocking = False
+            awaited.add_done_callback(lambda _: resume(), context=self._context)
 
     async def _run_in_turn(self, message):
         try:
             await self.run(message)
+        except Exception:
+            self._lose()
+            raise
         finally:
             self._is_running = False
             if self._waiting:
@@ -166,8 +187,9 @@ class Requests:
                     await result
             except Exception:
                 kernel.log.error("Exception in message handler:", exc_info=True)
-            except KeyboardInterrupt:
-                kernel.log.error("KeyboardInterrupt caught in kernel.")
+            except (KeyboardInterrupt, asyncio.CancelledError) as error:
+                # Code may cancel the task of a cell before it begins.
+                kernel.log.error("%s caught in kernel.", type(error).__name__)
             finally:
                 if is_hooked:
                     kernel.post_handler_hook()

@@ -101,8 +101,10 @@ class Subshells:
 
     def create(self, requests):
         name = str(uuid.uuid4())
-        self._threads[name] = Subshell(name, requests)
-        self._threads[name].start()
+        thread = Subshell(name, requests)
+        # It fails if there are too many processes.
+        thread.start()
+        self._threads[name] = thread
         return name
 
     def delete(self, name):
@@ -138,8 +140,9 @@ def drive(coroutine):
 
 
 @types.coroutine
-def resumed(coroutine, awaited):
-    """Continues a coroutine that was started without a task and awaits this future."""
+def resumed(coroutine):
+    """Continues a coroutine that was started without a task."""
+    awaited = None
     while True:
         try:
             value = yield awaited

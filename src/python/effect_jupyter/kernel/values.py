@@ -115,7 +115,7 @@ class Values:
             except StopIteration as end:
                 return end.value
         loop: Any = asyncio.get_running_loop()
-        task = loop.create_task(resumed(coroutine, None))
+        task = loop.create_task(resumed(coroutine))
         Interrupt.is_in_code = True
         try:
             with self._kernel._cancel_on_sigint(task):

@@ -25,6 +25,8 @@ MAX_FRAMES, MAX_PARTS, MAX_BYTES = 16, 512, 256 * 1024
 NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 # Errors of the system that are temporary.
 SHORTAGES = (errno.ENOBUFS, errno.ENOMEM)
+# Errors of a descriptor that was closed in this process, and which may be of another file by now.
+CLOSED_HERE = (errno.EBADF, errno.ENOTSOCK)
 # The header field of a request with the maximum bytes of a message to the client.
 BOUND = "x-max-message-size"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -142,6 +144,8 @@ class WebSocket:
         # Counts of written bytes, whose sum is the position of the next byte.
         self._written = [0]
         self.is_closed = False
+        # Called if the code of the kernel has closed the socket, which the thread that reads it does not notice.
+        self.on_lost = lambda: None
 
     def write(self, parts):
         """Writes a frame after all earlier ones."""
@@ -157,6 +161,7 @@ class WebSocket:
         """Writes all queued frames."""
         if self._lock._is_owned():
             return  # the interrupted write continues with it
+        is_lost = False
         with self._lock:
             while self._frames:
                 try:
@@ -165,8 +170,11 @@ class WebSocket:
                     if error.errno in SHORTAGES:
                         time.sleep(0.01)
                         continue
+                    is_lost = error.errno in CLOSED_HERE and not self.is_closed
                     self.is_closed = True
                     self._frames.clear()
+        if is_lost:
+            self.on_lost()
 
     def _write_some(self):
         written = sum(self._written)
