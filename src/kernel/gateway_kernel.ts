@@ -58,6 +58,11 @@ export const minStoppedPolls = 3
 const endedEarly = "It ended before it was ready"
 const advice = `${endedEarly}; check the option "env", the kernelspec and the packages of its interpreter`
 
+const hasClient = "It has a client, and a kernel of a local gateway has only one"
+
+/** Time in which the gateway notices that a kernel has ended. */
+const refusedDelay: Duration.Input = "1 second"
+
 /** Starts a kernel and connects to it; with the scope the connection closes and the kernel is deleted. */
 export const make: (
   gateway: Gateway.Connection,
@@ -185,7 +190,10 @@ const connect = Effect.fnUntraced(
       },
     }
     const notConnected = (error: ChannelError) =>
-      error.code === 404 ? startFailureOf(`${endedEarly}: ${error.message}`) : failed(error.message)
+      error.code === 404 ? startFailureOf(`${endedEarly}: ${error.message}`) : error.code === 409
+        // A kernel that is ending looks like one that has a client.
+        ? Effect.delay(startFailureOf(hasClient), refusedDelay)
+        : failed(error.message)
     const overServer = Channel.make({
       ...channelOptions,
       url: gateway.url,

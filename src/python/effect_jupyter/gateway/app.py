@@ -51,7 +51,8 @@ class Connection(ZMQChannelsWebsocketConnection):
     kernel_manager: Any
 
     async def prepare(self):
-        if self.multi_kernel_manager.serves_itself(self.kernel_id):
+        # The sockets of a kernel that has ended are closed, too; Jupyter waits for its report.
+        if await self.kernel_manager.is_alive() and self.multi_kernel_manager.serves_itself(self.kernel_id):
             raise limits.Told(409, "The kernel serves its only client itself")
         await super().prepare()
 
