@@ -6,6 +6,11 @@
  */
 import * as Schema from "effect/Schema"
 
+/** A part of the header of a message. */
+const Id = Schema.String.check(Schema.isMaxLength(255))
+/** The number of a message. */
+const Position = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+
 /**
  * A reference to a kernel, by which another program attaches to it. It has no secrets: the gateway has the token.
  *
@@ -27,9 +32,9 @@ import * as Schema from "effect/Schema"
 export class KernelRef extends Schema.Class<KernelRef>("effect-jupyter/Execution/KernelRef")({
   /** The id of a shared gateway, or the URL of another server. */
   server: Schema.String,
-  kernelId: Schema.String,
+  kernelId: Schema.String.check(Schema.isPattern(/^[\w-]{1,255}$/)),
   /** The id in the headers of the messages that programs send to the kernel. */
-  session: Schema.String,
+  session: Id,
 }) {}
 
 /**
@@ -55,11 +60,11 @@ export class KernelRef extends Schema.Class<KernelRef>("effect-jupyter/Execution
 export class ExecutionRef extends Schema.Class<ExecutionRef>("effect-jupyter/Execution/ExecutionRef")({
   kernel: KernelRef,
   /** The id of the request. */
-  id: Schema.String,
+  id: Id,
   /** The number of messages of the kernel before the request. */
-  start: Schema.Int,
+  start: Position,
   /** The number of messages of the kernel up to the last output that was taken. */
-  position: Schema.Int,
+  position: Position,
 }) {}
 
 const kernelId = Schema.String

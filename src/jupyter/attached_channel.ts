@@ -181,9 +181,19 @@ export const make: (
         Effect.tap(() => Effect.sync(() => listener.onFenced?.())),
         Effect.catchTag("Unanswered", () => Effect.void),
       )
+      /** A connection that ends as the kernel does is no failure of the request: the end has a reason of its own. */
+      const unlessLost = (error: Socket.ChannelError) =>
+        Effect.flatMap(
+          Effect.timeoutOption(Effect.flip(channel.lost), "1 second"),
+          (lost) => Option.isSome(lost) ? Effect.never : error,
+        )
       return {
         ...conversation,
-        send: Effect.andThen(repeat, Effect.suspend(() => isClosed ? Effect.void : fence)),
+        send: Effect.catchTag(
+          Effect.andThen(repeat, Effect.suspend(() => isClosed ? Effect.void : fence)),
+          "ChannelError",
+          unlessLost,
+        ),
         isSent: () => true,
         pause: () => {
           reading.closeUnsafe()

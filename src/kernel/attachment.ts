@@ -116,8 +116,8 @@ export function missing(gateway: Gateway.Connection, ref: KernelRef, error: Rest
   const { kernelId, server } = ref
   if (error.kind !== "NotFound") return new ConnectionLost({ kernelId, detail: error.message })
   if (server !== serverOf(gateway)) return new ServerReplaced({ kernelId, server })
-  // Gateways of this library know the end of a kernel for some time.
-  return gateway.isOwn && !error.detail.includes("does not exist")
+  // Gateways of this library know the end of a kernel for some time. Kernels of theirs have such an id.
+  return gateway.isOwn && /^\w+(-\w+){4}$/.test(kernelId) && !error.detail.includes("does not exist")
     ? new KernelDied({ kernelId })
     : new KernelNotFound({ kernelId })
 }

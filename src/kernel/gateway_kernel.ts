@@ -86,13 +86,16 @@ export const make: (
   },
 )
 
-/** Connects to a kernel that another client has started; with the scope the connection closes. */
+/**
+ * Connects to a kernel that another client has started; with the scope the connection closes. The kernel stays until
+ * `reclaim`.
+ */
 export const attach: (
   gateway: Gateway.Connection,
   ref: KernelRef,
-  options: ConnectOptions & { readonly deletes: boolean },
+  options: ConnectOptions,
 ) => Effect.Effect<KernelConnection, KernelError, Scope.Scope> = Effect.fnUntraced(
-  function* (gateway, ref, { deletes, ...options }) {
+  function* (gateway, ref, options) {
     const find = gateway.rest.get(ref.kernelId).pipe(
       Effect.mapError((error) => Attachment.missing(gateway, ref, error)),
       Effect.filterOrFail(
@@ -102,7 +105,7 @@ export const attach: (
       Effect.mapError((reason) => new KernelError({ reason })),
     )
     const model = yield* find
-    const stay = { isKept: !deletes }
+    const stay = { isKept: true }
     yield* Effect.addFinalizer(() => stay.isKept ? Effect.void : gateway.rest.remove(ref.kernelId))
     // Other servers end the connection of a client when another one with its session connects.
     const session = model.attachable === true ? ref.session : SecureRandom.uuidV4Unsafe()
@@ -216,16 +219,19 @@ const connect = Effect.fnUntraced(
       }),
       (channel): Channel.Channel => attached = channel,
     )
+    const taken = new SessionTaken({ kernelId })
     const own = OwnConnection.of(gateway, model, options.pingInterval)
-    const direct: Effect.Effect<Channel.Channel, ChannelError, Scope.Scope> | undefined = own !== undefined
-      ? DirectChannel.make({ ...channelOptions, ...own })
-      : model.attachable === true
-      ? attach
-      : undefined
+    const direct: Effect.Effect<Channel.Channel, ChannelError | KernelError, Scope.Scope> | undefined =
+      own !== undefined
+        ? DirectChannel.make({ ...channelOptions, ...own })
+        : model.attachable === true
+        ? Effect.mapError(attach, (error) => isTaken(error) ? new KernelError({ reason: taken }) : error)
+        : undefined
+    // The kernel has another ipykernel than is supported, which the log of the gateway says, or it has ended.
+    const isRefusal = own?.isRefusal ?? (({ code }: ChannelError) => code === 404)
     const connecting = direct === undefined ? overServer : direct.pipe(
       Effect.tap(() => Effect.sync(() => isDirect = true)),
-      // The kernel has another ipykernel than is supported, which the log of the gateway says, or it has ended.
-      Effect.catch((error) => own?.isRefusal(error) === false ? notConnected(error) : overServer),
+      Effect.catchTag("ChannelError", (error) => isRefusal(error) ? overServer : notConnected(error)),
     )
     // The end of a connection proves nothing, as it may be restored; the end of the process does.
     yield* Effect.forkScoped(
@@ -242,7 +248,7 @@ const connect = Effect.fnUntraced(
         error.code === AttachedChannel.takenCode
           ? Effect.sync(() => {
             stay.isKept = true
-            end(new SessionTaken({ kernelId }))
+            end(taken)
           })
           : isDirect
           ? Effect.map(OwnConnection.endReason(gateway, kernelId, error.detail), end)
@@ -314,6 +320,9 @@ const connect = Effect.fnUntraced(
     }
   },
 )
+
+/** Tells whether another client attached to the kernel meanwhile. */
+const isTaken = ({ code }: ChannelError): boolean => code === 409 || code === AttachedChannel.takenCode
 
 /** Tells whether a message is output of a request of this client. */
 function isOwnOutput(message: Message, session: string): boolean {

@@ -84,9 +84,13 @@ export const attach = (
       startTimeout: initTimeout,
       pingInterval,
       maxMessageSize,
-      deletes,
     })
-    const instance = yield* Instance.make(connection, yield* identityOf(connection))
+    const identity = yield* Effect.catch(identityOf(connection), (error) =>
+      // The reason of the end of the kernel is known somewhat later than the end.
+      Effect.timeoutOrElse(connection.ended, { duration: "3 seconds", orElse: () => error }))
+    const instance = yield* Instance.make(connection, identity)
+    // One that could not be used stays for another attempt.
+    if (deletes) yield* connection.durable.reclaim
     if (usageInterval !== undefined) yield* Usage.report(instance, usageInterval)
     return instance
   }).pipe(

@@ -128,6 +128,37 @@ class RetentionTest(unittest.IsolatedAsyncioTestCase):
                 refused("a")
             self.assertEqual(raised.exception.status_code, 409)
 
+    async def test_a_range_that_never_was_has_no_frames(self):
+        self.put(b"one")
+        await self.settle()
+        await self.attach("a")
+        for start, end in ((5, 9), (1, 9), (9, 5)):
+            again = Socket("a")
+            await self.retention.replay(again, start, end)
+            self.assertEqual((again.frames, again.code), ([], 1000))
+
+    async def test_a_program_that_attaches_after_the_end_is_told(self):
+        self.kernel.feed_eof()
+        await self.reading
+        self.retention._on_end(self.reading)
+        socket, following = await self.attach("a")
+        await following
+        control = Socket("a")
+        self.assertTrue(self.retention.join("control", control))
+        self.assertEqual((socket.code, control.code), (1000, 1000))
+
+    async def test_a_kernel_is_busy_as_soon_as_code_is_started(self):
+        sent = []
+
+        async def send(name, frame):
+            sent.append((name, frame))
+
+        self.retention.send = send
+        self.put(b"one")
+        await self.settle()
+        self.assertEqual(await self.retention.start(b"code"), 1)
+        self.assertEqual((sent, self.states), ([("shell", b"code")], ["busy"]))
+
     async def test_states_are_known_and_not_forged_by_text(self):
         self.put(b'{"execution_state": "busy"}', b'{"text": "{\\"execution_state\\": \\"idle\\"}"}')
         await self.settle()

@@ -79,9 +79,7 @@ class Requests(TokenAuthorizationMixin, JSONErrorsMixin, RequestHandler):
     async def post(self, kernel_id):
         retention = await retention_of(self, kernel_id)
         retention.check(self.get_query_argument("holder"))
-        position = retention.log.next - 1
-        await retention.send("shell", bytes(self.frame))
-        self.finish({"position": position})
+        self.finish({"position": await retention.start(bytes(self.frame))})
 
 
 class Kept(TokenAuthorizationMixin, JSONErrorsMixin, RequestHandler):

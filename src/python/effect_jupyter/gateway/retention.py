@@ -160,6 +160,14 @@ class Retention:
         if holder in self._former or not may_be_new and holder != self._holder:
             raise HTTPError(409, "Another program is attached to the kernel")
 
+    async def start(self, frame):
+        """Sends a request to the main shell. Returns the number of frames before it."""
+        position = self.log.next - 1
+        # The kernel has code to run as soon as its program is answered, which may end then.
+        self._on_status("busy")
+        await self.send("shell", frame)
+        return position
+
     async def send(self, name, frame):
         """Sends a frame to the kernel."""
         writer = self._writers[name]
@@ -177,6 +185,8 @@ class Retention:
         if socket.holder != self._holder:
             return False
         self._sockets[name] = socket
+        if self.is_over and name != "shell":
+            socket.close()
         return True
 
     def leave(self, name, socket):
@@ -196,8 +206,9 @@ class Retention:
 
     async def replay(self, socket, start, end):
         """Sends the frames after the number `start` up to `end`, as far as they are kept. The kernel waits meanwhile."""
-        first = min(max(self.log.first, start + 1), end + 1)
-        await self._pass_on(socket, Reader(first, min(end + 1, self.log.next)), {"first": first})
+        until = min(end + 1, self.log.next)
+        first = min(max(self.log.first, start + 1), until)
+        await self._pass_on(socket, Reader(first, until), {"first": first})
 
     async def follow(self, socket):
         """Sends the frames that come from now on."""

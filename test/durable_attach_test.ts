@@ -1,0 +1,130 @@
+/** Programs that attach to a kernel: at once, with references that lead nowhere, and while the kernel ends. */
+import { assert, layer } from "@effect/vitest"
+import { Effect, Exit, Layer, Option, Schema, Stream } from "effect"
+import { mkdtempSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as Connection from "../src/gateway/connection.ts"
+import { Execution, KernelClient, KernelGateway } from "../src/mod.ts"
+import * as Platform from "../src/platform.ts"
+import { gatewayOptions, slow, text, texts } from "./support/kernel.ts"
+
+/** The runtime directory of this user for these tests. */
+// @effect-diagnostics-next-line processEnv:off
+process.env.XDG_RUNTIME_DIR = mkdtempSync(join(tmpdir(), "effect-jupyter-test-"))
+
+const name = `attach-${process.pid}`
+const options = { ...gatewayOptions, name, idleTimeToLive: "1 minute" } as const
+const shared = KernelGateway.layerShared(options).pipe(
+  Layer.merge(Layer.effectDiscard(
+    Effect.addFinalizer(() => Effect.ignore(KernelGateway.stopShared(name))),
+  )),
+  Layer.provideMerge(Platform.layer),
+)
+
+/** Starts code in a new kernel, in a scope that closes then. */
+const started = (code: string) =>
+  Effect.scoped(Effect.gen(function* () {
+    const kernel = yield* KernelClient.make()
+    yield* kernel.detach
+    return yield* kernel.start(code)
+  }))
+
+const reasonOf = <A, R>(effect: Effect.Effect<A, Execution.ExecutionFailure, R>) =>
+  Effect.map(Effect.flip(effect), (error) => error._tag === "KernelError" ? error.reason : error)
+
+const numbers = (count: number) => Array.from({ length: count }, (_, i) => `${i}\n`).join("")
+
+layer(shared, slow)("programs that attach", (it) => {
+  it.effect("attach at once: all but one fail with SessionTaken, and no output is lost", () =>
+    Effect.gen(function* () {
+      const ref = yield* started("import time\nfor i in range(40): print(i, flush=True); time.sleep(0.02)")
+      const attached = Effect.scoped(
+        Effect.flatMap(KernelClient.attach(ref.kernel, { deletes: true }), (kernel) => kernel.detach),
+      )
+      for (let round = 0; round < 5; round++) {
+        const exits = yield* Effect.forEach([1, 2, 3, 4], () => Effect.exit(attached), { concurrency: 4 })
+        for (const exit of exits) {
+          const failure = Option.getOrUndefined(Exit.findErrorOption(exit))
+          if (failure !== undefined) assert.strictEqual(failure.reason._tag, "SessionTaken")
+        }
+        assert.isTrue(exits.some(Exit.isSuccess))
+      }
+      const kernel = yield* KernelClient.attach(ref.kernel, { deletes: true })
+      assert.strictEqual(texts(yield* Stream.runCollect(kernel.resume(ref))).join(""), numbers(40))
+    }).pipe(Effect.scoped))
+
+  it.effect("a stock client of a kernel that the gateway is the client of is refused, and takes nothing", () =>
+    Effect.gen(function* () {
+      const ref = yield* started("x = 20")
+      const { openSocket, url } = yield* Effect.flatMap(KernelGateway.KernelGateway, Connection.of)
+      const channels = `${url.replace(/^http/, "ws")}/api/kernels/${ref.kernel.kernelId}/channels`
+      const refused = yield* Effect.flip(openSocket(channels, { protocols: [], openTimeout: "10 seconds" }))
+      assert.strictEqual(refused.code, 409)
+      const kernel = yield* KernelClient.attach(ref.kernel, { deletes: true })
+      yield* Stream.runDrain(kernel.resume(ref))
+      assert.strictEqual(yield* text(kernel.execute("x + 1")), "21")
+    }).pipe(Effect.scoped))
+
+  it.effect("attach that fails leaves the kernel, also with deletes", () =>
+    Effect.gen(function* () {
+      const ref = yield* started("x = 20")
+      const failed = KernelClient.attach(ref.kernel, { deletes: true, initTimeout: "1 milli" })
+      assert.strictEqual((yield* reasonOf(Effect.scoped(failed)))._tag, "KernelStartFailed")
+      const kernel = yield* KernelClient.attach(ref.kernel, { deletes: true })
+      assert.strictEqual(yield* text(kernel.execute("x + 1")), "21")
+    }).pipe(Effect.scoped))
+
+  it.effect("attach to a kernel that no gateway has ever had fails with KernelNotFound", () =>
+    Effect.gen(function* () {
+      const { kernel: ref } = yield* started("")
+      for (const kernelId of ["__proto__", "none", "constructor", ref.kernelId.toUpperCase()]) {
+        const other = new Execution.KernelRef({ ...ref, kernelId })
+        assert.strictEqual(
+          (yield* reasonOf(Effect.scoped(KernelClient.attach(other))))._tag,
+          "KernelNotFound",
+        )
+      }
+      yield* Effect.scoped(KernelClient.attach(ref, { deletes: true }))
+    }))
+
+  it.effect("references that no kernel gave are refused when they are decoded", () =>
+    Effect.sync(() => {
+      const kernel = { server: "s", kernelId: "k", session: "s" }
+      const ref = { kernel, id: "i", start: 0, position: 0 }
+      assert.isTrue(Exit.isSuccess(Schema.decodeExit(Execution.ExecutionRef)(ref)))
+      for (
+        const wrong of [
+          { start: -1 },
+          { position: -1 },
+          { start: NaN },
+          { position: 1.5 },
+          { position: Infinity },
+          { id: "x".repeat(1000) },
+          { kernel: { ...kernel, kernelId: "../../api" } },
+          { kernel: { ...kernel, kernelId: "" } },
+          { kernel: { ...kernel, session: "x".repeat(1000) } },
+        ]
+      ) {
+        assert.isTrue(
+          Exit.isFailure(Schema.decodeExit(Execution.ExecutionRef)({ ...ref, ...wrong })),
+          JSON.stringify(wrong),
+        )
+      }
+    }))
+
+  it.effect("a kernel that dies while its output is taken, and then, fails with KernelDied", () =>
+    Effect.gen(function* () {
+      const ref = yield* started(
+        "import os, time\nprint('begun', flush=True)\ntime.sleep(1)\nos.kill(os.getpid(), 9)",
+      )
+      const reason = yield* Effect.scoped(Effect.gen(function* () {
+        const kernel = yield* KernelClient.attach(ref.kernel)
+        return yield* reasonOf(Stream.runDrain(kernel.resume(ref)))
+      }))
+      assert.strictEqual(reason._tag, "KernelDied")
+      // At once, while the gateway removes the kernel.
+      const again = reasonOf(Effect.scoped(KernelClient.attach(ref.kernel)))
+      assert.strictEqual((yield* Effect.timeout(again, "8 seconds"))._tag, "KernelDied")
+    }))
+})
