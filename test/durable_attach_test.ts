@@ -127,4 +127,17 @@ layer(shared, slow)("programs that attach", (it) => {
       const again = reasonOf(Effect.scoped(KernelClient.attach(ref.kernel)))
       assert.strictEqual((yield* Effect.timeout(again, "8 seconds"))._tag, "KernelDied")
     }))
+
+  it.effect("a timeout and the option interrupts of code that has not begun leave the code before it alone", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const first = yield* kernel.start("import time; time.sleep(2); print('first')")
+      const second = yield* kernel.start("print('second')")
+      const timed = Stream.runDrain(kernel.resume(second, { timeout: "200 millis" }))
+      assert.strictEqual((yield* Effect.flip(timed))._tag, "ExecutionTimeout")
+      const left = Stream.runDrain(kernel.resume(second, { interrupts: true }))
+      assert.isTrue(Option.isNone(yield* Effect.timeoutOption(left, "200 millis")))
+      assert.deepStrictEqual(texts(yield* Stream.runCollect(kernel.resume(first))), ["first\n"])
+      assert.deepStrictEqual(texts(yield* Stream.runCollect(kernel.resume(second))), ["second\n"])
+    }).pipe(Effect.scoped))
 })

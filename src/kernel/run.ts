@@ -152,10 +152,12 @@ const open = Effect.fnUntraced(
     const handlers = Handlers.make()
     const collector = Collector.make(options, handlers)
     const backlog = yield* Backlog.make(instance)
+    let hasBegun = false
     const listener: Listener = {
       onFenced: () => dispatch({ _tag: "Fenced", delivery: conversation }),
       onFailure: (reason) => stop(reason),
       onMessage: (message, bytes) => {
+        hasBegun = true
         backlog.note(message)
         const { msg_type: type } = message.header
         if (type === "input_request") onInput(message)
@@ -227,7 +229,7 @@ const open = Effect.fnUntraced(
     forgetEnd = instance.onEnded((reason) => dispatch({ _tag: "KernelEnded", reason }))
     const log = yield* logger({ kernel: kernelId, execution: request.id })
     /** Tells whether an interrupt reaches the code: before that which is resumed, other code may run. */
-    const isReached = () => resumed === undefined ? conversation.isSent() : state().progress.started
+    const isReached = () => resumed === undefined ? conversation.isSent() : hasBegun
     const close = Effect.suspend(() => {
       meter.report()
       const ended = log("Execution ended")
