@@ -14,7 +14,7 @@ import { gatewayOptions, slow, text, texts } from "./support/kernel.ts"
 process.env.XDG_RUNTIME_DIR = mkdtempSync(join(tmpdir(), "effect-jupyter-test-"))
 
 const name = `attach-${process.pid}`
-const options = { ...gatewayOptions, name, idleTimeToLive: "1 minute" } as const
+const options = { ...gatewayOptions, name, idleTimeToLive: "1 minute", outputRetention: 1_000_000 } as const
 const shared = KernelGateway.layerShared(options).pipe(
   Layer.merge(Layer.effectDiscard(
     Effect.addFinalizer(() => Effect.ignore(KernelGateway.stopShared(name))),
@@ -127,6 +127,24 @@ layer(shared, slow)("programs that attach", (it) => {
       const again = reasonOf(Effect.scoped(KernelClient.attach(ref.kernel)))
       assert.strictEqual((yield* Effect.timeout(again, "8 seconds"))._tag, "KernelDied")
     }))
+
+  it.effect("output that was taken before is not missed", () =>
+    Effect.gen(function* () {
+      const ref = yield* started("for i in range(3000): print(i, 'x' * 1000, flush=True)")
+      const kernel = yield* KernelClient.attach(ref.kernel, { deletes: true })
+      let last = ref
+      const all = Stream.runDrain(kernel.resume(ref, {
+        onChunk: (_, ref) =>
+          Effect.sync(() => {
+            last = ref
+          }),
+      }))
+      yield* Effect.exit(all)
+      // Of the output that was taken, most is not kept by now.
+      assert.strictEqual((yield* reasonOf(Stream.runDrain(kernel.resume(ref))))._tag, "OutputGone")
+      const [result, ...others] = yield* Stream.runCollect(kernel.resume(last))
+      assert.deepStrictEqual([result?._tag, others], ["ExecutionResult", []])
+    }).pipe(Effect.scoped))
 
   it.effect("a timeout and the option interrupts of code that has not begun leave the code before it alone", () =>
     Effect.gen(function* () {

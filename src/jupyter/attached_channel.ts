@@ -41,6 +41,8 @@ export interface EarlierRequest {
   readonly id: string
   /** The number of messages of the kernel before the request. */
   readonly start: number
+  /** The number of messages of the kernel up to the last one that was taken. */
+  readonly position: number
 }
 
 /**
@@ -155,7 +157,8 @@ export const make: (
         const opening = decodeReplay(frame)
         if (Option.isNone(opening)) return
         replay.position = opening.value.first - 1
-        replay.missing = replay.position - earlier.start
+        // Those that were taken before are not missed.
+        replay.missing = Math.max(0, replay.position - Math.max(earlier.start, earlier.position))
         replay.isGapUntold = replay.missing > 0
       }
       const repeat = Effect.gen(function* () {

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import math
 import os
 import time
 from contextvars import ContextVar
@@ -68,6 +69,11 @@ class Kernels(SeedingMappingKernelManager):
         kernel = self.get_kernel(kernel_id)
         path = getattr(kernel, "socket_path", None)
         return path is not None and (listens(path) or not listens(f"{kernel.ip}-{kernel.shell_port}"))
+
+    def inactive_for(self, kernel_id):
+        """Returns the seconds since the last message of a kernel; infinite if they are not known."""
+        active_at = getattr(self.get_kernel(kernel_id), "active_at", None)
+        return math.inf if active_at is None else time.monotonic() - active_at
 
     def serve_by_gateway(self, kernel_id):
         """Connects the gateway to a kernel that refused its client."""

@@ -5,7 +5,6 @@ import json
 import os
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from typing import Any
 
 from tornado.ioloop import IOLoop
@@ -95,6 +94,6 @@ class Leases:
         for model in self._kernels.list_kernels():
             if model["connections"] > 0 or model["execution_state"] == "busy":
                 return None
-            last_activity = datetime.fromisoformat(model["last_activity"].replace("Z", "+00:00"))
-            since = min(since, (datetime.now(timezone.utc) - last_activity).total_seconds())
+            # Not its "last_activity", which is of a clock that may be set.
+            since = min(since, self._kernels.inactive_for(model["id"]))
         return max(0.0, since)

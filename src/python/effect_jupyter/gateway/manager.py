@@ -5,11 +5,12 @@ import errno
 import os
 import signal
 import socket
+import time
 from datetime import datetime, timezone
 from typing import Any
 
 from kernel_gateway.services.kernels.manager import KernelGatewayIOLoopKernelManager
-from traitlets import default
+from traitlets import Instance, default, observe
 
 from effect_jupyter.gateway import join
 from effect_jupyter.gateway.environment import Environment
@@ -42,6 +43,10 @@ class Manager(KernelGatewayIOLoopKernelManager):
     # Bytes of output that the gateway keeps as the client of the kernel; None if programs are its clients.
     output_retention: int | None = None
     retention: Retention | None = None
+    # Jupyter sets it at each message.
+    last_activity: Any = Instance(datetime)
+    # The monotonic time of the last message.
+    active_at: float | None = None
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -104,6 +109,14 @@ class Manager(KernelGatewayIOLoopKernelManager):
             return None
         self.socket_path = path
         return listener
+
+    @default("last_activity")
+    def _first_activity(self):
+        return datetime.now(timezone.utc)
+
+    @observe("last_activity")
+    def _note_activity(self, _):
+        self.active_at = time.monotonic()
 
     def _on_status(self, state):
         # Jupyter knows the states of kernels whose messages it receives.
