@@ -32,6 +32,29 @@ layer(kernelLayer(), slow)("volume", (it) => {
       }
     }))
 
+  it.effect("40 cells of 10 MB: the kernel keeps none of it", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const resident = Effect.map(
+        text(kernel.execute("print(open('/proc/self/status').read().split('VmRSS:')[1].split()[0])")),
+        (kB) => Number(kB) / 1024,
+      )
+      for (
+        const code of [
+          "print('x' * 10_000_000)",
+          "import sys; print('x' * 10_000_000, file=sys.stderr)",
+          "display({'text/html': 'x' * 10_000_000}, raw=True)",
+          "import os; os.write(1, b'x' * 10_000_000) and None",
+        ]
+      ) {
+        const run = kernel.execute(code, { outputLimit: 1000 })
+        yield* Effect.repeat(run, { times: 1 })
+        const before = yield* resident
+        yield* Effect.repeat(run, { times: 7 })
+        assert.isBelow((yield* resident) - before, 30, code)
+      }
+    }))
+
   it.effect("300 MB in one print", () =>
     Effect.gen(function* () {
       const output = yield* text((yield* Client).execute("print('y' * 300_000_000)"))
