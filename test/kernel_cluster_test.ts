@@ -1,15 +1,16 @@
 /** Kernels of a cluster: in one process, and in several that share the keys by PostgreSQL. */
 import { assert, describe, layer } from "@effect/vitest"
-import { Context, Duration, Effect, Fiber, Latch, Layer, Result, Schema, Stream } from "effect"
+import { Context, Duration, Effect, Exit, Fiber, Latch, Layer, Result, Schema, Stream } from "effect"
 import { TestRunner } from "effect/cluster"
 import { SqlClient } from "effect/sql"
 import { randomUUID } from "node:crypto"
+import { existsSync } from "node:fs"
 import { Execution, KernelClient, KernelGateway, KernelSessions } from "../src/mod.ts"
 import * as KernelCluster from "../src/kernel_cluster.ts"
 import * as Platform from "../src/platform.ts"
 import * as Chaos from "./chaos/cluster.ts"
 import * as Cluster from "./support/cluster.ts"
-import { slow, text, texts } from "./support/kernel.ts"
+import { slow, temporary, text, texts } from "./support/kernel.ts"
 import * as Postgres from "./support/postgres.ts"
 import { descendants, eventually, survivors } from "./support/processes.ts"
 
@@ -266,6 +267,30 @@ describe.skipIf(Postgres.programs === undefined)("KernelCluster with PostgreSQL"
         yield* first.exitCode
         yield* Cluster.settled(where, [third])
         assert.deepStrictEqual(yield* kernelIds(third), ids)
+      }))
+
+    it.effect("a runner that was frozen runs nothing that was sent to it once another one has the key", () =>
+      Effect.gen(function* () {
+        const where = yield* database
+        const file = `${yield* temporary}/ran`
+        const first = yield* Cluster.run(where)
+        yield* Cluster.settled(where, [first])
+        const kernel = yield* (yield* kernelsOf(where))("ada")
+        yield* kernel.execute("x = 1")
+        yield* first.kill("SIGSTOP")
+        const waiting = yield* Effect.forkChild(
+          Effect.exit(kernel.execute(`open(${JSON.stringify(file)}, "w").close()`)),
+        )
+        const second = yield* Cluster.run(where)
+        yield* Cluster.settled(where, [second])
+        assert.strictEqual((yield* second.execute("ada", "print('new', end='')")).text, "new")
+        // Its socket has the request.
+        yield* first.kill("SIGCONT")
+        yield* Cluster.settled(where, [first, second])
+        assert.isTrue(Exit.isFailure(yield* Fiber.join(waiting)))
+        assert.isFalse(existsSync(file))
+        yield* kernel.reset
+        assert.strictEqual(yield* text(kernel.execute("6 * 7")), "42")
       }))
 
     it.effect("interruption and back-pressure cross processes, and PostgreSQL sees nothing of an execution", () =>

@@ -5,7 +5,7 @@
  */
 import * as Entity from "effect/cluster/Entity"
 import * as EntityResource from "effect/cluster/EntityResource"
-import type { Sharding } from "effect/cluster/Sharding"
+import { Sharding } from "effect/cluster/Sharding"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -42,6 +42,7 @@ interface Resident {
  */
 export const layer: Layer.Layer<never, never, Sharding | KernelSessions> = Layer.unwrap(
   Effect.gen(function* () {
+    const sharding = yield* Sharding
     const sessions = yield* KernelSessions
     const handlers = yield* Handlers.make
     const residents = new Map<string, Resident>()
@@ -66,7 +67,8 @@ export const layer: Layer.Layer<never, never, Sharding | KernelSessions> = Layer
     const ownership = Effect.flatMap(tick, (wait) => wait === 0 ? Effect.void : Effect.sleep(wait))
 
     const behavior = Effect.gen(function* () {
-      const key: string = (yield* Entity.CurrentAddress).entityId
+      const { entityId, shardId } = yield* Entity.CurrentAddress
+      const key: string = entityId
       // The previous owner may have had a session, which ended with it.
       yield* Entity.keepAlive(false)
       const resource = yield* EntityResource.make({
@@ -81,7 +83,12 @@ export const layer: Layer.Layer<never, never, Sharding | KernelSessions> = Layer
       const enter = Effect.acquireRelease(
         Effect.sync(() => void resident.requests++),
         () => Effect.sync(() => void resident.requests--),
-      ).pipe(Effect.andThen(ownership), Effect.andThen(resource.get))
+      ).pipe(
+        Effect.andThen(ownership),
+        // An entity without its lock may still end what runs; the cluster sends other requests to the next owner.
+        Effect.andThen(Effect.suspend(() => sharding.hasShardId(shardId) ? Effect.void : Effect.never)),
+        Effect.andThen(resource.get),
+      )
       /** The request of a client, which is for the session of this entity whatever it says. */
       const own = <A extends { readonly key: string }>({ payload }: { readonly payload: A }): A => ({
         ...payload,
