@@ -1,11 +1,13 @@
 /** Programs that attach to a kernel: at once, with references that lead nowhere, and while the kernel ends. */
+import { NodeSocket, NodeSocketServer } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Exit, Layer, Option, Schema, Stream } from "effect"
+import { Context, Effect, Exit, Layer, Option, Schema, Stream } from "effect"
+import { RpcClient, RpcSerialization, RpcServer } from "effect/rpc"
 import { mkdtempSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Connection from "../src/gateway/connection.ts"
-import { Execution, KernelClient, KernelGateway } from "../src/mod.ts"
+import { Execution, KernelClient, KernelGateway, KernelRpc, KernelSessions } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import { gatewayOptions, slow, text, texts } from "./support/kernel.ts"
 
@@ -144,6 +146,29 @@ layer(shared, slow)("programs that attach", (it) => {
       assert.strictEqual((yield* reasonOf(Stream.runDrain(kernel.resume(ref))))._tag, "OutputGone")
       const [result, ...others] = yield* Stream.runCollect(kernel.resume(last))
       assert.deepStrictEqual([result?._tag, others], ["ExecutionResult", []])
+    }).pipe(Effect.scoped))
+
+  it.effect("layerRpc detaches, starts and resumes as the gateway of its server does", () =>
+    Effect.gen(function* () {
+      const path = join(mkdtempSync(join(tmpdir(), "effect-jupyter-test-")), "rpc")
+      yield* Layer.build(
+        RpcServer.layer(KernelRpc.group).pipe(
+          Layer.provide(RpcServer.layerProtocolSocketServer),
+          Layer.provide(NodeSocketServer.layer({ path })),
+          Layer.provide(KernelRpc.layerHandlers),
+          Layer.provide(KernelSessions.layer({ max: 1 })),
+          Layer.provide(RpcSerialization.layerNdjson),
+        ),
+      )
+      const client = KernelClient.layerRpc("key").pipe(
+        Layer.provide(RpcClient.layerProtocolSocket()),
+        Layer.provide(NodeSocket.layerNet({ path })),
+        Layer.provide(RpcSerialization.layerNdjson),
+      )
+      const kernel = Context.get(yield* Layer.build(client), KernelClient.KernelClient)
+      const ref = yield* kernel.start("for i in range(5): print(i, flush=True)")
+      assert.strictEqual(texts(yield* Stream.runCollect(kernel.resume(ref))).join(""), numbers(5))
+      assert.deepStrictEqual(yield* kernel.detach, ref.kernel)
     }).pipe(Effect.scoped))
 
   it.effect("a timeout and the option interrupts of code that has not begun leave the code before it alone", () =>
