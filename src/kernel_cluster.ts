@@ -48,7 +48,8 @@ export const entity: Entity.Entity<"effect-jupyter/Kernel", RpcGroup.Rpcs<typeof
  *   stops, or when runners join: code that runs then has `entityTerminationTimeout` of the `ShardingConfig` to end, the
  *   session is closed, and the next owner opens a new one; with the same kernel if {@link KernelRefs} has it.
  * - If this process is killed or does not answer, another runner becomes the owner after `shardLockExpiration`.
- * - Clients of a session that is gone see the reason `KernelDied` until `reset`.
+ * - Clients of a session that is gone see the reason `KernelDied` until `reset`; `ExecutionAborted` if the owner is the same
+ *   process as before, which lost the key meanwhile or evicted the session.
  *
  * The cluster needs a storage of messages, which remembers the keys that have a session: one message for a session.
  * Requests, output and results are not stored.
