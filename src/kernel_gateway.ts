@@ -230,7 +230,7 @@ export const makeShared: (
  * ```ts
  * import { KernelGateway } from "effect-jupyter"
  *
- * export const gateway = KernelGateway.layerShared({ name: "reports", workingDir: "notebooks" })
+ * export const gateway = KernelGateway.layerShared({ name: "notebooks", workingDir: "notebooks" })
  * ```
  *
  * @category layers

@@ -16,13 +16,14 @@ const Position = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
  *
  * @example
  * ```ts
- * import { Effect, Schema } from "effect"
+ * import { Effect, FileSystem, Schema } from "effect"
  * import { Execution, KernelClient } from "effect-jupyter"
  *
  * const encode = Schema.encodeEffect(Schema.fromJsonString(Execution.KernelRef))
  *
- * export const store = Effect.fn("store")(function*(kernel: KernelClient.Kernel) {
- *   return yield* encode(yield* kernel.detach)
+ * export const store = Effect.fn("store")(function*(kernel: KernelClient.Kernel, path: string) {
+ *   const fs = yield* FileSystem.FileSystem
+ *   yield* fs.writeFileString(path, yield* encode(yield* kernel.detach))
  * })
  * ```
  *

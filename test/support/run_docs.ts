@@ -150,7 +150,7 @@ const main = Effect.gen(function* () {
   // Shared gateways outlive this program.
   process.env.XDG_RUNTIME_DIR = yield* fs.makeTempDirectoryScoped({ prefix: "effect-jupyter-docs-" })
   yield* Effect.addFinalizer(() =>
-    Effect.ignore(Effect.forEach(["analysis", "reports", "fresh"], KernelGateway.stopShared))
+    Effect.ignore(Effect.forEach(["analysis", "notebooks", "reports", "fresh"], KernelGateway.stopShared))
   )
 
   const programs = examples.filter(({ code }) => code.includes("NodeRuntime.runMain"))
