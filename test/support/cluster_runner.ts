@@ -49,7 +49,7 @@ Effect.gen(function* () {
 }).pipe(
   Effect.provide(KernelCluster.layer.pipe(
     Layer.provideMerge(clusterLayer({ folder, name }, Number(port))),
-    Layer.provide(KernelSessions.layer({ max: 8 })),
+    Layer.provide(KernelSessions.layer({ max: 16 })),
     Layer.provide(
       gateway === undefined
         ? KernelGateway.layer()
