@@ -60,9 +60,11 @@ export const make = (
           ? new KernelNotFound({ kernelId })
           : new ConnectionLost({ kernelId, detail: error.message })),
     })
-  const keep = gateway.serverId === undefined
-    ? Effect.void
-    : Effect.mapError(gateway.rest.keep(kernelId, holder), failed)
+  const keep = gateway.serverId === undefined ? Effect.void : gateway.rest.keep(kernelId, holder).pipe(
+    // The kernel is another client's, which the end of the connection may report later.
+    Effect.tapError(({ status }) => Effect.sync(() => stay.isKept ||= status === 409)),
+    Effect.mapError(failed),
+  )
   const detach = Effect.map(keep, () => {
     stay.isKept = true
     return ref
