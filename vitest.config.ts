@@ -53,8 +53,8 @@ export default defineConfig({
         },
       },
     ],
-    // Two cores: each file runs a gateway and kernels of its own.
-    maxWorkers: 2,
+    // Two cores: each file runs a gateway and kernels of its own, and waits for half of its time.
+    maxWorkers: 3,
     testTimeout: 60_000,
     hookTimeout: 120_000,
   },
