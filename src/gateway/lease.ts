@@ -58,7 +58,7 @@ export interface Lease {
   readonly closed: Effect.Effect<void>
 }
 
-/** What a program asks for, and how it receives what the supervisor tells all programs. */
+/** The request of a program, and the receivers of messages that the supervisor sends to all programs. */
 export interface LeaseOptions {
   readonly request: { readonly idleTimeToLive: number | null } | { readonly stop: true }
   readonly onLog?: (line: string) => Effect.Effect<void>

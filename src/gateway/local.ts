@@ -73,7 +73,7 @@ export interface Interpreter<R> {
   readonly cacheDir: string | undefined
 }
 
-/** What a gateway is started with, and the sandbox of its kernels. */
+/** The parameters of the start of a gateway, and the sandbox of its kernels. */
 export interface Prepared {
   readonly process: ProcessOptions
   readonly sandbox: Connection.Sandbox | undefined

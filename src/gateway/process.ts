@@ -84,7 +84,7 @@ const portInUse = 98
 /** The environment variables of kernels whose profiles and histories are removed with the gateway. */
 export const profileOf = (runtimeDir: string) => ({ IPYTHONDIR: `${runtimeDir}/ipython` })
 
-/** What differs between the supervisor of one program's gateway, and of one that programs share. */
+/** The parts in which the supervisor of one program's gateway and that of a shared one differ. */
 export interface SupervisorOptions {
   readonly runtimeDir: string
   readonly stdin: "pipe" | "ignore"

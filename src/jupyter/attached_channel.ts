@@ -179,7 +179,7 @@ export const make: (
         phase = "live"
         if (question !== undefined) listener.onMessage(...question)
       }).pipe(Effect.scoped)
-      /** What has not arrived by its end never will: the kernel may have ended the request long ago. */
+      /** Messages that have not arrived by its end never will: the kernel may have ended the request long ago. */
       const fence = conversation.fence.pipe(
         Effect.tap(() => Effect.sync(() => listener.onFenced?.())),
         Effect.catchTag("Unanswered", () => Effect.void),

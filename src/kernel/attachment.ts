@@ -23,7 +23,7 @@ import type { RestError } from "../jupyter/rest.ts"
 import type { Request } from "./connection.ts"
 import { type Durable, refused } from "./durable.ts"
 
-/** Whether the kernel stays when the client ends. */
+/** Tells whether the kernel stays when the client ends. */
 export interface Stay {
   isKept: boolean
 }

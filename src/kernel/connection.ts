@@ -34,7 +34,7 @@ export interface KernelConnection {
   readonly interrupt: Effect.Effect<void, KernelError>
   /** Fails when the kernel is gone for good; never succeeds. */
   readonly ended: Effect.Effect<never, KernelError>
-  /** What outlives the client. */
+  /** The operations of a kernel that outlives its client. */
   readonly durable: Durable
 }
 

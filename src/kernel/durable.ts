@@ -1,5 +1,5 @@
 /**
- * What outlives the client of a kernel: the kernel itself, and code that was started in it.
+ * A kernel that outlives its client, and code that was started in it.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * What an owner of a session does when another process becomes the owner.
+ * The end of an owner's session when another process becomes the owner.
  *
  * @module
  */
