@@ -8,6 +8,7 @@ import { join } from "node:path"
 import * as Connection from "../src/gateway/connection.ts"
 import * as SharedFolder from "../src/gateway/shared_folder.ts"
 import * as Attachment from "../src/kernel/attachment.ts"
+import * as GatewayKernel from "../src/kernel/gateway_kernel.ts"
 import { Execution, KernelClient, KernelGateway } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import { gatewayOptions, slow, text, texts } from "./support/kernel.ts"
@@ -292,6 +293,42 @@ handle.update("two")`
         endReason: () => undefined,
       })
       assert.deepStrictEqual([yield* reclaim, stay.isKept], [false, true])
+    }).pipe(Effect.scoped))
+
+  it.effect("a client that has yet to hear of another one does not delete its kernel", () =>
+    Effect.gen(function* () {
+      const first = yield* KernelClient.make()
+      yield* first.execute("x = 20")
+      const ref = yield* first.detach
+      const gateway = yield* Effect.flatMap(KernelGateway.KernelGateway, Connection.of)
+      // Its connections tell nothing once they are open, as those of a process that is stopped.
+      const deaf: typeof gateway = {
+        ...gateway,
+        openSocket: (address, options) =>
+          Effect.map(gateway.openSocket(address, options), (socket) => ({
+            ...socket,
+            pull: Effect.catch(socket.pull, () => Effect.never),
+          })),
+      }
+      const scope = yield* Scope.make()
+      const attached = yield* Scope.provide(
+        GatewayKernel.attach(deaf, ref, { startTimeout: "10 seconds", pingInterval: "1 minute" }),
+        scope,
+      )
+      assert.isTrue(yield* attached.durable.reclaim)
+      const second = yield* KernelClient.attach(ref)
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual(yield* text(second.execute("x + 1")), "21")
+      // One to which none has attached since ends with its client.
+      const third = yield* Scope.make()
+      const last = yield* Scope.provide(
+        GatewayKernel.attach(gateway, ref, { startTimeout: "10 seconds", pingInterval: "1 minute" }),
+        third,
+      )
+      assert.isTrue(yield* last.durable.reclaim)
+      yield* Scope.close(third, Exit.void)
+      const { kernels } = yield* KernelGateway.KernelGateway
+      assert.notInclude((yield* kernels).map(({ id }) => id), ref.kernelId)
     }).pipe(Effect.scoped))
 
   it.effect("code that asks for input waits until a client answers, and is not asked twice", () =>

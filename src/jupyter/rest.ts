@@ -126,13 +126,18 @@ export interface Rest {
     readonly timeout: Duration.Input
     /** Tells when the scope closes whether the kernel stays; false by default. */
     readonly isKept?: (() => boolean) | undefined
+    /** The name of the program for {@link Rest.remove} when the scope closes. */
+    readonly holder?: string | undefined
   }) => Effect.Effect<typeof KernelModel.Type, RestError, Scope.Scope>
   /** Returns the kernels that run on the server. */
   readonly kernels: Effect.Effect<ReadonlyArray<typeof KernelModel.Type>, RestError>
   readonly get: (id: string) => Effect.Effect<typeof KernelModel.Type, RestError>
   readonly interrupt: (id: string) => Effect.Effect<void, RestError>
-  /** Deletes a kernel, as at the end of the scope of its start. */
-  readonly remove: (id: string) => Effect.Effect<void>
+  /**
+   * Deletes a kernel, as at the end of the scope of its start. With `holder`, the name of a program on a shared gateway,
+   * it stays if another program has attached to it since.
+   */
+  readonly remove: (id: string, holder?: string) => Effect.Effect<void>
   /** Has a kernel of a shared gateway stay when the program that started it ends. */
   readonly keep: (id: string, holder: string) => Effect.Effect<void, RestError>
   /**
@@ -187,10 +192,13 @@ export const of: (server: Server.Server, options: RestLimits) => Effect.Effect<R
       const attachment = (id: string, name: string, holder: string) =>
         `${kernel(id)}/attachment/${name}?holder=${encodeURIComponent(holder)}`
 
-      const requestDeletion = (id: string) =>
-        send(HttpClientRequest.delete(kernel(id)), "5 seconds").pipe(
+      const requestDeletion = (id: string, holder?: string) =>
+        send(
+          HttpClientRequest.delete(holder === undefined ? kernel(id) : attachment(id, "kept", holder)),
+          "5 seconds",
+        ).pipe(
           Effect.asVoid,
-          Effect.catchIf((error) => error.kind === "NotFound", () => Effect.void),
+          Effect.catchIf(({ kind, status }) => kind === "NotFound" || status === 409, () => Effect.void),
           // The span would be one of an error, and after the end of the one that it belongs to.
           Effect.withTracerEnabled(false),
         )
@@ -201,18 +209,21 @@ export const of: (server: Server.Server, options: RestLimits) => Effect.Effect<R
           Effect.withTracerEnabled(false),
         )
       /** A server that restarts a dead kernel cannot delete it meanwhile, and says so by an error. */
-      const deleteLater = (id: string) =>
-        Effect.andThen(Effect.ignore(requestDeletion(id)), Effect.flip(get(id))).pipe(
+      const deleteLater = (id: string, holder?: string) =>
+        Effect.andThen(Effect.ignore(requestDeletion(id, holder)), Effect.flip(get(id))).pipe(
           Effect.filterOrFail(({ kind }) => kind === "NotFound"),
           Effect.retry(Schedule.spaced("1 second").pipe(Schedule.upTo({ duration: maxDeletionTime }))),
           Effect.delay("500 millis"),
           Effect.mapError(() => `The server did not delete the kernel "${id}"`),
         )
-      const remove = (id: string) =>
-        requestDeletion(id).pipe(
+      const remove = (id: string, holder?: string) =>
+        requestDeletion(id, holder).pipe(
           // A connection that was idle may have been closed; a server that is gone has ended, and its kernels with it.
           Effect.retry({ times: 1, while: ({ kind }) => kind === "Unreachable" }),
-          Effect.catchIf(({ kind }) => kind === "Refused" || kind === "Timeout", () => deleteLater(id)),
+          Effect.catchIf(
+            ({ kind }) => kind === "Refused" || kind === "Timeout",
+            () => deleteLater(id, holder),
+          ),
           Effect.ignore({ log: "Warn" }),
         )
 
@@ -232,7 +243,7 @@ export const of: (server: Server.Server, options: RestLimits) => Effect.Effect<R
           send(HttpClientRequest.get(`${url}/api/kernels`), timeout),
           read(server, "a list of kernels", decodeModels),
         ),
-        start: ({ env, isKept = () => false, name, timeout }) =>
+        start: ({ env, holder, isKept = () => false, name, timeout }) =>
           // A started request is not interrupted: a kernel whose id was not received could not be deleted.
           Effect.uninterruptibleMask(Effect.fnUntraced(function* (restore) {
             // Of the permit, which a start has until it is answered.
@@ -272,13 +283,14 @@ export const of: (server: Server.Server, options: RestLimits) => Effect.Effect<R
               yield* discard
               return yield* timedOut("POST /api/kernels", timeout)
             }
-            yield* Effect.addFinalizer(() => isKept() ? Effect.void : awaitDeletion(remove(kernel.value.id)))
+            const end = awaitDeletion(remove(kernel.value.id, holder))
+            yield* Effect.addFinalizer(() => isKept() ? Effect.void : end)
             return kernel.value
           })),
         get,
         interrupt: (id) =>
           Effect.asVoid(send(HttpClientRequest.post(`${kernel(id)}/interrupt`), interruptTimeout)),
-        remove: (id) => awaitDeletion(remove(id)),
+        remove: (id, holder) => awaitDeletion(remove(id, holder)),
         keep: (id, holder) =>
           Effect.asVoid(send(HttpClientRequest.put(attachment(id, "kept", holder)), timeout)),
         post: (id, holder, frame) =>

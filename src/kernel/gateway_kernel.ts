@@ -70,6 +70,7 @@ export const make: (
 ) => Effect.Effect<KernelConnection, KernelError, Scope.Scope> = Effect.fnUntraced(
   function* (gateway, options) {
     const stay = { isKept: false }
+    const holder = SecureRandom.uuidV4Unsafe()
     const model = yield* gateway.rest.start({
       name: options.kernelName,
       env: {
@@ -79,10 +80,11 @@ export const make: (
       },
       timeout: options.startTimeout,
       isKept: () => stay.isKept,
+      holder: gateway.serverId === undefined ? undefined : holder,
     }).pipe(
       Effect.catch((error) => startFailure(gateway, error, options)),
     )
-    return yield* connect(gateway, { ...options, model, session: SecureRandom.uuidV4Unsafe(), stay })
+    return yield* connect(gateway, { ...options, model, session: SecureRandom.uuidV4Unsafe(), holder, stay })
   },
 )
 
@@ -106,10 +108,13 @@ export const attach: (
     )
     const model = yield* find
     const stay = { isKept: true }
-    yield* Effect.addFinalizer(() => stay.isKept ? Effect.void : gateway.rest.remove(ref.kernelId))
+    const holder = SecureRandom.uuidV4Unsafe()
+    // Another client may attach in the moment of the end, which a shared gateway alone knows.
+    const remove = gateway.rest.remove(ref.kernelId, gateway.serverId === undefined ? undefined : holder)
+    yield* Effect.addFinalizer(() => stay.isKept ? Effect.void : remove)
     // Other servers end the connection of a client when another one with its session connects.
     const session = model.attachable === true ? ref.session : SecureRandom.uuidV4Unsafe()
-    return yield* connect(gateway, { ...options, model, session, stay }).pipe(
+    return yield* connect(gateway, { ...options, model, session, holder, stay }).pipe(
       // It may have ended meanwhile.
       Effect.tapError(() => find),
     )
@@ -123,9 +128,11 @@ export type ConnectOptions = Omit<KernelOptions, "kernelName" | "env">
 const connect = Effect.fnUntraced(
   function* (
     gateway: Gateway.Connection,
-    { model, session, stay, ...options }: ConnectOptions & {
+    { holder, model, session, stay, ...options }: ConnectOptions & {
       readonly model: typeof KernelModel.Type
       readonly session: string
+      /** Identifies this client to a shared gateway. */
+      readonly holder: string
       readonly stay: Attachment.Stay
     },
   ) {
@@ -207,7 +214,6 @@ const connect = Effect.fnUntraced(
       ...ack,
       onReconnected: () => count(Metrics.reconnects),
     }).pipe(Effect.catch(notConnected))
-    const holder = SecureRandom.uuidV4Unsafe()
     let attached: AttachedChannel.AttachedChannel | undefined
     let isDirect = false
     const attach = Effect.map(

@@ -83,16 +83,24 @@ class Requests(TokenAuthorizationMixin, JSONErrorsMixin, RequestHandler):
 
 
 class Kept(TokenAuthorizationMixin, JSONErrorsMixin, RequestHandler):
-    """Has the kernel outlive its program."""
+    """Has the kernel outlive its program, or deletes it, unless another program is attached."""
 
     def put(self, kernel_id):
+        self._kernels_of(kernel_id, may_be_new=False).leases.remove(kernel_id)
+        self.set_status(204)
+
+    async def delete(self, kernel_id):
+        # A program whose connection failed deletes the kernel that it started.
+        await self._kernels_of(kernel_id, may_be_new=True).shutdown_kernel(kernel_id)
+        self.set_status(204)
+
+    def _kernels_of(self, kernel_id, *, may_be_new):
         kernels = self.settings["kernel_manager"]
         kernels._check_kernel_id(kernel_id)
         retention = kernels.retention_of(kernel_id)
         if retention is not None:
-            retention.check(self.get_query_argument("holder"))
-        kernels.leases.remove(kernel_id)
-        self.set_status(204)
+            retention.check(self.get_query_argument("holder"), may_be_new)
+        return kernels
 
 
 handlers = [
