@@ -2,6 +2,7 @@
 import { afterEach, assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Effect, Metric, Schema, Stream } from "effect"
 import { Buffer } from "node:buffer"
+import type { Message } from "../src/jupyter/message.ts"
 import * as WireLegacy from "../src/jupyter/wire_legacy.ts"
 import * as WireV1 from "../src/jupyter/wire_v1.ts"
 import * as Metrics from "../src/kernel/metrics.ts"
@@ -238,5 +239,30 @@ describe("random frames between the real ones", () => {
           WireV1.encode({ ...message("stream", {}), header: { ...request.header, msg_type: "stream" } }),
         )
     }
+  }
+})
+
+describe("a server that opens a connection before it receives what the kernel sends to all clients", () => {
+  for (const format of formats) {
+    it.live(`loses no output of the first execution, ${format}`, () =>
+      Effect.gen(function* () {
+        let requests = 0
+        const send = (conversation: Fake.Conversation, messages: ReadonlyArray<Message>) =>
+          conversation.send(...messages.filter(({ channel }) => channel === "shell" || requests > 1))
+        const { kernel } = yield* Fake.client({
+          format,
+          info: (conversation) => {
+            requests++
+            const { message } = conversation
+            send(conversation, [
+              message("status", { execution_state: "busy" }),
+              message("kernel_info_reply", { status: "ok", language_info: { name: "fake" } }),
+              message("status", { execution_state: "idle" }),
+            ])
+          },
+          execute: (conversation) => send(conversation, conversation.run("one ", "two")),
+        })
+        assert.strictEqual((yield* kernel.execute("x")).text, "one two")
+      }))
   }
 })

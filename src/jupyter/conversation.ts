@@ -164,6 +164,41 @@ export const converse = <A, E>(
     return yield* Effect.raceFirst(Deferred.await(answer), Effect.andThen(send, silence))
   }))
 
+/** Time between a reply and the request that is sent again if no `idle` follows. */
+const repeatDelay: Duration.Input = "500 millis"
+
+/**
+ * Sends a request until the kernel has answered one on both channels, and returns the first value other than `undefined`
+ * that `pick` returns. A server may let a client in before it receives what the kernel sends to all clients, and the
+ * `idle` of a first request is lost then. After so many `attempts` a reply suffices.
+ *
+ * @category utils
+ * @since 0.1.0
+ */
+export const answered = <A, E>(
+  ask: (pick: (message: Message) => A | undefined) => Effect.Effect<A, E>,
+  pick: (message: Message) => A | undefined,
+  { attempts = Infinity }: { readonly attempts?: number | undefined } = {},
+): Effect.Effect<A, E> =>
+  Effect.gen(function* () {
+    let picked: A | undefined
+    let idle = false
+    for (let attempt = 1;; attempt++) {
+      const replied = Latch.makeUnsafe()
+      const asked = ask((message) => {
+        const value = pick(message)
+        if (value === undefined) idle ||= isIdle(message)
+        else {
+          picked = value
+          replied.openUnsafe()
+        }
+        return idle ? picked : undefined
+      })
+      yield* Effect.raceFirst(asked, Effect.andThen(replied.await, Effect.sleep(repeatDelay)))
+      if (picked !== undefined && (idle || attempt >= attempts)) return picked
+    }
+  })
+
 /**
  * Sends a request, and waits until the kernel has answered it on two channels: all its earlier messages on these precede
  * the answers.
@@ -172,14 +207,13 @@ export const converse = <A, E>(
  * @since 0.1.0
  */
 export const fence = (open: Open, session: string): Effect.Effect<void, ChannelError | Unanswered> =>
-  Effect.suspend(() => {
-    const message = request("kernel_info_request", { id: randomUUID(), session, content: {} })
-    let answers = 0
-    return Effect.asVoid(ask(open, message, (answer) => {
-      if (answer.header.msg_type === "kernel_info_reply" || isIdle(answer)) answers++
-      return answers === 2 ? true : undefined
-    }))
-  })
+  answered<true, ChannelError | Unanswered>(
+    (pick) =>
+      Effect.suspend(() =>
+        ask(open, request("kernel_info_request", { id: randomUUID(), session, content: {} }), pick)
+      ),
+    ({ header }) => header.msg_type === "kernel_info_reply" ? true : undefined,
+  )
 
 /**
  * Tells whether a message says that the kernel has finished its parent's request.

@@ -134,8 +134,8 @@ export const load: (
           pingInterval,
           maxMessageSize: options.maxMessageSize,
         })
-        // The default kernel of a local gateway is known, which saves a request.
-        const isKnown = gateway.isOwn && kernelName === undefined
+        // The default kernel of a gateway of this library is known, which saves a request.
+        const isKnown = connection.isDirect && kernelName === undefined
         const identity = isKnown ? Identity.ipython : yield* Setup.identify(connection)
         const instance = yield* Instance.make(connection, identity)
         yield* setup(instance, gateway.isOwn ? {} : env)
