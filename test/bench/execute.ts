@@ -7,7 +7,14 @@ import * as Raw from "./raw.ts"
 import * as Stock from "./stock.ts"
 import { inTurns, median, milliseconds, present, type Row } from "./table.ts"
 
-const rounds = 150
+const rounds = 15
+
+/** Executions of one turn: after the first ones, the processes of a contender are in the caches of the CPU. */
+const executionsOfTurn = 20
+
+/** The median of one turn. */
+const inARow = <E, R>(execution: Effect.Effect<number, E, R>) =>
+  Effect.map(Effect.replicateEffect(execution, executionsOfTurn), median)
 
 /** The delay of a line of a running cell, which prints the clock. */
 const printed = `
@@ -79,15 +86,17 @@ export const rows = Effect.gen(function* () {
   const inProcess = yield* Python.inProcess
   const ipybox = yield* Python.ipybox
 
+  const executions = [
+    milliseconds(ours.execute("1+1")),
+    milliseconds(overStock.execute("1+1")),
+    milliseconds(raw.execute("1+1")),
+    direct("1+1"),
+    inProcess("1+1"),
+    ipybox("execute"),
+  ]
   const [execute = NaN, overStockTime = NaN, rawTime = NaN, directTime = NaN, floor = NaN, ipyboxTime = NaN] =
-    yield* inTurns(rounds, [
-      milliseconds(ours.execute("1+1")),
-      milliseconds(overStock.execute("1+1")),
-      milliseconds(raw.execute("1+1")),
-      direct("1+1"),
-      inProcess("1+1"),
-      ipybox("execute"),
-    ])
+    yield* inTurns(rounds, executions.map(inARow))
+  const [single = NaN, , singleRaw = NaN, singleDirect = NaN] = yield* inTurns(100, executions)
   const inIpyboxWay = yield* IpyboxWay.make(stock.url)
   // Next, since ipybox loses its connection when it is left alone for some ten seconds.
   const [timeout = NaN, timeoutWay = NaN, timeoutIpybox = NaN] = yield* inTurns(15, [
@@ -127,6 +136,18 @@ export const rows = Effect.gen(function* () {
       theirs: rawTime,
       unit: "ms",
       atMost: 0.035,
+    },
+    {
+      what: "a single 1+1 after 0.1 s of others' work, against jupyter_client over direct ZMQ",
+      ours: single,
+      theirs: singleDirect,
+      unit: "ms",
+    },
+    {
+      what: "a single 1+1 after 0.1 s of others' work, against raw ws on a stock gateway",
+      ours: single,
+      theirs: singleRaw,
+      unit: "ms",
     },
     {
       what: "execute 1+1, own gateway, against IPython's run_cell in the process itself, the limit",
