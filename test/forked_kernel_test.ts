@@ -51,6 +51,8 @@ print(json.dumps({
     "shell": [type(each).__name__ for each in get_ipython().configurables],
     "start": [get_ipython().starting_dir == os.getcwd(), get_ipython().history_manager.session_number, len(In), _dh == [os.getcwd()]],
     "names": sorted(get_ipython().user_ns_hidden),
+    "extensions": [get_ipython().colors, sorted(get_ipython().extension_manager.loaded),
+                   sorted(get_ipython().magics_manager.magics["line"])],
     "builtins": sorted(vars(__import__("builtins"))),
     "modules": sorted(name for name in sys.modules if name.startswith("effect_jupyter") and "prepared" not in name),
 }))`
@@ -105,26 +107,40 @@ describe("a forked kernel", { concurrent: false }, () => {
 })
 
 layer(KernelGateway.layer({ preload: ["numpy", "matplotlib.pyplot"] }), slow)("forked kernels", (it) => {
-  it.effect("have other random numbers each, and what they preload works", () =>
+  it.effect("have random numbers and a history of their own, and what they preload works", () =>
     Effect.gen(function* () {
       const code = `
-import os, random, secrets, sys, tempfile, uuid
+import os, random, secrets, sqlite3, sys, tempfile, uuid
 loaded = "numpy" in sys.modules and "matplotlib.pyplot" in sys.modules
 import numpy
 print(loaded, numpy.ones((300, 300)).dot(numpy.ones((300, 300)))[0, 0], end="|")
 print(random.random(), numpy.random.rand(), numpy.random.default_rng().random(), secrets.token_hex(),
-      uuid.uuid1(), uuid.uuid4(), os.urandom(8).hex(), tempfile.mktemp(), sep="|")`
+      uuid.uuid1(), uuid.uuid4(), os.urandom(8).hex(), tempfile.mktemp(),
+      sqlite3.connect(":memory:").execute("SELECT random()").fetchone()[0],
+      get_ipython().history_manager.get_session_info()[1], sep="|")`
       const outputs = yield* Effect.forEach(
         Array.from({ length: 3 }),
         () => Effect.scoped(Effect.flatMap(KernelClient.make(), (kernel) => text(kernel.execute(code)))),
       )
       const [ours = [], ...others] = outputs.map((output) => (output ?? "").split("|"))
       assert.strictEqual(ours[0], "True 300.0")
-      assert.lengthOf(ours, 9)
+      assert.lengthOf(ours, 11)
       for (const other of others) {
         assert.strictEqual(other[0], "True 300.0")
         other.slice(1).forEach((value, index) => assert.notStrictEqual(value, ours[index + 1]))
       }
+    }))
+
+  it.effect("import no module that the process they are forked from could have imported for all", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      // What was there before the fork, the garbage collector does not see.
+      const code = `
+import gc, sys
+later = {id(each) for each in gc.get_objects()}
+print(gc.get_freeze_count() > 0, [name for name, module in sys.modules.items() if id(module) in later])`
+      yield* kernel.execute("1 + 1")
+      assert.strictEqual(yield* text(kernel.execute(code)), "True []")
     }))
 
   it.effect("draw plots", () =>

@@ -34,6 +34,9 @@ export type Setup = (
   env: Readonly<Record<string, string>>,
 ) => Effect.Effect<void, KernelError>
 
+/** The code of `kernel/setup.py`, in a kernel that has it. */
+const compiled = `__import__("sys").modules["effect_jupyter.kernel.setup_code"].code`
+
 /** Reads the set-up code, and returns a function that runs it in a kernel. */
 export const load: (
   options: SetupOptions,
@@ -54,14 +57,19 @@ export const load: (
     }
     const failed = failure(connection)
     const json = JSON.stringify({ workingDir: workingDir ?? null, makeWorkingDir: hasSucceeded, env })
-    const { raised, reply } = yield* source.pipe(
-      Effect.mapError(({ message }) => message),
-      Effect.flatMap((text) =>
-        // It runs in another namespace than the user's code. Every JSON string is a string of Python.
+    // A kernel with a connection of its own has compiled the code. Every JSON string is a string of Python.
+    const code = connection.isDirect ? Effect.succeed(compiled) : Effect.mapBoth(source, {
+      onFailure: ({ message }) => message,
+      onSuccess: (text) => JSON.stringify(text),
+    })
+    const { raised, reply } = yield* code.pipe(
+      Effect.flatMap((code) =>
+        // It runs in another namespace than the user's code.
         runSilently(
           connection,
-          `exec(${JSON.stringify(text)}, {"options": __import__("json").loads(${JSON.stringify(json)})})`,
-        ).pipe(Effect.mapError(detailOf))
+          `exec(${code}, {"options": __import__("json").loads(${JSON.stringify(json)})})`,
+        )
+          .pipe(Effect.mapError(detailOf))
       ),
       Effect.mapError(failed),
     )

@@ -21,6 +21,7 @@ sys.dont_write_bytecode = True
 
 import ctypes
 import errno
+import fnmatch
 import gc
 import importlib
 import json
@@ -36,8 +37,8 @@ from effect_jupyter.system import die_with
 
 MAX_MESSAGE = 1024 * 1024
 LOADED_BY_ALL = (
-    "IPython.core.completerlib IPython.core.debugger IPython.core.oinspect IPython.extensions.storemagic"
-    " IPython.utils.wildcard cProfile concurrent.futures.thread faulthandler pdb pstats sqlite3 stringprep"
+    "IPython.core.completerlib IPython.core.debugger IPython.core.logger IPython.core.oinspect"
+    " IPython.extensions.storemagic IPython.utils.wildcard cProfile concurrent.futures.thread faulthandler pdb pstats sqlite3 stringprep"
     " tornado.platform.asyncio unicodedata"
 ).split()
 MARK = b"EFFECT_JUPYTER_KERNEL"
@@ -64,6 +65,9 @@ def warm_up():
     from jupyter_client import localinterfaces
 
     localinterfaces.localhost()
+    # The patterns of startup files.
+    for pattern in ("*.py", "*.ipy"):
+        fnmatch.filter((), pattern)
     for module in LOADED_BY_ALL:
         try:
             importlib.import_module(module)

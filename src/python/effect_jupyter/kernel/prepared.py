@@ -4,12 +4,14 @@ import contextlib
 import os
 import sys
 import uuid
+from datetime import datetime
 from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.application import BaseIPythonApplication
+from IPython.core.history import HistoryManager
 from IPython.core.interactiveshell import InteractiveShell
 
 from effect_jupyter.compatibility import has_parameters, references
@@ -41,8 +43,14 @@ class PreparedApp(BaseIPythonApplication):
         self.init_config_files()
         if self._is_configured() or not issubclass(self.kernel_class, PreparedKernel):
             return False
-        with without_history():
-            self.kernel_class.instance(parent=self, log=self.log, profile_dir=self.profile_dir, user_ns=self.user_ns)
+        kernel = self.kernel_class.instance(
+            parent=self, log=self.log, profile_dir=self.profile_dir, user_ns=self.user_ns
+        )
+        self.shell = kernel.shell
+        self.shell.configurables.append(self)
+        self.init_extensions()
+        # What the setup does otherwise, for which each process would import the module of the magic.
+        self.shell.run_line_magic("colors", "nocolor")
         self.kernel_class.is_prepared = self.is_prepared = True
         return True
 
@@ -54,6 +62,13 @@ class PreparedApp(BaseIPythonApplication):
             self.kernel_class.clear_instance()
         if not self.is_prepared:
             super().initialize(argv)
+
+    def init_extensions(self):
+        stock: Any = super()
+        if not self.is_prepared:
+            return stock.init_extensions()
+        # They are loaded. `init_shell` has added the application once more.
+        self.shell.configurables.pop()
 
     def _is_configured(self):
         return any(
@@ -86,8 +101,7 @@ class PreparedKernel(IPythonKernel):
         shell.starting_dir = os.getcwd()
         shell.init_environment()
         shell.save_sys_module_state()
-        shell.init_history()
-        shell.configurables.insert(1, shell.configurables.pop())
+        begin(shell.history_manager)
         shell.init_user_ns()
         if name:
             shell.user_ns["__session__"] = name
@@ -96,15 +110,17 @@ class PreparedKernel(IPythonKernel):
         shell.displayhook.topic = self._topic("execute_result")
 
 
-@contextlib.contextmanager
-def without_history():
-    """Has a shell that is created meanwhile open no database of its history."""
-    stock: Any = InteractiveShell.init_history
-    InteractiveShell.init_history = lambda self: None
-    try:
-        yield
-    finally:
-        InteractiveShell.init_history = stock
+def begin(history):
+    """Has a history in memory that was made in another process begin in this one."""
+    history.reset(new_session=False)
+    if not history.enabled:
+        return
+    import sqlite3
+
+    with contextlib.suppress(sqlite3.Error), history.db:
+        # SQLite seeds its random numbers again when it opens a file in another process.
+        sqlite3.connect(os.devnull).close()
+        history.db.execute("UPDATE sessions SET start = ?", (datetime.now().isoformat(" "),))
 
 
 def check():
@@ -120,8 +136,11 @@ def check():
     ).split()
     return (
         members.issubset(known)
-        and has_parameters(InteractiveShell.init_history, "self")
-        and references(InteractiveShell.init_history, "history_manager", "configurables", "append")
+        and references(InteractiveShell.init_history, "history_manager", "HistoryManager")
+        and has_parameters(HistoryManager.reset, "self", "new_session")
+        and references(HistoryManager.reset, "output_hist", "dir_hist")
+        and references(IPKernelApp.init_shell, "configurables", "append")
+        and has_parameters(IPKernelApp.init_extensions, "self")
         and references(InteractiveShell.init_user_ns, "history_manager", "user_ns", "user_ns_hidden")
         and has_parameters(InteractiveShell.save_sys_module_state, "self")
         and has_parameters(ZMQInteractiveShell.init_environment, "self")

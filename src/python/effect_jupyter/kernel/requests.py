@@ -17,6 +17,7 @@ from typing import Any
 
 from ipykernel.thread import CONTROL_THREAD_NAME
 
+import effect_jupyter.kernel.setup_code  # noqa: F401
 from effect_jupyter.kernel.connection import Acceptor
 from effect_jupyter.kernel.interrupts import Interrupt
 from effect_jupyter.kernel.messages import Channel, Sender, decoded

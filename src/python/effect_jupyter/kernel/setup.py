@@ -265,7 +265,8 @@ def _keep_working_dir(working_dir):
 
 
 if _shell is not None:
-    _shell.run_line_magic("colors", "nocolor")
+    if str(getattr(_shell, "colors", "")).lower() != "nocolor":
+        _shell.run_line_magic("colors", "nocolor")
     _kernel: Any = getattr(_shell, "kernel", None)
     if any(kind.__module__.startswith("ipykernel.") for kind in type(_kernel).__mro__):
         _speed_up(_kernel)
