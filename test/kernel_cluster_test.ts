@@ -1,27 +1,21 @@
 /** Kernels of a cluster: in one process, and in several that share the keys by PostgreSQL. */
 import { assert, describe, layer } from "@effect/vitest"
-import { Context, Duration, Effect, Exit, Fiber, Latch, Layer, Result, Schema, Stream } from "effect"
+import { Duration, Effect, Exit, Fiber, Latch, Layer, Result, Schema, Stream } from "effect"
 import { TestRunner } from "effect/cluster"
 import { SqlClient } from "effect/sql"
 import { randomUUID } from "node:crypto"
 import { existsSync } from "node:fs"
-import { Execution, KernelClient, KernelGateway, KernelSessions } from "../src/mod.ts"
+import { type KernelClient, KernelGateway, KernelSessions } from "../src/mod.ts"
 import * as KernelCluster from "../src/kernel_cluster.ts"
 import * as Platform from "../src/platform.ts"
 import * as Chaos from "./chaos/cluster.ts"
 import * as Cluster from "./support/cluster.ts"
 import { slow, temporary, text, texts } from "./support/kernel.ts"
 import * as Postgres from "./support/postgres.ts"
+import { reasonOf } from "./support/outcome.ts"
 import { descendants, eventually, survivors } from "./support/processes.ts"
 
-const kernelOf = (key: string = randomUUID()) =>
-  Effect.map(
-    Effect.suspend(() => Layer.build(KernelCluster.layerClient(key))),
-    (context) => Context.get(context, KernelClient.KernelClient),
-  )
-const reasonOf = (failure: { readonly _tag: string }) =>
-  failure instanceof Execution.KernelError ? failure.reason._tag : failure._tag
-
+const { kernelOf } = Cluster
 const OneProcess = KernelCluster.layer.pipe(
   Layer.provideMerge(TestRunner.layer),
   Layer.provideMerge(KernelSessions.layer({ max: 4 })),
@@ -113,31 +107,13 @@ layer(OneProcess, slow)("KernelCluster", (it) => {
     }))
 })
 
-/** The database of a cluster of its own. */
-class Server extends Context.Service<Server, string>()("test/Server") {}
-
-const database = Effect.flatMap(Server, Postgres.makeDatabase)
-const keys = Array.from({ length: 6 }, (_, index) => `user-${index}`)
-
-/** The kernels' ids by key, as a runner finds them. */
-const kernelIds = (runner: Cluster.Runner) =>
-  Effect.forEach(keys, (key) => runner.execute(key, ""), { concurrency: "unbounded" }).pipe(
-    Effect.map((answers) => answers.map(({ kernelId, reason }) => kernelId ?? reason)),
-  )
-
-/** Kernels of a cluster that this process is no runner of. */
-const kernelsOf = Effect.fnUntraced(function* (where: Postgres.Database) {
-  const cluster = yield* Layer.build(Cluster.clusterLayer(where))
-  return Effect.fnUntraced(function* (key: string) {
-    return yield* Effect.provide(kernelOf(key), cluster)
-  })
-})
+const { keys, kernelIds } = Cluster
 
 describe.skipIf(Postgres.programs === undefined)("KernelCluster with PostgreSQL", () => {
-  layer(Layer.provideMerge(Layer.effect(Server, Postgres.serve), Platform.layer), slow)((it) => {
+  layer(Cluster.serverLayer, slow)((it) => {
     it.effect("every key has one owner and answers from every process; a stopped one hands its keys over", () =>
       Effect.gen(function* () {
-        const where = yield* database
+        const where = yield* Cluster.database
         const runners = yield* Effect.all([Cluster.run(where), Cluster.run(where), Cluster.run(where)], {
           concurrency: "unbounded",
         })
@@ -169,12 +145,12 @@ describe.skipIf(Postgres.programs === undefined)("KernelCluster with PostgreSQL"
 
     it.effect("a runner that is killed while cells print: KernelDied, and every key answers again", () =>
       Effect.gen(function* () {
-        const where = yield* database
+        const where = yield* Cluster.database
         const [first, second] = yield* Effect.all([Cluster.run(where), Cluster.run(where)], {
           concurrency: "unbounded",
         })
         yield* Cluster.settled(where, [first, second])
-        const connect = yield* kernelsOf(where)
+        const connect = yield* Cluster.kernelsOf(where)
         // The owner of a key depends on the ports of the runners, and the kernels' processes tell whose they are.
         const kernels: Array<KernelClient.Kernel> = []
         const isLost: Array<boolean> = []
@@ -220,63 +196,13 @@ describe.skipIf(Postgres.programs === undefined)("KernelCluster with PostgreSQL"
         }
       }))
 
-    it.effect("kernels of a shared gateway keep their state and their code when a runner is killed", () =>
-      Effect.gen(function* () {
-        const where = yield* database
-        const name = `cluster-${randomUUID().slice(0, 8)}`
-        yield* Effect.addFinalizer(() => Effect.ignore(KernelGateway.stopShared(name)))
-        const start = Cluster.run(where, name)
-        const [first, second] = yield* Effect.all([start, start], { concurrency: "unbounded" })
-        yield* Cluster.settled(where, [first, second])
-        const connect = yield* kernelsOf(where)
-        const kernels = yield* Effect.forEach(keys, (key) => connect(key), { concurrency: "unbounded" })
-        yield* Effect.forEach(kernels, (kernel, index) => kernel.execute(`x = ${index}`))
-        const ids = kernels.map(({ id }) => id)
-
-        const running = yield* Effect.forEach(
-          kernels,
-          (kernel) =>
-            kernel.execute("import time\nfor i in range(200): print(i, flush=True); time.sleep(0.02)\ni")
-              .pipe(
-                Effect.result,
-                Effect.forkChild({ startImmediately: true }),
-              ),
-        )
-        yield* Effect.sleep("1 second")
-        yield* second.kill("SIGKILL")
-        const ended = yield* Effect.forEach(running, Fiber.join)
-        const lost = ended.flatMap((result) => Result.isFailure(result) ? [reasonOf(result.failure)] : [])
-        assert.isAbove(lost.length, 0)
-        assert.isBelow(lost.length, keys.length)
-        assert.deepStrictEqual(new Set(lost), new Set(["ConnectionLost"]))
-
-        // The same clients and others find the kernels as they were, when the code has ended.
-        const states = yield* Effect.forEach(keys, (key) => first.execute(key, "print(x, i, end='')"), {
-          concurrency: "unbounded",
-        })
-        assert.deepStrictEqual(states.map(({ text }) => text), keys.map((_, index) => `${index} 199`))
-        assert.deepStrictEqual(states.map(({ kernelId }) => kernelId), ids)
-        for (const [index, kernel] of kernels.entries()) {
-          assert.strictEqual(yield* text(kernel.execute("print(x, end='')")), String(index))
-          assert.strictEqual(kernel.id, ids[index])
-        }
-
-        // In order, too; the next owner has a new runner.
-        const third = yield* start
-        yield* Cluster.settled(where, [first, third])
-        yield* first.kill("SIGTERM")
-        yield* first.exitCode
-        yield* Cluster.settled(where, [third])
-        assert.deepStrictEqual(yield* kernelIds(third), ids)
-      }))
-
     it.effect("a runner that was frozen runs nothing that was sent to it once another one has the key", () =>
       Effect.gen(function* () {
-        const where = yield* database
+        const where = yield* Cluster.database
         const file = `${yield* temporary}/ran`
         const first = yield* Cluster.run(where)
         yield* Cluster.settled(where, [first])
-        const kernel = yield* (yield* kernelsOf(where))("ada")
+        const kernel = yield* (yield* Cluster.kernelsOf(where))("ada")
         yield* kernel.execute("x = 1")
         yield* first.kill("SIGSTOP")
         const waiting = yield* Effect.forkChild(
@@ -296,9 +222,9 @@ describe.skipIf(Postgres.programs === undefined)("KernelCluster with PostgreSQL"
 
     it.effect("interruption and back-pressure cross processes, and PostgreSQL sees nothing of an execution", () =>
       Effect.gen(function* () {
-        const where = yield* database
+        const where = yield* Cluster.database
         yield* Cluster.settled(where, [yield* Cluster.run(where)])
-        const kernel = yield* (yield* kernelsOf(where))("ada")
+        const kernel = yield* (yield* Cluster.kernelsOf(where))("ada")
 
         yield* kernel.stream("n = 0\nwhile True:\n  n += 1\n  print('x' * 100_000, flush=True)").pipe(
           Stream.rechunk(1),

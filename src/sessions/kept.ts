@@ -52,7 +52,7 @@ export interface Kept {
   /** Has a kernel stay. */
   readonly keep: (key: string, instance: Pick<Instance, "durable">) => Effect.Effect<void, KernelError>
   /** Has a kernel end with its scope again, unless another process has it. */
-  readonly drop: (key: string, instance: Pick<Instance, "durable" | "id">) => Effect.Effect<void>
+  readonly drop: (key: string, instance: Pick<Instance, "durable">) => Effect.Effect<void>
 }
 
 /** Attaches to a kernel, or uses the other start. */
@@ -77,6 +77,8 @@ export const make = Effect.fnUntraced(function* (
         detail: `The store of kernels' references failed: ${error.message}`,
       }),
     })
+  /** The references that this process stored. */
+  const stored = new WeakMap<Instance["durable"], KernelRef>()
   const kept: Kept = {
     find: (key) =>
       Effect.map(Effect.mapError(refs.get(key), failed), (found): Attach | undefined => {
@@ -94,13 +96,20 @@ export const make = Effect.fnUntraced(function* (
           )
       }),
     keep: (key, { durable }) =>
-      Effect.flatMap(durable.detach, (ref) => Effect.mapError(refs.set(key, ref), failed)),
+      Effect.flatMap(durable.detach, (ref) => {
+        stored.set(durable, ref)
+        return Effect.mapError(refs.set(key, ref), failed)
+      }),
     drop: Effect.fnUntraced(
-      function* (key, { durable, id }) {
-        if (!(yield* durable.reclaim)) return
-        // A process that has the key by now may have stored a kernel of its own.
-        const found = yield* refs.get(key)
-        if (Option.isSome(found) && found.value.kernelId === id) yield* store.remove(key)
+      function* (key, { durable }) {
+        const ref = stored.get(durable)
+        // A process that has the key by now stored a reference of its own, also to the same kernel.
+        const isOthers = Effect.map(
+          refs.get(key),
+          Option.exists(({ kernelId, session }) => kernelId !== ref?.kernelId || session !== ref.session),
+        )
+        if ((yield* isOthers) || !(yield* durable.reclaim)) return
+        if (!(yield* isOthers)) yield* store.remove(key)
       },
       Effect.catch((error) => Effect.logWarning(failed(error).message)),
     ),

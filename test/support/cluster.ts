@@ -1,12 +1,16 @@
 /** Runners of a cluster in processes of their own, which share the keys of sessions by PostgreSQL. */
 import { NodeClusterHttp } from "@effect/platform-node"
-import { Deferred, Effect, HashRing, Layer, Option, Queue, Schedule, Schema, Stream } from "effect"
-import { RunnerAddress, type Sharding, type ShardingConfig } from "effect/cluster"
+import { Context, Deferred, Effect, HashRing, Layer, Option, Queue, Schedule, Schema, Stream } from "effect"
+import { EntityId, RunnerAddress, Sharding, type ShardingConfig } from "effect/cluster"
 import { ChildProcess } from "effect/process"
 import { SqlClient } from "effect/sql"
+import { randomUUID } from "node:crypto"
 import { createServer } from "node:net"
 import process from "node:process"
 import { fileURLToPath } from "node:url"
+import { KernelClient } from "../../src/mod.ts"
+import * as KernelCluster from "../../src/kernel_cluster.ts"
+import * as Platform from "../../src/platform.ts"
 import * as Postgres from "./postgres.ts"
 
 const shards = 30
@@ -23,6 +27,29 @@ const config: Partial<ShardingConfig.ShardingConfig["Service"]> = {
 }
 
 const applicationName = (port: number) => `runner-${port}`
+
+/** A server of PostgreSQL. */
+class Server extends Context.Service<Server, string>()("test/Server") {}
+
+export const serverLayer = Layer.provideMerge(Layer.effect(Server, Postgres.serve), Platform.layer)
+
+/** The database of a cluster of its own. */
+export const database = Effect.flatMap(Server, Postgres.makeDatabase)
+
+/** The kernel of a key. */
+export const kernelOf = (key: string = randomUUID()) =>
+  Effect.map(
+    Effect.suspend(() => Layer.build(KernelCluster.layerClient(key))),
+    (context) => Context.get(context, KernelClient.KernelClient),
+  )
+
+/** Kernels of a cluster that this process is no runner of. */
+export const kernelsOf = Effect.fnUntraced(function* (where: Postgres.Database) {
+  const cluster = yield* Layer.build(clusterLayer(where))
+  return Effect.fnUntraced(function* (key: string) {
+    return yield* Effect.provide(kernelOf(key), cluster)
+  })
+})
 
 /** The cluster of a database; with a port the process is one of its runners. */
 export const clusterLayer = (database: Postgres.Database, port?: number): Layer.Layer<Sharding.Sharding> => {
@@ -43,6 +70,12 @@ export const clusterLayer = (database: Postgres.Database, port?: number): Layer.
     }).pipe(Layer.provide(storage), Layer.orDie)
 }
 
+/** The gateway of a runner that is not its own; `keeps` has kernels stay when their runner ends. */
+export const Gateway = Schema.Struct({ url: Schema.String, keeps: Schema.Boolean })
+
+/** The argument of a runner that says which gateway it has: the name of a shared one, or one of another process. */
+export const GatewayArgument = Schema.fromJsonString(Schema.Union([Schema.String, Gateway]))
+
 /** A request to a runner: code for the kernel of a key. */
 export const Request = Schema.Struct({ id: Schema.Int, key: Schema.String, code: Schema.String })
 
@@ -56,8 +89,10 @@ export const Answer = Schema.Struct({
 
 const encode = Schema.encodeSync(Schema.fromJsonString(Request))
 const decode = Schema.decodeSync(Schema.fromJsonString(Answer))
+const encodeGateway = Schema.encodeSync(GatewayArgument)
 
-const freePort = Effect.callback<number>((resume) => {
+/** A port of this machine that is free. */
+export const freePort = Effect.callback<number>((resume) => {
   const server = createServer().listen(0, "127.0.0.1", () => {
     const address = server.address()
     server.close(() =>
@@ -76,8 +111,11 @@ export interface Runner {
   readonly exitCode: Effect.Effect<number>
 }
 
-/** Starts a runner, which ends with the scope. Its kernels are on a gateway of its own, or on a shared one. */
-export const run = Effect.fnUntraced(function* ({ folder, name }: Postgres.Database, gateway?: string) {
+/** Starts a runner, which ends with the scope. Its kernels are on a gateway of its own, or on another one. */
+export const run = Effect.fnUntraced(function* (
+  { folder, name }: Postgres.Database,
+  gateway?: string | typeof Gateway.Type,
+) {
   const port = yield* freePort
   const input = yield* Queue.unbounded<string>()
   const handle = yield* ChildProcess.make(
@@ -88,7 +126,7 @@ export const run = Effect.fnUntraced(function* ({ folder, name }: Postgres.Datab
       folder,
       name,
       String(port),
-      ...(gateway === undefined ? [] : [gateway]),
+      ...(gateway === undefined ? [] : [encodeGateway(gateway)]),
     ],
     {
       extendEnv: true,
@@ -144,13 +182,40 @@ export const run = Effect.fnUntraced(function* ({ folder, name }: Postgres.Datab
   return runner
 })
 
+/** The port of the runner that is due to own each shard. */
+const ownersOf = (runners: ReadonlyArray<Runner>): ReadonlyArray<number> => {
+  const ring = HashRing.make<RunnerAddress.RunnerAddress>()
+  for (const { port } of runners) HashRing.add(ring, RunnerAddress.make("127.0.0.1", port))
+  return HashRing.getShards(ring, shards)?.map(({ port }) => port) ?? []
+}
+
+/** Finds a key for each of two runners, which is due to own it. */
+export const keysOf = (database: Postgres.Database, [first, second]: readonly [Runner, Runner]) =>
+  Effect.gen(function* () {
+    const { getShardId } = yield* Sharding.Sharding
+    const owners = ownersOf([first, second])
+    const keyOf = ({ port }: Pick<Runner, "port">, index = 0): string => {
+      const key = `user-${index}`
+      const { id } = getShardId(EntityId.make(key), "default")
+      return owners[id - 1] === port ? key : keyOf({ port }, index + 1)
+    }
+    return [keyOf(first), keyOf(second)] as const
+  }).pipe(Effect.provide(clusterLayer(database)))
+
+/** Keys that the tests share. */
+export const keys = Array.from({ length: 6 }, (_, index) => `user-${index}`)
+
+/** The kernels' ids by key, as a runner finds them. */
+export const kernelIds = (runner: Runner) =>
+  Effect.forEach(keys, (key) => runner.execute(key, ""), { concurrency: "unbounded" }).pipe(
+    Effect.map((answers) => answers.map(({ kernelId, reason }) => kernelId ?? reason)),
+  )
+
 /** Waits until each of the runners, and no other process, has the locks of the shards that are due to it. */
 export const settled = (database: Postgres.Database, runners: ReadonlyArray<Runner>, seconds = 30) =>
   Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
-    const ring = HashRing.make<RunnerAddress.RunnerAddress>()
-    for (const { port } of runners) HashRing.add(ring, RunnerAddress.make("127.0.0.1", port))
-    const wanted = HashRing.getShards(ring, shards)?.map(({ port }) => applicationName(port)) ?? []
+    const wanted = ownersOf(runners).map(applicationName)
     return yield* Effect.gen(function* () {
       const held = yield* sql<{ shard: number; owner: string }>`
         select (objid::bigint % 1000000)::int as shard, application_name as owner

@@ -1,7 +1,7 @@
 /**
- * A runner of a cluster. Its arguments are the folder of PostgreSQL's socket, the database, its port, and the name of a shared
- * gateway if kernels outlive the runner; each line of its standard
- * input is a request for code in the kernel of a key, as `cluster.ts` sends them.
+ * A runner of a cluster. Its arguments are the folder of PostgreSQL's socket, the database, its port, and the gateway if that
+ * is not one of its own; each line of its standard input is a request for code in the kernel of a key, as `cluster.ts`
+ * sends them.
  */
 import { NodeRuntime, NodeStdio } from "@effect/platform-node"
 import { Console, Effect, Layer, Logger, References, Schema, Stdio, Stream } from "effect"
@@ -10,7 +10,7 @@ import process from "node:process"
 import { KernelClient, KernelGateway, KernelSessions } from "../../src/mod.ts"
 import * as KernelCluster from "../../src/kernel_cluster.ts"
 import { clientLayer } from "./postgres.ts"
-import { Answer, clusterLayer, Request } from "./cluster.ts"
+import { Answer, clusterLayer, GatewayArgument, Request } from "./cluster.ts"
 
 const [folder = "", name = "", port = "", gateway] = process.argv.slice(2)
 const decode = Schema.decodeEffect(Schema.fromJsonString(Request))
@@ -37,6 +37,15 @@ const refs = Layer.effect(KernelCluster.KernelRefs, KeyValueStore.KeyValueStore)
   Layer.provide(clientLayer({ folder, name })),
 )
 
+const gatewayLayer = (argument: typeof GatewayArgument.Type) => {
+  if (typeof argument === "string") {
+    return Layer.merge(KernelGateway.layerShared({ name: argument, idleTimeToLive: "1 minute" }), refs)
+  }
+  const { keeps, url } = argument
+  const remote = KernelGateway.layerRemote({ url, reconnect: keeps, user: "ada" })
+  return keeps ? Layer.merge(remote, refs) : remote
+}
+
 Effect.gen(function* () {
   const { stdin } = yield* Stdio.Stdio
   yield* Console.log("ready")
@@ -53,7 +62,7 @@ Effect.gen(function* () {
     Layer.provide(
       gateway === undefined
         ? KernelGateway.layer()
-        : Layer.merge(KernelGateway.layerShared({ name: gateway, idleTimeToLive: "1 minute" }), refs),
+        : gatewayLayer(Schema.decodeSync(GatewayArgument)(gateway)),
     ),
     Layer.merge(NodeStdio.layer),
   )),

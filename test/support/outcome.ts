@@ -1,6 +1,6 @@
 /** The outcome of an effect as text that tests compare. */
 import { Clock, Effect } from "effect"
-import type { Execution } from "../../src/mod.ts"
+import { Execution } from "../../src/mod.ts"
 
 /** The value of an effect, and the milliseconds that it took. */
 export const timed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [A, number], E, R> =>
@@ -11,6 +11,5 @@ export const timed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<re
   })
 
 /** The tag of a failure, or of its reason if it has one. */
-export function reasonOf(error: Execution.ExecutionFailure): string {
-  return error._tag === "KernelError" ? error.reason._tag : error._tag
-}
+export const reasonOf = (error: { readonly _tag: string }): string =>
+  Execution.isKernelError(error) ? error.reason._tag : error._tag

@@ -1,0 +1,173 @@
+/** Kernels of a cluster that outlive their runner, and what is told of those that do not. */
+import { assert, describe, it, layer } from "@effect/vitest"
+import { Context, Duration, Effect, Fiber, Latch, Layer, Redacted, Result, Scope, Stream } from "effect"
+import { KeyValueStore } from "effect/persistence"
+import { randomUUID } from "node:crypto"
+import { type KernelClient, KernelGateway, KernelSessions } from "../src/mod.ts"
+import * as KernelCluster from "../src/kernel_cluster.ts"
+import * as Platform from "../src/platform.ts"
+import * as Cluster from "./support/cluster.ts"
+import * as EnterpriseGateway from "./support/enterprise_gateway.ts"
+import { slow, text, texts } from "./support/kernel.ts"
+import { reasonOf } from "./support/outcome.ts"
+import * as Postgres from "./support/postgres.ts"
+import * as Serve from "./support/serve.ts"
+
+it.live("KernelRefs: a session leaves its kernel to the process that has its key by now", () =>
+  Effect.gen(function* () {
+    const { token, url } = yield* Serve.start()
+    const scope = yield* Effect.scope
+    const store = yield* Effect.provide(KeyValueStore.KeyValueStore, KeyValueStore.layerMemory)
+    const open = Layer.build(Layer.fresh(KernelSessions.layer({ min: 0, max: 2 }))).pipe(
+      Effect.provide(KernelGateway.layerRemote({ url, token, reconnect: true })),
+      Effect.provideService(KernelCluster.KernelRefs, store),
+      Effect.map((context) => Context.get(context, KernelSessions.KernelSessions)),
+    )
+    const second = yield* open
+    // The kernels that sessions close are deleted when they have ended.
+    const kernel = yield* Effect.scoped(Effect.gen(function* () {
+      const first = yield* open
+      const former = yield* first.get("ada")
+      yield* former.execute("x = 1")
+      const kernel = yield* second.get("ada").pipe(Scope.provide(scope))
+      assert.strictEqual(kernel.id, former.id)
+      yield* first.close("ada")
+      return kernel
+    }))
+    assert.strictEqual(yield* text(kernel.execute("x")), "1")
+    yield* second.close("ada")
+    assert.isFalse(yield* store.has("ada"))
+  }).pipe(Effect.scoped, Effect.provide(Platform.layer)))
+
+const { keys, kernelIds } = Cluster
+
+describe.skipIf(Postgres.programs === undefined)(
+  "KernelCluster with PostgreSQL, kernels that are kept",
+  () => {
+    layer(Cluster.serverLayer, slow)((it) => {
+      it.effect("kernels of a shared gateway keep their state and their code when a runner is killed", () =>
+        Effect.gen(function* () {
+          const where = yield* Cluster.database
+          const name = `cluster-${randomUUID().slice(0, 8)}`
+          yield* Effect.addFinalizer(() => Effect.ignore(KernelGateway.stopShared(name)))
+          const start = Cluster.run(where, name)
+          const [first, second] = yield* Effect.all([start, start], { concurrency: "unbounded" })
+          yield* Cluster.settled(where, [first, second])
+          const connect = yield* Cluster.kernelsOf(where)
+          const kernels = yield* Effect.forEach(keys, (key) => connect(key), { concurrency: "unbounded" })
+          yield* Effect.forEach(kernels, (kernel, index) => kernel.execute(`x = ${index}`))
+          const ids = kernels.map(({ id }) => id)
+
+          const running = yield* Effect.forEach(
+            kernels,
+            (kernel) =>
+              kernel.execute("import time\nfor i in range(200): print(i, flush=True); time.sleep(0.02)\ni")
+                .pipe(
+                  Effect.result,
+                  Effect.forkChild({ startImmediately: true }),
+                ),
+          )
+          yield* Effect.sleep("1 second")
+          yield* second.kill("SIGKILL")
+          const ended = yield* Effect.forEach(running, Fiber.join)
+          const lost = ended.flatMap((result) => Result.isFailure(result) ? [reasonOf(result.failure)] : [])
+          assert.isAbove(lost.length, 0)
+          assert.isBelow(lost.length, keys.length)
+          assert.deepStrictEqual(new Set(lost), new Set(["ConnectionLost"]))
+
+          // The same clients and others find the kernels as they were, when the code has ended.
+          const states = yield* Effect.forEach(keys, (key) => first.execute(key, "print(x, i, end='')"), {
+            concurrency: "unbounded",
+          })
+          assert.deepStrictEqual(states.map(({ text }) => text), keys.map((_, index) => `${index} 199`))
+          assert.deepStrictEqual(states.map(({ kernelId }) => kernelId), ids)
+          for (const [index, kernel] of kernels.entries()) {
+            assert.strictEqual(yield* text(kernel.execute("print(x, end='')")), String(index))
+            assert.strictEqual(kernel.id, ids[index])
+          }
+
+          // In order, too; the next owner has a new runner.
+          const third = yield* start
+          yield* Cluster.settled(where, [first, third])
+          yield* first.kill("SIGTERM")
+          yield* first.exitCode
+          yield* Cluster.settled(where, [third])
+          assert.deepStrictEqual(yield* kernelIds(third), ids)
+        }))
+
+      const served = Effect.map(
+        Serve.start(),
+        ({ token, url }) => `${url}/?token=${Redacted.value(token)}`,
+      )
+      const enterprise = Effect.flatMap(
+        EnterpriseGateway.provision,
+        (python) =>
+          python === undefined
+            ? Effect.undefined
+            : Effect.flatMap(Cluster.freePort, (port) => EnterpriseGateway.start(python, port)),
+      )
+      for (
+        const { keeps, start, title } of [
+          { title: "Enterprise Gateway", start: enterprise, keeps: true },
+          { title: "effect-jupyter serve with reconnect", start: served, keeps: true },
+          { title: "effect-jupyter serve", start: served, keeps: false },
+        ]
+      ) {
+        const promise = keeps ? "keep their state and their code" : "end"
+        it.effect(`kernels of ${title} ${promise} when their runner is killed while cells print`, (context) =>
+          Effect.gen(function* () {
+            const url = yield* start
+            if (url === undefined) return context.skip(`${title} cannot be installed here`)
+            const where = yield* Cluster.database
+            const run = Cluster.run(where, { url, keeps })
+            const runners = yield* Effect.all([run, run], { concurrency: 2 })
+            yield* Cluster.settled(where, runners)
+            const connect = yield* Cluster.kernelsOf(where)
+            const owned = yield* Cluster.keysOf(where, runners)
+            const [kept, lost] = yield* Effect.all([connect(owned[0]), connect(owned[1])])
+            const ids = [kept.id, lost.id]
+            const print = Effect.fnUntraced(function* (kernel: KernelClient.Kernel) {
+              const printed = yield* Latch.make()
+              const code = "import time\nfor i in range(150): print(i, flush=True); time.sleep(0.02)"
+              const fiber = yield* kernel.stream(code).pipe(
+                Stream.tap(() => printed.open),
+                Stream.runCollect,
+                Effect.result,
+                Effect.forkChild({ startImmediately: true }),
+              )
+              yield* printed.await
+              return fiber
+            })
+            const whole = yield* print(kept)
+            const cut = yield* print(lost)
+            yield* runners[1].kill("SIGKILL")
+            const [took, result] = yield* Effect.timed(Fiber.join(cut))
+            assert.isBelow(Duration.toSeconds(took), 20)
+            assert.strictEqual(
+              Result.isFailure(result) && reasonOf(result.failure),
+              keeps ? "ConnectionLost" : "KernelDied",
+            )
+            const lines = Array.from({ length: 150 }, (_, line) => `${line}\n`)
+            assert.deepStrictEqual(Result.map(yield* Fiber.join(whole), texts), Result.succeed(lines))
+            const gateway = yield* Layer.build(KernelGateway.layerRemote({ url }))
+            if (keeps) {
+              // The same client and another one find the kernel as it was, when its code has ended.
+              assert.strictEqual(yield* text(lost.execute("print(i)")), "149")
+              assert.strictEqual((yield* runners[0].execute(owned[1], "print(i, end='')")).text, "149")
+              assert.strictEqual(reasonOf(yield* Effect.flip(lost.start("1"))), "Unsupported")
+            } else {
+              assert.strictEqual(reasonOf(yield* Effect.flip(lost.execute("i"))), "KernelDied")
+              yield* lost.reset
+              assert.strictEqual(yield* text(lost.execute("'i' in globals()")), "False")
+            }
+            assert.strictEqual(yield* text(kept.execute("print(i)")), "149")
+            const { kernels } = Context.get(gateway, KernelGateway.KernelGateway)
+            // Others are ready for the next sessions.
+            const remaining = (yield* kernels).map(({ id }) => id)
+            assert.deepStrictEqual(ids.map((id) => remaining.includes(id)), [true, keeps])
+            assert.deepStrictEqual([kept.id === ids[0], lost.id === ids[1]], [true, keeps])
+          }))
+      }
+    })
+  },
+)
