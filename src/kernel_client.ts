@@ -178,8 +178,8 @@ export function layerConfig(
  * - Code, values and output of any size are sent in parts. An answer of introspection with more than 15 MB fails with
  *   `IntrospectionFailed`.
  * - Over HTTP with `RpcSerialization.layerJson`, an answer arrives as a whole: output when the code has ended, until when
- *   the server holds it in memory, and late output never. `onInput`, and a function as `images`, fail with the reason
- *   `Unsupported`. `layerNdjson` and WebSockets have none of these limits.
+ *   the server holds it in memory, and late output never. `stream` with more than 100 MB of output, `onInput`, and a
+ *   function as `images` fail with the reason `Unsupported`. `layerNdjson` and WebSockets have none of these limits.
  * - If the session is closed or gets a new kernel, requests fail with the reason `ExecutionAborted` until `reset`; if
  *   its process ended, they fail with `KernelDied`.
  *

@@ -50,6 +50,9 @@ export const group = Group.group
  * Provides the procedures over the sessions of this process. A client that reaches them can run any code in the kernels
  * of any key: a middleware of the group has to check who it is.
  *
+ * Over HTTP the serialization should be `RpcSerialization.layerNdjson`: with `layerJson`, which has no frames, the server
+ * holds an answer in memory until it is complete, and `execute` fails beyond 100 MB of output.
+ *
  * @example
  * ```ts
  * import { NodeHttpServer } from "@effect/platform-node"

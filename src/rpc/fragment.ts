@@ -39,6 +39,8 @@ const isFailure = Schema.is(ExecutionFailure)
 /** Tells elements of executions from others. */
 export const isOfExecution = Schema.is(Schema.Union([...Chunk.members, ExecutionResult, Question]))
 
+const isOutput = Schema.is(Schema.Union([...Chunk.members, KernelOutput]))
+
 /** Tells elements of late output from others. */
 export const isOfLateOutput = Schema.is(KernelOutput)
 
@@ -113,6 +115,20 @@ export function findExcess(answer: unknown): string | undefined {
     ? undefined
     : `its answer has ${byteLength} bytes, and one message may have ${maxAnswer}`
 }
+
+/** Fails as soon as there is more output than `max` characters, besides the result. */
+export const within = <A extends object, E, E2>(
+  stream: Stream.Stream<A, E>,
+  max: number,
+  excess: Effect.Effect<never, E2>,
+): Stream.Stream<A, E | E2> =>
+  Stream.suspend(() => {
+    let total = 0
+    return Stream.tap(stream, (element) => {
+      if (isOutput(element)) total += sizeOf(element)
+      return total > max ? excess : Effect.void
+    })
+  })
 
 /** Joins fragments to elements; fails with a failure that was split. */
 export const join = <A extends object, E, Element extends Whole>(

@@ -10,6 +10,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Queue from "effect/Queue"
+import * as RpcSerialization from "effect/rpc/RpcSerialization"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -35,7 +36,7 @@ import * as Parts from "./parts.ts"
 import * as Questions from "./questions.ts"
 import * as Uploads from "./uploads.ts"
 
-/** Maximum bytes of the text of a result that is sent. */
+/** Maximum bytes of the text of a result that is sent, and of output that is held until the answer is complete. */
 const maxOutput = 100_000_000
 
 /** The time for which a request that has ended is not taken again, should a protocol repeat it. */
@@ -50,6 +51,11 @@ const bufferSize = 16
 interface Target {
   readonly key: string
   readonly session?: string | undefined
+}
+
+/** How a request arrived; none if it is one of a cluster. */
+interface Call {
+  readonly headers: Readonly<Record<string, string | undefined>>
 }
 
 interface Options extends Pick<ExecuteOptions, "timeout" | "allowStdin" | "outputLimit">, Questions.Asks {
@@ -155,7 +161,7 @@ export const make = Effect.gen(function* () {
           changesOf(sessions.events, target.key, kernel).pipe(Stream.map(() => attachmentOf(kernel))),
           Effect.sync(() => attachmentOf(kernel)),
         ))),
-    execute: ({ code, ...options }) =>
+    execute: ({ code, ...options }, call?: Call) =>
       tracked(
         options,
         Stream.unwrap(Effect.gen(function* () {
@@ -165,7 +171,7 @@ export const make = Effect.gen(function* () {
             const elements = kernel.stream(text, { ...sendable(options), ...callbacks })
             return options.chunks === false ? Stream.filter(elements, isResult) : elements
           })
-        })).pipe(Fragment.split),
+        })).pipe(sendTo(call)),
       ),
     detach: (target) => using(target, (kernel) => kernel.detach),
     start: ({ allowStdin, code, ...target }) =>
@@ -173,7 +179,7 @@ export const make = Effect.gen(function* () {
         uploads.takeText(code),
         (text) => using(target, (kernel) => kernel.start(text, { allowStdin })),
       ),
-    resume: ({ interrupts, ref, ...options }) =>
+    resume: ({ interrupts, ref, ...options }, call?: Call) =>
       tracked(
         options,
         Stream.unwrap(Effect.map(kernelOf(options), (kernel) =>
@@ -189,9 +195,9 @@ export const make = Effect.gen(function* () {
               Stream.map((element) => [...(isResult(element) ? [] : positions.splice(0, 1)), element]),
               Stream.flattenIterable,
             )
-          }))).pipe(Fragment.split),
+          }))).pipe(sendTo(call)),
       ),
-    exchange: ({ bytes, kernelId, operation, ...options }) =>
+    exchange: ({ bytes, kernelId, operation, ...options }, call?: Call) =>
       tracked(
         options,
         Stream.unwrap(Effect.gen(function* () {
@@ -210,7 +216,7 @@ export const make = Effect.gen(function* () {
           const request = { operation, buffers, value: undefined }
           return questions.asking(options, (callbacks) =>
             answersOf(carrier.exchange, request, { ...options, ...callbacks, kernelId }))
-        })).pipe(Fragment.split),
+        })).pipe(sendTo(call)),
       ),
     answer: ({ value, ...reply }) =>
       Effect.flatMap(
@@ -267,10 +273,29 @@ export const make = Effect.gen(function* () {
       asking(target, "history_request", (kernel) => kernel.history({ last, timeout })),
     info: (target) => asking(target, "kernel_info_request", (kernel) => kernel.info),
     variables: (target) => asking(target, "variables", (kernel) => kernel.variables),
-    output: (target) =>
-      Stream.unwrap(Effect.map(kernelOf(target), (kernel) => Fragment.split(kernel.output))),
+    output: (target, call?: Call) =>
+      Stream.unwrap(Effect.map(kernelOf(target), (kernel) => kernel.output)).pipe(sendTo(call)),
   })
 })
+
+/** Splits what is large, and bounds the output that the server holds until the answer is complete. */
+const sendTo =
+  (call: Call | undefined) => <A extends object, E extends ExecutionFailure>(stream: Stream.Stream<A, E>) =>
+    Fragment.split(
+      call?.headers["content-type"] === RpcSerialization.json.contentType
+        ? Fragment.within(stream, maxOutput, Effect.suspend(heldTooMuch))
+        : stream,
+    )
+
+const heldTooMuch = (): KernelError =>
+  new KernelError({
+    reason: new Unsupported({
+      language: "",
+      operation: "stream",
+      detail: `there is more output than the ${maxOutput} characters of an answer that is sent as a whole; ` +
+        "over HTTP, use `RpcSerialization.layerNdjson`",
+    }),
+  })
 
 const unsupported = (detail: string): UnsupportedValue =>
   new UnsupportedValue({ valueType: "value", path: "$", detail })

@@ -1,9 +1,10 @@
 /** The procedures over sessions of kernels for tests, in one process. */
 import { assert, layer } from "@effect/vitest"
 import { Effect, Fiber, Layer, Stream } from "effect"
-import { RpcTest } from "effect/rpc"
+import { RpcSerialization, RpcTest } from "effect/rpc"
 import { TestClock } from "effect/testing"
 import { KernelClient, KernelRpc, KernelSessions, Testing } from "../../src/mod.ts"
+import { reasonOf } from "../support/outcome.ts"
 
 /** Sessions that all have the kernel of the context. */
 const sessions = Layer.effect(
@@ -15,9 +16,11 @@ const sessions = Layer.effect(
     events: Stream.never,
   })),
 )
+const megabyte = `${"x".repeat(1_000_000)}\n`
 const kernel = Testing.layer([
   { match: "slow", delay: "65 seconds", result: "42" },
   { match: "quick", result: "1" },
+  { match: "flood", chunks: Array.from({ length: 105 }, () => megabyte) },
 ])
 
 layer(KernelRpc.layerHandlers.pipe(Layer.provide(sessions), Layer.provide(kernel)))("KernelRpc", (it) => {
@@ -46,5 +49,20 @@ layer(KernelRpc.layerHandlers.pipe(Layer.provide(sessions), Layer.provide(kernel
       assert.deepStrictEqual(tags, ["DisplayChunk", "ExecutionResult"])
       assert.lengthOf(attachments, 4)
       assert.lengthOf(new Set(attachments), 1)
+    }))
+
+  it.effect("what a server holds until it is complete, as over HTTP with JSON, is bounded", () =>
+    Effect.gen(function* () {
+      const client = yield* RpcTest.makeClient(KernelRpc.group)
+      const flood = (contentType: string) =>
+        client.execute({ key: "ada", code: "flood" }, { headers: { "content-type": contentType } }).pipe(
+          Stream.take(103),
+          Stream.runFold(() => 0, (count) => count + 1),
+        )
+      const { json, ndjson } = RpcSerialization
+      assert.strictEqual(yield* flood(ndjson.contentType), 103)
+      const failure = yield* Effect.flip(flood(json.contentType))
+      assert.strictEqual(reasonOf(failure), "Unsupported")
+      assert.include(failure.message, "layerNdjson")
     }))
 })
