@@ -9,7 +9,7 @@ import type * as FileSystem from "effect/FileSystem"
 import * as Assets from "../assets.ts"
 import { KernelError, KernelStartFailed } from "../execution.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
-import { answered, type Unanswered } from "../jupyter/conversation.ts"
+import type { Unanswered } from "../jupyter/conversation.ts"
 import { decode, executeContent } from "../jupyter/message.ts"
 import { ask, type KernelConnection, type Request, type RequestOptions } from "./connection.ts"
 import * as Identity from "./identity.ts"
@@ -34,9 +34,6 @@ export type Setup = (
   env: Readonly<Record<string, string>>,
 ) => Effect.Effect<void, KernelError>
 
-/** The code of `kernel/setup.py`, in a kernel that has it. */
-const compiled = `__import__("sys").modules["effect_jupyter.kernel.setup_code"].code`
-
 /** Reads the set-up code, and returns a function that runs it in a kernel. */
 export const load: (
   options: SetupOptions,
@@ -55,21 +52,21 @@ export const load: (
       if (workingDir !== undefined) return yield* Identity.unsupported(identity, "workingDir")
       return yield* warn(connection, Object.keys(env))
     }
+    // A kernel that serves its client itself has set itself up.
+    if (connection.isDirect && workingDir === undefined && Object.keys(env).length === 0) return
     const failed = failure(connection)
     const json = JSON.stringify({ workingDir: workingDir ?? null, makeWorkingDir: hasSucceeded, env })
-    // A kernel with a connection of its own has compiled the code. Every JSON string is a string of Python.
-    const code = connection.isDirect ? Effect.succeed(compiled) : Effect.mapBoth(source, {
-      onFailure: ({ message }) => message,
-      onSuccess: (text) => JSON.stringify(text),
-    })
-    const { raised, reply } = yield* code.pipe(
-      Effect.flatMap((code) =>
-        // It runs in another namespace than the user's code.
+    const text = connection.isDirect
+      ? Effect.succeed("from effect_jupyter.kernel.setup import use\nuse(options)")
+      : Effect.map(source, (text) => `${text}\npatch()\nuse(options)\nset_up()`)
+    const { raised, reply } = yield* text.pipe(
+      Effect.mapError(({ message }) => message),
+      Effect.flatMap((text) =>
+        // It runs in another namespace than the user's code. Every JSON string is a string of Python.
         runSilently(
           connection,
-          `exec(${code}, {"options": __import__("json").loads(${JSON.stringify(json)})})`,
-        )
-          .pipe(Effect.mapError(detailOf))
+          `exec(${JSON.stringify(text)}, {"options": __import__("json").loads(${JSON.stringify(json)})})`,
+        ).pipe(Effect.mapError(detailOf))
       ),
       Effect.mapError(failed),
     )
@@ -111,28 +108,21 @@ export const run: (connection: Askable, code: string) => Effect.Effect<void, Ker
     return yield* failed(`Its "setup" raised ${[`${ename}: ${evalue}`, ...traceback].join("\n")}`)
   })
 
-/** Number of requests for the identity of a kernel, of which some publish nothing for those on the control channel. */
-const identityAttempts = 3
-
-/** Returns the identity of the kernel, and so checks that it answers, and that its output arrives. */
+/** Returns the identity of the kernel, and so checks that it answers. */
 export const identify = (
   connection: Askable,
   { channel, ...options }: RequestOptions & Pick<Request, "channel"> = {},
 ): Effect.Effect<Identity.Identity, KernelError> =>
-  answered<Identity.Identity, KernelError | Unanswered>(
-    (pick) => ask(connection, { type: "kernel_info_request", content: {}, channel }, pick, options),
-    ({ content, header }) => {
-      if (header.msg_type !== "kernel_info_reply") return undefined
-      const decoded = decode.kernelInfoReply(content)
-      const { implementation = "", language_info: language } = Exit.isSuccess(decoded) ? decoded.value : {}
-      return {
-        language: excerpt(language?.name ?? "", 100),
-        implementation: excerpt(implementation, 100),
-        info: content,
-      }
-    },
-    { attempts: identityAttempts },
-  ).pipe(
+  ask(connection, { type: "kernel_info_request", content: {}, channel }, ({ content, header }) => {
+    if (header.msg_type !== "kernel_info_reply") return undefined
+    const decoded = decode.kernelInfoReply(content)
+    const { implementation = "", language_info: language } = Exit.isSuccess(decoded) ? decoded.value : {}
+    return {
+      language: excerpt(language?.name ?? "", 100),
+      implementation: excerpt(implementation, 100),
+      info: content,
+    }
+  }, options).pipe(
     Effect.mapError(detailOf),
     Effect.mapError(failure(connection)),
   )

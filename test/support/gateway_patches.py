@@ -42,6 +42,7 @@ def checks():
     yield gateway_app.check_server, ((KernelGatewayApp, "init_http_server"),)
     manager = KernelGatewayIOLoopKernelManager
     yield gateway_app.check_managers, ((manager, "_async_wait"), (manager, "_async_launch_kernel"))
+    yield gateway_app.check_pauses, ((manager, "start_kernel"), (manager, "shutdown_kernel"))
     app = [(IPKernelApp, name) for name in ("init_sockets", "init_heartbeat", "init_kernel", "init_io", "close")]
     kernel = [(Kernel, name) for name in ("start", "dispatch_shell", "process_control", "execute_request")]
     yield check_kernel, [*app, *kernel, (Kernel, "_input_request"), (IPythonKernel, "do_execute"), (Session, "send")]
@@ -62,11 +63,12 @@ def all_or_nothing_is_put_in_its_place():
     connection = gateway_app.Connection
 
     def flags():
-        return (connection.repeats, connection.replaces, gateway_app.Gateway.listens)
+        pauses = gateway_app.Manager.start_kernel is KernelGatewayIOLoopKernelManager.start_kernel
+        return (connection.repeats, connection.replaces, gateway_app.Gateway.listens, not pauses)
 
-    assert flags() == (False,) * 3 and gateway_app.MainKernelHandler.post is post
+    assert flags() == (False,) * 4 and gateway_app.MainKernelHandler.post is post
     gateway_app.patch()
-    assert flags() == (True,) * 3 and gateway_app.MainKernelHandler.post is not post
+    assert flags() == (True,) * 4 and gateway_app.MainKernelHandler.post is not post
 
 
 def kernels_are_left_as_they_are_where_they_do_not_fit():

@@ -26,7 +26,7 @@ from traitlets.config import Config
 from effect_jupyter.compatibility import has_parameters, is_compatible, references
 from effect_jupyter.gateway import attachments, forks, join, limits
 from effect_jupyter.gateway.kernels import Kernels, requested_env
-from effect_jupyter.gateway.manager import OWN_KERNEL, Manager
+from effect_jupyter.gateway.manager import OWN_KERNEL, Manager, check_pauses, leave_out_pauses
 from effect_jupyter.gateway.sandboxed_kernels import SandboxedKernels
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -228,6 +228,8 @@ def patch():
     """Replaces the methods of Jupyter that have the expected form."""
     Connection.repeats = is_compatible("inputs that are asked for again", check_connections)
     Connection.replaces = is_compatible("connections that replace others at once", check_sessions)
+    if is_compatible("starts and ends without a pause", check_pauses):
+        leave_out_pauses()
     Gateway.listens = is_compatible("large requests", check_server)
     if is_compatible("an environment for each kernel", check_environments):
         give_each_kernel_its_environment()

@@ -2,6 +2,8 @@
 
 import asyncio
 import errno
+import functools
+import inspect
 import os
 import signal
 import socket
@@ -163,6 +165,42 @@ class Manager(KernelGatewayIOLoopKernelManager):
         """Returns the exit status of the process; None if it is not known."""
         process = getattr(self.provisioner, "process", None)
         return None if process is None else process.poll()
+
+
+def at_once(method):
+    """Runs a start or an end as Jupyter does, without the 10 ms that it waits in the end for its own tests."""
+    run: Any = inspect.unwrap(method)
+
+    @functools.wraps(run)
+    async def run_at_once(self, *args, **kwargs):
+        if self._attempted_start or not self._ready:
+            self._ready = asyncio.get_running_loop().create_future()
+        try:
+            result = await run(self, *args, **kwargs)
+        except Exception as error:
+            self._ready.set_exception(error)
+            self.log.exception(error)
+            raise
+        if self.owns_kernel:
+            self._ready.set_result(None)
+        return result
+
+    return run_at_once
+
+
+def check_pauses():
+    """Tells whether Jupyter waits after the start and the end of a kernel."""
+    names = {"_attempted_start", "_ready", "_get_future", "set_result", "set_exception", "owns_kernel", "sleep"}
+    stock: Any = KernelGatewayIOLoopKernelManager
+    return all(
+        method is not inspect.unwrap(method) and names.issubset(method.__code__.co_names)
+        for method in (stock.start_kernel, stock.shutdown_kernel)
+    )
+
+
+def leave_out_pauses():
+    Manager.start_kernel = at_once(KernelGatewayIOLoopKernelManager.start_kernel)
+    Manager.shutdown_kernel = at_once(KernelGatewayIOLoopKernelManager.shutdown_kernel)
 
 
 def listens(path):

@@ -28,7 +28,7 @@ from tornado.ioloop import IOLoop
 from traitlets import Float, default
 
 from effect_jupyter.compatibility import has_parameters, is_compatible, references
-from effect_jupyter.kernel import cells
+from effect_jupyter.kernel import cells, setup
 from effect_jupyter.kernel.connection import close_unused, take_listener
 from effect_jupyter.kernel.imports import formatted_always, hold_while_importing, hold_while_showing
 from effect_jupyter.kernel.interrupts import (
@@ -63,13 +63,19 @@ class PythonKernel(PreparedKernel):
     # The requests of its client; None if the kernel uses ipykernel's sockets.
     requests: Requests | None = None
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        setup.patch()
+
     def start(self):
         if self.requests is None:
+            # The client sends the rest.
             return super().start()
         self.shell.exit_now = False
         Kernel.start(self)
         with threads_not_interrupted():
             self.requests.serve(self)
+        setup.set_up()
 
     def _input_request(self, prompt, ident, parent, password=False):
         if self.requests is None:

@@ -49,8 +49,6 @@ class PreparedApp(BaseIPythonApplication):
         self.shell = kernel.shell
         self.shell.configurables.append(self)
         self.init_extensions()
-        # What the setup does otherwise, for which each process would import the module of the magic.
-        self.shell.run_line_magic("colors", "nocolor")
         self.kernel_class.is_prepared = self.is_prepared = True
         return True
 

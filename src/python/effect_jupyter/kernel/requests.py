@@ -17,7 +17,6 @@ from typing import Any
 
 from ipykernel.thread import CONTROL_THREAD_NAME
 
-import effect_jupyter.kernel.setup_code  # noqa: F401
 from effect_jupyter.kernel.connection import Acceptor
 from effect_jupyter.kernel.interrupts import Interrupt
 from effect_jupyter.kernel.messages import Channel, Sender, decoded
@@ -53,6 +52,7 @@ class Requests:
         # The ids of the latest execution that has begun, and of that which is to be interrupted.
         self._begun: str | None = None
         self._interrupted: str | None = None
+        self._can_run = threading.Event()
         self._is_over = False
         self._connected = []
         self._kernel: Any = None
@@ -68,9 +68,12 @@ class Requests:
         kernel.shell_handlers[REQUEST] = Values(kernel, self.sender).run
         kernel.control_thread = threading.Thread(target=self._read_control, name=CONTROL_THREAD_NAME, daemon=True)
         kernel.control_thread.start()
+        self._loop.call_soon(self._can_run.set)
 
     def _read_control(self):
         self.sender.stay_beside()
+        # A client that is answered can rely on a kernel that is set up.
+        self._can_run.wait()
         # Threads inherit the signal mask, by which only the main thread receives interrupts.
         shell, control = self._connected = self._acceptor.accept()
         for connected in self._connected:

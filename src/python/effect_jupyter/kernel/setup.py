@@ -1,8 +1,8 @@
 """Sets up a Python kernel for programs: plain text, a constant working directory, and environment variables.
 
-Runs in the kernel before the first execution, in a separate namespace, so that the user does not see its names.
-`options` in that namespace is {"workingDir": str | None, "makeWorkingDir": bool, "env": {str: str}}. Of a kernel
-without IPython only the parts that every Python has are set up.
+Our kernels import this module. To others the client sends this text, which runs before the first execution in a separate
+namespace, so that the user does not see its names. Of a kernel without IPython only the parts that every Python has are
+set up.
 """
 
 from __future__ import annotations
@@ -20,23 +20,15 @@ from typing import Any
 
 try:
     from IPython import get_ipython
-
-    _shell: Any = get_ipython()
 except ImportError:
-    _shell = None
 
-options: dict[str, Any] = globals()["options"]
+    def get_ipython() -> Any:
+        return None
 
-# Remote servers pass none of the variables to their kernels, or only some.
-os.environ.update(options["env"])
-if "TZ" in options["env"] and hasattr(time, "tzset"):
-    time.tzset()
 
-# Programs that the code starts must not color their output either.
-for _name in ("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "LS_COLORS"):
-    os.environ.pop(_name, None)
-os.environ["NO_COLOR"] = "1"
-os.environ["TERM"] = "dumb"
+# Since `patch`.
+_shell: Any = None
+_kernel: Any = None
 
 
 def _speed_up(kernel):
@@ -48,9 +40,6 @@ def _speed_up(kernel):
     # both.
     if isinstance(getattr(kernel, "_execute_sleep", None), float):
         kernel._execute_sleep = 0.0
-    # ipykernel cancels `await` on SIGINT by a callback, which does not wake an event loop that waits. With a signal
-    # handler of the loop, for any signal, every signal wakes it.
-    asyncio.get_event_loop().add_signal_handler(signal.SIGURG, lambda: None)
 
 
 _variables = {}
@@ -198,8 +187,6 @@ def _decide_always(should_run_async):
 
 def _end_well(kernel):
     """Patches IPython so that the reply of every execution states how the code ended."""
-    if callable(getattr(getattr(kernel, "session", None), "pack", None)):
-        kernel.session.pack = _pack_well_formed(kernel.session.pack)
     if asyncio.iscoroutinefunction(getattr(kernel, "do_execute", None)):
         kernel.do_execute = _answer_always(kernel.do_execute)
     if callable(getattr(type(_shell), "_showtraceback", None)):
@@ -264,23 +251,6 @@ def _keep_working_dir(working_dir):
         _shell.events.register("post_run_cell", restore)
 
 
-if _shell is not None:
-    if str(getattr(_shell, "colors", "")).lower() != "nocolor":
-        _shell.run_line_magic("colors", "nocolor")
-    _kernel: Any = getattr(_shell, "kernel", None)
-    if any(kind.__module__.startswith("ipykernel.") for kind in type(_kernel).__mro__):
-        _speed_up(_kernel)
-    _keep_no_output()
-    _end_well(_kernel)
-    if hasattr(_kernel, "comm_manager"):
-        _kernel.comm_manager.register_target("effect_jupyter_variables", _send_variables)
-
-if options["workingDir"] is not None:
-    if options["makeWorkingDir"]:
-        os.makedirs(options["workingDir"], exist_ok=True)
-    _keep_working_dir(os.path.realpath(options["workingDir"]))
-
-
 def _note_cell(start):
     """Records the cell that starts a thread, or submits work to one."""
 
@@ -309,17 +279,6 @@ def _output_for_cell(run):
     return run_for_cell
 
 
-# These are private parts of Python and ipykernel: if they differ, the original behavior stays.
-if hasattr(_shell, "set_thread_parent") and hasattr(_shell, "reset_thread_parent"):
-    for _class, _begin, _run in (
-        (threading.Thread, "start", "_bootstrap_inner"),
-        (getattr(concurrent.futures.thread, "_WorkItem", None), "__init__", "run"),
-    ):
-        if _class is not None and hasattr(_class, _run):
-            setattr(_class, _begin, _note_cell(getattr(_class, _begin)))
-            setattr(_class, _run, _output_for_cell(getattr(_class, _run)))
-
-
 def _tell_what_runs(parent_header):
     """Returns the request of an output, and the one that runs on the main thread, which may be waiting for it."""
 
@@ -335,12 +294,69 @@ def _tell_what_runs(parent_header):
     return property(get, parent_header.fset)
 
 
-_parts = (sys.stdout, sys.stderr, getattr(_shell, "display_pub", None))
-for _class in {_owner for _part in _parts for _owner in type(_part).__mro__}:
-    _property = vars(_class).get("parent_header")
-    if (
-        isinstance(_property, property)
-        and _property.fget is not None
-        and "_parent_header_global" in _property.fget.__code__.co_names
-    ):
-        _class.parent_header = _tell_what_runs(_property)
+def _is_ipykernel():
+    return any(kind.__module__.startswith("ipykernel.") for kind in type(_kernel).__mro__)
+
+
+def patch():
+    """Patches the shell, once: a kernel that imports this module may be sent this text as well."""
+    global _shell, _kernel
+    _shell = get_ipython()
+    _kernel = getattr(_shell, "kernel", None)
+    if _shell is None or hasattr(_shell, "effect_jupyter"):
+        return
+    _shell.effect_jupyter = True
+    _shell.run_line_magic("colors", "nocolor")
+    if _is_ipykernel():
+        _speed_up(_kernel)
+    _end_well(_kernel)
+    if hasattr(_kernel, "comm_manager"):
+        _kernel.comm_manager.register_target("effect_jupyter_variables", _send_variables)
+
+
+def set_up():
+    """Sets up this process, which has a patched shell. Its event loop is that of this thread."""
+    # Programs that the code starts must not color their output either.
+    for name in ("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "LS_COLORS"):
+        os.environ.pop(name, None)
+    os.environ["NO_COLOR"] = "1"
+    os.environ["TERM"] = "dumb"
+    if _is_ipykernel():
+        # ipykernel cancels `await` on SIGINT by a callback, which does not wake an event loop that waits. With a signal
+        # handler of the loop, for any signal, every signal wakes it.
+        asyncio.get_event_loop().add_signal_handler(signal.SIGURG, lambda: None)
+    if _shell is not None:
+        _keep_no_output()
+    session: Any = getattr(_kernel, "session", None)
+    if callable(getattr(session, "pack", None)):
+        session.pack = _pack_well_formed(session.pack)
+    parts = (sys.stdout, sys.stderr, getattr(_shell, "display_pub", None))
+    for kind in {owner for part in parts for owner in type(part).__mro__}:
+        header = vars(kind).get("parent_header")
+        if (
+            isinstance(header, property)
+            and header.fget is not None
+            and "_parent_header_global" in header.fget.__code__.co_names
+        ):
+            kind.parent_header = _tell_what_runs(header)
+    # These are private parts of Python and ipykernel: if they differ, the original behavior stays.
+    if hasattr(_shell, "set_thread_parent") and hasattr(_shell, "reset_thread_parent"):
+        for kind, begin, run in (
+            (threading.Thread, "start", "_bootstrap_inner"),
+            (getattr(concurrent.futures.thread, "_WorkItem", None), "__init__", "run"),
+        ):
+            if kind is not None and hasattr(kind, run):
+                setattr(kind, begin, _note_cell(getattr(kind, begin)))
+                setattr(kind, run, _output_for_cell(getattr(kind, run)))
+
+
+def use(options):
+    """Uses the options of the client: {"workingDir": str | None, "makeWorkingDir": bool, "env": {str: str}}."""
+    # Remote servers pass none of the variables to their kernels, or only some.
+    os.environ.update(options["env"])
+    if "TZ" in options["env"] and hasattr(time, "tzset"):
+        time.tzset()
+    if options["workingDir"] is not None:
+        if options["makeWorkingDir"]:
+            os.makedirs(options["workingDir"], exist_ok=True)
+        _keep_working_dir(os.path.realpath(options["workingDir"]))
