@@ -64,6 +64,14 @@ print(os.path.dirname(shutil.which("jupyter")) == folder)
         assert.strictEqual(yield* text(kernel.execute(code)), "'FIRST:/opt/own:/usr/bin:/bin'")
       }))
 
+    it.effect("a kernel runs nothing before its first execution", () =>
+      Effect.gen(function* () {
+        const kernel = yield* KernelClient.make()
+        // Those of the set-up would be three more.
+        const count = "get_ipython().kernel.session.message_count"
+        assert.isAtMost(Number(yield* text(kernel.execute(count))), 4)
+      }))
+
     const names =
       "print(sorted(name for name in globals() if name not in ('In', 'Out', 'exit', 'quit', 'get_ipython', 'open') and not name.startswith('__') and not name.strip('_') == '' and not name.startswith(('_i', '_o', '_d'))))"
     it.effect("no names leak without a working directory", () =>

@@ -269,6 +269,11 @@ class KernelApp(IPKernelApp, PreparedApp):
         if self.requests is None:
             super().init_heartbeat()
 
+    def write_connection_file(self, **kwargs):
+        # The gateway has written it.
+        if self.requests is None:
+            super().write_connection_file(**kwargs)
+
     def init_kernel(self):
         if self.requests is None:
             return super().init_kernel()

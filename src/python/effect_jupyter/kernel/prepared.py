@@ -17,6 +17,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from effect_jupyter.compatibility import has_parameters, references
 
 CONFIGURATION = [f"{name}.{kind}" for name in ("ipython_config", "ipython_kernel_config") for kind in ("py", "json")]
+# The steps of a start that keep nothing of the process, in their order.
+STEPS = ("init_pdb", "configure_tornado_logger", "init_shell", "init_extensions")
 
 
 class PreparedApp(BaseIPythonApplication):
@@ -24,6 +26,7 @@ class PreparedApp(BaseIPythonApplication):
 
     is_prepared = False
     # Of `IPKernelApp`.
+    kernel: Any
     kernel_class: Any
     user_ns: Any
 
@@ -43,12 +46,14 @@ class PreparedApp(BaseIPythonApplication):
         self.init_config_files()
         if self._is_configured() or not issubclass(self.kernel_class, PreparedKernel):
             return False
-        kernel = self.kernel_class.instance(
+        self.kernel = self.kernel_class.instance(
             parent=self, log=self.log, profile_dir=self.profile_dir, user_ns=self.user_ns
         )
-        self.shell = kernel.shell
-        self.shell.configurables.append(self)
-        self.init_extensions()
+        for name in STEPS:
+            getattr(self, name)()
+            setattr(self, name, lambda: None)
+        # The formatters are created when a first value is shown.
+        self.kernel.shell.display_formatter.format(0)
         self.kernel_class.is_prepared = self.is_prepared = True
         return True
 
@@ -56,17 +61,12 @@ class PreparedApp(BaseIPythonApplication):
         if self.is_prepared and self._is_configured():
             # The configuration concerns the creation of the shell.
             self.is_prepared = self.kernel_class.is_prepared = False
+            for name in STEPS:
+                delattr(self, name)
             ZMQInteractiveShell.clear_instance()
             self.kernel_class.clear_instance()
         if not self.is_prepared:
             super().initialize(argv)
-
-    def init_extensions(self):
-        stock: Any = super()
-        if not self.is_prepared:
-            return stock.init_extensions()
-        # They are loaded. `init_shell` has added the application once more.
-        self.shell.configurables.pop()
 
     def _is_configured(self):
         return any(
@@ -137,11 +137,13 @@ def check():
         and references(InteractiveShell.init_history, "history_manager", "HistoryManager")
         and has_parameters(HistoryManager.reset, "self", "new_session")
         and references(HistoryManager.reset, "output_hist", "dir_hist")
-        and references(IPKernelApp.init_shell, "configurables", "append")
-        and has_parameters(IPKernelApp.init_extensions, "self")
+        and all(has_parameters(getattr(IPKernelApp, name), "self") for name in STEPS)
         and references(InteractiveShell.init_user_ns, "history_manager", "user_ns", "user_ns_hidden")
         and has_parameters(InteractiveShell.save_sys_module_state, "self")
         and has_parameters(ZMQInteractiveShell.init_environment, "self")
         and references(BaseIPythonApplication.initialize, "init_profile_dir", "init_config_files", "load_config_file")
-        and references(IPKernelApp.initialize, "initialize", "init_io", "init_kernel", "init_shell")
+        and references(
+            IPKernelApp.initialize, "initialize", "init_io", "init_kernel", "init_shell", "init_pdb", "init_extensions"
+        )
+        and references(IPKernelApp.init_shell, "shell", "kernel", "configurables", "append")
     )
