@@ -56,9 +56,11 @@ export const make: (
  * still runs, fails with the reason `SessionTaken` from then on. The kernel stays when the scope closes, unless `deletes`
  * is set.
  *
- * Executions wait for code that was started before. Fails with {@link KernelError}: `KernelNotFound` or `KernelDied` if
- * the kernel is gone, `ServerReplaced` if it was on another server, `ConnectionLost` if the server is not reachable, and
- * `InvalidOption`.
+ * Executions wait for code that was started before. A kernel that died can be attached as long as its gateway keeps the
+ * output of code that was started, which `resume` emits; every other operation fails with the reason `KernelDied`.
+ *
+ * Fails with {@link KernelError}: `KernelNotFound` or `KernelDied` if the kernel is gone, `ServerReplaced` if it was on
+ * another server, `ConnectionLost` if the server is not reachable, and `InvalidOption`.
  *
  * @example
  * ```ts

@@ -120,14 +120,17 @@ layer(shared, slow)("programs that attach", (it) => {
       const ref = yield* started(
         "import os, time\nprint('begun', flush=True)\ntime.sleep(1)\nos.kill(os.getpid(), 9)",
       )
-      const reason = yield* Effect.scoped(Effect.gen(function* () {
-        const kernel = yield* KernelClient.attach(ref.kernel)
-        return yield* reasonOf(Stream.runDrain(kernel.resume(ref)))
-      }))
-      assert.strictEqual(reason._tag, "KernelDied")
+      const failure = Effect.scoped(
+        Effect.flatMap(
+          KernelClient.attach(ref.kernel),
+          (kernel) => Effect.flip(Stream.runDrain(kernel.resume(ref))),
+        ),
+      )
       // At once, while the gateway removes the kernel.
-      const again = reasonOf(Effect.scoped(KernelClient.attach(ref.kernel)))
-      assert.strictEqual((yield* Effect.timeout(again, "8 seconds"))._tag, "KernelDied")
+      for (const ended of [yield* failure, yield* Effect.timeout(failure, "8 seconds")]) {
+        assert.deepStrictEqual([ended._tag, ended.partial?.text], ["KernelError", "begun"])
+        assert.strictEqual(ended._tag === "KernelError" && ended.reason._tag, "KernelDied")
+      }
     }))
 
   it.effect("output that was taken before is not missed", () =>

@@ -413,7 +413,8 @@ handle.update("two")`
       const [ref] = yield* started("import os; os._exit(1)")
       assert.isDefined(ref)
       yield* Effect.repeat(kernelIds, { until: (ids) => !ids.includes(ref.kernel.kernelId) })
-      assert.strictEqual((yield* reasonOf(Effect.scoped(KernelClient.attach(ref.kernel))))._tag, "KernelDied")
+      const { failure } = yield* finish(ref)
+      assert.strictEqual(failure?._tag === "KernelError" && failure.reason._tag, "KernelDied")
       const name = `replaced-${process.pid}`
       const again = () => KernelGateway.layerShared({ ...options, name })
       const [lost] = yield* Effect.provide(started("1"), again())

@@ -102,9 +102,11 @@ export interface Kernel extends TypedValues, Introspection.Introspection {
    * the last element. Each output is emitted once, also if another program started the code and was killed. The code goes
    * on if the consumer ends early.
    *
-   * Fails as `execute` does. If outputs were dropped, because they were more than the gateway keeps, the stream emits the
-   * others and then fails with the reason `OutputGone`. If the code asks for input and `onInput` is not given, it fails
-   * with the reason `InputRequested`, and the code waits for the next `resume`.
+   * Fails as `execute` does, with `KernelDied` after everything that the kernel put out before it died. If outputs were
+   * dropped, because they were more than the gateway keeps, the stream emits the others and then fails with the reason
+   * `OutputGone`. If the code did not reach the position of the reference, it fails with the reason `InvalidOption`. If
+   * the code asks for input and `onInput` is not given, it fails with the reason `InputRequested`, and the code waits for
+   * the next `resume`.
    */
   resume(ref: ExecutionRef, options?: ResumeOptions): Stream.Stream<Chunk | ExecutionResult, ExecutionFailure>
 }

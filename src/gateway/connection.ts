@@ -194,6 +194,17 @@ export function of(gateway: Address): Effect.Effect<Connection, never, HttpClien
   })
 }
 
+/** Returns the reason for which no kernel of a gateway outlives its client; `undefined` if kernels can. */
+export const refusalOf = ({ isOwn, isServed, ownConnection, serverId }: Connection): string | undefined =>
+  ownConnection === "joined"
+    ? 'The kernel ends with its connection; give the option "reconnect" of layerRemote, or use layerShared'
+    : isOwn && !isServed && serverId === undefined
+    ? "The gateway ends with this program; use KernelGateway.layerShared"
+    : undefined
+
+/** Returns the name of a server in references to its kernels. */
+export const serverOf = ({ serverId, url }: Connection): string => serverId ?? url
+
 /** Returns the sandbox of a gateway's kernels, if they have one. */
 export function sandboxOf(gateway: Address): Sandbox | undefined {
   return isConnected(gateway) ? gateway[ConnectionKey]().sandbox : undefined

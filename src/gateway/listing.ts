@@ -7,6 +7,7 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import { KernelRef } from "../execution.ts"
 import { orAbsent } from "../execution/json.ts"
 import * as Connection from "./connection.ts"
 import type { GatewayError } from "./error.ts"
@@ -66,6 +67,8 @@ export class RunningKernel extends Schema.Class<RunningKernel>("effect-jupyter/K
   lastActivity: orAbsent(Schema.DateTimeUtcFromString),
   /** The number of clients that are connected to it. */
   connections: orAbsent(Schema.Finite),
+  /** The reference for `KernelClient.attach`; absent on a gateway whose kernels end with their program. */
+  ref: orAbsent(KernelRef),
 }) {}
 
 /** The members of a gateway that list what is on its server. */
@@ -77,7 +80,10 @@ export interface Listing {
 }
 
 /** Makes the listing of a server. */
-export function make({ rest, url }: Connection.Connection): Listing {
+export function make(connection: Connection.Connection): Listing {
+  const { rest, url } = connection
+  const server = Connection.serverOf(connection)
+  const isAttachable = Connection.refusalOf(connection) === undefined
   return {
     kernelspecs: rest.kernelspecs.pipe(
       Effect.mapBoth({
@@ -104,6 +110,7 @@ export function make({ rest, url }: Connection.Connection): Listing {
               state: state ?? undefined,
               connections: connections ?? undefined,
               lastActivity: Option.getOrUndefined(toUtc(lastActivity ?? "")),
+              ref: isAttachable ? new KernelRef({ server, kernelId: id, session: id }) : undefined,
             })
           ),
       }),

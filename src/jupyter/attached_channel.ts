@@ -4,6 +4,7 @@
  *
  * @module
  */
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
@@ -56,6 +57,8 @@ export interface ResumedConversation extends Conversation.Conversation {
   readonly position: () => number
   /** Returns the number of messages that the gateway did not keep. */
   readonly missing: () => number
+  /** Succeeds when the last message of a kernel that has ended was received. Fails if the gateway does not send it. */
+  readonly received: Effect.Effect<void, Socket.ChannelError>
 }
 
 /**
@@ -65,6 +68,8 @@ export interface ResumedConversation extends Conversation.Conversation {
  * @since 0.1.0
  */
 export interface AttachedChannel extends Channel {
+  /** Returns the number of the latest message of the kernel. */
+  readonly position: () => number
   /** Receives the answers to an earlier request, which `send` of the conversation has repeated from the first one on. */
   readonly resume: (
     request: EarlierRequest,
@@ -81,6 +86,14 @@ export interface AttachedChannel extends Channel {
 export const takenCode = 4001
 
 /**
+ * Tells whether a WebSocket was refused or has ended because another client has attached to the kernel.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isTaken = ({ code }: Socket.ChannelError): boolean => code === 409 || code === takenCode
+
+/**
  * The type of the message by which a kernel says that `input()` waits no more.
  *
  * @category constants
@@ -91,7 +104,10 @@ export const answeredType = "effect_jupyter_input_answered"
 const decodeOpening = Schema.decodeUnknownOption(
   Schema.fromJsonString(Schema.Struct({ position: Schema.Int })),
 )
-const decodeReplay = Schema.decodeUnknownOption(Schema.fromJsonString(Schema.Struct({ first: Schema.Int })))
+/** The numbers of the first message that is repeated, and of the last one if the request did not name it. */
+const decodeReplay = Schema.decodeUnknownOption(
+  Schema.fromJsonString(Schema.Struct({ first: Schema.Int, last: Schema.optionalKey(Schema.Int) })),
+)
 
 /**
  * Attaches to a kernel. The connection closes with the scope.
@@ -125,12 +141,13 @@ export const make: (
 
     const resume: AttachedChannel["resume"] = Effect.fnUntraced(function* (earlier, listener) {
       const reading = Latch.makeUnsafe(true)
-      const replay = { position: earlier.start, missing: 0, isGapUntold: false }
+      const replay = { position: earlier.start, end: Infinity, missing: 0, isGapUntold: false }
+      const repeated = Deferred.makeUnsafe<void, Socket.ChannelError>()
       let phase: "waiting" | "replaying" | "live" = "waiting"
       let isClosed = false
       /** The request for input that is not answered, as far as the messages say. */
       let question: readonly [Message, number] | undefined
-      const repeated: Conversation.Listener = {
+      const repeatedListener: Conversation.Listener = {
         ...listener,
         onMessage: (message, bytes) => {
           const { msg_type: type } = message.header
@@ -152,33 +169,51 @@ export const make: (
       const take = (frame: Socket.Frame): void => {
         if (typeof frame !== "string") {
           replay.position++
-          return channel.receiveFor(earlier.id, frame, repeated)
+          return channel.receiveFor(earlier.id, frame, repeatedListener)
         }
         const opening = decodeReplay(frame)
         if (Option.isNone(opening)) return
-        replay.position = opening.value.first - 1
+        const before = opening.value.first - 1
         // Those that were taken before are not missed.
-        replay.missing = Math.max(0, replay.position - Math.max(earlier.start, earlier.position))
-        replay.isGapUntold = replay.missing > 0
+        const missing = before - Math.max(replay.position, earlier.position)
+        if (missing > 0) {
+          replay.missing += missing
+          replay.isGapUntold = true
+        }
+        replay.position = before
+        replay.end = opening.value.last ?? replay.end
       }
+      /** Receives the messages from the position on, up to `end` or the latest one. */
+      const receive = (end?: number) =>
+        Effect.gen(function* () {
+          const to = end === undefined ? "" : `&to=${end}`
+          const socket = yield* open("replay", limits, `&from=${replay.position}${to}`)
+          replay.end = end ?? Infinity
+          while (replay.position < replay.end && !isClosed) {
+            for (const frame of yield* socket.pull) {
+              if (!reading.isOpen()) yield* reading.await
+              take(frame)
+            }
+          }
+        }).pipe(Effect.scoped)
       const repeat = Effect.gen(function* () {
         yield* Semaphore.takeScoped(replays, 1)
         // The messages that come wait until the earlier ones are received.
         yield* channel.hold
         const end = live()
         phase = "replaying"
-        if (earlier.start < end) {
-          const socket = yield* open("replay", limits, `&from=${earlier.start}&to=${end}`)
-          while (replay.position < end && !isClosed) {
-            for (const frame of yield* socket.pull) {
-              if (!reading.isOpen()) yield* reading.await
-              take(frame)
-            }
-          }
-        }
+        if (earlier.start < end) yield* receive(end)
         phase = "live"
         if (question !== undefined) listener.onMessage(...question)
-      }).pipe(Effect.scoped)
+      }).pipe(Effect.scoped, Effect.onExit((exit) => Deferred.done(repeated, exit)))
+      /** The connection may have ended before its last message, which the gateway keeps. */
+      const received = Effect.gen(function* () {
+        yield* Deferred.await(repeated)
+        yield* channel.ended
+        replay.position = live()
+        phase = "replaying"
+        yield* receive()
+      })
       /** Messages that have not arrived by its end never will: the kernel may have ended the request long ago. */
       const fence = conversation.fence.pipe(
         Effect.tap(() => Effect.sync(() => listener.onFenced?.())),
@@ -218,9 +253,10 @@ export const make: (
         },
         position: () => phase === "live" ? live() : replay.position,
         missing: () => replay.missing,
+        received,
       }
     })
-    return { ...channel, resume }
+    return { ...channel, position: live, resume }
   },
 )
 

@@ -97,6 +97,8 @@ export const unixSocket =
 export interface CountedChannel extends Channel {
   /** Returns the number of messages received on the first WebSocket. */
   readonly count: () => number
+  /** Succeeds when the first WebSocket has ended and its last message was received. */
+  readonly ended: Effect.Effect<void>
   /** Receives no message on the first WebSocket until the scope closes. */
   readonly hold: Effect.Effect<void, never, Scope.Scope>
   /** Passes a frame to a listener if it answers the request of the id. */
@@ -153,6 +155,7 @@ export const make: (
     // More than one if the answers to a request are received twice.
     const listeners = new Map<string, ReadonlyArray<Conversation.Listener>>()
     const lost = Deferred.makeUnsafe<never, Socket.ChannelError>()
+    const ended = Deferred.makeUnsafe<void>()
     const gate = makeGate()
     let count = 0
     const { maxMessageSize = Socket.defaultMaxMessageSize, watch = () => Effect.never } = options
@@ -233,7 +236,7 @@ export const make: (
     yield* Effect.all([
       read(shell, takeOutput).pipe(
         Effect.raceFirst(Effect.flip(watch("shell", shell, gate.wasPaused))),
-        Effect.tap(() => endOther(control, 0)),
+        Effect.tap(() => Effect.andThen(Deferred.succeed(ended, undefined), endOther(control, 0))),
       ),
       read(control, (frames) =>
         Effect.sync(() => {
@@ -310,6 +313,7 @@ export const make: (
       isConnected: () => true,
       lost: Deferred.await(lost),
       count: () => count,
+      ended: Deferred.await(ended),
       hold: Effect.suspend(() => {
         const { pause, resume } = gate.pauser()
         return Effect.acquireRelease(Effect.sync(pause), () => Effect.sync(resume))

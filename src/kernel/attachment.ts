@@ -9,6 +9,7 @@ import {
   ConnectionLost,
   ExecutionAborted,
   ExecutionRef,
+  InvalidOption,
   KernelDied,
   KernelError,
   type KernelErrorReason,
@@ -18,7 +19,7 @@ import {
   ServerReplaced,
   SessionTaken,
 } from "../execution.ts"
-import type * as Gateway from "../gateway/connection.ts"
+import * as Gateway from "../gateway/connection.ts"
 import type { RestError } from "../jupyter/rest.ts"
 import type { Request } from "./connection.ts"
 import { type Durable, refused } from "./durable.ts"
@@ -48,17 +49,13 @@ export const make = (
     readonly endReason: () => KernelErrorReason | undefined
   },
 ): Durable => {
-  const refusal = refusalOf(gateway)
+  const refusal = Gateway.refusalOf(gateway)
   if (refusal !== undefined) return refused(refusal)
-  const ref = new KernelRef({ server: serverOf(gateway), kernelId, session })
+  const ref = new KernelRef({ server: Gateway.serverOf(gateway), kernelId, session })
   const failed = (error: RestError) =>
     new KernelError({
       reason: endReason() ??
-        (error.status === 409
-          ? new SessionTaken({ kernelId })
-          : error.kind === "NotFound"
-          ? new KernelNotFound({ kernelId })
-          : new ConnectionLost({ kernelId, detail: error.message })),
+        (error.status === 409 ? new SessionTaken({ kernelId }) : missing(gateway, ref, error)),
     })
   const keep = gateway.serverId === undefined ? Effect.void : gateway.rest.keep(kernelId, holder).pipe(
     // The kernel is another client's, which the end of the connection may report later.
@@ -95,34 +92,39 @@ export const make = (
           new ExecutionRef({ kernel: ref, id: request.id, start: position, position })
         ),
       ),
-    resume: (execution, listener) =>
-      execution.kernel.kernelId === kernelId ? attached.resume(execution, listener) : Effect.fail(
-        new KernelError({ reason: new KernelNotFound({ kernelId: execution.kernel.kernelId }) }),
-      ),
+    resume: (execution, listener) => {
+      const { kernelId: id, server } = execution.kernel
+      if (id === kernelId) return attached.resume(execution, listener)
+      return new KernelError({
+        reason: server === ref.server
+          ? new KernelNotFound({ kernelId: id })
+          : new ServerReplaced({ kernelId: id, server }),
+      })
+    },
   }
 }
-
-/** Returns the reason for which no kernel of a gateway outlives its client, if so. */
-const refusalOf = ({ isOwn, isServed, ownConnection, serverId }: Gateway.Connection): string | undefined =>
-  ownConnection === "joined"
-    ? 'The kernel ends with its connection; give the option "reconnect" of layerRemote, or use layerShared'
-    : isOwn && !isServed && serverId === undefined
-    ? "The gateway ends with this program; use KernelGateway.layerShared"
-    : undefined
-
-/** Returns the name of a server in references to its kernels. */
-const serverOf = ({ serverId, url }: Gateway.Connection): string => serverId ?? url
 
 /** Returns the reason for which a kernel that a reference names is not there. */
 export function missing(gateway: Gateway.Connection, ref: KernelRef, error: RestError): KernelErrorReason {
   const { kernelId, server } = ref
   if (error.kind !== "NotFound") return new ConnectionLost({ kernelId, detail: error.message })
-  if (server !== serverOf(gateway)) return new ServerReplaced({ kernelId, server })
+  if (server !== Gateway.serverOf(gateway)) return new ServerReplaced({ kernelId, server })
   // Gateways of this library know the end of a kernel for some time. Kernels of theirs have such an id.
   return gateway.isOwn && /^\w+(-\w+){4}$/.test(kernelId) && !error.detail.includes("does not exist")
     ? new KernelDied({ kernelId })
     : new KernelNotFound({ kernelId })
 }
+
+/** Returns the reason of a reference to a position that was not reached, after which no output comes. */
+export const beyond = (
+  { position, start }: Pick<ExecutionRef, "position" | "start">,
+  last: number = Infinity,
+): InvalidOption | undefined =>
+  start <= position && position <= last ? undefined : new InvalidOption({
+    option: "ref.position",
+    value: String(position),
+    detail: `give a reference that "start" or "onChunk" returned; the last message has the number ${last}`,
+  })
 
 /** Returns the reason for which messages of an execution are missing. */
 export const lossReason = (kernelId: string, missing: number): OutputGone | ExecutionAborted =>

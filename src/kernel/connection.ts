@@ -109,6 +109,11 @@ export interface Conversation extends Delivery {
   readonly close: () => void
   /** Returns the number of the latest message, for a request of an earlier client. */
   readonly position?: (() => number) | undefined
+  /**
+   * Waits, for a request of an earlier client, until everything is received that the kernel put out before it ended for a
+   * reason. Returns the reason, or that for which some of it is gone.
+   */
+  readonly received?: ((reason: KernelErrorReason) => Effect.Effect<KernelErrorReason>) | undefined
 }
 
 /**

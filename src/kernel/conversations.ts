@@ -12,8 +12,9 @@ import {
   KernelError,
   type KernelErrorReason,
   ProtocolViolation,
+  SessionTaken,
 } from "../execution.ts"
-import type * as AttachedChannel from "../jupyter/attached_channel.ts"
+import * as AttachedChannel from "../jupyter/attached_channel.ts"
 import type * as Channel from "../jupyter/channel.ts"
 import type * as JupyterConversation from "../jupyter/conversation.ts"
 import * as Messages from "../jupyter/message.ts"
@@ -105,15 +106,26 @@ export const make = ({
     /** Listens for the answers to a request of an earlier client. */
     resume: (attached: AttachedChannel.AttachedChannel): Durable["resume"] => (ref, listener) => {
       const opening = attached.resume(ref, receiver(listener))
-      const open = Effect.map(opening, (conversation): Conversation => ({
-        ...toConversation(
-          listener,
-          conversation,
-          () => Attachment.lossReason(kernelId, conversation.missing()),
-        ),
-        position: conversation.position,
-      }))
-      return Effect.acquireRelease(open, ({ close }) => Effect.sync(close))
+      const open = Effect.map(opening, (conversation): Conversation => {
+        const { missing, position, received } = conversation
+        const lossReason = () => Attachment.lossReason(kernelId, missing())
+        return {
+          ...toConversation(listener, conversation, lossReason),
+          position,
+          received: (reason) =>
+            reason._tag !== "KernelDied" ? Effect.succeed(reason) : Effect.match(received, {
+              onSuccess: () => missing() === 0 ? reason : lossReason(),
+              onFailure: (error) =>
+                AttachedChannel.isTaken(error)
+                  ? new SessionTaken({ kernelId })
+                  : new ConnectionLost({ kernelId, detail: error.detail }),
+            }),
+        }
+      })
+      const reason = Attachment.beyond(ref, attached.position())
+      return reason === undefined
+        ? Effect.acquireRelease(open, ({ close }) => Effect.sync(close))
+        : new KernelError({ reason })
     },
   }
 }

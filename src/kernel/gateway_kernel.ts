@@ -104,6 +104,11 @@ export const attach: (
         ({ ending }) => ending !== true,
         () => new KernelNotFound({ kernelId: ref.kernelId }),
       ),
+      Effect.filterOrFail(
+        // A shared gateway keeps what code that was started has put out.
+        (model) => !isDead(model) || model.attachable === true,
+        () => new KernelDied({ kernelId: ref.kernelId }),
+      ),
       Effect.mapError((reason) => new KernelError({ reason })),
     )
     const model = yield* find
@@ -157,8 +162,9 @@ const connect = Effect.fnUntraced(
     let stops = 0
     const listeners = new Set<Listener>()
     const pollModel = gateway.rest.get(kernelId).pipe(
-      Effect.map(({ execution_state: state, stopped }) => {
-        if (state === "dead") end(new KernelDied({ kernelId }))
+      Effect.map((model) => {
+        const { stopped } = model
+        if (isDead(model)) end(new KernelDied({ kernelId }))
         // A debugger may stop it for a moment, which does not end executions.
         stops = stopped === true ? stops + 1 : 0
         if (stops < minStoppedPolls) return
@@ -186,8 +192,12 @@ const connect = Effect.fnUntraced(
       maxMessageSize: options.maxMessageSize,
       onUnclaimed: (message: Message, bytes: number) => {
         if (Conversations.isDeath(message)) end(new KernelDied({ kernelId }))
-        else if (isOwnOutput(message, session)) onUnsolicited(message, bytes)
-        // States go to all clients of a kernel, and the reply to a fence may come after the fence was interrupted.
+        // A gateway that is the client of the kernel has no other clients.
+        else if (
+          isOutput(message) && (model.attachable === true || message.parentHeader.session === session)
+        ) {
+          onUnsolicited(message, bytes)
+        } // States go to all clients of a kernel, and the reply to a fence may come after the fence was interrupted.
         else if (!["status", "kernel_info_reply"].includes(message.header.msg_type)) count(Metrics.ignored)
       },
       onMalformed: (error: Messages.WireError) => {
@@ -231,7 +241,8 @@ const connect = Effect.fnUntraced(
       own !== undefined
         ? DirectChannel.make({ ...channelOptions, ...own })
         : model.attachable === true
-        ? Effect.mapError(attach, (error) => isTaken(error) ? new KernelError({ reason: taken }) : error)
+        ? Effect.mapError(attach, (error) =>
+          AttachedChannel.isTaken(error) ? new KernelError({ reason: taken }) : error)
         : undefined
     // The kernel has another ipykernel than is supported, which the log of the gateway says, or it has ended.
     const isRefusal = own?.isRefusal ?? (({ code }: ChannelError) => code === 404)
@@ -248,7 +259,10 @@ const connect = Effect.fnUntraced(
       schedule: Schedule.spaced("500 millis"),
       while: () => endReason === undefined,
     })
-    const channel = yield* Effect.raceFirst(connecting, Effect.andThen(untilDead, startFailureOf(endedEarly)))
+    if (isDead(model)) end(new KernelDied({ kernelId }))
+    const channel = yield* isDead(model)
+      ? connecting
+      : Effect.raceFirst(connecting, Effect.andThen(untilDead, startFailureOf(endedEarly)))
     yield* channel.lost.pipe(
       Effect.catch((error) =>
         error.code === AttachedChannel.takenCode
@@ -327,11 +341,9 @@ const connect = Effect.fnUntraced(
   },
 )
 
-/** Tells whether another client attached to the kernel meanwhile. */
-const isTaken = ({ code }: ChannelError): boolean => code === 409 || code === AttachedChannel.takenCode
+/** Tells whether the process of a kernel has ended by itself. */
+const isDead = ({ execution_state: state }: typeof KernelModel.Type): boolean => state === "dead"
 
-/** Tells whether a message is output of a request of this client. */
-function isOwnOutput(message: Message, session: string): boolean {
-  return message.parentHeader.session === session &&
-    (OutputRouter.isOutput(message) || message.header.msg_type === "error")
-}
+/** Tells whether a message is output, which may be of a request. */
+const isOutput = (message: Message): boolean =>
+  OutputRouter.isOutput(message) || message.header.msg_type === "error"

@@ -65,3 +65,9 @@ export const make: (
     },
   }
 })
+
+/** Returns an instance. Fails if it has ended. */
+export const running = (instance: Instance): Effect.Effect<Instance, KernelError> => {
+  const reason = instance.endReason()
+  return reason === undefined ? Effect.succeed(instance) : Effect.fail(new KernelError({ reason }))
+}

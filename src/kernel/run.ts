@@ -23,12 +23,14 @@ import {
   type ExecutionRef,
   type ExecutionResult,
   KernelError,
+  type KernelErrorReason,
 } from "../execution.ts"
 import { answeredType } from "../jupyter/attached_channel.ts"
 import type { Message } from "../jupyter/message.ts"
 import * as Collector from "../output/collector.ts"
 import type { Images } from "../output/images.ts"
 import type { Output } from "../output/output.ts"
+import * as Attachment from "./attachment.ts"
 import * as Backlog from "./backlog.ts"
 import type { Conversation, Listener, Request } from "./connection.ts"
 import * as ExecuteRequest from "./execute_request.ts"
@@ -103,7 +105,9 @@ export const start: (
     const attachment = internalRequest && (yield* InternalRequest.prepare(internalRequest, instance, options))
     // It may have ended while this got ready: nothing is sent to it any more.
     const reason = instance.endReason()
-    if (reason !== undefined) return yield* new KernelError({ reason })
+    if (reason !== undefined && (resumed === undefined || reason._tag !== "KernelDied")) {
+      return yield* new KernelError({ reason })
+    }
 
     const { conversation, dispatch, handlers, isReached, log, run } = yield* Effect.acquireRelease(
       open(instance, ExecuteRequest.make(instance, code, options, attachment), options),
@@ -178,7 +182,9 @@ const open = Effect.fnUntraced(
       instance,
       conversation,
       backlog,
-      outputs: resumed === undefined ? outputs : { ...outputs, offerAlways: (output) => offer(output) },
+      outputs: resumed === undefined
+        ? outputs
+        : { ...outputs, offerAlways: (output) => offer(output), end: (reason) => end(reason) },
       runFork,
       expireHandlers: () => fork(Effect.delay(Effect.sync(handlers.expire), Handlers.handlerGrace)),
       onClose: (executionCount) => {
@@ -213,6 +219,14 @@ const open = Effect.fnUntraced(
       if (bytes === undefined) outputs.offerAlways(numbered)
       else outputs.offer(numbered, bytes)
     }
+    /** Ends the outputs, unless the reference is to a position that the code did not reach. */
+    const end = (reason: Outcome.EndReason | undefined): void =>
+      outputs.end(reason ?? (resumed && Attachment.beyond(resumed.ref, conversation.position?.())))
+    const onEnded = (reason: KernelErrorReason): void => {
+      if (resumed === undefined) return dispatch({ _tag: "KernelEnded", reason })
+      const received = conversation.received?.(reason) ?? Effect.succeed(reason)
+      fork(Effect.map(received, (reason) => dispatch({ _tag: "KernelEnded", reason })))
+    }
     const onInput = Input.make({
       kernelId,
       reply: conversation.reply,
@@ -226,7 +240,7 @@ const open = Effect.fnUntraced(
       finished: () => state().phase === "finished" && !state().isInterruptPending,
     }
     const unclaim = resumed === undefined ? instance.output.claim(request.id, receive) : () => {}
-    forgetEnd = instance.onEnded((reason) => dispatch({ _tag: "KernelEnded", reason }))
+    forgetEnd = instance.onEnded(onEnded)
     const log = yield* logger({ kernel: kernelId, execution: request.id })
     /** Tells whether an interrupt reaches the code: before that which is resumed, other code may run. */
     const isReached = () => resumed === undefined ? conversation.isSent() : hasBegun
@@ -234,7 +248,8 @@ const open = Effect.fnUntraced(
       meter.report()
       const ended = log("Execution ended")
       // The kernel is not to be interrupted for what it does not know, or for what goes on without a consumer.
-      if (!isFree() && (!isReached() || resumed?.interrupts === false)) {
+      const isLeft = instance.endReason() !== undefined || !isReached() || resumed?.interrupts === false
+      if (!isFree() && isLeft) {
         dispatch({ _tag: "KernelEnded", reason: conversation.lossReason(false) })
       }
       return isFree() ? ended : Effect.andThen(ended, Effect.andThen(outputs.discard, free))

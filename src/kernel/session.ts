@@ -31,7 +31,7 @@ import * as Options from "../options/check.ts"
 import * as Ahead from "./ahead.ts"
 import * as ExecuteRequest from "./execute_request.ts"
 import type { Identity } from "./identity.ts"
-import type { Instance } from "./instance.ts"
+import { type Instance, running } from "./instance.ts"
 import type { LateOutput } from "./late_output.ts"
 import * as Metrics from "./metrics.ts"
 import * as Run from "./run.ts"
@@ -135,6 +135,8 @@ export const make: (
     )
   })
 
+  const runningInstance = Effect.flatMap(currentInstance, ({ instance }) => running(instance))
+
   /** Waits for the lock and returns the kernel if it can run code. */
   const acquireIdleKernel = Effect.gen(function* () {
     const asked = generation
@@ -143,7 +145,7 @@ export const make: (
     if (asked !== generation) {
       return yield* new KernelError({ reason: aborted("The kernel was reset before the code began") })
     }
-    const { id: kernelId } = yield* running(kernel)
+    const { id: kernelId } = yield* running(kernel.instance)
     if (kernel.stuck !== undefined && !kernel.stuck.finished()) {
       return yield* new KernelError({ reason: new KernelUnresponsive({ kernelId }) })
     }
@@ -192,7 +194,10 @@ export const make: (
 
   const ahead = yield* Ahead.make(Effect.map(acquireIdleKernel, ({ kernel }) => kernel.instance))
   // Code that was started by an earlier client may run.
-  if (attach !== undefined) yield* ahead.hold
+  if (attach !== undefined) {
+    // One that died has output that can be resumed.
+    yield* Effect.catchReason(ahead.hold, "KernelError", "KernelDied", () => Effect.void)
+  }
 
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
@@ -208,27 +213,27 @@ export const make: (
       // Executions that run or wait fail with the same reason.
       const isReset = !isClosed && current === undefined && resets > 0
       if (isReset) return new KernelError({ reason: aborted("The kernel is being reset") })
-      return Effect.flatMap(currentInstance, running)
+      return runningInstance
     }),
     ifIdle: (effect) => Semaphore.withPermitsIfAvailable(lock, 1)(effect),
     interrupt: Effect.suspend((): Effect.Effect<void, KernelError> => {
       if (isClosed) return new KernelError({ reason: aborted("The client is closed") })
-      return current === undefined ? Effect.void : Effect.flatMap(running(current), bounded)
+      return current === undefined ? Effect.void : Effect.flatMap(running(current.instance), bounded)
     }),
     reset,
-    detach: Effect.flatMap(Effect.flatMap(currentInstance, running), ({ durable }) => durable.detach),
+    detach: Effect.flatMap(runningInstance, ({ durable }) => durable.detach),
     start: (code, options) =>
       Effect.flatMap(
-        Effect.flatMap(currentInstance, running),
+        runningInstance,
         (instance) =>
           Effect.andThen(instance.durable.check, ahead.start(ExecuteRequest.make(instance, code, options))),
       ),
     resume: (ref, { interrupts, ...options }) =>
       Effect.gen(function* () {
         yield* checkOptions(options)
-        const kernel = yield* currentInstance
+        const { instance } = yield* currentInstance
         const resumed = { ref, interrupts }
-        return yield* Run.start(yield* running(kernel), "", {
+        return yield* Run.start(instance, "", {
           ...options,
           resumed,
           onFree: Effect.void,
@@ -276,12 +281,6 @@ const startIn = Effect.fnUntraced(function* (
   const started: Current = { instance, scope, stuck: undefined }
   return started
 })
-
-/** The connection to a kernel. Fails if the kernel ended. */
-const running = ({ instance }: Current): Effect.Effect<Instance, KernelError> => {
-  const reason = instance.endReason()
-  return reason === undefined ? Effect.succeed(instance) : Effect.fail(new KernelError({ reason }))
-}
 
 /** Waits for the lock and returns what releases it, which happens at the latest when the scope closes. */
 const acquire = Effect.fnUntraced(function* (lock: Semaphore.Semaphore) {

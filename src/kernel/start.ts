@@ -85,9 +85,12 @@ export const attach = (
       pingInterval,
       maxMessageSize,
     })
-    const identity = yield* Effect.catch(identityOf(connection), (error) =>
-      // The reason of the end of the kernel is known somewhat later than the end.
-      Effect.timeoutOrElse(connection.ended, { duration: "3 seconds", orElse: () => error }))
+    // A kernel that serves its client itself is known, and need not answer.
+    const identity = connection.isDirect
+      ? Identity.ipython
+      : yield* Effect.catch(identityOf(connection), (error) =>
+        // The reason of the end of the kernel is known somewhat later than the end.
+        Effect.timeoutOrElse(connection.ended, { duration: "3 seconds", orElse: () => error }))
     const instance = yield* Instance.make(connection, identity)
     // One that could not be used stays for another attempt.
     if (deletes) yield* connection.durable.reclaim

@@ -9,7 +9,7 @@ import * as Option from "effect/Option"
 import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import { KernelError, KernelRef, KernelStartFailed } from "../execution.ts"
 import * as Gateway from "../gateway/connection.ts"
-import type { Instance } from "../kernel/instance.ts"
+import { type Instance, running } from "../kernel/instance.ts"
 import * as Start from "../kernel/start.ts"
 import * as Platform from "../platform.ts"
 import type { SessionsOptions } from "./options.ts"
@@ -85,9 +85,11 @@ export const make = Effect.fnUntraced(function* (
         const [first] = connections
         if (Option.isNone(found) || first === undefined) return undefined
         const ref = found.value
-        const gateway = connections.find(({ serverId, url }) => (serverId ?? url) === ref.server) ?? first
+        const gateway = connections.find((connection) => Gateway.serverOf(connection) === ref.server) ?? first
         return (start) =>
           Start.attach(gateway, ref, { ...options, deletes: false }).pipe(
+            // One that died is there as long as the gateway keeps its output.
+            Effect.tap(running),
             Effect.catchReasons("KernelError", {
               KernelDied: () => start,
               KernelNotFound: () => start,

@@ -9,7 +9,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "src" / "python"))
 
-from effect_jupyter.gateway.retention import OVERHEAD, TAKEN, WINDOW, Log, Retention
+from effect_jupyter.gateway.retention import OVERHEAD, TAKEN, WINDOW, Ended, Log, Reader, Retention
 from effect_jupyter.kernel.websocket import head
 from tornado.web import HTTPError
 
@@ -146,6 +146,58 @@ class RetentionTest(unittest.IsolatedAsyncioTestCase):
         control = Socket("a")
         self.assertTrue(self.retention.join("control", control))
         self.assertEqual((socket.code, control.code), (1000, 1000))
+
+    async def test_what_a_kernel_put_out_before_its_end_is_repeated_up_to_the_last_frame(self):
+        socket, following = await self.attach("a")
+        socket.room.clear()
+        self.put(b"one", b"two")
+        await self.settle()
+        self.kernel.feed_eof()
+        await self.reading
+        self.retention._on_end(self.reading)
+        again = Socket("a")
+        await self.retention.replay(again, 1)
+        self.assertEqual((again.opening, again.frames), ({"first": 2, "last": 2}, [b"two"]))
+        none = Socket("a")
+        await self.retention.replay(none, 2)
+        self.assertEqual((none.opening, none.frames, none.code), ({"first": 3, "last": 2}, [], 1000))
+        with self.assertRaises(HTTPError) as raised:
+            await self.retention.start(b"code")
+        self.assertEqual(raised.exception.status_code, 404)
+        following.cancel()
+
+    async def test_the_replay_of_a_program_ends_when_another_one_attaches(self):
+        await self.attach("a")
+        self.put(b"one")
+        await self.settle()
+        slow = Socket("a")
+        slow.room.clear()
+        replaying = asyncio.ensure_future(self.retention.replay(slow, 0, 1))
+        await self.settle()
+        self.retention.take("b")
+        slow.room.set()
+        await replaying
+        self.assertEqual(slow.code, TAKEN)
+
+    async def test_the_output_of_all_kernels_that_ended_has_one_bound(self):
+        ended = Ended(10 * (100 + OVERHEAD), 3)
+        retentions = {}
+        for name in "abcd":
+            retentions[name] = Retention(10_000, self.states.append)
+            for _ in range(4):
+                retentions[name].log.append(b"x" * 100, 5)
+        # A program is sent the frames from the second one on.
+        retentions["a"]._readers["socket"] = Reader(2)
+        for name in "abc":
+            ended.add(name, retentions[name])
+        self.assertEqual([retentions[name].log.first for name in "abc"], [2, 2, 1])
+        retentions["a"]._readers.clear()
+        ended.trim()
+        self.assertEqual([retentions[name].log.first for name in "abc"], [2, 2, 1])
+        ended.add("d", retentions["d"])
+        self.assertIsNone(ended.get("a"))
+        self.assertEqual([retentions[name].log.first for name in "bcd"], [3, 1, 1])
+        self.assertEqual([ended.remove("b"), ended.remove("b"), ended.get("c")], [True, False, retentions["c"]])
 
     async def test_a_kernel_is_busy_as_soon_as_code_is_started(self):
         sent = []

@@ -7,7 +7,7 @@ from kernel_gateway.mixins import JSONErrorsMixin, TokenAuthorizationMixin
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 from tornado.websocket import WebSocketHandler
 
-from effect_jupyter.gateway.retention import TAKEN
+from effect_jupyter.gateway.retention import refuse
 from effect_jupyter.kernel.connection import PROTOCOL
 from effect_jupyter.kernel.websocket import LARGEST
 
@@ -15,10 +15,11 @@ KERNEL = r"/api/kernels/(?P<kernel_id>\w+-\w+-\w+-\w+-\w+)/attachment"
 
 
 async def retention_of(handler, kernel_id):
-    """Returns the connection of a kernel that has accepted the gateway."""
+    """Returns the connection of a kernel that has accepted the gateway, also of one whose output is kept."""
     kernels = handler.settings["kernel_manager"]
-    kernels._check_kernel_id(kernel_id)
     retention = kernels.retention_of(kernel_id)
+    if retention is None:
+        kernels._check_kernel_id(kernel_id)
     if retention is None or not await retention.opened():
         raise HTTPError(404, "The gateway has no connection to the kernel")
     return retention
@@ -43,11 +44,12 @@ class Socket(TokenAuthorizationMixin, WebSocketHandler):
 
     def open(self, *args, **kwargs):
         self.set_nodelay(True)
-        if self.name == "replay":
-            start, end = (int(self.get_query_argument(name)) for name in ("from", "to"))
-            self.task = asyncio.ensure_future(self.retention.replay(self, start, end))
-        elif not self.retention.join(self.name, self):
-            self.close(TAKEN, "Another program is attached to the kernel")
+        if self.name == "replay" and self.retention.is_held_by(self.holder):
+            start, end = (self.get_query_argument(name, None) for name in ("from", "to"))
+            replay = self.retention.replay(self, int(start or 0), None if end is None else int(end))
+            self.task = asyncio.ensure_future(replay)
+        elif self.name == "replay" or not self.retention.join(self.name, self):
+            refuse(self)
         elif self.name == "shell":
             self.task = asyncio.ensure_future(self.retention.follow(self))
 
@@ -59,6 +61,7 @@ class Socket(TokenAuthorizationMixin, WebSocketHandler):
         if self.task is not None:
             self.task.cancel()
         self.retention.leave(self.name, self)
+        self.settings["kernel_manager"].ended.trim()
 
 
 @stream_request_body
@@ -83,22 +86,27 @@ class Requests(TokenAuthorizationMixin, JSONErrorsMixin, RequestHandler):
 
 
 class Kept(TokenAuthorizationMixin, JSONErrorsMixin, RequestHandler):
-    """Has the kernel outlive its program, or deletes it, unless another program is attached."""
+    """Has the kernel outlive its program, or deletes it and its output, unless another program is attached."""
 
     def put(self, kernel_id):
-        self._kernels_of(kernel_id, may_be_new=False).leases.remove(kernel_id)
+        kernels = self._kernels_of(kernel_id, may_be_new=False)
+        kernels._check_kernel_id(kernel_id)
+        kernels.leases.remove(kernel_id)
         self.set_status(204)
 
     async def delete(self, kernel_id):
         # A program whose connection failed deletes the kernel that it started.
-        await self._kernels_of(kernel_id, may_be_new=True).shutdown_kernel(kernel_id)
+        kernels = self._kernels_of(kernel_id, may_be_new=True)
+        if not kernels.ended.remove(kernel_id):
+            await kernels.shutdown_kernel(kernel_id)
         self.set_status(204)
 
     def _kernels_of(self, kernel_id, *, may_be_new):
         kernels = self.settings["kernel_manager"]
-        kernels._check_kernel_id(kernel_id)
         retention = kernels.retention_of(kernel_id)
-        if retention is not None:
+        if retention is None:
+            kernels._check_kernel_id(kernel_id)
+        else:
             retention.check(self.get_query_argument("holder"), may_be_new)
         return kernels
 

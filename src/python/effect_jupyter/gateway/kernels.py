@@ -14,8 +14,9 @@ from tornado.web import HTTPError
 from effect_jupyter.gateway import join
 from effect_jupyter.gateway.leases import LEASE, Leases
 from effect_jupyter.gateway.limits import Told
-from effect_jupyter.gateway.manager import ASKED, Manager, end_of, listens
+from effect_jupyter.gateway.manager import ASKED, OWN_KERNEL, Manager, end_of, listens
 from effect_jupyter.gateway.processes import MARK, kill_processes_of
+from effect_jupyter.gateway.retention import Ended
 from effect_jupyter.gateway.zygote_client import Zygote
 from effect_jupyter.sandbox.processes import is_stopped
 
@@ -39,7 +40,12 @@ class Kernels(SeedingMappingKernelManager):
     most_last_words = 100
 
     def kernel_model(self, kernel_id):
-        """Returns the model of a kernel, with "stopped", which the kernel cannot tell itself."""
+        """Returns the model of a kernel, with "stopped", which the kernel cannot tell itself.
+
+        A kernel that died has one as long as its output is kept.
+        """
+        if self.ended.get(kernel_id) is not None:
+            return {"id": kernel_id, "name": OWN_KERNEL, "execution_state": "dead", "attachable": True}
         model = super().kernel_model(kernel_id)
         pid, kernel = self._pid_of(kernel_id), self._kernels[kernel_id]
         model["stopped"] = pid is not None and is_stopped(pid)
@@ -47,6 +53,10 @@ class Kernels(SeedingMappingKernelManager):
             if kernel.retention is not None:
                 model["attachable"] = True
                 model["connections"] = kernel.retention.connections()
+                if kernel.retention.is_over and not kernel.shutting_down:
+                    # The end of the process is known somewhat later.
+                    model["execution_state"] = "dead"
+                    model["attachable"] = kernel.retention.is_referenced
             elif self.is_served:
                 model["joins"] = kernel.joins.model()
             else:
@@ -84,7 +94,8 @@ class Kernels(SeedingMappingKernelManager):
             self.start_watching_activity(kernel_id)
 
     def retention_of(self, kernel_id):
-        return getattr(self._kernels.get(kernel_id), "retention", None)
+        """Returns the connection of the gateway to a kernel, also of one that died and whose output is kept."""
+        return self.ended.get(kernel_id) or getattr(self._kernels.get(kernel_id), "retention", None)
 
     def _pid_of(self, kernel_id):
         return getattr(self._kernels[kernel_id].provisioner, "pid", None)
@@ -92,6 +103,7 @@ class Kernels(SeedingMappingKernelManager):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self._last_words = {}
+        self.ended = Ended(Manager.output_retention or 0, self.most_last_words)
 
     def ensure_root_dir(self):
         """Creates the working directory again if code has deleted it."""
@@ -146,6 +158,8 @@ class Kernels(SeedingMappingKernelManager):
 
     def _keep_last_words(self, kernel_id, manager):
         words = "" if manager.errors is None else manager.errors.tail()
+        if manager.retention is not None and manager.retention.is_referenced:
+            self.ended.add(kernel_id, manager.retention)
         is_cut = manager.joins.ended == "client"
         self.keep_last_words(kernel_id, join.CUT if is_cut else end_of(manager.exit_code(), words))
 

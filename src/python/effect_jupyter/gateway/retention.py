@@ -2,7 +2,8 @@
 
 The gateway is the one client of such a kernel. It keeps the last frames of the kernel's output, by their numbers, and
 passes them to the program that is attached. Messages are not parsed. While a program is attached, the kernel is read only
-as fast as the program reads; otherwise as fast as it writes, and the oldest frames are dropped.
+as fast as the program reads; otherwise as fast as it writes, and the oldest frames are dropped. What a kernel put out
+before it died stays.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ class Log:
     def __init__(self, bound):
         self._bound = bound
         self._frames: dict[int, bytes] = {}
-        self._size = 0
+        self.size = 0
         # The numbers of the oldest frame that is kept, and of the next frame to come.
         self.first = self.next = 1
 
@@ -42,9 +43,14 @@ class Log:
         """Adds a frame and drops the oldest ones beyond the bound, except those from the number `needed` on."""
         self._frames[self.next] = frame
         self.next += 1
-        self._size += len(frame) + OVERHEAD
-        while self._size > self._bound and self.first < needed:
-            self._size -= len(self._frames.pop(self.first)) + OVERHEAD
+        self.size += len(frame) + OVERHEAD
+        self.drop(self.size - self._bound, needed)
+
+    def drop(self, excess, needed):
+        """Drops the oldest frames of so many bytes, except those from the number `needed` on."""
+        rest = self.size - excess
+        while self.size > rest and self.first < min(needed, self.next):
+            self.size -= len(self._frames.pop(self.first)) + OVERHEAD
             self.first += 1
 
     def __getitem__(self, number):
@@ -68,6 +74,8 @@ class Retention:
     def __init__(self, bound, on_status: Callable[[str], None]):
         self.log = Log(bound)
         self.is_over = False
+        # True if programs have references to code, whose output they may take after the end of the kernel.
+        self.is_referenced = False
         self._on_status = on_status
         self._holder: str | None = None
         self._former: set[str] = set()
@@ -108,6 +116,8 @@ class Retention:
         if not reading.cancelled():
             reading.exception()
         self.is_over = True
+        for writer in self._writers.values():
+            writer.close()
         self._notify()
         for name, socket in self._sockets.items():
             # The shell is closed after its last frame.
@@ -123,13 +133,21 @@ class Retention:
             for each in self._readers.values():
                 if each.end is None:
                     each.behind += len(frame)
-            self.log.append(frame, min((each.next for each in self._readers.values()), default=self.log.next + 1))
+            self.log.append(frame, self._needed())
             self._notify()
             _, found, state = frame[-len(STATUS) - 20 :].rpartition(STATUS)
             if found:
                 self._on_status(state.partition(b'"')[0].decode())
             while any(each.end is not None or each.behind > WINDOW for each in self._readers.values()):
                 await self._changed.wait()
+
+    def _needed(self):
+        """Returns the number of the first frame that a program is yet to be sent."""
+        return min((each.next for each in self._readers.values()), default=self.log.next + 1)
+
+    def drop(self, excess):
+        """Drops the oldest frames of so many bytes, except those that a program is yet to be sent."""
+        self.log.drop(excess, self._needed())
 
     async def _read_control(self, reader):
         async for frame in frames(reader):
@@ -151,25 +169,34 @@ class Retention:
         self._holder = holder
         self._readers.clear()
         for socket in self._sockets.values():
-            socket.close(TAKEN, "Another program is attached to the kernel")
+            refuse(socket)
         self._sockets.clear()
         self._notify()
 
     def check(self, holder, may_be_new=False):
         """Refuses a program that is not attached."""
-        if holder in self._former or not may_be_new and holder != self._holder:
+        if holder in self._former or not may_be_new and not self.is_held_by(holder):
             raise HTTPError(409, "Another program is attached to the kernel")
+
+    def is_held_by(self, holder):
+        """Tells whether a program is the one that is attached."""
+        return holder == self._holder
 
     async def start(self, frame):
         """Sends a request to the main shell. Returns the number of frames before it."""
+        if self.is_over:
+            raise HTTPError(404, "The kernel has ended")
         position = self.log.next - 1
+        self.is_referenced = True
         # The kernel has code to run as soon as its program is answered, which may end then.
         self._on_status("busy")
         await self.send("shell", frame)
         return position
 
     async def send(self, name, frame):
-        """Sends a frame to the kernel."""
+        """Sends a frame to the kernel, unless it has ended."""
+        if self.is_over:
+            return
         writer = self._writers[name]
         start = bytearray(head(len(frame)))
         start[1] |= 0x80
@@ -182,7 +209,7 @@ class Retention:
 
     def join(self, name, socket):
         """Adds a WebSocket of the program that is attached. False if that is another one by now."""
-        if socket.holder != self._holder:
+        if not self.is_held_by(socket.holder):
             return False
         self._sockets[name] = socket
         if self.is_over and name != "shell":
@@ -204,11 +231,15 @@ class Retention:
         """Tells whether the program of a WebSocket is still attached."""
         return self._sockets.get(name) is socket
 
-    async def replay(self, socket, start, end):
-        """Sends the frames after the number `start` up to `end`, as far as they are kept. The kernel waits meanwhile."""
-        until = min(end + 1, self.log.next)
+    async def replay(self, socket, start, end=None):
+        """Sends the frames after the number `start` up to `end`, or the last one, as far as they are kept.
+
+        The kernel waits meanwhile.
+        """
+        until = self.log.next if end is None else min(end + 1, self.log.next)
         first = min(max(self.log.first, start + 1), until)
-        await self._pass_on(socket, Reader(first, until), {"first": first})
+        opening = {"first": first} if end is not None else {"first": first, "last": until - 1}
+        await self._pass_on(socket, Reader(first, until), opening)
 
     async def follow(self, socket):
         """Sends the frames that come from now on."""
@@ -241,6 +272,45 @@ class Retention:
             del self._readers[socket]
             self._notify()
             socket.close()
+        else:
+            refuse(socket)
+
+
+class Ended:
+    """The output of kernels that died, for programs that have references to it.
+
+    All of it together has the bound of one kernel; beyond it, the oldest frames of the kernel that died first are dropped.
+    """
+
+    def __init__(self, bound, most):
+        self._bound = bound
+        self._most = most
+        self._retentions: dict[str, Retention] = {}
+
+    def add(self, kernel_id, retention):
+        """Keeps the output of a kernel; with too many, that of the first one is dropped."""
+        self._retentions[kernel_id] = retention
+        if len(self._retentions) > self._most:
+            del self._retentions[next(iter(self._retentions))]
+        self.trim()
+
+    def get(self, kernel_id) -> "Retention | None":
+        return self._retentions.get(kernel_id)
+
+    def remove(self, kernel_id):
+        """Drops the output of a kernel. False if there is none."""
+        return self._retentions.pop(kernel_id, None) is not None
+
+    def trim(self):
+        """Drops frames beyond the bound. Those that a program is yet to be sent stay until then."""
+        for retention in self._retentions.values():
+            size = sum(each.log.size for each in self._retentions.values())
+            retention.drop(size - self._bound)
+
+
+def refuse(socket):
+    """Closes the WebSocket of a program that is not attached."""
+    socket.close(TAKEN, "Another program is attached to the kernel")
 
 
 async def connect(path, name, token, largest):
