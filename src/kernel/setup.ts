@@ -9,7 +9,7 @@ import type * as FileSystem from "effect/FileSystem"
 import * as Assets from "../assets.ts"
 import { KernelError, KernelStartFailed } from "../execution.ts"
 import { excerpt } from "../jupyter/control_codes.ts"
-import type { Unanswered } from "../jupyter/conversation.ts"
+import { answered, type Unanswered } from "../jupyter/conversation.ts"
 import { decode, executeContent } from "../jupyter/message.ts"
 import { ask, type KernelConnection, type Request, type RequestOptions } from "./connection.ts"
 import * as Identity from "./identity.ts"
@@ -108,21 +108,28 @@ export const run: (connection: Askable, code: string) => Effect.Effect<void, Ker
     return yield* failed(`Its "setup" raised ${[`${ename}: ${evalue}`, ...traceback].join("\n")}`)
   })
 
-/** Returns the identity of the kernel, and so checks that it answers. */
+/** Number of requests for the identity of a kernel, of which some publish nothing for those on the control channel. */
+const identityAttempts = 3
+
+/** Returns the identity of the kernel, and so checks that it answers, and that its output arrives. */
 export const identify = (
   connection: Askable,
   { channel, ...options }: RequestOptions & Pick<Request, "channel"> = {},
 ): Effect.Effect<Identity.Identity, KernelError> =>
-  ask(connection, { type: "kernel_info_request", content: {}, channel }, ({ content, header }) => {
-    if (header.msg_type !== "kernel_info_reply") return undefined
-    const decoded = decode.kernelInfoReply(content)
-    const { implementation = "", language_info: language } = Exit.isSuccess(decoded) ? decoded.value : {}
-    return {
-      language: excerpt(language?.name ?? "", 100),
-      implementation: excerpt(implementation, 100),
-      info: content,
-    }
-  }, options).pipe(
+  answered<Identity.Identity, KernelError | Unanswered>(
+    (pick) => ask(connection, { type: "kernel_info_request", content: {}, channel }, pick, options),
+    ({ content, header }) => {
+      if (header.msg_type !== "kernel_info_reply") return undefined
+      const decoded = decode.kernelInfoReply(content)
+      const { implementation = "", language_info: language } = Exit.isSuccess(decoded) ? decoded.value : {}
+      return {
+        language: excerpt(language?.name ?? "", 100),
+        implementation: excerpt(implementation, 100),
+        info: content,
+      }
+    },
+    { attempts: identityAttempts },
+  ).pipe(
     Effect.mapError(detailOf),
     Effect.mapError(failure(connection)),
   )
