@@ -134,6 +134,18 @@ export const identify = (
     Effect.mapError(failure(connection)),
   )
 
+/** Waits until the main shell of the kernel has answered a small request. */
+export const untilAnswered = (
+  connection: Askable & Pick<KernelConnection, "isDirect">,
+): Effect.Effect<boolean, KernelError | Unanswered> =>
+  ask(
+    connection,
+    // Every kernel answers the latter, our own ones the former in half the time.
+    { type: connection.isDirect ? "comm_info_request" : "kernel_info_request", content: {} },
+    ({ header }) => header.msg_type.endsWith("_reply") || undefined,
+    { waitsForConnection: false },
+  )
+
 /** Runs code of the library without output or an execution count. Fails if its end cannot be determined. */
 export const runSilently = (
   connection: Askable,

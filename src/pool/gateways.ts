@@ -31,7 +31,9 @@ export const make: (
     const cells = typeof options.setup === "string" ? [options.setup] : options.setup ?? []
 
     const prepare = (instance: Instance) =>
-      Effect.forEach(cells, (code) => Setup.run(instance, code), { discard: true }).pipe(
+      // The first execution of a kernel takes a millisecond longer than later ones.
+      Effect.ignore(instance.isDirect ? Setup.runSilently(instance, "None") : Effect.void).pipe(
+        Effect.andThen(Effect.forEach(cells, (code) => Setup.run(instance, code), { discard: true })),
         Effect.timeoutOrElse({
           duration: initTimeout,
           orElse: () => new KernelError({ reason: notReady(initTimeout) }),

@@ -87,7 +87,7 @@ export const make: (
     // A server may take seconds to notice that a kernel died, and a frozen kernel it does not notice at all.
     isAlive: (instance) =>
       instance.endReason() !== undefined ? Effect.succeed(false) : Effect.isSuccess(
-        Effect.timeout(Setup.identify(instance, { waitsForConnection: false }), checkTimeout),
+        Effect.timeout(Setup.untilAnswered(instance), checkTimeout),
       ),
     idleTimeToLive: options.idleTimeToLive ?? "5 minutes",
     acquireTimeout: options.acquireTimeout ?? "1 minute",
