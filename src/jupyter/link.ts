@@ -97,7 +97,7 @@ export const open: (
         maxMessageSize: options.maxMessageSize,
         openTimeout: options.openTimeout ?? "30 seconds",
       })
-    const { bytesRead, hasMore, pull, websocket } = yield* connect(options.protocols ?? [WireV1.subprotocol])
+    const { bytesRead, pull, websocket } = yield* connect(options.protocols ?? [WireV1.subprotocol])
       .pipe(
         // A server without subprotocols accepts the connection, but `ws` refuses its answer.
         Effect.catchIf((error) => error.detail.includes("Server sent no subprotocol"), () => connect([])),
@@ -113,20 +113,29 @@ export const open: (
     })))
     const { shouldAckNow = Effect.succeed(false) } = options
     const scope = yield* Effect.scope
+    /** Set while received frames are not acknowledged; whatever is sent acknowledges them. */
+    let isAckDue = false
     let isAckScheduled = false
+    let batches = 0
     const pong = Effect.sync(() => {
       isAckScheduled = false
-      if (!hasMore() && websocket.readyState === websocket.OPEN) websocket.pong()
+      if (isAckDue && websocket.readyState === websocket.OPEN) websocket.pong()
+    })
+    /** Usually the next frames have arrived after a poll, and acknowledging those is enough. */
+    const pongWhenQuiet: Effect.Effect<void> = Effect.suspend(() => {
+      const before = batches
+      return Effect.andThen(afterNextPoll, Effect.suspend(() => batches === before ? pong : pongWhenQuiet))
     })
     const acknowledge = (frames: ReadonlyArray<Socket.Frame>): Effect.Effect<void> => {
       const bytes = frames.reduce((sum, { length }) => sum + length, 0)
-      if (isAckScheduled || bytes >= autoAckBytes) return Effect.void
+      isAckDue = bytes < autoAckBytes
+      batches++
+      if (isAckScheduled || !isAckDue) return Effect.void
       return Effect.flatMap(shouldAckNow, (ackNow) => {
         if (!ackNow) return Effect.void
-        // Usually the next frames have arrived by then, and acknowledging those is enough.
-        if (bytes < burstBytes) return Effect.andThen(afterNextPoll, pong)
         isAckScheduled = true
-        return Effect.asVoid(Effect.forkIn(Effect.delay(pong, "1 millis"), scope))
+        const delayed = bytes < burstBytes ? pongWhenQuiet : Effect.delay(pong, "1 millis")
+        return Effect.asVoid(Effect.forkIn(delayed, scope))
       })
     }
     const decodeV1 = WireV1.makeDecoder()
@@ -149,7 +158,10 @@ export const open: (
       isOpen: () => websocket.readyState === websocket.OPEN,
       transmit: (message) =>
         Effect.try({
-          try: () => websocket.send(protocol === "v1" ? WireV1.encode(message) : WireLegacy.encode(message)),
+          try: () => {
+            websocket.send(protocol === "v1" ? WireV1.encode(message) : WireLegacy.encode(message))
+            isAckDue = false
+          },
           catch: (cause) =>
             new Socket.ChannelError({ detail: cause instanceof Error ? cause.message : String(cause) }),
         }),
