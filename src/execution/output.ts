@@ -86,6 +86,9 @@ const DisplayFields = Json.withJson(
   Json.display,
 )
 
+// Its construction alone: the JSON of a display is rarely needed.
+SchemaJITCompiler.enable(Schema.toType(DisplayFields).ast)
+
 /**
  * A displayed value: the last expression of a cell, a plot, anything passed to `display`, or an update of these.
  *
