@@ -74,7 +74,7 @@ export interface AttachedChannel extends Channel {
   readonly resume: (
     request: EarlierRequest,
     listener: Conversation.Listener,
-  ) => Effect.Effect<ResumedConversation, never, Scope.Scope>
+  ) => Effect.Effect<ResumedConversation>
 }
 
 /**

@@ -47,7 +47,7 @@ export interface ChannelOptions extends LinkOptions {
 export interface Channel {
   /** The format that the server agreed to. */
   readonly protocol: "v1" | "legacy"
-  /** Opens a conversation: its `send` sends the request, and its listener gets the answers until the scope closes. */
+  /** Opens a conversation: its `send` sends the request, and its listener gets the answers until it is closed. */
   readonly request: Conversation.Open
   /** Tells whether the connection is open. It is not while it is being restored. */
   readonly isConnected: () => boolean
@@ -137,40 +137,37 @@ export const make: (options: ChannelOptions) => Effect.Effect<Channel, ChannelEr
     const fence = (open: Conversation.Open) =>
       Effect.raceFirst(Conversation.fence(open, session), Deferred.await(lost))
     const openBy = (sendBy: typeof send): Conversation.Open => (message, listener, { tracksLosses } = {}) =>
-      Effect.acquireRelease(
-        Effect.sync((): Conversation.Conversation => {
-          const id = message.header.msg_id
-          let hasPaused = false
-          const resume = (): void => {
-            if (hasPaused) reading.resume()
-            hasPaused = false
-          }
-          if (tracksLosses === true) arrivals.begin()
-          listeners.set(id, listener)
-          return {
-            id,
-            send: sendBy(message),
-            isSent: () => sent.has(id),
-            reply: sendBy,
-            fence: Effect.asVoid(fence(openBy(sendBy))),
-            pause: () => {
-              hasPaused = true
-              reading.pause()
-            },
-            resume,
-            close: () => {
-              listeners.delete(id)
-              sent.delete(id)
-              resume()
-            },
-            hasReceivedAll: arrivals.isComplete,
-            takeGap: arrivals.takeGap,
-            isOrdered: arrivals.isNumbered,
-            disconnectError: arrivals.disconnectError,
-          }
-        }),
-        ({ close }) => Effect.sync(close),
-      )
+      Effect.sync((): Conversation.Conversation => {
+        const id = message.header.msg_id
+        let hasPaused = false
+        const resume = (): void => {
+          if (hasPaused) reading.resume()
+          hasPaused = false
+        }
+        if (tracksLosses === true) arrivals.begin()
+        listeners.set(id, listener)
+        return {
+          id,
+          send: sendBy(message),
+          isSent: () => sent.has(id),
+          reply: sendBy,
+          fence: Effect.asVoid(fence(openBy(sendBy))),
+          pause: () => {
+            hasPaused = true
+            reading.pause()
+          },
+          resume,
+          close: () => {
+            listeners.delete(id)
+            sent.delete(id)
+            resume()
+          },
+          hasReceivedAll: arrivals.isComplete,
+          takeGap: arrivals.takeGap,
+          isOrdered: arrivals.isNumbered,
+          disconnectError: arrivals.disconnectError,
+        }
+      })
 
     /** Reads until the connection is cut. */
     const read = ({ acknowledge, decode, pull }: Link): Effect.Effect<never, ChannelError> =>

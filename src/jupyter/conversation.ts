@@ -9,7 +9,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
 import { randomUUID } from "node:crypto"
 import { type Message, request, type WireError } from "./message.ts"
 import type { ChannelError } from "./socket.ts"
@@ -70,7 +69,7 @@ export interface Conversation {
 }
 
 /**
- * Opens a conversation, which closes with the scope.
+ * Opens a conversation, which lasts until {@link Conversation.close}.
  *
  * @category models
  * @since 0.1.0
@@ -82,7 +81,7 @@ export type Open = (
     /** Begins to count messages for {@link Conversation.hasReceivedAll}; false by default. */
     readonly tracksLosses?: boolean | undefined
   },
-) => Effect.Effect<Conversation, never, Scope.Scope>
+) => Effect.Effect<Conversation>
 
 /**
  * The request was sent, and its answer will not arrive.
@@ -133,7 +132,7 @@ export const converse = <A, E>(
     readonly onFenced: (() => void) | undefined
     /** The answer is lost. */
     readonly onFailure: (detail: string) => void
-  }) => Effect.Effect<{ readonly send: Effect.Effect<void, E> }, never, Scope.Scope>,
+  }) => Effect.Effect<{ readonly send: Effect.Effect<void, E>; readonly close: () => void }>,
   pick: (message: Message, bytes: number) => A | undefined,
   options: {
     /** True if the answer comes before that to any later request on the main shell. */
@@ -141,14 +140,14 @@ export const converse = <A, E>(
     readonly replyTimeout?: Duration.Input | undefined
   },
 ): Effect.Effect<A, E | Unanswered> =>
-  Effect.scoped(Effect.gen(function* () {
+  Effect.suspend(() => {
     const { isFenced, replyTimeout } = options
     const answer = Deferred.makeUnsafe<A, Unanswered>()
     const idle = Latch.makeUnsafe()
     const fail = (detail: string): void => {
       Deferred.doneUnsafe(answer, Exit.fail(new Unanswered({ detail })))
     }
-    const { send } = yield* open({
+    const opening = open({
       onMessage: (message, bytes) => {
         const value = pick(message, bytes)
         if (value !== undefined) Deferred.doneUnsafe(answer, Exit.succeed(value))
@@ -161,8 +160,12 @@ export const converse = <A, E>(
       Effect.andThen(Effect.sleep(replyTimeout)),
       Effect.andThen(new Unanswered({ detail: "The kernel sent no answer" })),
     )
-    return yield* Effect.raceFirst(Deferred.await(answer), Effect.andThen(send, silence))
-  }))
+    return Effect.acquireUseRelease(
+      opening,
+      ({ send }) => Effect.raceFirst(Deferred.await(answer), Effect.andThen(send, silence)),
+      ({ close }) => Effect.sync(close),
+    )
+  })
 
 /** Time between a reply and the request that is sent again if no `idle` follows. */
 const repeatDelay: Duration.Input = "500 millis"

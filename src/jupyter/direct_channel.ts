@@ -279,34 +279,31 @@ export const make: (
       )
     })
     const listen: Conversation.Open = (message, listener) =>
-      Effect.acquireRelease(
-        Effect.sync((): Conversation.Conversation => {
-          const id = message.header.msg_id
-          let isSent = false
-          const { pause, resume } = gate.pauser()
-          listeners.set(id, [...listeners.get(id) ?? [], listener])
-          return {
-            id,
-            send: Effect.tap(send(message), () => Effect.sync(() => isSent = true)),
-            isSent: () => isSent,
-            reply: send,
-            fence: Effect.asVoid(fence),
-            pause,
-            resume,
-            close: () => {
-              const others = listeners.get(id)?.filter((other) => other !== listener) ?? []
-              if (others.length > 0) listeners.set(id, others)
-              else listeners.delete(id)
-              resume()
-            },
-            hasReceivedAll: () => true,
-            takeGap: () => false,
-            isOrdered: () => true,
-            disconnectError: () => undefined,
-          }
-        }),
-        ({ close }) => Effect.sync(close),
-      )
+      Effect.sync((): Conversation.Conversation => {
+        const id = message.header.msg_id
+        let isSent = false
+        const { pause, resume } = gate.pauser()
+        listeners.set(id, [...listeners.get(id) ?? [], listener])
+        return {
+          id,
+          send: Effect.tap(send(message), () => Effect.sync(() => isSent = true)),
+          isSent: () => isSent,
+          reply: send,
+          fence: Effect.asVoid(fence),
+          pause,
+          resume,
+          close: () => {
+            const others = listeners.get(id)?.filter((other) => other !== listener) ?? []
+            if (others.length > 0) listeners.set(id, others)
+            else listeners.delete(id)
+            resume()
+          },
+          hasReceivedAll: () => true,
+          takeGap: () => false,
+          isOrdered: () => true,
+          disconnectError: () => undefined,
+        }
+      })
     return {
       protocol: "v1",
       request: listen,

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import * as Arr from "effect/Array"
+import type * as Arr from "effect/Array"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -17,6 +17,7 @@ import type { ClientRequest } from "node:http"
 import { createConnection } from "node:net"
 import { type Duplex, PassThrough } from "node:stream"
 import { WebSocket } from "ws"
+import * as BatchQueue from "../batch_queue.ts"
 import { excerpt } from "./control_codes.ts"
 import { parseRetryAfter } from "./rest_error.ts"
 import * as Upgrade from "./upgrade.ts"
@@ -62,8 +63,6 @@ export interface Socket {
   readonly websocket: WebSocket
   /** Waits for the frames received since the last call. Fails when the connection has ended. */
   readonly pull: Effect.Effect<Arr.NonEmptyReadonlyArray<Frame>, ChannelError>
-  /** Tells whether there are frames to pull. */
-  readonly hasMore: () => boolean
   /** Returns the number of bytes received so far. */
   readonly bytesRead: () => number
 }
@@ -125,7 +124,7 @@ export const open: (
   const clock = yield* Clock.Clock
   const now = () => clock.currentTimeMillisUnsafe()
   const prepared = yield* Deferred.make<ClientRequest>()
-  const { bytesRead, hasMore, pull, websocket } = yield* Effect.acquireRelease(
+  const { bytesRead, pull, websocket } = yield* Effect.acquireRelease(
     Effect.sync(() => {
       const websocket = new WebSocket(address, [...options.protocols], {
         headers: options.headers,
@@ -170,7 +169,7 @@ export const open: (
     }),
   )
   return isOpen
-    ? { websocket, pull, hasMore, bytesRead }
+    ? { websocket, pull, bytesRead }
     : yield* open(address, { ...options, upgradeClient: undefined })
 })
 
@@ -190,42 +189,21 @@ function receive(
     readonly onSetCookie: (lines: ReadonlyArray<string>) => void
     readonly redact: (text: string) => string
   },
-): Pick<Socket, "pull" | "hasMore"> {
-  let frames: Array<Frame> = []
+): Pick<Socket, "pull"> {
   let bytes = 0
-  let end: ChannelError | undefined
-  let resumePull: ((next: Socket["pull"]) => void) | undefined
-
-  const next = (): Socket["pull"] | undefined => {
-    const batch = frames
-    if (!Arr.isReadonlyArrayNonEmpty(batch)) return end === undefined ? undefined : Effect.fail(end)
-    frames = []
+  const frames = BatchQueue.make<Frame, ChannelError>(() => {
     bytes = 0
     if (websocket.isPaused) websocket.resume()
-    return Effect.succeed(batch)
-  }
-  const wake = (): void => {
-    const resume = resumePull
-    const available = resume === undefined ? undefined : next()
-    if (resume === undefined || available === undefined) return
-    resumePull = undefined
-    resume(available)
-  }
-  const finish = (error: ChannelError): void => {
-    end ??= error
-    wake()
-  }
+  })
   websocket.on("message", (data: Buffer, isBinary: boolean) => {
-    // Runs after all frames of the same read of the socket.
-    if (frames.length === 0) queueMicrotask(wake)
     // A Uint8Array, because `slice` of a Buffer does not copy.
-    frames.push(isBinary ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : data.toString())
+    frames.offer(isBinary ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : data.toString())
     bytes += data.byteLength
     if (bytes >= highWaterMark) websocket.pause()
   })
   websocket.on("error", (error) => {
     const isTooLarge = "code" in error && error.code === "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH"
-    finish(
+    frames.fail(
       new ChannelError({
         ...(isTooLarge ? { isTooLarge } : {}),
         detail: `It failed with "${redact(error.message)}"`,
@@ -235,7 +213,7 @@ function receive(
   websocket.on("unexpected-response", (_request, { headers, statusCode = 0 }) => {
     onSetCookie(headers["set-cookie"] ?? [])
     const retryAfter = parseRetryAfter(headers["retry-after"], now())
-    finish(
+    frames.fail(
       new ChannelError({
         code: statusCode,
         detail: `It failed with "Unexpected server response: ${statusCode}"`,
@@ -247,17 +225,7 @@ function receive(
   websocket.on("close", (code, reason) => {
     const reasonText = reason.length === 0 ? "" : `: ${redact(excerpt(redact(reason.toString())))}`
     const hint = code === 1009 ? ", a message was too large" : ""
-    finish(new ChannelError({ code, detail: `It was closed with code ${code}${reasonText}${hint}` }))
+    frames.fail(new ChannelError({ code, detail: `It was closed with code ${code}${reasonText}${hint}` }))
   })
-  return {
-    hasMore: () => frames.length > 0,
-    pull: Effect.callback((resume) => {
-      const available = next()
-      if (available !== undefined) return resume(available)
-      resumePull = resume
-      return Effect.sync(() => {
-        resumePull = undefined
-      })
-    }),
-  }
+  return { pull: frames.takeAll }
 }

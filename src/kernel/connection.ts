@@ -7,7 +7,6 @@
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
 import type { KernelError, KernelErrorReason } from "../execution.ts"
 import * as Conversations from "../jupyter/conversation.ts"
 import type { ChannelName, JsonObject, Message } from "../jupyter/message.ts"
@@ -22,12 +21,12 @@ export interface KernelConnection {
    * and keeps an interrupt of a request that has not begun.
    */
   readonly isDirect: boolean
-  /** Listens for the messages that answer a request, which `send` of the conversation sends, until the scope closes. */
+  /** Listens for the messages that answer a request, which `send` of the conversation sends, until that is closed. */
   readonly request: (
     request: Request,
     listener: Listener,
     options?: RequestOptions,
-  ) => Effect.Effect<Conversation, never, Scope.Scope>
+  ) => Effect.Effect<Conversation>
   /** Sets what takes output from now on that answers no request with a listener. */
   readonly onUnsolicited: (take: (message: Message, bytes: number) => void) => void
   /** Sends an interrupt, which the kernel may ignore. Succeeds when it has been passed on. */

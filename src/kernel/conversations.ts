@@ -80,7 +80,7 @@ export const make = ({
     { tracksLosses, waitsForConnection = true } = {},
   ) => {
     const opening = channel.request(toMessage(request, session), receiver(listener), { tracksLosses })
-    const open = Effect.map(opening, (conversation) => {
+    return Effect.map(opening, (conversation) => {
       const opened = toConversation(
         listener,
         conversation,
@@ -98,7 +98,6 @@ export const make = ({
         ),
       }
     })
-    return Effect.acquireRelease(open, ({ close }) => Effect.sync(close))
   }
   return {
     request,
@@ -123,9 +122,7 @@ export const make = ({
         }
       })
       const reason = Attachment.beyond(ref, attached.position())
-      return reason === undefined
-        ? Effect.acquireRelease(open, ({ close }) => Effect.sync(close))
-        : new KernelError({ reason })
+      return reason === undefined ? open : new KernelError({ reason })
     },
   }
 }

@@ -4,7 +4,6 @@
  * @module
  */
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
 import { type ExecutionRef, KernelError, type KernelRef, Unsupported } from "../execution.ts"
 import type { Conversation, Listener, Request } from "./connection.ts"
 
@@ -22,7 +21,7 @@ export interface Durable {
   readonly resume: (
     ref: ExecutionRef,
     listener: Listener,
-  ) => Effect.Effect<Conversation, KernelError, Scope.Scope>
+  ) => Effect.Effect<Conversation, KernelError>
 }
 
 /** Returns the error of an operation that the server of a kernel does not support. */

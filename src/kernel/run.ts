@@ -172,8 +172,8 @@ const open = Effect.fnUntraced(
       ? instance.request(request, listener, { tracksLosses: true })
       : instance.durable.resume(resumed.ref, listener)
     // Until the end, which may come after that of the scope: a kernel that ignores interrupts goes on.
-    const conversation = yield* Scope.provide(opening, Scope.makeUnsafe())
-    const outputs = yield* OutputQueue.make(conversation)
+    const conversation = yield* opening
+    const outputs = OutputQueue.make(conversation)
     const runFork = Effect.runForkWith(services)
     /** Starts what ends with the execution, from a callback. */
     const fork = (effect: Effect.Effect<void>): void => void runFork(Effect.forkIn(Defect.log(effect), scope))
@@ -252,7 +252,9 @@ const open = Effect.fnUntraced(
       if (!isFree() && isLeft) {
         dispatch({ _tag: "KernelEnded", reason: conversation.lossReason(false) })
       }
-      return isFree() ? ended : Effect.andThen(ended, Effect.andThen(outputs.discard, free))
+      if (isFree()) return ended
+      outputs.discard()
+      return Effect.andThen(ended, free)
     })
     return { close, conversation, dispatch, handlers, isReached, log, run }
   },
@@ -275,14 +277,22 @@ function interpret({ backlog, conversation, instance, outputs, ...parts }: Parts
   let state = ExecutionState.initial(instance.id, instance.isDirect)
   const freed = Deferred.makeUnsafe<void>()
   // Not of the scope: what ends the execution early must not end its interruption.
-  const timers = new Set<Fiber.Fiber<unknown>>()
+  const timers = new Set<{ fiber?: Fiber.Fiber<unknown> }>()
   const after = (wait: Effect.Effect<unknown, unknown>, event: ExecutionState.Event): void => {
-    const dispatching = Effect.andThen(wait, Effect.sync(() => dispatch(event)))
-    const timer = parts.runFork(Effect.ignore(Defect.log(dispatching)))
+    const timer: { fiber?: Fiber.Fiber<unknown> } = {}
     timers.add(timer)
-    timer.addObserver(() => timers.delete(timer))
+    // After the messages that were read together, which cancel most timers.
+    queueMicrotask(() => {
+      if (!timers.has(timer)) return
+      const dispatching = Effect.andThen(wait, Effect.sync(() => dispatch(event)))
+      timer.fiber = parts.runFork(Effect.ignore(Defect.log(dispatching)))
+      timer.fiber.addObserver(() => timers.delete(timer))
+    })
   }
-  const cancelTimers = (): void => timers.forEach((timer) => timer.interruptUnsafe())
+  const cancelTimers = (): void => {
+    for (const { fiber } of timers) fiber?.interruptUnsafe()
+    timers.clear()
+  }
 
   const carryOut = (command: ExecutionState.Command): void => {
     switch (command._tag) {

@@ -114,39 +114,36 @@ export const make: (scripting: Scripting) => Effect.Effect<KernelConnection, nev
       id,
       isDirect: false,
       request: (request, listener) =>
-        Effect.acquireRelease(
-          Effect.sync((): Conversation => {
-            let isOpen = true
-            let isSent = false
-            const say = speaker(request, (message) => isOpen && listener.onMessage(message, 0))
-            return {
-              send: Effect.suspend(() => {
-                isSent = true
-                return request.type === "execute_request"
-                  ? execute(request, say, listener)
-                  : Effect.sync(() => say.refuse())
+        Effect.sync((): Conversation => {
+          let isOpen = true
+          let isSent = false
+          const say = speaker(request, (message) => isOpen && listener.onMessage(message, 0))
+          return {
+            send: Effect.suspend(() => {
+              isSent = true
+              return request.type === "execute_request"
+                ? execute(request, say, listener)
+                : Effect.sync(() => say.refuse())
+            }),
+            isSent: () => isSent,
+            reply: () =>
+              Effect.sync(() => {
+                if (running?.answer !== undefined) Deferred.doneUnsafe(running.answer, Exit.void)
               }),
-              isSent: () => isSent,
-              reply: () =>
-                Effect.sync(() => {
-                  if (running?.answer !== undefined) Deferred.doneUnsafe(running.answer, Exit.void)
-                }),
-              fence: Effect.void,
-              pause: () => {},
-              resume: () => {},
-              close: () => {
-                isOpen = false
-              },
-              isOrdered: () => true,
-              hasReceivedAll: () => true,
-              takeGap: () => false,
-              wasCut: () => false,
-              lossReason: () =>
-                new ConnectionLost({ kernelId: id, detail: "A kernel for tests loses nothing" }),
-            }
-          }),
-          ({ close }) => Effect.sync(close),
-        ),
+            fence: Effect.void,
+            pause: () => {},
+            resume: () => {},
+            close: () => {
+              isOpen = false
+            },
+            isOrdered: () => true,
+            hasReceivedAll: () => true,
+            takeGap: () => false,
+            wasCut: () => false,
+            lossReason: () =>
+              new ConnectionLost({ kernelId: id, detail: "A kernel for tests loses nothing" }),
+          }
+        }),
       onUnsolicited: () => {},
       durable: Durable.refused("A kernel for tests ends with its scope"),
       interrupt,

@@ -21,26 +21,23 @@ const play = (
   Effect.gen(function* () {
     const listeners = new Map<string, Conversation.Listener>()
     const open: Conversation.Open = ({ header: { msg_id: id } }, listener) =>
-      Effect.acquireRelease(
-        Effect.sync(() => {
-          listeners.set(id, listener)
-          return {
-            id,
-            send,
-            reply: () => Effect.void,
-            isSent: () => true,
-            fence: Effect.void,
-            pause: () => {},
-            resume: () => {},
-            close: () => void listeners.delete(id),
-            hasReceivedAll: () => true,
-            takeGap: () => false,
-            isOrdered: () => true,
-            disconnectError: () => undefined,
-          }
-        }),
-        ({ close }) => Effect.sync(close),
-      )
+      Effect.sync(() => {
+        listeners.set(id, listener)
+        return {
+          id,
+          send,
+          reply: () => Effect.void,
+          isSent: () => true,
+          fence: Effect.void,
+          pause: () => {},
+          resume: () => {},
+          close: () => void listeners.delete(id),
+          hasReceivedAll: () => true,
+          takeGap: () => false,
+          isOrdered: () => true,
+          disconnectError: () => undefined,
+        }
+      })
     const pick = ({ header }: Message) => header.msg_type.endsWith("_reply") ? header.msg_type : undefined
     const fiber = yield* Effect.forkChild(
       Effect.exit(Conversation.ask(open, asked, pick, { replyTimeout: "500 millis" })),

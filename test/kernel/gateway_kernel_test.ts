@@ -54,16 +54,14 @@ const listener = () => {
 it.live("onFailure tells open conversations of a process that is stopped, and closed ones nothing", () =>
   Effect.gen(function* () {
     const { connection, state } = yield* connect()
-    const [open, closed, scoped] = [listener(), listener(), listener()]
+    const [open, closed] = [listener(), listener()]
     const conversation = yield* connection.request(info, closed.self)
     conversation.close()
-    yield* Effect.scoped(connection.request(info, scoped.self))
     // Last: they are told in their order.
     yield* connection.request(info, open.self)
     state.isStopped = true
     assert.strictEqual((yield* Deferred.await(open.failure))._tag, "KernelUnresponsive")
     assert.isFalse(Deferred.isDoneUnsafe(closed.failure))
-    assert.isFalse(Deferred.isDoneUnsafe(scoped.failure))
   }))
 
 it.live("ended fails with KernelDied when the kernel says so in an answer, which no listener takes", () =>

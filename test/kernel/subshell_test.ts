@@ -59,26 +59,23 @@ const makeFake = Effect.fnUntraced(function* (
     id: "fake",
     isDirect: false,
     request: (asked, listener) =>
-      Effect.acquireRelease(
-        Effect.sync(() => {
-          listeners.add(listener)
-          return {
-            send: send(asked, listener),
-            reply: () => Effect.void,
-            isSent: () => true,
-            fence: Effect.void,
-            pause: () => {},
-            resume: () => {},
-            close: () => void listeners.delete(listener),
-            hasReceivedAll: () => true,
-            takeGap: () => false,
-            isOrdered: () => true,
-            wasCut: () => false,
-            lossReason: () => new Execution.ConnectionLost({ kernelId: "fake", detail: "never" }),
-          }
-        }),
-        ({ close }) => Effect.sync(close),
-      ),
+      Effect.sync(() => {
+        listeners.add(listener)
+        return {
+          send: send(asked, listener),
+          reply: () => Effect.void,
+          isSent: () => true,
+          fence: Effect.void,
+          pause: () => {},
+          resume: () => {},
+          close: () => void listeners.delete(listener),
+          hasReceivedAll: () => true,
+          takeGap: () => false,
+          isOrdered: () => true,
+          wasCut: () => false,
+          lossReason: () => new Execution.ConnectionLost({ kernelId: "fake", detail: "never" }),
+        }
+      }),
     onUnsolicited: () => {},
     durable: Durable.refused("A kernel for tests"),
     interrupt: Effect.sync(() => void interrupts++),
