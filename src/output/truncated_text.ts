@@ -77,26 +77,26 @@ function extendTail(kept: TruncatedText, text: string): TruncatedText {
   if (kept.tailBytes + bytes <= kept.limit) {
     return { ...kept, tail: kept.tail + text, tailBytes: kept.tailBytes + bytes }
   }
+  if (bytes >= kept.limit - kept.headBytes) {
+    return cut({ ...kept, lost: kept.lost + kept.tailBytes, tail: text, tailBytes: bytes })
+  }
   // The tail is cut first: together they may exceed the maximum length of a string.
   const { lost, tail, tailBytes } = cut(kept)
-  return cut(
-    bytes < kept.limit - kept.headBytes
-      ? { ...kept, lost, tail: tail + text, tailBytes: tailBytes + bytes }
-      : { ...kept, lost: lost + tailBytes, tail: text, tailBytes: bytes },
-  )
+  return cut({ ...kept, lost, tail: tail + text, tailBytes: tailBytes + bytes })
 }
 
 /** Cuts the tail to its share. */
 function cut(kept: TruncatedText): TruncatedText {
   const allowed = kept.limit - kept.headBytes
   if (kept.tailBytes <= allowed) return kept
-  const bytes = Buffer.from(kept.tail)
+  // So many bytes have no more characters. Half of a character at the beginning is within what is cut.
+  const bytes = Buffer.from(kept.tail.slice(Math.max(0, kept.tail.length - allowed)))
   const tail = bytes.subarray(boundary(bytes, bytes.byteLength - allowed, 1))
   return {
     ...kept,
     tail: tail.toString(),
     tailBytes: tail.byteLength,
-    lost: kept.lost + bytes.byteLength - tail.byteLength,
+    lost: kept.lost + kept.tailBytes - tail.byteLength,
   }
 }
 

@@ -41,8 +41,25 @@ export function empty(limit?: number): TerminalText {
 /** Appends text. */
 export function append(before: TerminalText, text: string): TerminalText {
   if (text.length > maxAppend) return split(text).reduce(append, before)
-  const raw = before.raw + text
-  return raw.length < before.flushAt ? { ...before, raw } : flush({ ...before, raw })
+  if (before.raw.length + text.length < before.flushAt) return { ...before, raw: before.raw + text }
+  return appendFinal(before, text) ?? flush({ ...before, raw: before.raw + text })
+}
+
+/**
+ * Appends text with all lines that can still be overwritten, unless something is. Neither it nor the text before is
+ * copied, as `raw` is with each long text.
+ */
+function appendFinal(before: TerminalText, text: string): TerminalText | undefined {
+  const { kept, raw, screen } = before
+  const start = screenStart(text)
+  const isFinal = start > 0 && text.length - start <= Screen.width && isBlank(screen) &&
+    Screen.isPlain(text) &&
+    Screen.isPlain(raw) && completeLength(raw) === raw.length
+  if (!isFinal) return undefined
+  const done = text.slice(0, start)
+  const steps = screen.steps + raw.length + done.length
+  const sgr = Sgr.after(Sgr.after(screen.sgr, raw), done)
+  return withRaw(keep(keep(kept, raw), done), Screen.empty(sgr, steps), text.slice(start))
 }
 
 /** Splits a text, so that a piece and the unwritten text fit into a string. */
@@ -122,8 +139,7 @@ function completeLength(raw: string): number {
 /** Writes `raw` to the screen. Lines without anything overwritten become `raw` again. */
 function flush(before: TerminalText): TerminalText {
   const { kept, raw, screen } = before
-  const isBlank = screen.rows.length === 1 && screen.rows[0]?.text === "" && !Screen.isFolded(screen)
-  if (isBlank && Screen.isPlain(raw)) {
+  if (isBlank(screen) && Screen.isPlain(raw)) {
     // The hot path: nothing is overwritten, so that no screen is needed.
     const start = screenStart(raw)
     if (raw.length - start <= Screen.width) {
@@ -138,6 +154,10 @@ function flush(before: TerminalText): TerminalText {
     Screen.empty(written.screen.rows[0]?.start ?? written.screen.sgr, written.screen.steps),
     Screen.toText(written.screen) + written.rest,
   )
+}
+
+function isBlank(screen: Screen.Screen): boolean {
+  return screen.rows.length === 1 && screen.rows[0]?.text === "" && !Screen.isFolded(screen)
 }
 
 function withRaw(kept: TruncatedText.TruncatedText, screen: Screen.Screen, raw: string): TerminalText {

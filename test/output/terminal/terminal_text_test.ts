@@ -90,6 +90,31 @@ describe("append", () => {
     assert.strictEqual(TerminalText.toText(write([...whole])), expected)
   }, many)
 
+  // All lines that can be overwritten, in a text that is long enough to be written at once.
+  const long = `${"x".repeat(800)}\n`.repeat(100)
+  const Width = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 100_000 }))
+  it.prop(
+    "does not depend on how long text came",
+    [Width, terminal, terminal, terminal],
+    ([limit, ...texts]) => {
+      const [before = "", within = "", after = ""] = texts
+      const all = [
+        before,
+        long + within,
+        long,
+        within + long + after,
+        `${long}${before}\x1b`,
+        `[A${long}`,
+        after,
+      ]
+      const expected = TruncatedText.toText(
+        TruncatedText.append(TruncatedText.empty(limit), TerminalText.fold(all.join(""))),
+      )
+      assert.strictEqual(TerminalText.toText(write(all, limit)), expected)
+    },
+    { arbitrary: { runs: 100, size: 12 } },
+  )
+
   const Limit = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 60 }))
   it.prop("keeps both ends of what is left", [Limit, chunks], ([limit, texts]) => {
     const folded = TerminalText.fold(texts.join(""))
