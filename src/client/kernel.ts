@@ -142,6 +142,26 @@ export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Sc
       )
       const values = yield* Values.make(session, exchange)
       const introspection = yield* Effect.provideContext(Introspection.make(session), platform)
+      const stream: Exchange.Carrier["stream"] = (code, execute) =>
+        session.stream(code, { imagesDir, ...execute, images: execute.images ?? images, untrusted }).pipe(
+          Stream.provideContext(platform),
+          Span.withStreamSpan("Kernel.stream", session),
+        )
+      const resume: Exchange.Carrier["resume"] = (ref, { interrupts = false, onChunk, ...options }) =>
+        session.resume(ref, {
+          imagesDir,
+          ...options,
+          images: options.images ?? images,
+          untrusted,
+          interrupts,
+          ...(onChunk === undefined ? {} : {
+            onChunk: (chunk, position = ref.position) =>
+              onChunk(chunk, new ExecutionRef({ ...ref, position })),
+          }),
+        }).pipe(
+          Stream.provideContext(platform),
+          Span.withStreamSpan("Kernel.resume", session),
+        )
       const kernel: Kernel = {
         ...values,
         ...introspection,
@@ -153,32 +173,14 @@ export const make: (parts: KernelParts) => Effect.Effect<Kernel, KernelError, Sc
             Effect.provideContext(platform),
             Span.withSpan("Kernel.execute", session),
           ),
-        stream: (code, execute = {}) =>
-          session.stream(code, { imagesDir, ...execute, images: execute?.images ?? images, untrusted }).pipe(
-            Stream.provideContext(platform),
-            Span.withStreamSpan("Kernel.stream", session),
-          ),
+        stream: (code, execute = {}) => stream(code, execute),
         output: Stream.provideContext(output.stream, platform),
         interrupt: Span.withSpan("Kernel.interrupt", session)(session.interrupt),
         reset: Span.withSpan("Kernel.reset", session)(session.reset),
         detach: Span.withSpan("Kernel.detach", session)(session.detach),
         start: (code, options = {}) => Span.withSpan("Kernel.start", session)(session.start(code, options)),
-        resume: (ref, { interrupts = false, onChunk, ...options } = {}) =>
-          session.resume(ref, {
-            imagesDir,
-            ...options,
-            images: options.images ?? images,
-            untrusted,
-            interrupts,
-            ...(onChunk === undefined ? {} : {
-              onChunk: (chunk, position = ref.position) =>
-                onChunk(chunk, new ExecutionRef({ ...ref, position })),
-            }),
-          }).pipe(
-            Stream.provideContext(platform),
-            Span.withStreamSpan("Kernel.resume", session),
-          ),
+        resume: (ref, options = {}) => resume(ref, options),
       }
-      return Exchange.attach(kernel, { exchange, identity: session.identity })
+      return Exchange.attach(kernel, { exchange, identity: session.identity, stream, resume })
     },
   )

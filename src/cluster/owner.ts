@@ -94,16 +94,18 @@ export const layer: Layer.Layer<never, never, Sharding | KernelSessions> = Layer
         ...payload,
         key,
       })
+      /** Code of a kernel that stays is not interrupted because the next owner has the key. */
+      const call = { isLeft: () => !sharding.hasShardId(shardId) }
       const effect = <A, E>(request: Effect.Effect<A, E>) => Effect.scoped(Effect.andThen(enter, request))
       const stream = <A, E>(answers: Stream.Stream<A, E>) => Stream.unwrap(Effect.as(enter, answers))
 
       return entity.of({
         open: (request) => effect(handlers.open(own(request))),
         hold: (request) => stream(handlers.hold(own(request))),
-        execute: (request) => stream(handlers.execute(own(request))),
+        execute: (request) => stream(handlers.execute(own(request), call)),
         detach: (request) => effect(handlers.detach(own(request))),
         start: (request) => effect(handlers.start(own(request))),
-        resume: (request) => stream(handlers.resume(own(request))),
+        resume: (request) => stream(handlers.resume(own(request), call)),
         evaluate: (request) => effect(handlers.evaluate(own(request))),
         exchange: (request) => stream(handlers.exchange(own(request))),
         answer: ({ payload }) => handlers.answer(payload),

@@ -33,6 +33,8 @@ export interface Stay {
 interface Attached {
   readonly encode: (request: Request) => Uint8Array
   readonly resume: Durable["resume"]
+  /** Returns the number of the latest message of the kernel. */
+  readonly position: () => number
 }
 
 /** Makes the operations of a kernel that a client is connected to. */
@@ -81,6 +83,8 @@ export const make = (
     const detail = "Only kernels of Python on a gateway of KernelGateway.layerShared go on without a client"
     return { ...refused(detail), detach, reclaim }
   }
+  const refOf = ({ id }: { readonly id: string }, position = attached.position()) =>
+    new ExecutionRef({ kernel: ref, id, start: position, position })
   return {
     detach,
     reclaim,
@@ -88,10 +92,9 @@ export const make = (
     start: (request) =>
       gateway.rest.post(kernelId, holder, attached.encode(request)).pipe(
         Effect.mapError(failed),
-        Effect.map((position) =>
-          new ExecutionRef({ kernel: ref, id: request.id, start: position, position })
-        ),
+        Effect.map((position) => refOf(request, position)),
       ),
+    refOf: (request) => refOf(request),
     resume: (execution, listener) => {
       const { kernelId: id, server } = execution.kernel
       if (id === kernelId) return attached.resume(execution, listener)

@@ -106,7 +106,7 @@ export interface Conversation extends Delivery {
   readonly takeGap: () => boolean
   /** Listens no more, and resumes. */
   readonly close: () => void
-  /** Returns the number of the latest message, for a request of an earlier client. */
+  /** Returns the number of the latest message, if the server keeps them. */
   readonly position?: (() => number) | undefined
   /**
    * Waits, for a request of an earlier client, until everything is received that the kernel put out before it ended for a

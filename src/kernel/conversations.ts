@@ -33,12 +33,15 @@ export const make = ({
   kernelId,
   listeners,
   maxMessageSize = defaultMaxMessageSize,
+  position,
   session,
 }: {
   readonly kernelId: string
   readonly session: string
   readonly channel: Channel.Channel
   readonly maxMessageSize?: number | undefined
+  /** Returns the number of the latest message of the kernel, if they have one. */
+  readonly position: (() => number) | undefined
   /** The listeners of the conversations that are open. */
   readonly listeners: Set<Listener>
   readonly end: (reason: KernelErrorReason) => void
@@ -63,6 +66,7 @@ export const make = ({
     listeners.add(listener)
     return {
       ...conversation,
+      position,
       send: Effect.mapError(send, lost),
       reply: (message) => Effect.mapError(reply(toMessage(message, session)), lost),
       fence: Effect.catchTag(fence, "ChannelError", (error) => lost(error)),

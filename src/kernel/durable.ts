@@ -17,6 +17,8 @@ export interface Durable {
   readonly check: Effect.Effect<void, KernelError>
   /** Sends the request of an execution, and returns when the kernel gets it whatever becomes of the client. */
   readonly start: (request: Request & { readonly id: string }) => Effect.Effect<ExecutionRef, KernelError>
+  /** Returns a reference to a request that is sent next, if the server keeps the answers. */
+  readonly refOf: (request: { readonly id: string }) => ExecutionRef | undefined
   /** Listens for the messages of an execution that was started, which `send` of the conversation repeats. */
   readonly resume: (
     ref: ExecutionRef,
@@ -34,5 +36,6 @@ export const refused = (detail: string): Durable => ({
   reclaim: Effect.succeed(true),
   check: Effect.fail(unsupported("start", detail)),
   start: () => Effect.fail(unsupported("start", detail)),
+  refOf: () => undefined,
   resume: () => Effect.fail(unsupported("resume", detail)),
 })

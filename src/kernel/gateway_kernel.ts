@@ -293,6 +293,7 @@ const connect = Effect.fnUntraced(
       session,
       channel,
       listeners,
+      position: attached?.position,
       end,
       endReason: () => endReason,
     })
@@ -328,6 +329,7 @@ const connect = Effect.fnUntraced(
             return conversations.encode(request)
           },
           resume: conversations.resume(attached),
+          position: attached.position,
         },
         endReason: () => endReason,
       }),

@@ -58,6 +58,18 @@ export interface RunOptions extends ExecuteRequest.Options {
   readonly untrusted?: ReadonlyArray<string> | undefined
   /** Set if the code was started before. */
   readonly resumed?: Resumed | undefined
+  /** Set if another client may go on with the execution. */
+  readonly continued?: Continued | undefined
+}
+
+/** An execution that another client goes on with if the server keeps the answers. */
+export interface Continued {
+  /** Takes the reference before the code is sent. */
+  readonly onBegin?: ((ref: ExecutionRef) => void) | undefined
+  /** Takes each chunk of code with a reference, as `onChunk` does. */
+  readonly onChunk?: RunOptions["onChunk"]
+  /** Tells whether the code is not interrupted when the scope closes. */
+  readonly isLeft: () => boolean
 }
 
 /** Code that was started before, of which the outputs after a position are taken. */
@@ -149,12 +161,14 @@ const open = Effect.fnUntraced(
     options: RunOptions & RunEvents,
   ) {
     const { id: kernelId } = instance
-    const { internalRequest, onInput: answer, resumed, timeout } = options
+    const { continued, internalRequest, onInput: answer, resumed, timeout } = options
+    const ref = resumed?.ref ?? (continued && instance.durable.refOf(request))
     const services = yield* Effect.context<never>()
     const scope = yield* Effect.scope
     const meter = Metrics.meter(yield* Clock.Clock, services)
     const handlers = Handlers.make()
-    const collector = Collector.make(options, handlers)
+    const onChunk = ref && continued?.onChunk
+    const collector = Collector.make(onChunk === undefined ? options : { ...options, onChunk }, handlers)
     const backlog = yield* Backlog.make(instance)
     let hasBegun = false
     const listener: Listener = {
@@ -182,7 +196,7 @@ const open = Effect.fnUntraced(
       instance,
       conversation,
       backlog,
-      outputs: resumed === undefined
+      outputs: ref === undefined
         ? outputs
         : { ...outputs, offerAlways: (output) => offer(output), end: (reason) => end(reason) },
       runFork,
@@ -213,8 +227,8 @@ const open = Effect.fnUntraced(
     }
     /** Adds an output, unless it was taken before; without a size whatever waits before it. */
     const offer = (output: Output, bytes?: number): void => {
-      const position = conversation.position?.()
-      if (resumed !== undefined && position !== undefined && position <= resumed.ref.position) return
+      const position = ref && conversation.position?.()
+      if (ref !== undefined && position !== undefined && position <= ref.position) return
       const numbered = position === undefined ? output : { ...output, position }
       if (bytes === undefined) outputs.offerAlways(numbered)
       else outputs.offer(numbered, bytes)
@@ -242,13 +256,15 @@ const open = Effect.fnUntraced(
     const unclaim = resumed === undefined ? instance.output.claim(request.id, receive) : () => {}
     forgetEnd = instance.onEnded(onEnded)
     const log = yield* logger({ kernel: kernelId, execution: request.id })
+    if (ref !== undefined) continued?.onBegin?.(ref)
     /** Tells whether an interrupt reaches the code: before that which is resumed, other code may run. */
     const isReached = () => resumed === undefined ? conversation.isSent() : hasBegun
     const close = Effect.suspend(() => {
       meter.report()
       const ended = log("Execution ended")
       // The kernel is not to be interrupted for what it does not know, or for what goes on without a consumer.
-      const isLeft = instance.endReason() !== undefined || !isReached() || resumed?.interrupts === false
+      const isOthers = resumed?.interrupts === false || (ref !== undefined && continued?.isLeft() === true)
+      const isLeft = instance.endReason() !== undefined || !isReached() || isOthers
       if (!isFree() && isLeft) {
         dispatch({ _tag: "KernelEnded", reason: conversation.lossReason(false) })
       }

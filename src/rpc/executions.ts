@@ -4,6 +4,7 @@
  * @module
  */
 import * as SecureRandom from "effect/crypto/SecureRandom"
+import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -18,18 +19,21 @@ import {
   ExecutionFailure,
   ExecutionRef,
   type ExecutionResult,
+  ExecutionTimeout,
   KernelError,
 } from "../execution.ts"
 import * as Options from "../options/check.ts"
 import type { Answer, Exchange } from "../values/exchange.ts"
 import * as Fragment from "./fragment.ts"
-import { Accepted, type Answers, type Bytes, type Position, type Started } from "./group.ts"
+import { Accepted, type Answers, type Begun, type Bytes, type Position, type Started } from "./group.ts"
 import * as Parts from "./parts.ts"
 import type { Question } from "./question.ts"
 import * as Questions from "./questions.ts"
 import * as Uploads from "./uploads.ts"
 import {
+  ask,
   askStream,
+  attach,
   lost,
   type Remote,
   sendable,
@@ -82,12 +86,102 @@ export const execution = (
   remote: Remote,
   code: string,
   options: ExecuteOptions & { readonly chunks?: boolean },
-): Stream.Stream<Chunk | ExecutionResult, ExecutionFailure> =>
-  queued(remote, (requestId) =>
+): Stream.Stream<Chunk | ExecutionResult, ExecutionFailure> => {
+  const continues = remote.guard !== undefined
+  const outputs = queued(remote, (requestId) =>
     Stream.unwrap(Effect.gen(function* () {
       const sent = { ...yield* optionsOf(remote, options), code: yield* textOf(remote, code) }
-      const elements: Elements<never> = askStream(remote, (target) =>
-        remote.client.execute({ ...target, ...sent, chunks: options.chunks, requestId }))
+      const elements: Elements<Begun | Position> = askStream(remote, (target) =>
+        remote.client.execute({ ...target, ...sent, chunks: options.chunks, continues, requestId }))
+      return whole(remote, elements, options)
+    })))
+  return goOn(remote, outputs, options)
+}
+
+type Continued = Stream.Stream<Begun | Position | Chunk | ExecutionResult, ExecutionFailure>
+
+/** Emits the outputs of code, also if its owner ends: the next one that has the kernel resumes code that has begun. */
+const goOn = (
+  remote: Remote,
+  outputs: Continued,
+  options: ExecuteOptions & { readonly chunks?: boolean },
+): Stream.Stream<Chunk | ExecutionResult, ExecutionFailure> =>
+  Stream.unwrap(Effect.map(Clock.Clock, (clock) => {
+    let begun: { readonly ref: ExecutionRef; readonly at: number } | undefined
+    let session = remote.attachment?.session
+    /** The positions of the chunk that comes, of the last one that was emitted, and of that before the owner ended. */
+    let position = 0
+    let last = 0
+    let taken = -1
+    const isNew = (
+      element: Begun | Position | Chunk | ExecutionResult,
+    ): element is Chunk | ExecutionResult => {
+      switch (element._tag) {
+        case "Begun":
+          begun = { ref: element.ref, at: clock.currentTimeMillisUnsafe() }
+          return false
+        case "Position":
+          position = element.position
+          return false
+        case "ExecutionResult":
+          return true
+        default:
+          if (options.chunks === false || position <= taken) return false
+          last = position
+          return true
+      }
+    }
+    /** Takes everything again, as the result has all of it. Fails if no other owner goes on with the code. */
+    const again = Effect.fnUntraced(function* (failure: KernelError) {
+      if (begun === undefined) return yield* failure
+      const attachment = yield* ask(remote, () => remote.client.open({ key: remote.key }))
+      // The owner is the same, and has interrupted the code, or the kernel is another one.
+      const isOther = attachment.session !== session && attachment.kernelId === begun.ref.kernel.kernelId
+      if (!isOther) return yield* failure
+      attach(remote, attachment)
+      session = attachment.session
+      taken = last
+      const { at, ref } = begun
+      const { timeout } = options
+      if (timeout === undefined) return resumed(remote, ref, { ...options, interrupts: true })
+      const rest = restOf(timeout, clock.currentTimeMillisUnsafe() - at)
+      return Stream.mapError(
+        resumed(remote, ref, { ...options, timeout: rest, interrupts: true }),
+        (failure) =>
+          failure._tag === "ExecutionTimeout"
+            ? new ExecutionTimeout({ ...failure, timeout: Duration.fromInputUnsafe(timeout) })
+            : failure,
+      )
+    })
+    const emit = (outputs: Continued): Stream.Stream<Chunk | ExecutionResult, ExecutionFailure> =>
+      outputs.pipe(
+        Stream.filter(isNew),
+        Stream.catchReason(
+          "KernelError",
+          "ConnectionLost",
+          (_, failure) => Stream.unwrap(Effect.map(again(failure), emit)),
+        ),
+      )
+    return emit(outputs)
+  }))
+
+/** Returns the rest of a timeout of code that began some time ago, which is over at once if there is none. */
+const restOf = (timeout: Duration.Input, millis: number): Duration.Duration =>
+  Duration.max(
+    Duration.subtract(Duration.fromInputUnsafe(timeout), Duration.millis(millis)),
+    Duration.millis(1),
+  )
+
+/** Resumes code, and emits the positions of its chunks as well. */
+const resumed = (
+  remote: Remote,
+  ref: ExecutionRef,
+  options: Omit<ResumeOptions, "onChunk">,
+): Stream.Stream<Chunk | ExecutionResult | Position, ExecutionFailure> =>
+  queued(remote, (requestId) =>
+    Stream.unwrap(Effect.map(optionsOf(remote, options), (sent) => {
+      const elements: Elements<Position> = askStream(remote, (target) =>
+        remote.client.resume({ ...target, ...sent, ref, interrupts: options.interrupts, requestId }))
       return whole(remote, elements, options)
     })))
 
@@ -95,32 +189,27 @@ export const execution = (
 export const resume = (
   remote: Remote,
   ref: ExecutionRef,
-  { interrupts, onChunk, ...options }: ResumeOptions,
+  { onChunk, ...options }: ResumeOptions,
 ): Stream.Stream<Chunk | ExecutionResult, ExecutionFailure> =>
   Stream.suspend(() => {
     let last = ref
     let position = ref.position
-    const outputs = queued(remote, (requestId) =>
-      Stream.unwrap(Effect.map(optionsOf(remote, options), (sent) => {
-        const elements: Elements<Position> = askStream(remote, (target) =>
-          remote.client.resume({ ...target, ...sent, ref: last, interrupts, requestId }))
-        return whole(remote, elements, options)
-      }))).pipe(
-        Stream.mapEffect((element) =>
-          Effect.suspend((): Effect.Effect<ReadonlyArray<Chunk | ExecutionResult>> => {
-            if (element._tag === "ExecutionResult") {
-              return Effect.succeed([element])
-            }
-            if (element._tag === "Position") {
-              position = element.position
-              return Effect.succeed([])
-            }
-            last = new ExecutionRef({ ...ref, position })
-            return Effect.as(onChunk?.(element, last) ?? Effect.void, [element])
-          })
-        ),
-        Stream.flattenIterable,
-      )
+    const outputs = Stream.suspend(() => resumed(remote, last, options)).pipe(
+      Stream.mapEffect((element) =>
+        Effect.suspend((): Effect.Effect<ReadonlyArray<Chunk | ExecutionResult>> => {
+          if (element._tag === "ExecutionResult") {
+            return Effect.succeed([element])
+          }
+          if (element._tag === "Position") {
+            position = element.position
+            return Effect.succeed([])
+          }
+          last = new ExecutionRef({ ...ref, position })
+          return Effect.as(onChunk?.(element, last) ?? Effect.void, [element])
+        })
+      ),
+      Stream.flattenIterable,
+    )
     return remote.guard === undefined
       ? outputs
       : Stream.retry(outputs, Schedule.upTo(untilConnected, { duration: ownerTimeout }))

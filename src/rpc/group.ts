@@ -83,6 +83,11 @@ export class Position extends Schema.TaggedClass<Position>("effect-jupyter/Kerne
   position: Schema.Int,
 }) {}
 
+/** The code is sent; another owner of the kernel resumes it by the reference. */
+export class Begun extends Schema.TaggedClass<Begun>("effect-jupyter/KernelRpc/Begun")("Begun", {
+  ref: ExecutionRef,
+}) {}
+
 /** A part of the packed buffers of all answers. */
 export class Bytes extends Schema.TaggedClass<Bytes>("effect-jupyter/KernelRpc/Bytes")("Bytes", {
   bytes: Schema.Uint8Array,
@@ -113,8 +118,14 @@ export const group = RpcGroup.make(
   Rpc.make("hold", { payload: target, success: Attachment, error: KernelError, stream: true })
     .annotate(ClusterSchema.InterruptOnTermination, true),
   Rpc.make("execute", {
-    payload: { ...target, ...executeOptions, code: Uploads.Text },
-    success: Schema.Union([Chunk, ExecutionResult, Fragment, Question, Accepted]),
+    payload: {
+      ...target,
+      ...executeOptions,
+      code: Uploads.Text,
+      /** Emits `Begun`, and a `Position` before each chunk, if the kernel outlives its owner; false by default. */
+      continues: Schema.optional(Schema.Boolean),
+    },
+    success: Schema.Union([Chunk, ExecutionResult, Fragment, Question, Accepted, Begun, Position]),
     error: ExecutionFailure,
     stream: true,
   }),

@@ -9,6 +9,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import { constFalse } from "effect/Function"
 import * as Queue from "effect/Queue"
 import * as RpcSerialization from "effect/rpc/RpcSerialization"
 import * as Schema from "effect/Schema"
@@ -20,6 +21,7 @@ import {
   ConnectionLost,
   ExecutionAborted,
   ExecutionFailure,
+  type ExecutionRef,
   ExecutionResult,
   KernelDied,
   KernelError,
@@ -30,8 +32,9 @@ import { KernelSessions } from "../sessions/service.ts"
 import type { SessionEvent } from "../sessions/session.ts"
 import * as Exchange from "../values/exchange.ts"
 import { UnsupportedValue } from "../values/error.ts"
+import * as Continued from "./continued.ts"
 import * as Fragment from "./fragment.ts"
-import { Accepted, Answers, Attachment, Bytes, group, Position, Started } from "./group.ts"
+import { Accepted, Answers, Attachment, Bytes, group, Started } from "./group.ts"
 import * as Parts from "./parts.ts"
 import * as Questions from "./questions.ts"
 import * as Uploads from "./uploads.ts"
@@ -53,9 +56,10 @@ interface Target {
   readonly session?: string | undefined
 }
 
-/** How a request arrived; none if it is one of a cluster. */
+/** How a request arrived, and whether this process leaves its session to another one. */
 interface Call {
-  readonly headers: Readonly<Record<string, string | undefined>>
+  readonly headers?: Readonly<Record<string, string | undefined>>
+  readonly isLeft?: () => boolean
 }
 
 interface Options extends Pick<ExecuteOptions, "timeout" | "allowStdin" | "outputLimit">, Questions.Asks {
@@ -161,17 +165,21 @@ export const make = Effect.gen(function* () {
           changesOf(sessions.events, target.key, kernel).pipe(Stream.map(() => attachmentOf(kernel))),
           Effect.sync(() => attachmentOf(kernel)),
         ))),
-    execute: ({ code, ...options }, call?: Call) =>
+    execute: ({ code, continues = false, ...options }, { headers, isLeft = constFalse }: Call = {}) =>
       tracked(
         options,
         Stream.unwrap(Effect.gen(function* () {
           const text = yield* uploads.takeText(code)
           const kernel = yield* kernelOf(options)
+          const carrier = continues ? Exchange.of(kernel) : undefined
           return questions.asking(options, (callbacks) => {
-            const elements = kernel.stream(text, { ...sendable(options), ...callbacks })
-            return options.chunks === false ? Stream.filter(elements, isResult) : elements
+            const run = { ...sendable(options), ...callbacks }
+            const elements = carrier === undefined
+              ? kernel.stream(text, run)
+              : Continued.stream(carrier, text, { ...run, chunks: options.chunks }, isLeft)
+            return options.chunks === false ? Stream.filter(elements, Continued.isNoChunk) : elements
           })
-        })).pipe(sendTo(call)),
+        })).pipe(sendTo(headers)),
       ),
     detach: (target) => using(target, (kernel) => kernel.detach),
     start: ({ allowStdin, code, ...target }) =>
@@ -179,25 +187,27 @@ export const make = Effect.gen(function* () {
         uploads.takeText(code),
         (text) => using(target, (kernel) => kernel.start(text, { allowStdin })),
       ),
-    resume: ({ interrupts, ref, ...options }, call?: Call) =>
+    resume: ({ interrupts, ref, ...options }, { headers, isLeft = constFalse }: Call = {}) =>
       tracked(
         options,
         Stream.unwrap(Effect.map(kernelOf(options), (kernel) =>
           questions.asking(options, (callbacks) => {
-            const positions: Array<Position> = []
-            return kernel.resume(ref, {
+            const positions = Continued.makePositions()
+            const run = {
               ...sendable(options),
               ...callbacks,
               interrupts,
-              onChunk: (_, { position }) =>
-                Effect.sync(() => void positions.push(new Position({ position }))),
-            }).pipe(
-              Stream.map((element) => [...(isResult(element) ? [] : positions.splice(0, 1)), element]),
-              Stream.flattenIterable,
+              onChunk: (_: Chunk, { position }: ExecutionRef) => positions.note(position),
+            }
+            const carrier = Exchange.of(kernel)
+            return positions.before(
+              carrier === undefined
+                ? kernel.resume(ref, run)
+                : carrier.resume(ref, { ...run, continued: { isLeft } }),
             )
-          }))).pipe(sendTo(call)),
+          }))).pipe(sendTo(headers)),
       ),
-    exchange: ({ bytes, kernelId, operation, ...options }, call?: Call) =>
+    exchange: ({ bytes, kernelId, operation, ...options }, { headers }: Call = {}) =>
       tracked(
         options,
         Stream.unwrap(Effect.gen(function* () {
@@ -216,7 +226,7 @@ export const make = Effect.gen(function* () {
           const request = { operation, buffers, value: undefined }
           return questions.asking(options, (callbacks) =>
             answersOf(carrier.exchange, request, { ...options, ...callbacks, kernelId }))
-        })).pipe(sendTo(call)),
+        })).pipe(sendTo(headers)),
       ),
     answer: ({ value, ...reply }) =>
       Effect.flatMap(
@@ -273,16 +283,16 @@ export const make = Effect.gen(function* () {
       asking(target, "history_request", (kernel) => kernel.history({ last, timeout })),
     info: (target) => asking(target, "kernel_info_request", (kernel) => kernel.info),
     variables: (target) => asking(target, "variables", (kernel) => kernel.variables),
-    output: (target, call?: Call) =>
-      Stream.unwrap(Effect.map(kernelOf(target), (kernel) => kernel.output)).pipe(sendTo(call)),
+    output: (target, { headers }: Call = {}) =>
+      Stream.unwrap(Effect.map(kernelOf(target), (kernel) => kernel.output)).pipe(sendTo(headers)),
   })
 })
 
 /** Splits what is large, and bounds the output that the server holds until the answer is complete. */
 const sendTo =
-  (call: Call | undefined) => <A extends object, E extends ExecutionFailure>(stream: Stream.Stream<A, E>) =>
+  (headers: Call["headers"]) => <A extends object, E extends ExecutionFailure>(stream: Stream.Stream<A, E>) =>
     Fragment.split(
-      call?.headers["content-type"] === RpcSerialization.json.contentType
+      headers?.["content-type"] === RpcSerialization.json.contentType
         ? Fragment.within(stream, maxOutput, Effect.suspend(heldTooMuch))
         : stream,
     )
@@ -317,8 +327,6 @@ const withHeartbeat = <A, E, B>(
     stream,
     { haltStrategy: "right" },
   )
-
-const isResult = (element: Chunk | ExecutionResult): boolean => element._tag === "ExecutionResult"
 
 /** The options of an execution without those that are functions. */
 const sendable = ({ allowStdin, outputLimit = maxOutput, timeout }: Options): ExecuteOptions => ({

@@ -7,15 +7,20 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
+import type * as Stream from "effect/Stream"
 import {
+  type Chunk,
   ExecutionAborted,
   type ExecutionFailure,
+  type ExecutionRef,
   type ExecutionResult,
   KernelError,
   ProtocolViolation,
 } from "../execution.ts"
 import { plain } from "../jupyter/control_codes.ts"
 import type { Identity } from "../kernel/identity.ts"
+import type { ExecuteOptions, ResumeOptions } from "../kernel/options.ts"
+import type { RunOptions } from "../kernel/run.ts"
 import { UnsupportedValue } from "./error.ts"
 import * as Decode from "./decode.ts"
 import * as Encode from "./encode.ts"
@@ -166,7 +171,13 @@ export function read(
 export interface Carrier {
   readonly identity: Identity
   readonly exchange: Exchange
+  /** `stream` and `resume` of code that another process may go on with. */
+  readonly stream: (code: string, options: ExecuteOptions & Continuation) => Outputs
+  readonly resume: (ref: ExecutionRef, options: ResumeOptions & Continuation) => Outputs
 }
+
+type Continuation = Pick<RunOptions, "continued">
+type Outputs = Stream.Stream<Chunk | ExecutionResult, ExecutionFailure>
 
 /** The member of a kernel that has its carrier; a copy of the kernel has it, too. */
 const CarrierKey: unique symbol = Symbol("effect-jupyter/Kernel/carrier")

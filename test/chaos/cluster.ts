@@ -1,8 +1,11 @@
 /**
  * The chaos run of a cluster: runners are killed, frozen and stopped while the kernels of all keys print. A model of one
- * owner judges every answer: a kernel counts its executions, and answers no more once another one of its key has.
+ * owner judges every answer: a kernel counts its executions, and answers no more once another one of its key has. Kernels
+ * of a shared gateway are never another one.
  */
 import { Clock, Duration, Effect, FiberSet, Layer } from "effect"
+import { randomUUID } from "node:crypto"
+import { KernelGateway } from "../../src/mod.ts"
 import * as Platform from "../../src/platform.ts"
 import * as Cluster from "../support/cluster.ts"
 import * as Postgres from "../support/postgres.ts"
@@ -33,6 +36,8 @@ export interface Options {
   readonly kills: number
   readonly runners?: number
   readonly keys?: number
+  /** Has the kernels on a shared gateway, which outlive the runners. */
+  readonly isShared?: boolean
   readonly onEvent?: (event: string) => Effect.Effect<void>
 }
 
@@ -48,10 +53,15 @@ interface Key {
 }
 
 /** Compares an answer with what one owner can give; returns what is wrong. */
-function judge(key: Key, { kernelId, reason, text }: typeof Cluster.Answer.Type): string | undefined {
+function judge(
+  key: Key,
+  { kernelId, reason, text }: typeof Cluster.Answer.Type,
+  isShared: boolean,
+): string | undefined {
   if (reason !== undefined || kernelId === undefined) {
     key.failed++
-    return expected.includes(String(reason)) ? undefined : `"${key.name}" failed with ${reason}`
+    const isExpected = expected.includes(String(reason)) && !(isShared && reason === "KernelDied")
+    return isExpected ? undefined : `"${key.name}" failed with ${reason}`
   }
   const count = Number(text)
   const isSame = key.kernelIds.at(-1) === kernelId
@@ -59,6 +69,8 @@ function judge(key: Key, { kernelId, reason, text }: typeof Cluster.Answer.Type)
   const most = least + key.failed
   const wrong = !isSame && key.kernelIds.includes(kernelId)
     ? `"${key.name}" has two owners: ${kernelId} answers after ${key.kernelIds.at(-1)}`
+    : !isSame && isShared && key.kernelIds.length > 0
+    ? `"${key.name}" has lost its kernel ${key.kernelIds.at(-1)}`
     : !(count >= least && count <= most)
     ? `"${key.name}" counts ${text} instead of ${least} to ${most}, ${isSame ? "in the" : "in a new"} kernel`
     : undefined
@@ -71,7 +83,8 @@ function judge(key: Key, { kernelId, reason, text }: typeof Cluster.Answer.Type)
 /** Runs until the given number of runners has been killed. */
 export const run = Effect.fnUntraced(
   function* (options: Options) {
-    const { keys: keyCount = 6, kills, onEvent = () => Effect.void, runners: runnerCount = 3, seed } = options
+    const { isShared = false, kills, onEvent = () => Effect.void, seed } = options
+    const { keys: keyCount = 6, runners: runnerCount = 3 } = options
     const dice = Dice.make(seed)
     const violations: Array<string> = []
     const failures = new Map<string, number>()
@@ -79,9 +92,13 @@ export const run = Effect.fnUntraced(
     let slowest = Duration.zero
 
     const database = yield* Effect.flatMap(Postgres.serve, Postgres.makeDatabase)
+    const gateway = isShared ? `chaos-${randomUUID().slice(0, 8)}` : undefined
+    if (gateway !== undefined) {
+      yield* Effect.addFinalizer(() => Effect.ignore(KernelGateway.stopShared(gateway)))
+    }
     const runners = yield* Effect.forEach(
       Array.from({ length: runnerCount }),
-      () => Cluster.run(database),
+      () => Cluster.run(database, gateway),
       { concurrency: "unbounded" },
     )
     let usable: ReadonlyArray<Cluster.Runner> = runners
@@ -105,7 +122,7 @@ export const run = Effect.fnUntraced(
         if (answer.reason !== undefined) {
           failures.set(answer.reason, (failures.get(answer.reason) ?? 0) + 1)
         }
-        const wrong = judge(key, answer)
+        const wrong = judge(key, answer, isShared)
         if (wrong !== undefined) violations.push(wrong)
         if (answer.reason === undefined) key.answeredAt = yield* Clock.currentTimeMillis
       })
@@ -128,7 +145,8 @@ export const run = Effect.fnUntraced(
       const runner = runners[index]
       if (runner === undefined) break
       const kind = dice.next() < 0.6 ? "kill" : dice.next() < 0.5 ? "freeze" : "stop"
-      const pids = descendants(runner.pid).map(({ pid }) => pid)
+      // A shared gateway, and its kernels, are of no runner.
+      const pids = isShared ? [] : descendants(runner.pid).map(({ pid }) => pid)
       const since = yield* Clock.currentTimeMillis
       usable = runners.filter((other) => other !== runner)
       switch (kind) {
@@ -145,7 +163,7 @@ export const run = Effect.fnUntraced(
         case "kill":
         case "stop": {
           yield* runner.kill(kind === "kill" ? "SIGKILL" : "SIGTERM")
-          const [took, next] = yield* Effect.all([answered(since), Cluster.run(database)], {
+          const [took, next] = yield* Effect.all([answered(since), Cluster.run(database, gateway)], {
             concurrency: "unbounded",
           })
           yield* onEvent(`${kind}: all answer after ${Duration.format(took)}`)

@@ -1,7 +1,7 @@
 /**
  * The chaos run of a cluster. Prints what its model does not allow, and ends with status 1 if there was anything.
  *
- * Usage: npm run chaos:cluster -- [--seed N] [--kills N]
+ * Usage: npm run chaos:cluster -- [--seed N] [--kills N] [--shared]
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Duration, Effect, Schema } from "effect"
@@ -14,6 +14,7 @@ const { values } = parseArgs({
   options: {
     seed: { type: "string", default: String(Math.floor(Math.random() * 2 ** 32)) },
     kills: { type: "string", default: "20" },
+    shared: { type: "boolean", default: false },
   },
 })
 const seed = Number(values.seed)
@@ -23,6 +24,7 @@ Effect.gen(function* () {
   const { executions, failures, slowest, violations } = yield* run({
     seed,
     kills: Number(values.kills),
+    isShared: values.shared,
     onEvent: Console.log,
   })
   yield* Console.log(`${executions} executions; those that failed:`, Object.fromEntries(failures))

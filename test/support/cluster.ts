@@ -23,7 +23,7 @@ const config: Partial<ShardingConfig.ShardingConfig["Service"]> = {
   refreshAssignmentsInterval: "250 millis",
   runnerHealthCheckInterval: "1 second",
   entityMessagePollInterval: "1 second",
-  entityTerminationTimeout: "5 seconds",
+  entityTerminationTimeout: "2 seconds",
 }
 
 const applicationName = (port: number) => `runner-${port}`
@@ -189,17 +189,19 @@ const ownersOf = (runners: ReadonlyArray<Runner>): ReadonlyArray<number> => {
   return HashRing.getShards(ring, shards)?.map(({ port }) => port) ?? []
 }
 
-/** Finds a key for each of two runners, which is due to own it. */
-export const keysOf = (database: Postgres.Database, [first, second]: readonly [Runner, Runner]) =>
-  Effect.gen(function* () {
-    const { getShardId } = yield* Sharding.Sharding
-    const owners = ownersOf([first, second])
-    const keyOf = ({ port }: Pick<Runner, "port">, index = 0): string => {
-      const key = `user-${index}`
+/** Tells which of the runners is due to own a key, and a key that one of them is due to own. */
+export const placement = (database: Postgres.Database, runners: ReadonlyArray<Runner>) =>
+  Effect.map(Sharding.Sharding, ({ getShardId }) => {
+    const owners = ownersOf(runners)
+    const ownerOf = (key: string) => {
       const { id } = getShardId(EntityId.make(key), "default")
-      return owners[id - 1] === port ? key : keyOf({ port }, index + 1)
+      return runners.find(({ port }) => port === owners[id - 1])
     }
-    return [keyOf(first), keyOf(second)] as const
+    const keyOf = (runner: Runner, index = 0): string => {
+      const key = `user-${index}`
+      return ownerOf(key) === runner ? key : keyOf(runner, index + 1)
+    }
+    return { ownerOf, keyOf }
   }).pipe(Effect.provide(clusterLayer(database)))
 
 /** Keys that the tests share. */
