@@ -21,7 +21,8 @@ export { KernelRefs } from "./sessions/kept.ts"
  * The entity of kernels: the procedures of `KernelRpc.group`, for the session whose key is the id of the entity.
  *
  * Nothing of an execution is stored. If its owner ends, a cluster sends a request again to the next owner; a request
- * with a `session` then fails, and others, which those of {@link layerClient} never are, run a second time.
+ * with a `session` then fails, and others, which those of {@link layerClient} never are, run a second time. With
+ * `continues`, `execute` emits a reference by which `resume` goes on with it.
  *
  * @example
  * ```ts
@@ -79,8 +80,11 @@ export const layer: Layer.Layer<never, never, Sharding | KernelSessions> = Owner
  *
  * - While the key has no owner, requests wait for one, for one minute and a half at most.
  * - If the owner ends, what runs and all requests after it fail with the reason `KernelDied` as soon as there is another
- *   one, until `reset`. If the next owner has the kernel, only what ran fails, with the reason `ConnectionLost`, and the
- *   code goes on. `resume` goes on with the output that is not known yet, and the result has the output since then.
+ *   one, until `reset`. The output of `execute` is gone with the owner; `stream` has emitted it.
+ * - If the next owner has the kernel, its state stays. On a gateway of `KernelGateway.layerShared`, `execute` and `stream`
+ *   go on with code that has begun, and `resume` does: each output comes once, and images for a function once more. They
+ *   fail with `OutputGone` if the gateway has not kept all output. Other requests that were sent to the owner before fail
+ *   with the reason `ConnectionLost`, although they may run; so do executions on other servers.
  * - A key of more than 255 characters, or with NUL, fails with `InvalidOption`, as storages have no space for it.
  *
  * @example
