@@ -186,4 +186,18 @@ layer(shared, slow)("programs that attach", (it) => {
       assert.deepStrictEqual(texts(yield* Stream.runCollect(kernel.resume(first))), ["first\n"])
       assert.deepStrictEqual(texts(yield* Stream.runCollect(kernel.resume(second))), ["second\n"])
     }).pipe(Effect.scoped))
+
+  it.effect("the option interrupts of code that has ended leaves the code alone that runs now", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const first = yield* kernel.start("for i in range(100): print(i, flush=True)")
+      const second = yield* kernel.start(
+        "print('begun', flush=True); import time; time.sleep(1); print('end')",
+      )
+      const begun = yield* Stream.runCollect(Stream.take(kernel.resume(second), 1))
+      assert.deepStrictEqual(texts(begun), ["begun\n"])
+      // Its end is yet to be repeated.
+      yield* Stream.runDrain(Stream.take(kernel.resume(first, { interrupts: true }), 1))
+      assert.deepStrictEqual(texts(yield* Stream.runCollect(kernel.resume(second))), ["begun\n", "end\n"])
+    }).pipe(Effect.scoped))
 })

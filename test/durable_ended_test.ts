@@ -1,12 +1,12 @@
 /** What a kernel put out before it died, for programs that have a reference to its code. */
 import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Option, Stream } from "effect"
-import { mkdtempSync } from "node:fs"
+import { mkdtempSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Execution, KernelClient, KernelGateway } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
-import { gatewayOptions, slow, text, texts } from "./support/kernel.ts"
+import { gatewayOptions, slow, temporary, text, texts } from "./support/kernel.ts"
 
 /** The runtime directory of this user for these tests. */
 // @effect-diagnostics-next-line processEnv:off
@@ -33,11 +33,7 @@ const started = (...codes: ReadonlyArray<string>) =>
   }))
 
 /** Starts code in a new kernel, and waits until the gateway has removed the kernel, which died. */
-const died = Effect.fnUntraced(function* (...codes: ReadonlyArray<string>) {
-  const refs = yield* started(...codes)
-  yield* gone(refs[0])
-  return refs
-})
+const died = (code: string) => Effect.tap(started(code), ([ref]) => gone(ref))
 
 const gone = (ref: Execution.ExecutionRef | undefined) =>
   Effect.repeat(kernels, { until: (kernels) => !kernels.some(({ id }) => id === ref?.kernel.kernelId) })
@@ -80,7 +76,11 @@ const dying = "import os\nfor i in range(50): print(i, flush=True)\nos._exit(1)"
 layer(shared, slow)("a kernel that died", (it) => {
   it.effect("resume emits the output of a kernel that died unattended, then fails with KernelDied", () =>
     Effect.gen(function* () {
-      const [ref, next] = yield* died(dying, "print('never')")
+      const go = join(yield* temporary, "go")
+      const wait = `import os, time\nwhile not os.path.exists(${JSON.stringify(go)}): time.sleep(0.01)\n`
+      const [ref, next] = yield* started(`${wait}${dying}`, "print('never')")
+      writeFileSync(go, "")
+      yield* gone(ref)
       assert.isDefined(ref)
       assert.isDefined(next)
       const refs: Array<Execution.ExecutionRef> = []
@@ -110,7 +110,7 @@ layer(shared, slow)("a kernel that died", (it) => {
       assert.deepStrictEqual([never.text, never.reason], ["", first.reason])
       const attaching = Effect.scoped(KernelClient.attach(ref.kernel))
       assert.strictEqual((yield* reasonOf(attaching))._tag, "KernelDied")
-    }))
+    }).pipe(Effect.scoped))
 
   it.effect("resume after the death of a kernel with a client has all of the output, also of code that ended", () =>
     Effect.gen(function* () {
@@ -211,6 +211,23 @@ os.kill(os.getpid(), 9)`)
       assert.strictEqual((yield* outputs(second, ref)).text, numbers(0, 50))
     }).pipe(Effect.scoped))
 
+  it.effect("a kernel that died while code waited for input asks for none", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const ref = yield* kernel.start(
+        "import os, threading\nthreading.Timer(0.3, lambda: os._exit(1)).start()\ninput('question')",
+      )
+      const asking = Stream.runDrain(kernel.resume(ref, { onInput: () => Effect.never }))
+      assert.strictEqual((yield* reasonOf(asking))._tag, "KernelDied")
+      for (
+        const options of [{}, {
+          onInput: () => Effect.die("asked"),
+        }]
+      ) {
+        assert.strictEqual((yield* outputs(kernel, ref, options)).reason?._tag, "KernelDied")
+      }
+    }).pipe(Effect.scoped))
+
   it.effect("attach to a kernel that died without code that was started fails with KernelDied", () =>
     Effect.gen(function* () {
       const ref = yield* Effect.scoped(Effect.gen(function* () {
@@ -248,7 +265,13 @@ layer(shared, slow)("references", (it) => {
       const slow = yield* kernel.start("import time; time.sleep(0.5); print('two')")
       const at = (ref: Execution.ExecutionRef, position: number) =>
         new Execution.ExecutionRef({ ...ref, position })
-      for (const beyond of [at(ref, 1_000_000), at(slow, 1_000_000), at(slow, 0)]) {
+      for (
+        const beyond of [
+          at(ref, 1_000_000),
+          at(slow, 1_000_000),
+          new Execution.ExecutionRef({ ...slow, start: slow.start + 1 }),
+        ]
+      ) {
         const failure = yield* reasonOf(Stream.runDrain(kernel.resume(beyond)))
         assert.deepInclude(failure, {
           _tag: "InvalidOption",

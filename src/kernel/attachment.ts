@@ -35,6 +35,7 @@ interface Attached {
   readonly resume: Durable["resume"]
   /** Returns the number of the latest message of the kernel. */
   readonly position: () => number
+  readonly interrupt: Durable["interrupt"]
 }
 
 /** Makes the operations of a kernel that a client is connected to. */
@@ -95,6 +96,7 @@ export const make = (
         Effect.map((position) => refOf(request, position)),
       ),
     refOf: (request) => refOf(request),
+    interrupt: attached.interrupt,
     resume: (execution, listener) => {
       const { kernelId: id, server } = execution.kernel
       if (id === kernelId) return attached.resume(execution, listener)

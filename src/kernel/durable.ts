@@ -24,6 +24,8 @@ export interface Durable {
     ref: ExecutionRef,
     listener: Listener,
   ) => Effect.Effect<Conversation, KernelError>
+  /** Interrupts code that was started, unless the kernel is done with it and runs other code. */
+  readonly interrupt: (ref: ExecutionRef) => Effect.Effect<void, KernelError>
 }
 
 /** Returns the error of an operation that the server of a kernel does not support. */
@@ -38,4 +40,5 @@ export const refused = (detail: string): Durable => ({
   start: () => Effect.fail(unsupported("start", detail)),
   refOf: () => undefined,
   resume: () => Effect.fail(unsupported("resume", detail)),
+  interrupt: () => Effect.fail(unsupported("interrupt", detail)),
 })

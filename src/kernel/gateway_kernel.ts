@@ -330,6 +330,7 @@ const connect = Effect.fnUntraced(
           },
           resume: conversations.resume(attached),
           position: attached.position,
+          interrupt: ({ id }) => OwnConnection.interrupt(connection, () => id, interrupt),
         },
         endReason: () => endReason,
       }),

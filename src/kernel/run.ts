@@ -23,7 +23,6 @@ import {
   type ExecutionRef,
   type ExecutionResult,
   KernelError,
-  type KernelErrorReason,
 } from "../execution.ts"
 import { answeredType } from "../jupyter/attached_channel.ts"
 import type { Message } from "../jupyter/message.ts"
@@ -178,8 +177,10 @@ const open = Effect.fnUntraced(
         hasBegun = true
         backlog.note(message)
         const { msg_type: type } = message.header
-        if (type === "input_request") onInput(message)
-        else if (type !== answeredType) receive(message, bytes)
+        if (type === answeredType) return
+        if (type !== "input_request") return receive(message, bytes)
+        // One that died waits for no answer.
+        if (instance.endReason() === undefined) onInput(message)
       },
     }
     const opening = resumed === undefined
@@ -194,11 +195,14 @@ const open = Effect.fnUntraced(
     let forgetEnd = (): void => {}
     const { dispatch, free, isFree, state, transition } = interpret({
       instance,
+      interrupt: resumed === undefined ? instance.interrupt : instance.durable.interrupt(resumed.ref),
       conversation,
       backlog,
-      outputs: ref === undefined
-        ? outputs
-        : { ...outputs, offerAlways: (output) => offer(output), end: (reason) => end(reason) },
+      outputs: ref === undefined ? outputs : {
+        ...outputs,
+        offerAlways: (output) => offer(output),
+        end: (reason) => outputs.end(reason ?? Attachment.beyond(ref, conversation.position?.())),
+      },
       runFork,
       expireHandlers: () => fork(Effect.delay(Effect.sync(handlers.expire), Handlers.handlerGrace)),
       onClose: (executionCount) => {
@@ -233,14 +237,6 @@ const open = Effect.fnUntraced(
       if (bytes === undefined) outputs.offerAlways(numbered)
       else outputs.offer(numbered, bytes)
     }
-    /** Ends the outputs, unless the reference is to a position that the code did not reach. */
-    const end = (reason: Outcome.EndReason | undefined): void =>
-      outputs.end(reason ?? (resumed && Attachment.beyond(resumed.ref, conversation.position?.())))
-    const onEnded = (reason: KernelErrorReason): void => {
-      if (resumed === undefined) return dispatch({ _tag: "KernelEnded", reason })
-      const received = conversation.received?.(reason) ?? Effect.succeed(reason)
-      fork(Effect.map(received, (reason) => dispatch({ _tag: "KernelEnded", reason })))
-    }
     const onInput = Input.make({
       kernelId,
       reply: conversation.reply,
@@ -254,7 +250,11 @@ const open = Effect.fnUntraced(
       finished: () => state().phase === "finished" && !state().isInterruptPending,
     }
     const unclaim = resumed === undefined ? instance.output.claim(request.id, receive) : () => {}
-    forgetEnd = instance.onEnded(onEnded)
+    forgetEnd = instance.onEnded((reason) => {
+      const received = conversation.received?.(reason)
+      if (received === undefined) return dispatch({ _tag: "KernelEnded", reason })
+      fork(Effect.map(received, (reason) => dispatch({ _tag: "KernelEnded", reason })))
+    })
     const log = yield* logger({ kernel: kernelId, execution: request.id })
     if (ref !== undefined) continued?.onBegin?.(ref)
     /** Tells whether an interrupt reaches the code: before that which is resumed, other code may run. */
@@ -279,6 +279,7 @@ const open = Effect.fnUntraced(
 /** The parts that the commands of an execution act on. */
 interface Parts {
   readonly instance: Instance
+  readonly interrupt: Instance["interrupt"]
   readonly conversation: Conversation
   readonly backlog: Backlog.Backlog
   readonly outputs: OutputQueue.OutputQueue
@@ -321,7 +322,7 @@ function interpret({ backlog, conversation, instance, outputs, ...parts }: Parts
         // The server passes it on all the same if the request is cut short.
         return void parts.runFork(
           Effect.ensuring(
-            Effect.ignore(Defect.log(instance.interrupt)),
+            Effect.ignore(Defect.log(parts.interrupt)),
             Effect.sync(() => dispatch({ _tag: "InterruptAnswered" })),
           ),
         )
