@@ -42,12 +42,6 @@ export function make<A, E>(onTake: () => void): BatchQueue<A, E> {
   const scheduleWake = (): void => {
     if (resumeTaker !== undefined) queueMicrotask(wake)
   }
-  const wait: BatchQueue<A, E>["takeAll"] = Effect.callback((resume) => {
-    resumeTaker = resume
-    return Effect.sync(() => {
-      resumeTaker = undefined
-    })
-  })
   return {
     offer: (element) => {
       if (elements.length === 0) scheduleWake()
@@ -61,6 +55,14 @@ export function make<A, E>(onTake: () => void): BatchQueue<A, E> {
     clear: () => {
       elements = []
     },
-    takeAll: Effect.suspend(() => next() ?? wait),
+    // In one step: elements that come between a look and the wait would wake nothing.
+    takeAll: Effect.callback((resume) => {
+      const available = next()
+      if (available !== undefined) return resume(available)
+      resumeTaker = resume
+      return Effect.sync(() => {
+        resumeTaker = undefined
+      })
+    }),
   }
 }

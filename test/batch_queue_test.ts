@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber } from "effect"
+import { Effect, Exit, Fiber, Scheduler } from "effect"
 import * as BatchQueue from "../src/batch_queue.ts"
 
 const make = () => {
@@ -10,6 +10,18 @@ const make = () => {
 
 /** Ends with the microtasks that are scheduled now. */
 const endOfTask = Effect.promise(() => Promise.resolve())
+
+/** Has a fiber yield before its operation of this number. */
+class YieldsBefore extends Scheduler.MixedScheduler {
+  #left: number
+  constructor(operation: number) {
+    super()
+    this.#left = operation
+  }
+  override shouldYield() {
+    return --this.#left === 0
+  }
+}
 
 describe("takeAll", () => {
   it.effect("waits, and returns all that one task offers at its end, before the next turn of the event loop", () =>
@@ -45,6 +57,19 @@ describe("takeAll", () => {
       assert.isUndefined(taking.pollUnsafe())
       queue.fail("ended")
       assert.deepStrictEqual(yield* Fiber.await(taking), Exit.fail("ended"))
+    }))
+
+  it.effect("misses nothing that is offered while its fiber yields", () =>
+    Effect.gen(function* () {
+      for (let operation = 1; operation <= 10; operation++) {
+        const { queue } = make()
+        const taking = yield* queue.takeAll.pipe(
+          Effect.provideService(Scheduler.Scheduler, new YieldsBefore(operation)),
+          Effect.forkChild({ startImmediately: true }),
+        )
+        queue.offer(1)
+        assert.deepStrictEqual(yield* Fiber.join(taking), [1])
+      }
     }))
 
   it.effect("that is interrupted leaves all elements to the next one", () =>
