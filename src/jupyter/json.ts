@@ -102,6 +102,7 @@ const backslash = 0x5c
 
 /** Returns a description of the limit that a text is past; `undefined` if it is within all. */
 function excessOf(text: string, bound: number): string | undefined {
+  if (text.length <= bound) return undefined
   // The usual case: native searches are far faster than a scan of every character.
   if (text.length < maxValues && !hasMoreBrackets(text, bound)) return undefined
   let depth = 0

@@ -25,8 +25,8 @@ export interface OutputRouter {
   readonly onLateOutput: (take: (output: Unsolicited) => void) => void
 }
 
-/** Maximum number of ended executions whose execution count is kept for their late output. */
-const remembered = 1024
+/** Minimum number of ended executions whose execution count is kept for their late output; at most twice as many are. */
+const minRemembered = 1024
 
 /** The start of the id of an execution. */
 const prefix = "execution-"
@@ -49,7 +49,9 @@ const during = "effect_jupyter_during"
 /** Makes a router without a running execution. */
 export function make(): OutputRouter {
   let running: { readonly id: string; readonly take: (message: Message, bytes: number) => void } | undefined
-  const counts = new Map<string, number | undefined>()
+  /** The execution counts of the latest executions. */
+  let recent = new Map<string, number | undefined>()
+  let older = new Map<string, number | undefined>()
   let onLateOutput = (_output: Unsolicited): void => {}
   return {
     route: (message, bytes) => {
@@ -62,16 +64,20 @@ export function make(): OutputRouter {
         running.take(message, bytes)
         if (executionId === undefined) return
       }
-      const executionCount = executionId === undefined ? undefined : counts.get(executionId)
+      const executionCount = executionId === undefined
+        ? undefined
+        : recent.get(executionId) ?? older.get(executionId)
       onLateOutput({ message, bytes, executionId, executionCount })
     },
     claim: (id, take) => {
       running = { id, take }
       return (executionCount) => {
         running = undefined
-        counts.set(id, executionCount)
-        const [oldest = ""] = counts.keys()
-        if (counts.size > remembered) counts.delete(oldest)
+        if (recent.size === minRemembered) {
+          older = recent
+          recent = new Map()
+        }
+        recent.set(id, executionCount)
       }
     },
     onLateOutput: (take) => {

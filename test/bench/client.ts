@@ -10,7 +10,7 @@ import * as Raw from "./raw.ts"
 import { median, type Row } from "./table.ts"
 
 const script = fileURLToPath(new URL("./fake_gateway.ts", import.meta.url))
-const warmUp = 10
+const warmUp = 40
 const rounds = 15
 const executions = 500
 const chunks = 20_000
