@@ -1,12 +1,14 @@
 /** Sandboxed kernels as their users see them. What attackers see is in `sandbox_*_attack_test.ts`. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Cause, Effect, Exit, FileSystem, Option, Path } from "effect"
+import process from "node:process"
 import { Execution, KernelClient, KernelGateway, PythonEnvironment, Sandbox } from "../src/mod.ts"
 import * as Connection from "../src/gateway/connection.ts"
 import * as Platform from "../src/platform.ts"
 import { nobody, slow, text } from "./support/kernel.ts"
 import { fakeProxy } from "./support/fake_proxy.ts"
-import { entries, isRoot, sandboxLayer, sandboxUser, workspace } from "./support/sandbox.ts"
+import { descendants } from "./support/processes.ts"
+import { entries, isRoot, sandboxLayer, sandboxUser, Workspace, workspace, write } from "./support/sandbox.ts"
 
 const fetchCode = (url: string) => `
 import urllib.request
@@ -39,6 +41,22 @@ layer(sandboxLayer(), slow)("a sandbox", (it) => {
       )
       const error = yield* Effect.flip(kernel.execute("open('denied.txt', 'w')"))
       assert.include(error.message, "Read-only file system")
+    }))
+
+  it.effect("starts beside the relays to its proxies, which all code finds listening", () =>
+    Effect.gen(function* () {
+      const folder = yield* Workspace
+      yield* write(
+        `${folder}/early/sitecustomize.py`,
+        "import builtins, socket\n" +
+          "builtins.early = [socket.create_connection(('localhost', port), 1).close() for port in (3128, 1080)]\n",
+      )
+      const kernel = yield* KernelClient.make({ env: { PYTHONPATH: `${folder}/early` } })
+      assert.strictEqual(yield* text(kernel.execute("early")), "[None, None]")
+      if (process.platform !== "linux") return
+      const commands = descendants(process.pid).map(({ command }) => command.join(" "))
+      assert.isTrue(commands.some((command) => command.includes("_srt_http")))
+      assert.isFalse(commands.some((command) => command.includes("_srt_since")))
     }))
 
   it.effect("lets the workspace be written, and nothing else", () =>

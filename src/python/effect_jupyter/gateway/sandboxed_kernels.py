@@ -22,6 +22,9 @@ INSIDE_ONLY = re.compile(
     "LD_.*|GLIBC_TUNABLES|GCONV_PATH|MALLOC_.*|BASH.*|SHELLOPTS|ENV|PS4|SSH2?_CLIENT|NODE_.*|PYTHON.*", re.DOTALL
 )
 
+# In the order in which the kernel receives their sockets.
+CHANNELS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
+
 
 class SandboxedKernels(Kernels):
     """Manages kernels of which each is in its own sandbox."""
@@ -48,19 +51,20 @@ class SandboxedKernels(Kernels):
         rules = await self._rules_of(env)
         inside = {name: env.pop(name) for name in list(env) if INSIDE_ONLY.fullmatch(name)}
         kernel_id = kernel_id or self.new_kernel_id()
-        ordering = None
         ours, theirs = socket.socketpair()
         errors = Errors()
         try:
-            preparing = self.sandbox.prepare(kernel_id, rules, inside)
             # The launcher loads at the same time.
-            ordering = asyncio.ensure_future(self._order(kernel_id, preparing, rules, inside, ours))
+            preparing = self.sandbox.prepare(kernel_id, rules, inside)
             streams = {"stdin": theirs.fileno(), "stderr": errors.writer}
             await super().start_kernel(*args, env=env, kernel_id=kernel_id, **streams, **kwargs)
             self.get_kernel(kernel_id).errors = errors
             theirs.close()
             errors.close_writer()
-            await ordering
+            command = await self._with_timeout(preparing, "The rules were not ready")
+            kernel = self.get_kernel(kernel_id)
+            sockets = [f"{kernel.ip}-{getattr(kernel, channel)}" for channel in CHANNELS]
+            await self._send_orders(ours, self.sandbox.orders(kernel_id, command, rules, inside, sockets))
             await self._wait_until_inside(kernel_id, errors)
             self._watch(kernel_id, rules["limits"])
             return kernel_id
@@ -76,10 +80,6 @@ class SandboxedKernels(Kernels):
                 raise HTTPError(500, f"The sandbox of the kernel could not be started: {error}") from None
             raise
         finally:
-            if ordering is not None:
-                # The launcher may still wait for the descriptor.
-                ordering.cancel()
-                await asyncio.wait([ordering])
             ours.close()
 
     async def _rules_of(self, env):
@@ -96,10 +96,7 @@ class SandboxedKernels(Kernels):
         except (ValueError, RuntimeError) as error:
             raise Told(400, str(error)) from None
 
-    async def _order(self, kernel_id, preparing, rules, inside, launcher):
-        """Sends the launcher its orders when they are complete."""
-        command = await self._with_timeout(preparing, "The rules were not ready")
-        orders = self.sandbox.orders(kernel_id, command, rules, inside)
+    async def _send_orders(self, launcher, orders):
         launcher.setblocking(False)
         try:
             await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(launcher, orders), self.start_bound)

@@ -1,6 +1,7 @@
 """Changes the command of bubblewrap that srt makes. Standard library only."""
 
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 
@@ -12,6 +13,9 @@ ARGUMENTS = {
     **dict.fromkeys(("--bind", "--ro-bind", "--dev-bind", "--setenv"), 2),
     **dict.fromkeys(("--tmpfs", "--dev", "--proc", "--unsetenv", "--cap-add", "--cap-drop"), 1),
 }
+
+# The lines of srt's script that wait until its relays listen; they start no program.
+WAIT = re.compile(r"^_srt_since=\n.*?^unset _srt_since .*?\n", re.DOTALL | re.MULTILINE)
 
 
 def split(command: str) -> tuple[str, list[str], list[str]]:
@@ -26,6 +30,17 @@ def split(command: str) -> tuple[str, list[str], list[str]]:
         words[at : at + 2] = mounts
     end = words.index("--")
     return words[0], words[1:end], words[end + 1 :]
+
+
+def at_once(words: list[str]) -> list[str]:
+    """Returns the command that runs in bubblewrap without srt's wait for its relays: `sandboxed_kernel.py` waits, when it
+    has loaded everything. The shell in a shell, which does nothing else, is left out.
+    """
+    inner = shlex.split(words[2]) if words[1:2] == ["-c"] and len(words) == 3 else []
+    if inner[:2] != words[:2] or len(inner) != 3:
+        return words
+    script, count = WAIT.subn("", inner[2])
+    return [*inner[:2], script] if count == 1 else words
 
 
 def operations(options: Iterable[str]) -> Iterator[list[str]]:

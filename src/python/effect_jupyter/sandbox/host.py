@@ -9,6 +9,7 @@ no kernel may write to}.
 
 import hmac
 import json
+import marshal
 import os
 import shlex
 import site
@@ -293,7 +294,7 @@ class Sandbox:
                 raise
             raise RuntimeError(mounts.too_many("more than 3000")) from None
 
-    def orders(self, kernel_id, command, rules, env):
+    def orders(self, kernel_id, command, rules, env, sockets):
         """Returns the orders of `launcher.py`."""
         writable = [*rules["allowWrite"], self.own_dir(kernel_id)]
         orders = {
@@ -301,17 +302,19 @@ class Sandbox:
             "user": self._user,
             "paths": self.identity.paths,
             "pidFile": self._pid_file(kernel_id),
-            "inside": {"variables": env, "writable": writable},
+            "sockets": sockets,
+            "writable": writable,
+            "inside": json.dumps({"variables": env, "writable": writable}),
         }
         if macos.IS_HERE:
             variables, words = macos.split(command)
-            return json.dumps({**orders, "command": words, "environment": variables}).encode()
+            return marshal.dumps({**orders, "command": words, "environment": variables})
         bwrap, options, words = bubblewrap.split(command)
         options = bubblewrap.bounded(options, memory=rules["limits"].get("memory"), writable=writable)
         missing = dict(point for point in bubblewrap.mount_points(options) if not os.path.lexists(point[0]))
         made = self._placeholders.note(self._holding.get(kernel_id, ()), missing)
         orders["placeholders"] = [(path, missing[path]) for path in made]
-        return json.dumps({**orders, "command": [bwrap], "options": options, "inner": words}).encode()
+        return marshal.dumps({**orders, "command": [bwrap], "options": options, "inner": bubblewrap.at_once(words)})
 
     def end(self, kernel_id):
         """Removes the folder of a kernel that has ended. Returns a future that is done then."""

@@ -1,9 +1,10 @@
 """Starts a kernel in its sandbox. Runs outside of it, as the gateway's user, and becomes the sandbox.
 
-Usage: launcher.py CONNECTION_FILE, with JSON from standard input: {"command": bubblewrap, "options": its options,
-"inner": the words of what runs in it, "ownDir": the kernel's folder, "user": {"uid", "gid"} or null, "paths": what that
-user has to see, "placeholders": [path, whether it is a directory] of what has to be there, "inside": see
-`sandboxed_kernel.py`, "pidFile" and "environment": see `macos.py`}. Standard library only; started with
+Usage: launcher.py CONNECTION_FILE, with its orders from standard input in the format of the module `marshal`, which
+takes no time to load: {"command": bubblewrap, "options": its options, "inner": the words of what runs in it, "ownDir":
+the kernel's folder, "user": {"uid", "gid"} or None, "paths": what that user has to see, "placeholders": [path, whether
+it is a directory] of what has to be there, "sockets": the paths of the kernel's channels, "writable": what it may write, "inside": the JSON of what
+`sandboxed_kernel.py` needs, "pidFile" and "environment": see `macos.py`}. Standard library only; started with
 `python -I -S` while its orders are still being made.
 """
 
@@ -15,25 +16,24 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path[: not getattr(sys.flags, "safe_path", sys.flags.isolated)] = [ROOT]
 sys.dont_write_bytecode = True
 
-import _socket  # `socket` takes as long as all the rest
+# `socket` and `json` take longer than all the rest.
+import _socket
 import array
-import json
+import marshal
 
-from effect_jupyter.sandbox import macos, placeholders
+from effect_jupyter.sandbox import mount_points
 from effect_jupyter.sandbox.user import drop_privileges
-
-CHANNELS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
 # The options may be hundreds of mounts.
 MAX_WORDS = 600
 
 
-def listen(connection):
+def listen(paths):
     """Creates the sockets of the kernel's channels, which the sandbox does not allow."""
     sockets = []
-    for channel in CHANNELS:
+    for path in paths:
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        listener.bind(f"{connection['ip']}-{connection[channel]}")
+        listener.bind(path)
         listener.listen(100)
         # ZeroMQ accepts connections until none is waiting, and must not block then.
         listener.setblocking(False)
@@ -51,7 +51,7 @@ def give(listeners, connection):
     """Returns a socket that holds the listeners and the description, which becomes standard output."""
     here, there = _socket.socketpair()
     descriptors = array.array("i", [listener.fileno() for listener in listeners])
-    here.sendmsg([json.dumps(connection).encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)])
+    here.sendmsg([connection], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)])
     return there
 
 
@@ -64,22 +64,24 @@ def with_options(launch, options):
 
 
 def main():
-    with open(sys.argv[1]) as file:
-        connection = json.load(file)
-    with open(0) as orders:
-        launch = json.load(orders)
+    with open(sys.argv[1], "rb") as file:
+        connection = file.read()
+    with open(0, "rb") as orders:
+        launch = marshal.load(orders)
     own = take_own()
     user, environment = launch["user"], dict(os.environ)
     if user is not None:
         environment["HOME"] = os.path.join(launch["ownDir"], "home")
     # These are secrets as well.
-    environment["EFFECT_JUPYTER_INSIDE"] = json.dumps(launch["inside"])
-    if macos.IS_HERE:
+    environment["EFFECT_JUPYTER_INSIDE"] = launch["inside"]
+    if sys.platform == "darwin":
+        from effect_jupyter.sandbox import macos
+
         for listener in own:
             listener.close()
         macos.run(launch, connection, environment, lambda: drop_privileges(user, []))
     os.umask(0o077)
-    there = give([*listen(connection), *own], connection)
+    there = give([*listen(launch["sockets"]), *own], connection)
     for listener in own:
         listener.close()
     os.umask(0o022)
@@ -90,13 +92,13 @@ def main():
     if user is not None:
         drop_privileges(user, launch["paths"])
     for path, is_directory in launch["placeholders"]:
-        placeholders.make(path, is_directory)
+        mount_points.make(path, is_directory)
     options = launch["options"]
     if len(options) > MAX_WORDS:
         from effect_jupyter.sandbox import mounts
 
         try:
-            options = mounts.make_ahead(options, launch["inside"]["writable"])
+            options = mounts.make_ahead(options, launch["writable"])
         except RuntimeError as error:
             sys.exit(str(error))
     # Other descriptors than those of the standard streams and the options close on exec.

@@ -4,7 +4,6 @@ There are no namespaces: a kernel makes its sockets itself, at the five paths th
 connection file in its own folder, and lives no longer than its gateway because its launcher stays and watches.
 """
 
-import json
 import os
 import shlex
 import signal
@@ -45,8 +44,8 @@ def run(launch, connection, environment, drop_privileges):
 
     gateway = os.getppid()
     connection_file = os.path.join(launch["ownDir"], CONNECTION_FILE)
-    with os.fdopen(os.open(connection_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-        json.dump(connection, file)
+    with os.fdopen(os.open(connection_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(connection)
     if launch["user"] is not None:
         os.chown(connection_file, launch["user"]["uid"], launch["user"]["gid"])
     kernel = subprocess.Popen(

@@ -27,6 +27,7 @@ import resource
 import socket
 import stat
 import struct
+import time
 
 from effect_jupyter.system import PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, prctl
 
@@ -45,6 +46,8 @@ LANDLOCK_RULE_PATH_BENEATH = 1
 WRITE_FILE, REFER = 1 << 1, 1 << 13
 MAP_SHARED_ANONYMOUS = 0x01 | 0x20
 
+# The relays to the proxies, and maximum seconds until they listen; srt has the same.
+RELAYS, RELAYS_TIMEOUT = 2, 0.3
 CHANNELS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
 
@@ -238,6 +241,26 @@ def report_pid(own_dir):
     os.rename(f"{started}.part", started)
 
 
+def wait_for_network():
+    """Waits until the relays to the proxies listen, as srt does before it starts a command; not for ever, as one may end."""
+    deadline = time.monotonic() + RELAYS_TIMEOUT
+    while listening() < RELAYS and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def listening():
+    """Returns the number of TCP sockets of the sandbox, in which nothing else has run; as many as needed if unknown."""
+    count = 0
+    for path in ("/proc/net/sockstat", "/proc/net/sockstat6"):
+        try:
+            with open(path) as file:
+                lines = [line.split() for line in file]
+        except OSError:
+            return RELAYS
+        count += sum(int(line[2]) for line in lines if line[:2] in (["TCP:", "inuse"], ["TCP6:", "inuse"]))
+    return count
+
+
 def adopt(listeners):
     """Makes ZeroMQ listen on the existing sockets."""
     import zmq
@@ -268,6 +291,8 @@ def main():
         forbid_unisolated_calls()
     limit(json.loads(limits))
     if command:
+        # Python may run code of the user before this program.
+        wait_for_network()
         os.execve(command[0], command, {**os.environ, **variables})
     if is_linux:
         # Its own process group, which an interrupt reaches as a whole.
@@ -289,7 +314,9 @@ def main():
 
     kernel_connection.unused += listeners.values()
 
-    load_application().launch_instance(connection_file=connection_file)
+    application = load_application()
+    wait_for_network()
+    application.launch_instance(connection_file=connection_file)
 
 
 main()
