@@ -1,13 +1,13 @@
 /** Kernels that outlive a program on servers that are not ours, and the refusals of what a server cannot do. */
 import { assert, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Schedule, Schema, Stream } from "effect"
-import { ChildProcess } from "effect/process"
 import process from "node:process"
 import { Execution, KernelClient, KernelGateway, PythonEnvironment, Testing } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import * as EnterpriseGateway from "./support/enterprise_gateway.ts"
 import * as Kernelspecs from "./support/kernelspecs.ts"
 import { gatewayOptions, temporary, text } from "./support/kernel.ts"
+import { tied } from "./support/tied.ts"
 
 const reasonOf = <A, E extends { readonly _tag: string }, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.map(Effect.flip(effect), (error) => Execution.isKernelError(error) ? error.reason : error)
@@ -30,7 +30,7 @@ const refusesStart = Effect.fnUntraced(function* (kernel: KernelClient.Kernel) {
 
 /** Starts a server and connects to it. */
 const serve = Effect.fnUntraced(function* (python: string, port: number, args: ReadonlyArray<string>) {
-  yield* ChildProcess.make(python, ["-m", ...args], {
+  yield* tied(python, ["-m", ...args], {
     extendEnv: true,
     stdout: "ignore",
     stderr: "ignore",

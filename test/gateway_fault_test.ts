@@ -1,12 +1,12 @@
 /** Gateways that are killed, that stand still, that refuse, and consumers that take their time. */
 import { assert, it, layer } from "@effect/vitest"
 import { Duration, Effect, FileSystem, Layer, Option, Redacted, Result, Stream } from "effect"
-import { ChildProcess } from "effect/process"
 import { createServer } from "node:net"
 import { Execution, KernelClient, KernelGateway, PythonEnvironment } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import { kernelLayer, overServer, slow, temporary, text } from "./support/kernel.ts"
 import { descendants, supervisors } from "./support/processes.ts"
+import { tied } from "./support/tied.ts"
 
 /** The process of the gateway that this file started last, below its supervisor. */
 const gatewayPid = (): number => {
@@ -158,7 +158,7 @@ for (const module of ["kernel_gateway", "jupyter_server"]) {
             "--ServerApp.port_retries=0",
             "--IdentityProvider.token=secret",
           ]
-        yield* ChildProcess.make(python, ["-m", module, ...args], {
+        yield* tied(python, ["-m", module, ...args], {
           cwd: folder,
           env: { KG_AUTH_TOKEN: "secret", JUPYTER_RUNTIME_DIR: folder },
           extendEnv: true,

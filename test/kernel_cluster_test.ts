@@ -2,9 +2,11 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Latch, Layer, Result, Schema, Stream } from "effect"
 import { TestRunner } from "effect/cluster"
+import { ChildProcess } from "effect/process"
 import { SqlClient } from "effect/sql"
 import { randomUUID } from "node:crypto"
 import { existsSync } from "node:fs"
+import process from "node:process"
 import { type KernelClient, KernelGateway, KernelSessions } from "../src/mod.ts"
 import * as KernelCluster from "../src/kernel_cluster.ts"
 import * as Platform from "../src/platform.ts"
@@ -261,6 +263,29 @@ describe.skipIf(Postgres.programs === undefined)("KernelCluster with PostgreSQL"
           assert.isBelow(perExecution, 0.1)
         }).pipe(Effect.provide(Postgres.clientLayer(where)))
       }))
+
+    for (const killSignal of ["SIGKILL", "SIGTERM"] as const) {
+      it.effect(
+        `PostgreSQL and runners end with a process of tests that gets ${killSignal}`,
+        () =>
+          Effect.gen(function* () {
+            const chaos = yield* ChildProcess.make("node_modules/.bin/node", [
+              "--conditions=effect-jupyter-source",
+              "test/chaos/cluster_main.ts",
+            ], { extendEnv: true, stdin: "ignore", stdout: "ignore", stderr: "ignore" })
+            const programs = () => descendants(chaos.pid).map(({ command }) => command.join(" "))
+            yield* eventually(() => {
+              const isComplete = programs().some((program) => program.includes("/postgres -D")) &&
+                programs().filter((program) => program.includes("cluster_runner.ts")).length === 3
+              return isComplete ? undefined : programs().join("\n")
+            }, 40)
+            const pids = descendants(chaos.pid).map(({ pid }) => pid)
+            yield* Effect.sync(() => process.kill(chaos.pid, killSignal))
+            yield* eventually(() => survivors(pids), 40)
+          }),
+        120_000,
+      )
+    }
 
     it.effect(
       "kills, freezes and stops never give a key two owners (npm run chaos:cluster)",

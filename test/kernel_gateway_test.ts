@@ -10,6 +10,7 @@ import * as Channel from "../src/jupyter/channel.ts"
 import * as Platform from "../src/platform.ts"
 import { kernelLayer, overServer, slow, temporary, text } from "./support/kernel.ts"
 import { descendants, eventually, processes, supervisors, survivors } from "./support/processes.ts"
+import { tied } from "./support/tied.ts"
 
 const tokenOf = (gateway: KernelGateway.KernelGateway["Service"]): string =>
   gateway.token === undefined ? "" : Redacted.value(gateway.token)
@@ -524,7 +525,7 @@ describe("layerRemote", () => {
       const { python } = yield* PythonEnvironment.make()
       for (const subprotocol of ["v1.kernel.websocket.jupyter.org", ""]) {
         const port = 20_000 + (process.pid % 20_000) + (subprotocol === "" ? 1 : 0)
-        yield* ChildProcess.make(python, [
+        yield* tied(python, [
           "-m",
           "jupyter_server",
           "--no-browser",

@@ -1,13 +1,13 @@
 /** Kernels that are not IPython, on our own gateway and on a server that is not ours. */
 import { assert, describe, layer } from "@effect/vitest"
 import { Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Schedule, Schema, Stream } from "effect"
-import { ChildProcess } from "effect/process"
 import process from "node:process"
 import { Execution, KernelClient, KernelGateway, KernelPool } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import * as Kernelspecs from "./support/kernelspecs.ts"
 import { slow, temporary, text } from "./support/kernel.ts"
 import { reasonOf, timed } from "./support/outcome.ts"
+import { tied } from "./support/tied.ts"
 
 class Specs
   extends Context.Service<Specs, { readonly folder: string; readonly python: string }>()("test/Specs") {}
@@ -186,7 +186,7 @@ layer(own, slow)("on our own gateway", (it) => {
 const foreign = Layer.effectContext(Effect.gen(function* () {
   const { folder, python } = yield* Specs
   const port = 12_000 + (process.pid % 3_900) * 2 + 8_000
-  yield* ChildProcess.make(python, [
+  yield* tied(python, [
     "-m",
     "jupyter_server",
     "--no-browser",

@@ -1,12 +1,12 @@
 /** Limits and rules of real servers that are not ours: Kernel Gateway and Enterprise Gateway. */
 import { assert, it } from "@effect/vitest"
 import { Effect, Layer, Schedule } from "effect"
-import { ChildProcess } from "effect/process"
 import process from "node:process"
 import { KernelClient, KernelGateway, PythonEnvironment } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import * as EnterpriseGateway from "./support/enterprise_gateway.ts"
 import { text } from "./support/kernel.ts"
+import { tied } from "./support/tied.ts"
 
 /** Starts a server and connects to it. */
 const serve = Effect.fnUntraced(function* (
@@ -19,7 +19,7 @@ const serve = Effect.fnUntraced(function* (
     readonly maxKernels?: number
   },
 ) {
-  yield* ChildProcess.make(python, [
+  yield* tied(python, [
     "-m",
     module,
     `--${name}.ip=127.0.0.1`,

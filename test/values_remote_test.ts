@@ -1,11 +1,11 @@
 /** Values on a server that is not ours, with a kernel that is not either, in both wire formats. */
 import { assert, it } from "@effect/vitest"
 import { DateTime, Effect, Schedule, Schema, Stream } from "effect"
-import { ChildProcess } from "effect/process"
 import process from "node:process"
 import { KernelClient, KernelGateway, PythonEnvironment } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
 import { temporary } from "./support/kernel.ts"
+import { tied } from "./support/tied.ts"
 
 const Value = Schema.Struct({
   at: Schema.DateTimeUtc,
@@ -22,7 +22,7 @@ for (const [index, subprotocol] of ["v1.kernel.websocket.jupyter.org", ""].entri
         const folder = yield* temporary
         const { python } = yield* PythonEnvironment.make()
         const port = 12_000 + (process.pid % 3_900) * 2 + index
-        yield* ChildProcess.make(python, [
+        yield* tied(python, [
           "-m",
           "jupyter_server",
           "--no-browser",

@@ -1,8 +1,8 @@
 /** Enterprise Gateway, which needs older packages than anything else here and so has a Python of its own. */
 import { Effect, Layer, Schedule } from "effect"
-import { ChildProcess } from "effect/process"
 import { KernelGateway } from "../../src/mod.ts"
 import type * as Platform from "../../src/platform.ts"
+import { tied } from "./tied.ts"
 import * as ToolEnvironment from "./tool_environment.ts"
 
 /** The interpreter, in the user's cache; `undefined` where it cannot be installed, as on Pythons after 3.11. */
@@ -12,7 +12,7 @@ export const provision: Effect.Effect<string | undefined, never, Platform.Platfo
 /** Starts a server, which ends with the scope. Returns its address, with its token, when it answers. */
 export const start = Effect.fnUntraced(function* (python: string, port: number) {
   const name = "EnterpriseGatewayApp"
-  yield* ChildProcess.make(python, [
+  yield* tied(python, [
     "-m",
     "enterprise_gateway",
     `--${name}.ip=127.0.0.1`,

@@ -5,6 +5,7 @@ import process from "node:process"
 import * as Cache from "../../src/gateway/cache.ts"
 import { temporary } from "./kernel.ts"
 import * as ToolEnvironment from "./tool_environment.ts"
+import { tied } from "./tied.ts"
 
 /** The token of a service that may do everything which the tests need. */
 const adminToken = "admin-of-the-tests"
@@ -118,7 +119,7 @@ export const serve = Effect.fnUntraced(function* (
       "",
     ].join("\n"),
   )
-  yield* ChildProcess.make(python, ["-m", "jupyterhub", "-f", file], {
+  yield* tied(python, ["-m", "jupyterhub", "-f", file], {
     cwd: folder,
     extendEnv: true,
     stdout: "ignore",

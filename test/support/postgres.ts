@@ -1,7 +1,6 @@
 /** Debian's PostgreSQL, with data in a temporary folder and a Unix socket in it, as an unprivileged user. */
 import { PgClient } from "@effect/sql-pg"
 import { Effect, FileSystem, Layer, Schedule } from "effect"
-import { ChildProcess } from "effect/process"
 import { SqlClient, type SqlError } from "effect/sql"
 import { randomUUID } from "node:crypto"
 import { existsSync, globSync } from "node:fs"
@@ -9,6 +8,7 @@ import { delimiter, dirname } from "node:path"
 import process from "node:process"
 import * as Platform from "../../src/platform.ts"
 import { nobody, temporary } from "./kernel.ts"
+import { tied } from "./tied.ts"
 
 /** The folder of the programs of PostgreSQL; undefined if it is not installed. */
 export const programs = [
@@ -22,10 +22,9 @@ const become = isRoot ? ["setpriv", `--reuid=${nobody.uid}`, `--regid=${nobody.g
 /** Makes the command that runs a program of PostgreSQL, which refuses root. */
 const command = (program: string, args: ReadonlyArray<string>, cwd: string) => {
   const [first = "", ...rest] = [...become, `${programs}/${program}`, ...args]
-  return ChildProcess.make(first, rest, {
+  return tied(first, rest, {
     cwd,
     extendEnv: true,
-    stdin: "ignore",
     stdout: "ignore",
     stderr: "inherit",
     killSignal: "SIGINT",

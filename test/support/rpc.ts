@@ -1,10 +1,10 @@
 /** Kernels of sessions in another process, over RPC. */
 import { NodeHttpClient, NodeSocket } from "@effect/platform-node"
 import { Effect, Layer, Stream } from "effect"
-import { ChildProcess } from "effect/process"
 import { RpcClient, RpcSerialization } from "effect/rpc"
 import { fileURLToPath } from "node:url"
 import * as Platform from "../../src/platform.ts"
+import { tied } from "./tied.ts"
 
 export type Protocol = "http" | "websocket" | "socket"
 export type Serialization = "json" | "ndjson" | "binary"
@@ -13,7 +13,7 @@ const pathOf = (name: string): string => fileURLToPath(new URL(`../../${name}`, 
 
 /** Starts a process that serves sessions; gives its port and its handle. */
 export const serve = Effect.fnUntraced(function* (protocol: Protocol, serialization: Serialization) {
-  const handle = yield* ChildProcess.make(
+  const handle = yield* tied(
     pathOf("node_modules/.bin/node"),
     [
       "--conditions=effect-jupyter-source",
@@ -21,7 +21,7 @@ export const serve = Effect.fnUntraced(function* (protocol: Protocol, serializat
       protocol,
       serialization,
     ],
-    { extendEnv: true, stdin: "ignore", stderr: "inherit", forceKillAfter: "10 seconds" },
+    { extendEnv: true, stderr: "inherit", forceKillAfter: "10 seconds" },
   )
   const [line = ""] = yield* handle.stdout.pipe(
     Stream.decodeText(),

@@ -1,21 +1,22 @@
 /** Processes of `effect-jupyter serve`, as another machine would run them. */
 import { Context, Effect, FileSystem, Layer, Redacted, Schema, Stream } from "effect"
-import { ChildProcess } from "effect/process"
+import type { ChildProcess } from "effect/process"
 import { createServer, type IncomingMessage, request, type ServerResponse } from "node:http"
 import type { Duplex } from "node:stream"
 import { fileURLToPath } from "node:url"
 import { KernelGateway } from "../../src/mod.ts"
 import * as Platform from "../../src/platform.ts"
 import { temporary } from "./kernel.ts"
+import { tied } from "./tied.ts"
 
 const pathOf = (name: string): string => fileURLToPath(new URL(`../../${name}`, import.meta.url))
 
 /** The command with these arguments. */
 export const command = (...args: ReadonlyArray<string>): ChildProcess.Command =>
-  ChildProcess.make(
+  tied(
     pathOf("node_modules/.bin/node"),
     ["--conditions=effect-jupyter-source", pathOf("src/cli/main.ts"), ...args],
-    { extendEnv: true, stdin: "ignore", forceKillAfter: "10 seconds" },
+    { extendEnv: true, forceKillAfter: "10 seconds" },
   )
 
 const decodeReady = Schema.decodeUnknownEffect(Schema.fromJsonString(Schema.Struct({
