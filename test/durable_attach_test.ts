@@ -1,7 +1,7 @@
 /** Programs that attach to a kernel: at once, with references that lead nowhere, and while the kernel ends. */
 import { NodeSocket, NodeSocketServer } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
-import { Context, Effect, Exit, Layer, Option, Schema, Stream } from "effect"
+import { Context, Effect, Exit, Fiber, Layer, Option, Schema, Stream } from "effect"
 import { RpcClient, RpcSerialization, RpcServer } from "effect/rpc"
 import { mkdtempSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -199,5 +199,23 @@ layer(shared, slow)("programs that attach", (it) => {
       // Its end is yet to be repeated.
       yield* Stream.runDrain(Stream.take(kernel.resume(first, { interrupts: true }), 1))
       assert.deepStrictEqual(texts(yield* Stream.runCollect(kernel.resume(second))), ["begun\n", "end\n"])
+    }).pipe(Effect.scoped))
+
+  it.effect("a timeout and the option interrupts stop code that has begun, before its output is repeated", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const begun = Effect.gen(function* () {
+        const ref = yield* kernel.start("print('begun', flush=True)\nwhile True: pass")
+        yield* Stream.runHead(kernel.resume(ref))
+        return ref
+      })
+      const timed = kernel.resume(yield* begun, { timeout: "1 milli" })
+      assert.strictEqual((yield* Effect.flip(Stream.runDrain(timed)))._tag, "ExecutionTimeout")
+      // It has its turn after what was started.
+      const next = Effect.timeout(text(kernel.execute("1")), "8 seconds")
+      assert.strictEqual(yield* next, "1")
+      const left = Stream.runDrain(kernel.resume(yield* begun, { interrupts: true }))
+      yield* Effect.flatMap(Effect.forkChild(left, { startImmediately: true }), Fiber.interrupt)
+      assert.strictEqual(yield* next, "1")
     }).pipe(Effect.scoped))
 })

@@ -57,6 +57,8 @@ export interface ResumedConversation extends Conversation.Conversation {
   readonly position: () => number
   /** Returns the number of messages that the gateway did not keep. */
   readonly missing: () => number
+  /** Succeeds when the messages are received that came before the conversation. Fails if the gateway does not send them. */
+  readonly repeated: Effect.Effect<void, Socket.ChannelError>
   /** Succeeds when the last message of a kernel that has ended was received. Fails if the gateway does not send it. */
   readonly received: Effect.Effect<void, Socket.ChannelError>
 }
@@ -253,6 +255,7 @@ export const make: (
         },
         position: () => phase === "live" ? live() : replay.position,
         missing: () => replay.missing,
+        repeated: Deferred.await(repeated),
         received,
       }
     })

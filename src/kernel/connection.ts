@@ -108,6 +108,8 @@ export interface Conversation extends Delivery {
   readonly close: () => void
   /** Returns the number of the latest message, if the server keeps them. */
   readonly position?: (() => number) | undefined
+  /** Waits, for a request of an earlier client, until the messages before this one are received, or will not be. */
+  readonly repeated?: Effect.Effect<void> | undefined
   /**
    * Waits, for a request of an earlier client, until everything is received that the kernel put out before it ended for a
    * reason. Returns the reason, or that for which some of it is gone.

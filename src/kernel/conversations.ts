@@ -110,11 +110,12 @@ export const make = ({
     resume: (attached: AttachedChannel.AttachedChannel): Durable["resume"] => (ref, listener) => {
       const opening = attached.resume(ref, receiver(listener))
       const open = Effect.map(opening, (conversation): Conversation => {
-        const { missing, position, received } = conversation
+        const { missing, position, received, repeated } = conversation
         const lossReason = () => Attachment.lossReason(kernelId, missing())
         return {
           ...toConversation(listener, conversation, lossReason),
           position,
+          repeated: Effect.ignore(repeated),
           received: (reason) =>
             reason._tag !== "KernelDied" ? Effect.succeed(reason) : Effect.match(received, {
               onSuccess: () => missing() === 0 ? reason : lossReason(),

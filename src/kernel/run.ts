@@ -11,7 +11,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import type * as FileSystem from "effect/FileSystem"
 import * as LogLevel from "effect/LogLevel"
 import type * as Path from "effect/Path"
@@ -41,6 +41,9 @@ import * as InternalRequest from "./internal_request.ts"
 import * as Metrics from "./metrics.ts"
 import * as Outcome from "./outcome.ts"
 import * as OutputQueue from "./output_queue.ts"
+
+/** Maximum time to wait for the earlier messages of code that is stopped. */
+const repeatTimeout: Duration.Input = "5 seconds"
 
 /** The options of one execution. */
 export interface RunOptions extends ExecuteRequest.Options {
@@ -120,18 +123,11 @@ export const start: (
       return yield* new KernelError({ reason })
     }
 
-    const { conversation, dispatch, handlers, isReached, log, run } = yield* Effect.acquireRelease(
+    const { dispatch, handlers, isReached, log, run, sent, untilKnown } = yield* Effect.acquireRelease(
       open(instance, ExecuteRequest.make(instance, code, options, attachment), options),
       ({ close }) => close,
     )
     yield* log("Execution starts")
-    const sending = Effect.mapError(conversation.send, (error) => {
-      const reason = instance.endReason() ?? error.reason
-      dispatch({ _tag: "KernelEnded", reason })
-      return new KernelError({ reason })
-    })
-    // What is repeated may be more than is buffered, and its consumer waits for the run.
-    const sent = resumed === undefined ? sending : Effect.forkScoped(Effect.ignore(sending))
     if (timeout === undefined) {
       yield* sent
       return run
@@ -141,10 +137,13 @@ export const start: (
         Duration.fromInputUnsafe(timeout),
         Duration.millis(clock.currentTimeMillisUnsafe() - turnAt),
       )
-    const reachDeadline = Effect.sync(() => {
+    const reachDeadline = Effect.suspend(() => {
       handlers.expire()
       // What waits for a connection is not sent any more, and there is nothing to interrupt.
-      dispatch({ _tag: isReached() ? "Stopped" : "KernelEnded", reason: { _tag: "Timeout" } })
+      return Effect.map(
+        untilKnown,
+        () => dispatch({ _tag: isReached() ? "Stopped" : "KernelEnded", reason: { _tag: "Timeout" } }),
+      )
     })
     yield* Effect.timeoutOrElse(sent, { duration: rest(), orElse: () => reachDeadline })
     yield* Effect.forkScoped(Effect.delay(reachDeadline, rest()))
@@ -259,20 +258,34 @@ const open = Effect.fnUntraced(
     if (ref !== undefined) continued?.onBegin?.(ref)
     /** Tells whether an interrupt reaches the code: before that which is resumed, other code may run. */
     const isReached = () => resumed === undefined ? conversation.isSent() : hasBegun
+    /** Waits until the earlier messages tell whether code that is resumed has begun. */
+    const untilKnown = Effect.suspend(() => {
+      if (isReached() || conversation.repeated === undefined) return Effect.void
+      outputs.drain()
+      return Effect.asVoid(Effect.timeoutOption(conversation.repeated, repeatTimeout))
+    })
+    const sending = Effect.mapError(conversation.send, (error) => {
+      const reason = instance.endReason() ?? error.reason
+      dispatch({ _tag: "KernelEnded", reason })
+      return new KernelError({ reason })
+    })
+    // What is repeated may be more than is buffered, and its consumer waits for the run.
+    const repeating = resumed && runFork(Effect.ignore(sending))
+    const leave = (): void => dispatch({ _tag: "KernelEnded", reason: conversation.lossReason(false) })
     const close = Effect.suspend(() => {
       meter.report()
-      const ended = log("Execution ended")
-      // The kernel is not to be interrupted for what it does not know, or for what goes on without a consumer.
+      if (isFree()) return Effect.void
+      // The kernel is not to be interrupted for what goes on without a consumer, or for what it does not know.
       const isOthers = resumed?.interrupts === false || (ref !== undefined && continued?.isLeft() === true)
-      const isLeft = instance.endReason() !== undefined || !isReached() || isOthers
-      if (!isFree() && isLeft) {
-        dispatch({ _tag: "KernelEnded", reason: conversation.lossReason(false) })
-      }
-      if (isFree()) return ended
+      if (isOthers || instance.endReason() !== undefined) return Effect.sync(leave)
       outputs.discard()
-      return Effect.andThen(ended, free)
-    })
-    return { close, conversation, dispatch, handlers, isReached, log, run }
+      return Effect.andThen(untilKnown, Effect.suspend(() => isReached() ? free : Effect.sync(leave)))
+    }).pipe(
+      Effect.andThen(log("Execution ended")),
+      Effect.ensuring(repeating === undefined ? Effect.void : Fiber.interrupt(repeating)),
+    )
+    const sent = resumed === undefined ? sending : Effect.void
+    return { close, dispatch, handlers, isReached, log, run, sent, untilKnown }
   },
 )
 
