@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 import unittest
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,19 @@ class RetentionTest(unittest.IsolatedAsyncioTestCase):
             await self.retention.start(b"code")
         self.assertEqual(raised.exception.status_code, 404)
         following.cancel()
+
+    async def test_the_manager_of_a_kernel_does_not_stay_with_its_output(self):
+        class Manager:
+            def on_status(self, state):
+                pass
+
+        manager = Manager()
+        retention, known = Retention(10_000, manager.on_status), weakref.ref(manager)
+        self.kernel.feed_eof()
+        await self.reading
+        retention._on_end(self.reading)
+        del manager
+        self.assertIsNone(known())
 
     async def test_the_replay_of_a_program_ends_when_another_one_attaches(self):
         await self.attach("a")

@@ -116,6 +116,8 @@ class Retention:
         if not reading.cancelled():
             reading.exception()
         self.is_over = True
+        # The manager of the kernel, which has descriptors.
+        self._on_status = lambda _: None
         for writer in self._writers.values():
             writer.close()
         self._notify()
