@@ -79,8 +79,10 @@ describe("a forked kernel", { concurrent: false }, () => {
       const fs = yield* FileSystem.FileSystem
       const folder = yield* temporary
       const gateway = yield* KernelGateway.make({ env: { IPYTHONDIR: folder } })
+      yield* fs.makeDirectory(`${folder}/profile_default/startup`, { recursive: true })
+      yield* fs.writeFileString(`${folder}/profile_default/startup/colors.ipy`, "%colors linux")
       const shell =
-        "print(id(get_ipython()), get_ipython().kernel.ident, get_ipython().display_formatter.active_types)"
+        "print(id(get_ipython()), get_ipython().kernel.ident, get_ipython().colors, get_ipython().display_formatter.active_types)"
       const look = Effect.scoped(
         Effect.flatMap(client(gateway), (kernel) =>
           Effect.all([
@@ -92,7 +94,8 @@ describe("a forked kernel", { concurrent: false }, () => {
       const [one, other] = [yield* look, yield* look]
       assert.deepStrictEqual([one[0], other[0]], [true, true])
       // Objects of copies have one address.
-      const [address, ident] = one[1]?.split(" ") ?? []
+      const [address, ident, colors] = one[1]?.split(" ") ?? []
+      assert.strictEqual(colors?.toLowerCase(), "nocolor", "although a startup file of the user chose others")
       assert.strictEqual(other[1]?.split(" ")[0], address)
       assert.notStrictEqual(other[1]?.split(" ")[1], ident)
       yield* fs.writeFileString(
@@ -101,7 +104,7 @@ describe("a forked kernel", { concurrent: false }, () => {
       )
       const configured = yield* look
       assert.isTrue(configured[0])
-      assert.include(configured[1], "['text/plain']")
+      assert.match(configured[1] ?? "", /nocolor \['text\/plain'\]/i)
       assert.deepStrictEqual(configured[2], Option.some("1"))
     }).pipe(Effect.provide(Platform.layer)), 60_000)
 })

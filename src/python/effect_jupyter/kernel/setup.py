@@ -326,6 +326,9 @@ def set_up():
         # handler of the loop, for any signal, every signal wakes it.
         asyncio.get_event_loop().add_signal_handler(signal.SIGURG, lambda: None)
     if _shell is not None:
+        if str(getattr(_shell, "colors", "")).lower() != "nocolor":
+            # Startup files and configured lines run after `patch`.
+            _shell.run_line_magic("colors", "nocolor")
         _keep_no_output()
     session: Any = getattr(_kernel, "session", None)
     if callable(getattr(session, "pack", None)):
