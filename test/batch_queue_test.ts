@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Scheduler } from "effect"
 import * as BatchQueue from "../src/batch_queue.ts"
+import { YieldsBefore } from "./support/yields_before.ts"
 
 const make = () => {
   let taken = 0
@@ -10,18 +11,6 @@ const make = () => {
 
 /** Ends with the microtasks that are scheduled now. */
 const endOfTask = Effect.promise(() => Promise.resolve())
-
-/** Has a fiber yield before its operation of this number. */
-class YieldsBefore extends Scheduler.MixedScheduler {
-  #left: number
-  constructor(operation: number) {
-    super()
-    this.#left = operation
-  }
-  override shouldYield() {
-    return --this.#left === 0
-  }
-}
 
 describe("takeAll", () => {
   it.effect("waits, and returns all that one task offers at its end, before the next turn of the event loop", () =>

@@ -124,6 +124,7 @@ export const open: (
   const clock = yield* Clock.Clock
   const now = () => clock.currentTimeMillisUnsafe()
   const prepared = yield* Deferred.make<ClientRequest>()
+  const opened = yield* Deferred.make<void, ChannelError>()
   const { bytesRead, pull, websocket } = yield* Effect.acquireRelease(
     Effect.sync(() => {
       const websocket = new WebSocket(address, [...options.protocols], {
@@ -142,8 +143,12 @@ export const open: (
         bytesRead = () => socket.bytesRead
         onSetCookie(headers["set-cookie"] ?? [])
       })
-      // Immediately: an error event without a listener ends the process.
-      return { websocket, ...receive(websocket, { now, onSetCookie, redact }), bytesRead: () => bytesRead() }
+      // Immediately: an error event without a listener ends the process, and a fiber may yield before the next step.
+      const { pull } = receive(websocket, { now, onSetCookie, redact })
+      websocket.once("open", () => Deferred.doneUnsafe(opened, Exit.void))
+      // The error is what `pull` fails with.
+      websocket.once("close", () => Deferred.doneUnsafe(opened, Effect.asVoid(pull)))
+      return { websocket, pull, bytesRead: () => bytesRead() }
     }),
     // No closing handshake: a peer that does not answer must not keep the socket open.
     ({ websocket }) => Effect.sync(() => websocket.terminate()),
@@ -152,12 +157,7 @@ export const open: (
     ? Effect.void
     : Effect.flatMap(Deferred.await(prepared), (request) =>
       Upgrade.handshake(upgradeClient, address, request))
-  const opened = Effect.callback<void, ChannelError>((resume) => {
-    websocket.once("open", () => resume(Effect.void))
-    // The error is what `pull` fails with.
-    websocket.once("close", () => resume(Effect.asVoid(pull)))
-  })
-  const isOpen = yield* Effect.all([opened, handshake], { concurrency: 2 }).pipe(
+  const isOpen = yield* Effect.all([Deferred.await(opened), handshake], { concurrency: 2 }).pipe(
     Effect.as(true),
     Effect.catchTag("NoUpgrade", () => Effect.succeed(false)),
     Effect.timeoutOrElse({
