@@ -133,12 +133,14 @@ const goOn = (
     }
     /** Takes everything again, as the result has all of it. Fails if no other owner goes on with the code. */
     const again = Effect.fnUntraced(function* (failure: KernelError) {
-      if (begun === undefined) return yield* failure
-      const attachment = yield* ask(remote, () => remote.client.open({ key: remote.key }))
-      // The owner is the same, and has interrupted the code, or the kernel is another one.
-      const isOther = attachment.session !== session && attachment.kernelId === begun.ref.kernel.kernelId
-      if (!isOther) return yield* failure
-      attach(remote, attachment)
+      if (remote.guard === undefined) return yield* failure
+      const opened = ask(remote, () => remote.client.open({ key: remote.key }))
+      const attachment = yield* Effect.mapError(opened, () => failure)
+      // The next request is for the session of the new owner.
+      if (attachment.kernelId === remote.attachment?.kernelId) attach(remote, attachment)
+      const isKept = begun !== undefined && attachment.kernelId === begun.ref.kernel.kernelId
+      // The same owner has interrupted the code.
+      if (begun === undefined || !isKept || attachment.session === session) return yield* failure
       session = attachment.session
       taken = last
       const { at, ref } = begun
