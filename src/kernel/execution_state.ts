@@ -1,6 +1,6 @@
 /**
  * The state of one execution as a fold over events, which knows nothing of sockets, clocks or fibers. What is to be done
- * next it returns as commands, which `run.ts` carries out.
+ * next it returns as commands, which `interpreter.ts` carries out.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * One execution on one connection: sends the request, and carries out the commands of the execution's state. Whatever
+ * One execution on one connection: sends the request, and passes messages and events to the execution's state. Whatever
  * happens, the kernel is idle afterwards, or known not to be.
  *
  * @module
@@ -7,10 +7,8 @@
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type * as FileSystem from "effect/FileSystem"
 import * as LogLevel from "effect/LogLevel"
@@ -31,13 +29,14 @@ import type { Images } from "../output/images.ts"
 import type { Output } from "../output/output.ts"
 import * as Attachment from "./attachment.ts"
 import * as Backlog from "./backlog.ts"
-import type { Conversation, Listener, Request } from "./connection.ts"
+import type { Listener, Request } from "./connection.ts"
 import * as ExecuteRequest from "./execute_request.ts"
 import * as ExecutionState from "./execution_state.ts"
 import * as Handlers from "./handlers.ts"
 import * as Input from "./input.ts"
 import type { Instance } from "./instance.ts"
 import * as InternalRequest from "./internal_request.ts"
+import * as Interpreter from "./interpreter.ts"
 import * as Metrics from "./metrics.ts"
 import * as Outcome from "./outcome.ts"
 import * as OutputQueue from "./output_queue.ts"
@@ -192,7 +191,7 @@ const open = Effect.fnUntraced(
     /** Starts what ends with the execution, from a callback. */
     const fork = (effect: Effect.Effect<void>): void => void runFork(Effect.forkIn(Defect.log(effect), scope))
     let forgetEnd = (): void => {}
-    const { dispatch, free, isFree, state, transition } = interpret({
+    const { dispatch, free, isFree, state, transition } = Interpreter.make({
       instance,
       interrupt: resumed === undefined ? instance.interrupt : instance.durable.interrupt(resumed.ref),
       conversation,
@@ -288,118 +287,6 @@ const open = Effect.fnUntraced(
     return { close, dispatch, handlers, isReached, log, run, sent, untilKnown }
   },
 )
-
-/** The parts that the commands of an execution act on. */
-interface Parts {
-  readonly instance: Instance
-  readonly interrupt: Instance["interrupt"]
-  readonly conversation: Conversation
-  readonly backlog: Backlog.Backlog
-  readonly outputs: OutputQueue.OutputQueue
-  readonly runFork: (effect: Effect.Effect<unknown>) => Fiber.Fiber<unknown>
-  readonly expireHandlers: () => void
-  readonly onClose: (executionCount: number | undefined) => void
-  readonly onFree: (isSafe: boolean) => void
-}
-
-/** Holds the state of an execution, and carries out its commands. */
-function interpret({ backlog, conversation, instance, outputs, ...parts }: Parts) {
-  let state = ExecutionState.initial(instance.id, instance.isDirect)
-  const freed = Deferred.makeUnsafe<void>()
-  // Not of the scope: what ends the execution early must not end its interruption.
-  const timers = new Set<{ fiber?: Fiber.Fiber<unknown> }>()
-  const after = (wait: Effect.Effect<unknown, unknown>, event: ExecutionState.Event): void => {
-    const timer: { fiber?: Fiber.Fiber<unknown> } = {}
-    timers.add(timer)
-    // After the messages that were read together, which cancel most timers.
-    queueMicrotask(() => {
-      if (!timers.has(timer)) return
-      const dispatching = Effect.andThen(wait, Effect.sync(() => dispatch(event)))
-      timer.fiber = parts.runFork(Effect.ignore(Defect.log(dispatching)))
-      timer.fiber.addObserver(() => timers.delete(timer))
-    })
-  }
-  const cancelTimers = (): void => {
-    for (const { fiber } of timers) fiber?.interruptUnsafe()
-    timers.clear()
-  }
-
-  const carryOut = (command: ExecutionState.Command): void => {
-    switch (command._tag) {
-      case "Emit":
-        return outputs.offerAlways(command.output)
-      case "Drain":
-        outputs.drain()
-        return void parts.runFork(backlog.begin)
-      case "Interrupt":
-        // The server passes it on all the same if the request is cut short.
-        return void parts.runFork(
-          Effect.ensuring(
-            Effect.ignore(Defect.log(parts.interrupt)),
-            Effect.sync(() => dispatch({ _tag: "InterruptAnswered" })),
-          ),
-        )
-      case "Fence": {
-        const { delay } = command
-        const fence = delay === 0 ? conversation.fence : Effect.delay(conversation.fence, delay)
-        return after(fence, { _tag: "Fenced", delivery: conversation })
-      }
-      case "Wait": {
-        const sleep = Effect.sleep(command.duration)
-        return after(command.isForOutput ? Effect.andThen(sleep, backlog.caughtUp) : sleep, command.event)
-      }
-      case "ExpireHandlers":
-        return parts.expireHandlers()
-      case "Close":
-        cancelTimers()
-        parts.onClose(state.progress.executionCount)
-        // The end may come in one read with what made the connection pause.
-        return conversation.close()
-      case "Free":
-        backlog.end()
-        if (state.phase === "finished") cancelTimers()
-        parts.onFree(command.isSafe)
-        return void Deferred.doneUnsafe(freed, Exit.void)
-      case "Finish":
-        if (state.phase === "abandoned") {
-          parts.runFork(
-            Effect.annotateLogs(Effect.logWarning("The kernel ignores interrupts"), "kernel", instance.id),
-          )
-        }
-        return outputs.end(command.endReason)
-    }
-  }
-
-  // In their order: some have effects that are events again.
-  const commands: Array<ExecutionState.Command> = []
-  let isCarryingOut = false
-  const transition = (next: ExecutionState.State, added: ReadonlyArray<ExecutionState.Command>): void => {
-    state = next
-    if (added.length === 0) return
-    commands.push(...added)
-    if (isCarryingOut) return
-    isCarryingOut = true
-    try {
-      for (let command = commands.shift(); command !== undefined; command = commands.shift()) {
-        carryOut(command)
-      }
-    } finally {
-      isCarryingOut = false
-    }
-  }
-  const dispatch = (event: ExecutionState.Event): void => transition(...ExecutionState.step(state, event))
-  return {
-    dispatch,
-    transition,
-    state: () => state,
-    isFree: () => Deferred.isDoneUnsafe(freed),
-    /** Ends the execution, as its consumer is gone, and waits until the kernel can run other code. */
-    free: Effect.suspend(() => {
-      dispatch({ _tag: "ConsumerGone" })
-      return Deferred.await(freed)
-    }),
-  }
-}
 
 /** Pulls chunks and, when the outputs end, what becomes of the execution. */
 function pullFrom(
