@@ -76,6 +76,7 @@ it.live(
       assert.deepStrictEqual(output.trimEnd().split("\n").map((line) => JSON.parse(line)), [
         "patches_are_left_out_where_they_do_not_fit",
         "all_or_nothing_is_put_in_its_place",
+        "a_start_that_fails_is_reported_once",
         "kernels_are_left_as_they_are_where_they_do_not_fit",
         "cells_are_left_to_ipython_where_it_does_not_fit",
         "frames_are_those_of_jupyter",

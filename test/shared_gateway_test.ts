@@ -136,6 +136,7 @@ describe("layerShared", () => {
       const { gateway, pids } = yield* Effect.scoped(Effect.gen(function* () {
         const gateway = yield* KernelGateway.makeShared(options)
         yield* kernelOf(gateway)
+        assert.deepStrictEqual((yield* gateway.kernels).map(({ state }) => state), ["idle"])
         return { gateway, pids: processesOf("idle") }
       }))
       // A client that is not one of the programs: while its kernel has a connection or runs code, the gateway is used.

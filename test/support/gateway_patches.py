@@ -3,7 +3,9 @@
 Usage: gateway_patches.py FOLDER, which is that of the Python files. Prints a line for each check that holds.
 """
 
+import asyncio
 import contextlib
+import gc
 import json
 import logging
 import sys
@@ -13,6 +15,7 @@ from unittest import mock
 sys.path.append(sys.argv[1])
 
 from effect_jupyter.gateway import app as gateway_app
+from effect_jupyter.gateway.manager import at_once
 from effect_jupyter.kernel import cells, messages
 from effect_jupyter.kernel.application import KernelApp, PythonKernel, check_kernel
 from ipykernel.iostream import IOPubThread, OutStream
@@ -69,6 +72,25 @@ def all_or_nothing_is_put_in_its_place():
     assert flags() == (False,) * 4 and gateway_app.MainKernelHandler.post is post
     gateway_app.patch()
     assert flags() == (True,) * 4 and gateway_app.MainKernelHandler.post is not post
+
+
+def a_start_that_fails_is_reported_once():
+    reports = []
+
+    async def refuse(self):
+        raise OSError("refused")
+
+    async def start():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+        manager = SimpleNamespace(_attempted_start=False, _ready=None, log=logging.getLogger())
+        with contextlib.suppress(OSError):
+            await at_once(refuse)(manager)
+        assert manager._ready.done()
+        del manager
+        gc.collect()
+
+    asyncio.run(start())
+    assert reports == [], reports
 
 
 def kernels_are_left_as_they_are_where_they_do_not_fit():
@@ -150,6 +172,7 @@ def run():
     for check in (
         patches_are_left_out_where_they_do_not_fit,
         all_or_nothing_is_put_in_its_place,
+        a_start_that_fails_is_reported_once,
         kernels_are_left_as_they_are_where_they_do_not_fit,
         cells_are_left_to_ipython_where_it_does_not_fit,
         frames_are_those_of_jupyter,

@@ -179,7 +179,8 @@ def at_once(method):
             result = await run(self, *args, **kwargs)
         except Exception as error:
             self._ready.set_exception(error)
-            self.log.exception(error)
+            # asyncio reports an exception that was not asked for.
+            self.log.exception(self._ready.exception())
             raise
         if self.owns_kernel:
             self._ready.set_result(None)

@@ -99,6 +99,8 @@ class Retention:
         reading = asyncio.gather(self._read_shell(shell[0]), self._read_control(control[0]))
         reading.add_done_callback(self._on_end)
         self._reading = reading
+        # It sends no state before it is asked for something.
+        self._on_status("idle")
         return True
 
     async def opened(self):
