@@ -180,65 +180,21 @@ class WebSocketTest(unittest.TestCase):
         self.client.close()
         self.assertTrue(ended.wait(5))
 
-    def read(self):
-        """Reads the messages of the client in a thread, and returns the list of them."""
-        messages = []
-        thread = threading.Thread(target=lambda: messages.extend(self.websocket.messages()))
-        thread.start()
-        self.addCleanup(thread.join)
-        # Before that.
-        self.addCleanup(self.client.shutdown, socket.SHUT_RDWR)
-        return messages, thread
-
-    def watch(self, pause):
-        """Reads with this pause, from when frames wait for others."""
-        previous, websocket.PAUSE = websocket.PAUSE, pause
-        self.addCleanup(setattr, websocket, "PAUSE", previous)
-        self.read()
-        while not self.websocket._is_watched:
-            time.sleep(0.001)
-
-    def write_soon(self, number):
-        self.websocket.write_soon([websocket.head(4), struct.pack("!I", number)])
-
-    def received(self, count):
-        """The numbers of so many frames, which have arrived or are to arrive."""
-        data = b""
-        while len(data) < 6 * count:
-            data += self.client.recv(6 * count - len(data))
-        return [struct.unpack("!I", payload)[0] for payload in frames(data)]
-
-    def test_write_soon_writes_at_once_while_nothing_is_read(self):
-        self.write_soon(1)
-        self.assertEqual(self.received(1), [1])
-
-    def test_write_soon_waits_for_the_next_frame_of_any_thread_or_for_what_the_client_sends(self):
-        self.watch(60_000)
-        self.write_soon(1)
-        with self.assertRaises(BlockingIOError):
-            self.client.recv(1, socket.MSG_DONTWAIT)
-        self.websocket.write([websocket.head(4), struct.pack("!I", 2)])
-        self.assertEqual(self.received(2), [1, 2])
-        self.write_soon(3)
-        self.client.sendall(masked(b"next"))
-        self.assertEqual(self.received(1), [3])
-
-    def test_write_soon_waits_no_longer_than_the_pause(self):
-        self.watch(2)
-        for number in range(200):
-            self.write_soon(number)
-            self.assertEqual(self.received(1), [number])
-
     def test_messages_of_one_read_are_those_of_many(self):
         sent = [bytes([size % 251]) * size for size in (0, 1, 125, 126, 0, 4095, 4096, 4097, 70_000, 3)]
         data = b"".join(masked(message, random.randbytes(4)) for message in sent)
-        messages, thread = self.read()
-        for size in (len(data), 1000, 7):
-            for start in range(0, len(data), size):
-                self.client.sendall(data[start : start + size])
-        self.client.shutdown(socket.SHUT_WR)
-        thread.join()
-        self.assertEqual(messages, sent * 3)
+        sizes = (len(data), 1000, 7)
+
+        def send():
+            for size in sizes:
+                for start in range(0, len(data), size):
+                    self.client.sendall(data[start : start + size])
+            self.client.shutdown(socket.SHUT_WR)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        self.addCleanup(sending.join)
+        self.assertEqual(list(self.websocket.messages()), sent * len(sizes))
 
     def test_accept_reads_a_request_in_pieces_of_any_size(self):
         request = (

@@ -92,8 +92,6 @@ class Sender:
         # Another message follows at once: one write for both.
         if state == "busy" or name == "shell" and kind.endswith("_reply"):
             connected.put(frame)
-        elif kind == "execute_input":
-            connected.write_soon(frame)
         else:
             connected.write(frame)
         return message

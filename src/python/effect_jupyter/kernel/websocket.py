@@ -9,7 +9,6 @@ import errno
 import hashlib
 import hmac
 import os
-import select
 import socket
 import struct
 import threading
@@ -20,8 +19,6 @@ from typing import Any
 LARGEST_REQUEST = 8192
 # Maximum bytes of a message of the client, of one read from the socket, and of one that may read the next frames too.
 LARGEST, PIECE, AHEAD = 1024 * 1024 * 1024, 1024 * 1024, 4096
-# Milliseconds in which a frame may wait for the next one.
-PAUSE = 2
 # Maximum frames, parts and bytes of one write; the system accepts 1024 parts.
 MAX_FRAMES, MAX_PARTS, MAX_BYTES = 16, 512, 256 * 1024
 # The code may have given SIGPIPE, which Python ignores, its default action.
@@ -148,10 +145,6 @@ class WebSocket:
         self._written = [0]
         # Bytes that were read ahead.
         self._unread = b""
-        # True while the thread that reads writes the frames that wait.
-        self._is_watched = False
-        self._arrivals = select.poll()
-        self._arrivals.register(connected, select.POLLIN)
         self.is_closed = False
         # Called if the code of the kernel has closed the socket, which the thread that reads it does not notice.
         self.on_lost = lambda: None
@@ -165,12 +158,6 @@ class WebSocket:
         """Queues a frame, which is written together with the next one."""
         if not self.is_closed:
             self._frames.append(Frame(parts))
-
-    def write_soon(self, parts):
-        """Writes a frame together with the next one, or after a pause."""
-        self.put(parts)
-        if not self._is_watched:
-            self.flush()
 
     def flush(self):
         """Writes all queued frames."""
@@ -268,7 +255,6 @@ class WebSocket:
             return data
         whole = bytearray(data)
         while len(whole) < size:
-            self._watch()
             rest = size - len(whole)
             data = self._socket.recv(max(AHEAD, min(rest, PIECE)))
             if not data:
@@ -276,15 +262,6 @@ class WebSocket:
             whole += data[:rest]
             self._unread = data[rest:]
         return whole
-
-    def _watch(self):
-        """Writes frames that wait for others, if the client does not send anything meanwhile."""
-        self._is_watched = True
-        self._arrivals.poll(PAUSE)
-        # In this order: what is queued from now on is written by the thread that queues it.
-        self._is_watched = False
-        if self._frames:
-            self.flush()
 
     def close(self):
         self.is_closed = True
