@@ -115,6 +115,64 @@ n`
         120_000,
       )
 
+      it.effect(
+        "the next owner keeps the timeout of what runs, asks for its input, and tells what its gateway did not keep",
+        () =>
+          Effect.gen(function* () {
+            const where = yield* Cluster.database
+            const name = `cluster-${randomUUID().slice(0, 8)}`
+            yield* Effect.addFinalizer(() => Effect.ignore(KernelGateway.stopShared(name)))
+            const start = Cluster.run(where, name)
+            const runners = yield* Effect.all([start, start], { concurrency: "unbounded" })
+            yield* Cluster.settled(where, runners)
+            const connect = yield* Cluster.kernelsOf(where)
+            const { ownerOf } = yield* Cluster.placement(where, runners)
+            const owned = Array.from({ length: 100 }, (_, index) => `user-${index}`)
+              .filter((key) => ownerOf(key) === runners[1])
+            const [slow = "", asking = "", loud = ""] = owned
+            const run = Effect.fnUntraced(function* (
+              key: string,
+              code: string,
+              options?: KernelClient.ExecuteOptions,
+            ) {
+              const kernel = yield* connect(key)
+              const printed = yield* Latch.make()
+              const fiber = yield* kernel.stream(`import time\n${code}`, options).pipe(
+                Stream.tap(() => printed.open),
+                Stream.runLast,
+                Effect.result,
+                Effect.forkChild({ startImmediately: true }),
+              )
+              yield* printed.await
+              return fiber
+            })
+            const prints = "for i in range(2000): print(i, flush=True); time.sleep(0.02)"
+            const late = yield* run(slow, prints, { timeout: "15 seconds" })
+            const asked = yield* run(asking, "print(1, flush=True); time.sleep(2); x = input(); x", {
+              onInput: () => Effect.succeed("ada"),
+            })
+            const flood = yield* run(
+              loud,
+              `for i in range(26): print("x" * 3_000_000, flush=True); time.sleep(0.1)`,
+            )
+            yield* runners[1].kill("SIGKILL")
+
+            const timeout = yield* Fiber.join(late)
+            assert.isTrue(Result.isFailure(timeout) && timeout.failure._tag === "ExecutionTimeout")
+            if (Result.isFailure(timeout) && timeout.failure._tag === "ExecutionTimeout") {
+              assert.strictEqual(Duration.toMillis(timeout.failure.timeout), 15_000)
+              assert.isTrue(timeout.failure.partial.text?.startsWith("0\n1\n"))
+            }
+            const answered = yield* Fiber.join(asked)
+            const result = Result.isSuccess(answered) && answered.success._tag === "Some" &&
+              answered.success.value
+            assert.strictEqual(result && result._tag === "ExecutionResult" && result.text, "1\n'ada'")
+            const gone = yield* Fiber.join(flood)
+            assert.strictEqual(Result.isFailure(gone) && reasonOf(gone.failure), "OutputGone")
+          }),
+        120_000,
+      )
+
       const served = Effect.map(
         Serve.start(),
         ({ token, url }) => `${url}/?token=${Redacted.value(token)}`,

@@ -167,12 +167,12 @@ const goOn = (
     return emit(outputs)
   }))
 
-/** Returns the rest of a timeout of code that began some time ago, which is over at once if there is none. */
+/** The time in which the first message of code is repeated, before which it is not known to run. */
+const minRest = Duration.seconds(1)
+
+/** Returns the rest of a timeout of code that began some time ago. */
 const restOf = (timeout: Duration.Input, millis: number): Duration.Duration =>
-  Duration.max(
-    Duration.subtract(Duration.fromInputUnsafe(timeout), Duration.millis(millis)),
-    Duration.millis(1),
-  )
+  Duration.max(Duration.subtract(Duration.fromInputUnsafe(timeout), Duration.millis(millis)), minRest)
 
 /** Resumes code, and emits the positions of its chunks as well. */
 const resumed = (
