@@ -1,6 +1,6 @@
 /** Kernels of a cluster: in one process, and in several that share the keys by PostgreSQL. */
 import { assert, describe, layer } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Latch, Layer, Result, Schema, Stream } from "effect"
+import { Duration, Effect, Exit, Fiber, FileSystem, Latch, Layer, Result, Schema, Stream } from "effect"
 import { TestRunner } from "effect/cluster"
 import { ChildProcess } from "effect/process"
 import { SqlClient } from "effect/sql"
@@ -269,10 +269,20 @@ describe.skipIf(Postgres.programs === undefined)("KernelCluster with PostgreSQL"
         `PostgreSQL and runners end with a process of tests that gets ${killSignal}`,
         () =>
           Effect.gen(function* () {
+            const fs = yield* FileSystem.FileSystem
+            // Its own folders stay when it is killed.
+            const folder = yield* temporary
+            yield* fs.chmod(folder, 0o755)
             const chaos = yield* ChildProcess.make("node_modules/.bin/node", [
               "--conditions=effect-jupyter-source",
               "test/chaos/cluster_main.ts",
-            ], { extendEnv: true, stdin: "ignore", stdout: "ignore", stderr: "ignore" })
+            ], {
+              extendEnv: true,
+              env: { TMPDIR: folder },
+              stdin: "ignore",
+              stdout: "ignore",
+              stderr: "ignore",
+            })
             const programs = () => descendants(chaos.pid).map(({ command }) => command.join(" "))
             yield* eventually(() => {
               const isComplete = programs().some((program) => program.includes("/postgres -D")) &&
