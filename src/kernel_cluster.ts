@@ -83,8 +83,9 @@ export const layer: Layer.Layer<never, never, Sharding | KernelSessions> = Owner
  *   one, until `reset`. The output of `execute` is gone with the owner; `stream` has emitted it.
  * - If the next owner has the kernel, its state stays. On a gateway of `KernelGateway.layerShared`, `execute` and `stream`
  *   go on with code that has begun, and `resume` does: each output comes once, and images for a function once more. They
- *   fail with `OutputGone` if the gateway has not kept all output. Other requests that were sent to the owner before fail
- *   with the reason `ConnectionLost`, although they may run; so do executions on other servers.
+ *   fail with `OutputGone` if the gateway has not kept all output. If they are interrupted meanwhile, the next owner
+ *   interrupts the code. Other requests that were sent to the owner before fail with the reason `ConnectionLost`, although
+ *   they may run; so do executions on other servers.
  * - A key of more than 255 characters, or with NUL, fails with `InvalidOption`, as storages have no space for it.
  *
  * @example

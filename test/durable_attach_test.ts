@@ -163,15 +163,18 @@ layer(shared, slow)("programs that attach", (it) => {
           Layer.provide(RpcSerialization.layerNdjson),
         ),
       )
-      const client = KernelClient.layerRpc("key").pipe(
-        Layer.provide(RpcClient.layerProtocolSocket()),
+      const protocol = RpcClient.layerProtocolSocket().pipe(
         Layer.provide(NodeSocket.layerNet({ path })),
         Layer.provide(RpcSerialization.layerNdjson),
       )
-      const kernel = Context.get(yield* Layer.build(client), KernelClient.KernelClient)
+      const context = yield* Layer.build(Layer.provideMerge(KernelClient.layerRpc("key"), protocol))
+      const kernel = Context.get(context, KernelClient.KernelClient)
       const ref = yield* kernel.start("for i in range(5): print(i, flush=True)")
       assert.strictEqual(texts(yield* Stream.runCollect(kernel.resume(ref))).join(""), numbers(5))
       assert.deepStrictEqual(yield* kernel.detach, ref.kernel)
+      const { resume } = yield* Effect.provideContext(RpcClient.make(KernelRpc.group), context)
+      const [result, ...others] = yield* Stream.runCollect(resume({ key: "key", ref, chunks: false }))
+      assert.deepStrictEqual([result?._tag, others], ["ExecutionResult", []])
     }).pipe(Effect.scoped))
 
   it.effect("a timeout and the option interrupts of code that has not begun leave the code before it alone", () =>
@@ -216,6 +219,9 @@ layer(shared, slow)("programs that attach", (it) => {
       assert.strictEqual(yield* next, "1")
       const left = Stream.runDrain(kernel.resume(yield* begun, { interrupts: true }))
       yield* Effect.flatMap(Effect.forkChild(left, { startImmediately: true }), Fiber.interrupt)
+      assert.strictEqual(yield* next, "1")
+      const asking = kernel.resume(yield* kernel.start("input()"), { interrupts: true })
+      assert.strictEqual((yield* reasonOf(Stream.runDrain(asking)))._tag, "InputRequested")
       assert.strictEqual(yield* next, "1")
     }).pipe(Effect.scoped))
 })

@@ -116,7 +116,7 @@ n`
       )
 
       it.effect(
-        "the next owner keeps the timeout of what runs, asks for its input, and tells what its gateway did not keep",
+        "the next owner keeps the timeout of what runs, asks for its input, tells what is gone, and interrupts what was left",
         () =>
           Effect.gen(function* () {
             const where = yield* Cluster.database
@@ -129,7 +129,7 @@ n`
             const { ownerOf } = yield* Cluster.placement(where, runners)
             const owned = Array.from({ length: 100 }, (_, index) => `user-${index}`)
               .filter((key) => ownerOf(key) === runners[1])
-            const [slow = "", asking = "", loud = ""] = owned
+            const [slow = "", asking = "", loud = "", left = ""] = owned
             const run = Effect.fnUntraced(function* (
               key: string,
               code: string,
@@ -155,8 +155,10 @@ n`
               loud,
               `for i in range(26): print("x" * 3_000_000, flush=True); time.sleep(0.1)`,
             )
+            const endless = yield* run(left, "print(1, flush=True)\nwhile True: time.sleep(0.01)")
             yield* runners[1].kill("SIGKILL")
 
+            yield* Fiber.interrupt(endless)
             const timeout = yield* Fiber.join(late)
             assert.isTrue(Result.isFailure(timeout) && timeout.failure._tag === "ExecutionTimeout")
             if (Result.isFailure(timeout) && timeout.failure._tag === "ExecutionTimeout") {
@@ -169,6 +171,9 @@ n`
             assert.strictEqual(result && result._tag === "ExecutionResult" && result.text, "1\n'ada'")
             const gone = yield* Fiber.join(flood)
             assert.strictEqual(Result.isFailure(gone) && reasonOf(gone.failure), "OutputGone")
+            // Code without a consumer keeps no other from its turn.
+            const next = yield* Effect.timeout(runners[0].execute(left, "print(2, end='')"), "20 seconds")
+            assert.strictEqual(next.text, "2")
           }),
         120_000,
       )

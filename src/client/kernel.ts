@@ -106,7 +106,7 @@ export interface Kernel extends TypedValues, Introspection.Introspection {
    * dropped, because they were more than the gateway keeps, the stream emits the others and then fails with the reason
    * `OutputGone`. If the code did not reach the position of the reference, it fails with the reason `InvalidOption`. If
    * the code asks for input and `onInput` is not given, it fails with the reason `InputRequested`, and the code waits for
-   * the next `resume`.
+   * the next `resume`, unless `interrupts` is true.
    */
   resume(ref: ExecutionRef, options?: ResumeOptions): Stream.Stream<Chunk | ExecutionResult, ExecutionFailure>
 }

@@ -47,8 +47,8 @@ export interface ResumeOptions extends Omit<ExecuteOptions, "allowStdin"> {
    */
   readonly onChunk?: ((chunk: Chunk, ref: ExecutionRef) => Effect.Effect<void>) | undefined
   /**
-   * Interrupts the code if the consumer of the stream ends early, as `stream` does; false by default: the code goes on,
-   * and can be resumed again.
+   * Interrupts the code if the consumer of the stream ends early, or has no answer to `input()`, as `stream` does; false
+   * by default: the code goes on, and can be resumed again.
    */
   readonly interrupts?: boolean | undefined
 }

@@ -240,8 +240,8 @@ const open = Effect.fnUntraced(
       reply: conversation.reply,
       onInput: answer,
       fork,
-      // Code that is resumed waits for one that answers.
-      stop: resumed === undefined ? stop : (reason) => dispatch({ _tag: "KernelEnded", reason }),
+      // Code that goes on without a consumer waits for one that answers.
+      stop: resumed?.interrupts === false ? (reason) => dispatch({ _tag: "KernelEnded", reason }) : stop,
     })
     const run: Run = {
       pull: pullFrom(outputs, collector, { handlers, kernelId, timeout, progress: () => state().progress }),

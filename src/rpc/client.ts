@@ -54,6 +54,7 @@ export const makeWith: (
       streams: yield* Deferred.make<void>(),
       guard,
       sending: yield* Semaphore.make(1),
+      scope: yield* Effect.scope,
       attachment: undefined,
       ended: undefined,
     }

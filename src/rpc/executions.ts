@@ -106,7 +106,9 @@ const goOn = (
   outputs: Continued,
   options: ExecuteOptions & { readonly chunks?: boolean },
 ): Stream.Stream<Chunk | ExecutionResult, ExecutionFailure> =>
-  Stream.unwrap(Effect.map(Clock.Clock, (clock) => {
+  Stream.unwrap(Effect.gen(function* () {
+    const clock = yield* Clock.Clock
+    let isOver = false
     let begun: { readonly ref: ExecutionRef; readonly at: number } | undefined
     let session = remote.attachment?.session
     /** The positions of the chunk that comes, of the last one that was emitted, and of that before the owner ended. */
@@ -124,6 +126,7 @@ const goOn = (
           position = element.position
           return false
         case "ExecutionResult":
+          isOver = true
           return true
         default:
           if (options.chunks === false || position <= taken) return false
@@ -131,17 +134,21 @@ const goOn = (
           return true
       }
     }
+    /** Waits for an owner. Returns false if it is the same, which has interrupted the code, or has another kernel. */
+    const hasNext = Effect.gen(function* () {
+      const attachment = yield* ask(remote, () => remote.client.open({ key: remote.key }))
+      // The next request is for the session of the new owner.
+      if (attachment.kernelId === remote.attachment?.kernelId) attach(remote, attachment)
+      const isKept = attachment.kernelId === begun?.ref.kernel.kernelId
+      if (!isKept || attachment.session === session) return false
+      session = attachment.session
+      return true
+    })
     /** Takes everything again, as the result has all of it. Fails if no other owner goes on with the code. */
     const again = Effect.fnUntraced(function* (failure: KernelError) {
       if (remote.guard === undefined) return yield* failure
-      const opened = ask(remote, () => remote.client.open({ key: remote.key }))
-      const attachment = yield* Effect.mapError(opened, () => failure)
-      // The next request is for the session of the new owner.
-      if (attachment.kernelId === remote.attachment?.kernelId) attach(remote, attachment)
-      const isKept = begun !== undefined && attachment.kernelId === begun.ref.kernel.kernelId
-      // The same owner has interrupted the code.
-      if (begun === undefined || !isKept || attachment.session === session) return yield* failure
-      session = attachment.session
+      const isNext = yield* Effect.mapError(hasNext, () => failure)
+      if (begun === undefined || !isNext) return yield* failure
       taken = last
       const { at, ref } = begun
       const { timeout } = options
@@ -164,26 +171,47 @@ const goOn = (
           (_, failure) => Stream.unwrap(Effect.map(again(failure), emit)),
         ),
       )
-    return emit(outputs)
+    /** Interrupts code that its owner did not, as it had ended. */
+    const stop = Effect.gen(function* () {
+      if (begun === undefined || !(yield* hasNext)) return
+      const options = {
+        timeout: "1 milli",
+        chunks: false,
+        interrupts: true,
+        onInput: () => Effect.never,
+      } as const
+      yield* Stream.runDrain(resumed(remote, begun.ref, options))
+    })
+    yield* Effect.addFinalizer(() =>
+      isOver ? Effect.void : Effect.forkIn(Effect.ignoreCause(stop), remote.scope)
+    )
+    return Stream.tapError(emit(outputs), () => Effect.sync(() => isOver = true))
   }))
 
-/** The time in which the first message of code is repeated, before which it is not known to run. */
-const minRest = Duration.seconds(1)
-
-/** Returns the rest of a timeout of code that began some time ago. */
+/** Returns the rest of a timeout of code that began some time ago, which is over at once if there is none. */
 const restOf = (timeout: Duration.Input, millis: number): Duration.Duration =>
-  Duration.max(Duration.subtract(Duration.fromInputUnsafe(timeout), Duration.millis(millis)), minRest)
+  Duration.max(
+    Duration.subtract(Duration.fromInputUnsafe(timeout), Duration.millis(millis)),
+    Duration.millis(1),
+  )
 
 /** Resumes code, and emits the positions of its chunks as well. */
 const resumed = (
   remote: Remote,
   ref: ExecutionRef,
-  options: Omit<ResumeOptions, "onChunk">,
+  options: Omit<ResumeOptions, "onChunk"> & { readonly chunks?: boolean },
 ): Stream.Stream<Chunk | ExecutionResult | Position, ExecutionFailure> =>
   queued(remote, (requestId) =>
     Stream.unwrap(Effect.map(optionsOf(remote, options), (sent) => {
       const elements: Elements<Position> = askStream(remote, (target) =>
-        remote.client.resume({ ...target, ...sent, ref, interrupts: options.interrupts, requestId }))
+        remote.client.resume({
+          ...target,
+          ...sent,
+          ref,
+          chunks: options.chunks,
+          interrupts: options.interrupts,
+          requestId,
+        }))
       return whole(remote, elements, options)
     })))
 

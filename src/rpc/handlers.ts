@@ -197,14 +197,17 @@ export const make = Effect.gen(function* () {
               ...sendable(options),
               ...callbacks,
               interrupts,
-              onChunk: (_: Chunk, { position }: ExecutionRef) => positions.note(position),
+              ...(options.chunks === false ? {} : {
+                onChunk: (_: Chunk, { position }: ExecutionRef) => positions.note(position),
+              }),
             }
             const carrier = Exchange.of(kernel)
-            return positions.before(
-              carrier === undefined
-                ? kernel.resume(ref, run)
-                : carrier.resume(ref, { ...run, continued: { isLeft } }),
-            )
+            const elements = carrier === undefined
+              ? kernel.resume(ref, run)
+              : carrier.resume(ref, { ...run, continued: { isLeft } })
+            return options.chunks === false
+              ? Stream.filter(elements, Continued.isNoChunk)
+              : positions.before(elements)
           }))).pipe(sendTo(headers)),
       ),
     exchange: ({ bytes, kernelId, operation, ...options }, { headers }: Call = {}) =>

@@ -13,6 +13,7 @@ import * as RpcClient from "effect/rpc/RpcClient"
 import type { RpcClientError } from "effect/rpc/RpcClientError"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import {
@@ -57,6 +58,8 @@ export interface Remote {
   readonly guard: Effect.Effect<never, KernelError> | undefined
   /** The turn of the request that the server has not accepted yet. */
   readonly sending: Semaphore.Semaphore
+  /** The scope of the client. */
+  readonly scope: Scope.Scope
   attachment: Attachment | undefined
   /** The reason for which requests fail until a reset. */
   ended: KernelErrorReason | undefined
