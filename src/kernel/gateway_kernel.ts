@@ -119,9 +119,11 @@ export const attach: (
     yield* Effect.addFinalizer(() => stay.isKept ? Effect.void : remove)
     // Other servers end the connection of a client when another one with its session connects.
     const session = model.attachable === true ? ref.session : SecureRandom.uuidV4Unsafe()
-    return yield* connect(gateway, { ...options, model, session, holder, stay }).pipe(
+    const connectTo = (model: typeof KernelModel.Type) =>
+      connect(gateway, { ...options, model, session, holder, stay })
+    return yield* connectTo(model).pipe(
       // It may have ended meanwhile.
-      Effect.tapError(() => find),
+      Effect.catch((error) => Effect.flatMap(find, (now) => isDead(now) ? connectTo(now) : error)),
     )
   },
 )
@@ -161,10 +163,11 @@ const connect = Effect.fnUntraced(
 
     let stops = 0
     const listeners = new Set<Listener>()
+    const died = Effect.sync(() => end(new KernelDied({ kernelId })))
     const pollModel = gateway.rest.get(kernelId).pipe(
-      Effect.map((model) => {
-        const { stopped } = model
-        if (isDead(model)) end(new KernelDied({ kernelId }))
+      // A direct connection ends after the last output.
+      Effect.tap((model) => isDead(model) ? Effect.delay(died, isDirect ? "2 seconds" : 0) : Effect.void),
+      Effect.map(({ stopped }) => {
         // A debugger may stop it for a moment, which does not end executions.
         stops = stopped === true ? stops + 1 : 0
         if (stops < minStoppedPolls) return

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import tempfile
 import unittest
 import weakref
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "src" / "python"))
 
-from effect_jupyter.gateway.retention import OVERHEAD, TAKEN, WINDOW, Ended, Log, Reader, Retention
+from effect_jupyter.gateway.retention import OVERHEAD, TAKEN, WINDOW, Ended, Log, Reader, Retention, connect, frames
 from effect_jupyter.kernel.websocket import head
 from tornado.web import HTTPError
 
@@ -166,6 +167,35 @@ class RetentionTest(unittest.IsolatedAsyncioTestCase):
             await self.retention.start(b"code")
         self.assertEqual(raised.exception.status_code, 404)
         following.cancel()
+
+    async def test_everything_is_read_that_a_kernel_sent_before_it_died_with_requests_unread(self):
+        ended = asyncio.Event()
+
+        async def serve(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+            for _ in range(3):
+                writer.write(bytes(head(50_000)) + b"x" * 50_000)
+            await writer.drain()
+            # Requests come that are never read.
+            writer.transport.pause_reading()
+            await started.wait()
+            writer.transport.abort()
+            ended.set()
+
+        started = asyncio.Event()
+        with tempfile.TemporaryDirectory() as folder:
+            server = await asyncio.start_unix_server(serve, f"{folder}/socket")
+            connection = await connect(f"{folder}/socket", "shell", "secret", 1000)
+            connection.writer.write(b"request")
+            started.set()
+            await ended.wait()
+            connection.writer.write(b"request")
+            await self.settle()
+            sizes = [len(frame) async for frame in frames(connection.reader)]
+            connection.close()
+            server.close()
+        self.assertEqual(sizes, [50_000] * 3)
 
     async def test_the_manager_of_a_kernel_does_not_stay_with_its_output(self):
         class Manager:

@@ -81,7 +81,7 @@ class Retention:
         self._former: set[str] = set()
         self._sockets: dict[str, Any] = {}
         self._readers: dict[Any, Reader] = {}
-        self._writers: dict[str, asyncio.StreamWriter] = {}
+        self._connections: dict[str, Connection] = {}
         self._changed = asyncio.Event()
         self._reading: asyncio.Future | None = None
         self._opening: Any = None
@@ -92,11 +92,12 @@ class Retention:
 
     async def _open(self, path, token, largest):
         try:
-            shell, control = [await connect(path, name, token, largest) for name in ("shell", "control")]
+            for name in ("shell", "control"):
+                self._connections[name] = await connect(path, name, token, largest)
         except (OSError, EOFError, asyncio.LimitOverrunError):
             return False
-        self._writers = {"shell": shell[1], "control": control[1]}
-        reading = asyncio.gather(self._read_shell(shell[0]), self._read_control(control[0]))
+        shell, control = (self._connections[name].reader for name in ("shell", "control"))
+        reading = asyncio.gather(self._read_shell(shell), self._read_control(control))
         reading.add_done_callback(self._on_end)
         self._reading = reading
         # It sends no state before it is asked for something.
@@ -111,8 +112,11 @@ class Retention:
     def close(self):
         """Ends the kernel, which ends after its client."""
         self._opening.cancel()
-        for writer in self._writers.values():
-            writer.close()
+        self._disconnect()
+
+    def _disconnect(self):
+        for connection in self._connections.values():
+            connection.close()
 
     def _on_end(self, reading):
         if not reading.cancelled():
@@ -120,8 +124,7 @@ class Retention:
         self.is_over = True
         # The manager of the kernel, which has descriptors.
         self._on_status = lambda _: None
-        for writer in self._writers.values():
-            writer.close()
+        self._disconnect()
         self._notify()
         for name, socket in self._sockets.items():
             # The shell is closed after its last frame.
@@ -201,7 +204,7 @@ class Retention:
         """Sends a frame to the kernel, unless it has ended."""
         if self.is_over:
             return
-        writer = self._writers[name]
+        writer = self._connections[name].writer
         start = bytearray(head(len(frame)))
         start[1] |= 0x80
         writer.write(start + b"\0\0\0\0")
@@ -317,21 +320,58 @@ def refuse(socket):
     socket.close(TAKEN, "Another program is attached to the kernel")
 
 
+class Reading(asyncio.StreamReaderProtocol):
+    """Has its reader give everything that came before the connection failed."""
+
+    def connection_lost(self, exc):
+        super().connection_lost(None)
+
+
+class Writing(asyncio.StreamReaderProtocol):
+    """Leaves the reading to another transport, which goes on when a write fails."""
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        transport.pause_reading()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class Connection:
+    """A WebSocket to a kernel. What a kernel sent before it died is read, although nothing can be written any more."""
+
+    def __init__(self, reader, writer, transports):
+        self.reader: asyncio.StreamReader = reader
+        self.writer: asyncio.StreamWriter = writer
+        self._transports = transports
+
+    def close(self):
+        for transport in self._transports:
+            transport.close()
+
+
 async def connect(path, name, token, largest):
     """Opens a WebSocket to a kernel, which answers when it is ready."""
-    reader, writer = await asyncio.open_unix_connection(path, limit=BATCH)
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=BATCH)
+    reading, _ = await loop.create_unix_connection(lambda: Reading(reader), path)
+    copy = reading.get_extra_info("socket").dup()
+    writing, protocol = await loop.create_unix_connection(lambda: Writing(asyncio.StreamReader()), sock=copy)
+    connection = Connection(reader, asyncio.StreamWriter(writing, protocol, None, loop), (writing, reading))
     key = base64.b64encode(os.urandom(16)).decode()
-    writer.write(
+    connection.writer.write(
         (
             f"GET /{name} HTTP/1.1\r\nHost: localhost\r\nAuthorization: token {token}\r\nUpgrade: websocket\r\n"
             f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
             f"Sec-WebSocket-Protocol: {PROTOCOL}\r\n{BOUND}: {largest}\r\n\r\n"
         ).encode()
     )
-    answer = await reader.readuntil(b"\r\n\r\n")
-    if answer.split(b" ")[1] != b"101":
-        raise ConnectionError("The kernel refused its client")
-    return reader, writer
+    try:
+        answer = await reader.readuntil(b"\r\n\r\n")
+        if answer.split(b" ")[1] != b"101":
+            raise ConnectionError("The kernel refused its client")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 async def frames(reader):
