@@ -3,7 +3,7 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { Context, Duration, Effect, Fiber, Latch, Layer, Redacted, Result, Scope, Stream } from "effect"
 import { KeyValueStore } from "effect/persistence"
 import { randomUUID } from "node:crypto"
-import { type Execution, type KernelClient, KernelGateway, KernelSessions } from "../src/mod.ts"
+import { Execution, type KernelClient, KernelGateway, KernelSessions } from "../src/mod.ts"
 import * as KernelCluster from "../src/kernel_cluster.ts"
 import * as Platform from "../src/platform.ts"
 import * as Cluster from "./support/cluster.ts"
@@ -37,6 +37,25 @@ it.live("KernelRefs: a session leaves its kernel to the process that has its key
     assert.strictEqual(yield* text(kernel.execute("x")), "1")
     yield* second.close("ada")
     assert.isFalse(yield* store.has("ada"))
+  }).pipe(Effect.scoped, Effect.provide(Platform.layer)))
+
+it.live("KernelRefs: a session deletes its kernel if another process has another one for its key", () =>
+  Effect.gen(function* () {
+    const { token, url } = yield* Serve.start()
+    const store = yield* Effect.provide(KeyValueStore.KeyValueStore, KeyValueStore.layerMemory)
+    const remote = yield* Layer.build(KernelGateway.layerRemote({ url, token, reconnect: true }))
+    const id = yield* Effect.scoped(Effect.gen(function* () {
+      const context = yield* Layer.build(KernelSessions.layer({ min: 0, max: 1 }))
+      const sessions = Context.get(context, KernelSessions.KernelSessions)
+      const { id } = yield* Effect.scoped(sessions.get("ada"))
+      const other = new Execution.KernelRef({ server: "other", kernelId: randomUUID(), session: "other" })
+      yield* KeyValueStore.toSchemaStore(store, Execution.KernelRef).set("ada", other)
+      yield* sessions.close("ada")
+      return id
+    })).pipe(Effect.provideContext(remote), Effect.provideService(KernelCluster.KernelRefs, store))
+    const { kernels } = Context.get(remote, KernelGateway.KernelGateway)
+    assert.notInclude((yield* kernels).map((kernel) => kernel.id), id)
+    assert.isTrue(yield* store.has("ada"))
   }).pipe(Effect.scoped, Effect.provide(Platform.layer)))
 
 describe.skipIf(Postgres.programs === undefined)(

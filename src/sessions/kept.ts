@@ -105,13 +105,16 @@ export const make = Effect.fnUntraced(function* (
     drop: Effect.fnUntraced(
       function* (key, { durable }) {
         const ref = stored.get(durable)
-        // A process that has the key by now stored a reference of its own, also to the same kernel.
-        const isOthers = Effect.map(
-          refs.get(key),
-          Option.exists(({ kernelId, session }) => kernelId !== ref?.kernelId || session !== ref.session),
-        )
-        if ((yield* isOthers) || !(yield* durable.reclaim)) return
-        if (!(yield* isOthers)) yield* store.remove(key)
+        // A process that has the key by now stored a reference of its own: to this kernel, or to another one.
+        const storedBy = (isOwn: boolean) =>
+          Effect.map(
+            refs.get(key),
+            Option.exists(({ kernelId, session }) =>
+              kernelId === ref?.kernelId && (session === ref.session) === isOwn
+            ),
+          )
+        if ((yield* storedBy(false)) || !(yield* durable.reclaim)) return
+        if (yield* storedBy(true)) yield* store.remove(key)
       },
       Effect.catch((error) => Effect.logWarning(failed(error).message)),
     ),
