@@ -56,15 +56,17 @@ layer(shared, slow)("programs that attach", (it) => {
       assert.strictEqual(texts(yield* Stream.runCollect(kernel.resume(ref))).join(""), numbers(40))
     }).pipe(Effect.scoped))
 
-  it.effect("a stock client of a kernel that the gateway is the client of is refused, and takes nothing", () =>
+  it.effect("a stock client of a kernel that the gateway is the client of is refused, and takes and deletes nothing", () =>
     Effect.gen(function* () {
       const ref = yield* started("x = 20")
-      const { openSocket, url } = yield* Effect.flatMap(KernelGateway.KernelGateway, Connection.of)
+      const { openSocket, rest, url } = yield* Effect.flatMap(KernelGateway.KernelGateway, Connection.of)
       const channels = `${url.replace(/^http/, "ws")}/api/kernels/${ref.kernel.kernelId}/channels`
       const refused = yield* Effect.flip(openSocket(channels, { protocols: [], openTimeout: "10 seconds" }))
       assert.strictEqual(refused.code, 409)
       const kernel = yield* KernelClient.attach(ref.kernel, { deletes: true })
       yield* Stream.runDrain(kernel.resume(ref))
+      // As a program does that started a kernel and was never connected to it.
+      yield* rest.remove(kernel.id, "another")
       assert.strictEqual(yield* text(kernel.execute("x + 1")), "21")
     }).pipe(Effect.scoped))
 

@@ -89,25 +89,25 @@ class Kept(TokenAuthorizationMixin, JSONErrorsMixin, RequestHandler):
     """Has the kernel outlive its program, or deletes it and its output, unless another program is attached."""
 
     def put(self, kernel_id):
-        kernels = self._kernels_of(kernel_id, may_be_new=False)
+        kernels = self._kernels_of(kernel_id)
         kernels._check_kernel_id(kernel_id)
         kernels.leases.remove(kernel_id)
         self.set_status(204)
 
     async def delete(self, kernel_id):
-        # A program whose connection failed deletes the kernel that it started.
-        kernels = self._kernels_of(kernel_id, may_be_new=True)
+        kernels = self._kernels_of(kernel_id, may_be_free=True)
         if not kernels.ended.remove(kernel_id):
             await kernels.shutdown_kernel(kernel_id)
         self.set_status(204)
 
-    def _kernels_of(self, kernel_id, *, may_be_new):
+    def _kernels_of(self, kernel_id, *, may_be_free=False):
         kernels = self.settings["kernel_manager"]
         retention = kernels.retention_of(kernel_id)
         if retention is None:
             kernels._check_kernel_id(kernel_id)
-        else:
-            retention.check(self.get_query_argument("holder"), may_be_new)
+        # A program whose connection failed deletes the kernel that it started.
+        elif not (may_be_free and retention.is_held_by(None)):
+            retention.check(self.get_query_argument("holder"))
         return kernels
 
 
