@@ -270,15 +270,19 @@ const open = Effect.fnUntraced(
     })
     // What is repeated may be more than is buffered, and its consumer waits for the run.
     const repeating = resumed && runFork(Effect.ignore(sending))
-    const leave = (): void => dispatch({ _tag: "KernelEnded", reason: conversation.lossReason(false) })
+    /** Ends the execution without an interrupt; one on its way is awaited. */
+    const leave = Effect.suspend(() => {
+      dispatch({ _tag: "KernelEnded", reason: conversation.lossReason(false) })
+      return free
+    })
     const close = Effect.suspend(() => {
       meter.report()
       if (isFree()) return Effect.void
       // The kernel is not to be interrupted for what goes on without a consumer, or for what it does not know.
       const isOthers = resumed?.interrupts === false || (ref !== undefined && continued?.isLeft() === true)
-      if (isOthers || instance.endReason() !== undefined) return Effect.sync(leave)
+      if (isOthers || instance.endReason() !== undefined) return leave
       outputs.discard()
-      return Effect.andThen(untilKnown, Effect.suspend(() => isReached() ? free : Effect.sync(leave)))
+      return Effect.andThen(untilKnown, Effect.suspend(() => isReached() ? free : leave))
     }).pipe(
       Effect.andThen(log("Execution ended")),
       Effect.ensuring(repeating === undefined ? Effect.void : Fiber.interrupt(repeating)),
