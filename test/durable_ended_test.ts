@@ -6,6 +6,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Execution, KernelClient, KernelGateway } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
+import * as Exchange from "../src/values/exchange.ts"
 import { gatewayOptions, slow, temporary, text, texts } from "./support/kernel.ts"
 
 /** The runtime directory of this user for these tests. */
@@ -129,6 +130,38 @@ layer(shared, slow)("a kernel that died", (it) => {
       yield* kernel.reset
       assert.strictEqual(yield* text(kernel.execute("6 * 7")), "42")
       assert.strictEqual((yield* outputs(kernel, third)).reason?._tag, "KernelNotFound")
+    }).pipe(Effect.scoped))
+
+  it.effect("resume of an execution that another client left has all of the output of a kernel that dies then", () =>
+    Effect.gen(function* () {
+      const go = join(yield* temporary, "go")
+      const code = `
+import os, time
+print("begun", flush=True)
+while not os.path.exists(${JSON.stringify(go)}): time.sleep(0.01)
+for i in range(50): print(i, flush=True)
+os._exit(1)`
+      let begun: Execution.ExecutionRef | undefined
+      const onBegin = (ref: Execution.ExecutionRef) => {
+        begun = ref
+      }
+      yield* Effect.scoped(Effect.gen(function* () {
+        const kernel = yield* KernelClient.make()
+        yield* kernel.detach
+        const { stream = () => Stream.empty } = Exchange.of(kernel) ?? {}
+        yield* Stream.runHead(stream(code, { continued: { isLeft: () => true, onBegin } }))
+      }))
+      const ref = yield* Effect.fromNullishOr(begun)
+      const kernel = yield* KernelClient.attach(ref.kernel, { deletes: true })
+      const reading = yield* Effect.forkChild(outputs(kernel, ref, { interrupts: true }), {
+        startImmediately: true,
+      })
+      yield* Stream.runHead(kernel.resume(ref))
+      writeFileSync(go, "")
+      const { reason, text } = yield* Fiber.join(reading)
+      assert.deepStrictEqual([reason?._tag, text], ["KernelDied", `begun\n${numbers(0, 50)}`])
+      yield* gone(ref)
+      assert.strictEqual((yield* outputs(kernel, ref)).text, text)
     }).pipe(Effect.scoped))
 
   it.effect("a consumer that is slow gets all that a kernel put out before it was killed", () =>

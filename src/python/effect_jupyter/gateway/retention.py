@@ -243,6 +243,7 @@ class Retention:
 
         The kernel waits meanwhile.
         """
+        self.is_referenced = True
         until = self.log.next if end is None else min(end + 1, self.log.next)
         first = min(max(self.log.first, start + 1), until)
         opening = {"first": first} if end is not None else {"first": first, "last": until - 1}
