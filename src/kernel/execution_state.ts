@@ -21,8 +21,13 @@ export interface State {
   readonly phase: "running" | "abandoned" | "finished"
   /** The reason for which it ends before the kernel ends it; the first counts. */
   readonly endReason: EndReason | undefined
-  /** The request that proves, by its reply, that no more messages come. */
-  readonly fence: "none" | "delayed" | "sent"
+  /**
+   * The request that proves, by its reply, that no more messages come. `"settling"`: the kernel is done, and may put out
+   * more, as it has no order.
+   */
+  readonly fence: "none" | "delayed" | "sent" | "settling"
+  /** The number of outputs and of replies since it is settling. */
+  readonly settling: { readonly outputs: number; readonly replies: number }
   /** The event that the interruption waits for: the start of the code, the server's answer, the end of the code. */
   readonly interruption: "none" | "start" | "answer" | "end" | "over"
   /** The number of interrupts that were sent. */
@@ -97,6 +102,12 @@ const lateAnswerTimeout: Duration.Input = "6 seconds"
 /** Time between one of reply and idle and the fence, if the other does not come. */
 const fenceDelay: Duration.Input = "1 second"
 
+/** Time between the end of an execution or its last output and the fence of a kernel that may put out more after that. */
+const settleDelay: Duration.Input = "50 millis"
+
+/** Maximum number of such fences: timers of the code may put out something for ever. */
+const maxSettleFences = 20
+
 /** Time between an interrupt and the fence: an interrupt can take the last messages of the kernel. */
 const interruptFenceDelay: Duration.Input = "200 millis"
 
@@ -109,6 +120,7 @@ export const initial = (kernelId: string, started = false): State => ({
   phase: "running",
   endReason: undefined,
   fence: "none",
+  settling: { outputs: 0, replies: 0 },
   interruption: "none",
   attempts: 0,
   isInterruptPending: false,
@@ -126,7 +138,10 @@ export function onMessage(
   const isOver = Reducer.isOver(progress)
   // Most messages are output, which changes nothing.
   if (progress === state.progress && !isOver) return [state, none, output]
-  const next = { ...state, progress }
+  const isLate = state.fence === "settling" && output !== undefined
+  const { outputs, replies } = state.settling
+  const settling = isLate ? { outputs: outputs + 1, replies } : state.settling
+  const next = { ...state, progress, settling }
   // An output comes before what its message results in, and after the commands of messages before it.
   const [after, commands] = advance(state, next, isOver, delivery)
   return [after, commands, output]
@@ -136,7 +151,11 @@ function advance(state: State, next: State, isOver: boolean, delivery: Delivery)
   if (isOver && delivery.isOrdered() && delivery.hasReceivedAll()) return finish(next)
   if (state.interruption === "start" && next.progress.started) return interrupt(next)
   // Reply and idle travel apart, and so may output of other threads: what is missing is on its way, or lost.
-  if (isOver && state.fence !== "sent") return [{ ...next, fence: "sent" }, [{ _tag: "Fence", delay: 0 }]]
+  if (isOver && state.fence !== "sent" && state.fence !== "settling") {
+    return delivery.isOrdered()
+      ? [{ ...next, fence: "sent" }, [{ _tag: "Fence", delay: 0 }]]
+      : [{ ...next, fence: "settling" }, [{ _tag: "Fence", delay: settleDelay }]]
+  }
   const isEither = next.progress.idle || next.progress.reply !== undefined
   return isEither && state.fence === "none"
     ? [{ ...next, fence: "delayed" }, [{ _tag: "Fence", delay: fenceDelay }]]
@@ -150,9 +169,11 @@ export function step(state: State, event: Event): Step {
   if (state.phase === "finished") return [state, none]
   switch (event._tag) {
     case "Stopped":
+      // The kernel is done, and an interrupt could end it.
+      if (state.fence === "settling") return settle(state)
       return state.endReason === undefined ? andThen(decide(state, event.reason), begin) : [state, none]
     case "ConsumerGone":
-      return begin(state)
+      return state.fence === "settling" ? settle(state) : begin(state)
     case "KernelEnded":
       return andThen(decide(state, event.reason), (decided) => end(decided, event.reason))
     case "Fenced":
@@ -168,8 +189,20 @@ export function step(state: State, event: Event): Step {
 
 const isWaiting = ({ interruption }: State): boolean => interruption === "start" || interruption === "end"
 
+/** Ends an execution whose kernel is done. */
+function settle(state: State): Step {
+  const [progress, output] = Reducer.end(state.progress)
+  return andThen(emit({ ...state, progress }, output), finish)
+}
+
 /** The answer of the kernel to a later request proves that it has no more to say to this one. */
 function onFenced(state: State, delivery: Delivery): Step {
+  const { outputs, replies } = state.settling
+  if (state.fence === "settling" && outputs > 0 && replies < maxSettleFences) {
+    return [{ ...state, settling: { outputs: 0, replies: replies + 1 } }, [
+      { _tag: "Fence", delay: settleDelay },
+    ]]
+  }
   const { idle, reply, shown, started } = state.progress
   if (reply === undefined && shown.length === 0) {
     const reason = idle && !delivery.wasCut()
@@ -177,11 +210,10 @@ function onFenced(state: State, delivery: Delivery): Step {
       : delivery.lossReason(started)
     return andThen(decide(state, reason), finish)
   }
+  if (delivery.hasReceivedAll()) return settle(state)
   const [progress, output] = Reducer.end(state.progress)
   const settled = emit({ ...state, progress }, output)
-  return delivery.hasReceivedAll()
-    ? andThen(settled, finish)
-    : andThen(andThen(settled, (next) => decide(next, delivery.lossReason(started))), finish)
+  return andThen(andThen(settled, (next) => decide(next, delivery.lossReason(started))), finish)
 }
 
 /** Sets the reason; the first counts. An exception that comes after it is one of our own interrupt. */

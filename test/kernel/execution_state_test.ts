@@ -121,9 +121,26 @@ describe("onMessage", () => {
 
   it("asks a kernel that sends channels apart, once each for one and for both", () => {
     const inputs: ReadonlyArray<Input> = [["ok", unordered], ["text", unordered], ["idle", unordered]]
-    assert.deepStrictEqual(follow("started", ...inputs), [[], ["fence 1 second"], ["emit a"], ["fence 0"]])
+    const settle = ["fence 50 millis"]
+    assert.deepStrictEqual(follow("started", ...inputs), [[], ["fence 1 second"], ["emit a"], settle])
     assert.deepStrictEqual(last("started", ...inputs, ["text", unordered]), ["emit a"])
     assert.deepStrictEqual(last("started", ...inputs, fenced(unordered)), ["close", "free", "finish"])
+  })
+
+  it("asks a kernel that sends channels apart until it puts out no more, 20 times at most", () => {
+    const inputs: ReadonlyArray<Input> = ["started", ["ok", unordered], ["idle", unordered]]
+    const again: ReadonlyArray<Input> = [["text", unordered], fenced(unordered)]
+    const asked = (times: number) => Array.from({ length: times }, () => again).flat()
+    assert.deepStrictEqual(last(...inputs, ...asked(1)), ["fence 50 millis"])
+    assert.deepStrictEqual(last(...inputs, ...asked(1), fenced(unordered)), ["close", "free", "finish"])
+    assert.deepStrictEqual(last(...inputs, ...asked(20)), ["fence 50 millis"])
+    assert.deepStrictEqual(last(...inputs, ...asked(21)), ["close", "free", "finish"])
+  })
+
+  it("does not interrupt a kernel that is done and may put out more", () => {
+    const inputs: ReadonlyArray<Input> = ["started", ["ok", unordered], ["idle", unordered]]
+    assert.deepStrictEqual(last(...inputs, stopped(timeout)), ["close", "free", "finish"])
+    assert.deepStrictEqual(last(...inputs, gone), ["close", "free", "finish"])
   })
 
   it("ends an execution that is over when the output arrives that was missing", () => {
