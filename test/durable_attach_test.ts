@@ -3,13 +3,13 @@ import { NodeSocket, NodeSocketServer } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
 import { Context, Effect, Exit, Fiber, Layer, Option, Schema, Stream } from "effect"
 import { RpcClient, RpcSerialization, RpcServer } from "effect/rpc"
-import { mkdtempSync } from "node:fs"
+import { mkdtempSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Connection from "../src/gateway/connection.ts"
 import { Execution, KernelClient, KernelGateway, KernelRpc, KernelSessions } from "../src/mod.ts"
 import * as Platform from "../src/platform.ts"
-import { gatewayOptions, slow, text, texts } from "./support/kernel.ts"
+import { gatewayOptions, slow, temporary, text, texts } from "./support/kernel.ts"
 
 /** The runtime directory of this user for these tests. */
 // @effect-diagnostics-next-line processEnv:off
@@ -225,5 +225,28 @@ layer(shared, slow)("programs that attach", (it) => {
       const asking = kernel.resume(yield* kernel.start("input()"), { interrupts: true })
       assert.strictEqual((yield* reasonOf(Stream.runDrain(asking)))._tag, "InputRequested")
       assert.strictEqual(yield* next, "1")
+    }).pipe(Effect.scoped))
+
+  it.effect("executions fail with KernelUnresponsive while code that was started ignores interrupts", () =>
+    Effect.gen(function* () {
+      const kernel = yield* KernelClient.make()
+      const go = join(yield* temporary, "go")
+      const ref = yield* kernel.start(`
+import os, time
+while True:
+    try:
+        while not os.path.exists(${JSON.stringify(go)}): time.sleep(0.01)
+        break
+    except KeyboardInterrupt: pass`)
+      const timed = reasonOf(Stream.runDrain(kernel.resume(ref, { timeout: "100 millis" })))
+      assert.strictEqual((yield* timed)._tag, "KernelUnresponsive")
+      const next = Effect.timeout(kernel.execute("1"), "8 seconds")
+      assert.strictEqual(
+        (yield* reasonOf(Effect.catchTag(next, "TimeoutError", Effect.die)))._tag,
+        "KernelUnresponsive",
+      )
+      writeFileSync(go, "")
+      yield* Stream.runDrain(kernel.resume(ref))
+      assert.strictEqual(yield* text(kernel.execute("1")), "1")
     }).pipe(Effect.scoped))
 })

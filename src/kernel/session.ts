@@ -140,15 +140,15 @@ export const make: (
   /** Waits for the lock and returns the kernel if it can run code. */
   const acquireIdleKernel = Effect.gen(function* () {
     const asked = generation
+    // Code that was started has its turn as long as it ignores interrupts.
+    if (current !== undefined) yield* responsive(current)
     const { release } = yield* acquire(lock)
     const kernel = yield* currentInstance
     if (asked !== generation) {
       return yield* new KernelError({ reason: aborted("The kernel was reset before the code began") })
     }
-    const { id: kernelId } = yield* running(kernel.instance)
-    if (kernel.stuck !== undefined && !kernel.stuck.finished()) {
-      return yield* new KernelError({ reason: new KernelUnresponsive({ kernelId }) })
-    }
+    yield* running(kernel.instance)
+    yield* responsive(kernel)
     return { kernel, release }
   })
 
@@ -231,13 +231,15 @@ export const make: (
     resume: (ref, { interrupts, ...options }) =>
       Effect.gen(function* () {
         yield* checkOptions(options)
-        const { instance } = yield* currentInstance
+        const kernel = yield* currentInstance
         const resumed = { ref, interrupts }
-        return yield* Run.start(instance, "", {
+        return yield* Run.start(kernel.instance, "", {
           ...options,
           resumed,
           onFree: Effect.void,
-          onStuck: () => {},
+          onStuck: (run) => {
+            kernel.stuck = run
+          },
         })
       }).pipe(streamOf),
     stream: (code, options) => streamOf(begin(code, options)),
@@ -249,6 +251,12 @@ export const make: (
       ),
   }
 })
+
+/** Fails while code of a kernel ignores interrupts. */
+const responsive = ({ instance: { id: kernelId }, stuck }: Current): Effect.Effect<void, KernelError> =>
+  stuck === undefined || stuck.finished()
+    ? Effect.void
+    : Effect.fail(new KernelError({ reason: new KernelUnresponsive({ kernelId }) }))
 
 const checkOptions = (
   { images, outputLimit, timeout }: Run.RunOptions,
