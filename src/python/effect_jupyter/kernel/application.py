@@ -28,7 +28,7 @@ from tornado.ioloop import IOLoop
 from traitlets import Float, default
 
 from effect_jupyter.compatibility import has_parameters, is_compatible, references
-from effect_jupyter.kernel import cells, setup
+from effect_jupyter.kernel import cells, setup, streams
 from effect_jupyter.kernel.connection import close_unused, take_listener
 from effect_jupyter.kernel.imports import formatted_always, hold_while_importing, hold_while_showing
 from effect_jupyter.kernel.interrupts import (
@@ -39,9 +39,9 @@ from effect_jupyter.kernel.interrupts import (
     keep_running,
     set_handler,
 )
+from effect_jupyter.kernel.output import output
 from effect_jupyter.kernel.prepared import PreparedApp, PreparedKernel
 from effect_jupyter.kernel.requests import Requests
-from effect_jupyter.kernel.streams import output
 from effect_jupyter.kernel.tracebacks import is_amid, show_members
 from effect_jupyter.kernel.values import end_fork
 
@@ -242,7 +242,7 @@ class KernelApp(IPKernelApp, PreparedApp):
             and references(IOPubThread.schedule, "_events", "_event_pipe")
             and references(BackgroundSocket.send_multipart, "io_thread", "send_multipart")
         )
-        return "effect_jupyter.kernel.streams.Stream" if is_known else "ipykernel.iostream.OutStream"
+        return f"{streams.__name__}.Stream" if is_known else "ipykernel.iostream.OutStream"
 
     @functools.cached_property
     def has_own_connection(self):

@@ -8,7 +8,7 @@ import sys
 import traceback
 
 from effect_jupyter.kernel.interrupts import Interrupt
-from effect_jupyter.kernel.streams import output
+from effect_jupyter.kernel.output import output
 
 GROUP = getattr(builtins, "BaseExceptionGroup", ())
 # Maximum number of members of a group, of nested groups, and of lines in all.

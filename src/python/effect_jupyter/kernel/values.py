@@ -15,7 +15,7 @@ from typing import Any
 from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult
 
 from effect_jupyter.kernel.interrupts import Interrupt
-from effect_jupyter.kernel.streams import output
+from effect_jupyter.kernel.output import output
 from effect_jupyter.kernel.threads import resumed
 
 REQUEST, REPLY = "effect_jupyter_value_request", "effect_jupyter_value_reply"
