@@ -7,10 +7,10 @@ import * as Raw from "./raw.ts"
 import * as Stock from "./stock.ts"
 import { inTurns, median, milliseconds, present, type Row } from "./table.ts"
 
-const rounds = 15
+const rounds = 8
 
 /** Executions of one turn: after the first ones, the processes of a contender are in the caches of the CPU. */
-const executionsOfTurn = 20
+const executionsOfTurn = 50
 
 /** The median of one turn. */
 const inARow = <E, R>(execution: Effect.Effect<number, E, R>) =>
