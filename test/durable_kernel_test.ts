@@ -295,6 +295,33 @@ handle.update("two")`
       assert.deepStrictEqual([yield* reclaim, stay.isKept], [false, true])
     }).pipe(Effect.scoped))
 
+  it.effect("code that was just started is resumed although its client is behind the kernel", () =>
+    Effect.gen(function* () {
+      const gateway = yield* Effect.flatMap(KernelGateway.KernelGateway, Connection.of)
+      const resumed = new Execution.KernelError({ reason: new Execution.KernelDied({ kernelId: "kernel" }) })
+      const { resume, start } = Attachment.make(
+        { ...gateway, rest: { ...gateway.rest, post: () => Effect.succeed(5) } },
+        {
+          kernelId: "kernel",
+          session: "session",
+          stay: { isKept: false },
+          holder: "holder",
+          attached: {
+            encode: () => new Uint8Array(),
+            position: () => 2,
+            interrupt: () => Effect.void,
+            resume: () => Effect.fail(resumed),
+          },
+          endReason: () => undefined,
+        },
+      )
+      const ref = yield* start({ id: "execution", type: "execute_request", content: {} })
+      assert.strictEqual(ref.position, 5)
+      assert.strictEqual(yield* Effect.flip(resume(ref, { onMessage: () => {} })), resumed)
+      const beyond = resume(new Execution.ExecutionRef({ ...ref, position: 6 }), { onMessage: () => {} })
+      assert.strictEqual((yield* Effect.flip(beyond)).reason._tag, "InvalidOption")
+    }))
+
   it.effect("a client that has yet to hear of another one does not delete its kernel", () =>
     Effect.gen(function* () {
       const first = yield* KernelClient.make()

@@ -84,6 +84,8 @@ export const make = (
     const detail = "Only kernels of Python on a gateway of KernelGateway.layerShared go on without a client"
     return { ...refused(detail), detach, reclaim }
   }
+  // Ahead of the messages that have arrived, if code was started since.
+  let startedAt = 0
   const refOf = ({ id }: { readonly id: string }, position = attached.position()) =>
     new ExecutionRef({ kernel: ref, id, start: position, position })
   return {
@@ -93,13 +95,19 @@ export const make = (
     start: (request) =>
       gateway.rest.post(kernelId, holder, attached.encode(request)).pipe(
         Effect.mapError(failed),
-        Effect.map((position) => refOf(request, position)),
+        Effect.map((position) => {
+          startedAt = Math.max(startedAt, position)
+          return refOf(request, position)
+        }),
       ),
     refOf: (request) => refOf(request),
     interrupt: attached.interrupt,
     resume: (execution, listener) => {
       const { kernelId: id, server } = execution.kernel
-      if (id === kernelId) return attached.resume(execution, listener)
+      if (id === kernelId) {
+        const reason = beyond(execution, Math.max(startedAt, attached.position()))
+        return reason === undefined ? attached.resume(execution, listener) : new KernelError({ reason })
+      }
       return new KernelError({
         reason: server === ref.server
           ? new KernelNotFound({ kernelId: id })

@@ -109,7 +109,7 @@ export const make = ({
     /** Listens for the answers to a request of an earlier client. */
     resume: (attached: AttachedChannel.AttachedChannel): Durable["resume"] => (ref, listener) => {
       const opening = attached.resume(ref, receiver(listener))
-      const open = Effect.map(opening, (conversation): Conversation => {
+      return Effect.map(opening, (conversation): Conversation => {
         const { missing, position, received, repeated } = conversation
         const lossReason = () => Attachment.lossReason(kernelId, missing())
         return {
@@ -126,8 +126,6 @@ export const make = ({
             }),
         }
       })
-      const reason = Attachment.beyond(ref, attached.position())
-      return reason === undefined ? open : new KernelError({ reason })
     },
   }
 }
