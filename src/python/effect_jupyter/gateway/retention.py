@@ -354,8 +354,12 @@ async def connect(path, name, token, largest):
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=BATCH)
     reading, _ = await loop.create_unix_connection(lambda: Reading(reader), path)
-    copy = reading.get_extra_info("socket").dup()
-    writing, protocol = await loop.create_unix_connection(lambda: Writing(asyncio.StreamReader()), sock=copy)
+    try:
+        copy = reading.get_extra_info("socket").dup()
+        writing, protocol = await loop.create_unix_connection(lambda: Writing(asyncio.StreamReader()), sock=copy)
+    except BaseException:
+        reading.close()
+        raise
     connection = Connection(reader, asyncio.StreamWriter(writing, protocol, None, loop), (writing, reading))
     key = base64.b64encode(os.urandom(16)).decode()
     connection.writer.write(
