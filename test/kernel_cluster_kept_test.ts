@@ -58,6 +58,14 @@ it.live("KernelRefs: a session deletes its kernel if another process has another
     assert.isTrue(yield* store.has("ada"))
   }).pipe(Effect.scoped, Effect.provide(Platform.layer)))
 
+/** A database, and the start of a runner whose kernels are on a shared gateway, which ends with the scope. */
+const onSharedGateway = Effect.gen(function* () {
+  const where = yield* Cluster.database
+  const name = `cluster-${randomUUID().slice(0, 8)}`
+  yield* Effect.addFinalizer(() => Effect.ignore(KernelGateway.stopShared(name)))
+  return { where, start: Cluster.run(where, name) }
+})
+
 describe.skipIf(Postgres.programs === undefined)(
   "KernelCluster with PostgreSQL, kernels that are kept",
   () => {
@@ -66,10 +74,7 @@ describe.skipIf(Postgres.programs === undefined)(
         "kernels of a shared gateway: what runs goes on, once, when a runner is killed or stops",
         () =>
           Effect.gen(function* () {
-            const where = yield* Cluster.database
-            const name = `cluster-${randomUUID().slice(0, 8)}`
-            yield* Effect.addFinalizer(() => Effect.ignore(KernelGateway.stopShared(name)))
-            const start = Cluster.run(where, name)
+            const { start, where } = yield* onSharedGateway
             const runners = yield* Effect.all([start, start, start], { concurrency: "unbounded" })
             const [first, second, third] = runners
             yield* Cluster.settled(where, runners)
@@ -138,10 +143,7 @@ n`
         "the next owner keeps the timeout of what runs, asks for its input, tells what is gone, and interrupts what was left",
         () =>
           Effect.gen(function* () {
-            const where = yield* Cluster.database
-            const name = `cluster-${randomUUID().slice(0, 8)}`
-            yield* Effect.addFinalizer(() => Effect.ignore(KernelGateway.stopShared(name)))
-            const start = Cluster.run(where, name)
+            const { start, where } = yield* onSharedGateway
             const runners = yield* Effect.all([start, start], { concurrency: "unbounded" })
             yield* Cluster.settled(where, runners)
             const connect = yield* Cluster.kernelsOf(where)

@@ -56,7 +56,7 @@ interface Target {
   readonly session?: string | undefined
 }
 
-/** How a request arrived, and whether this process leaves its session to another one. */
+/** The transport of a request, and whether this process leaves the session to another one. */
 interface Call {
   readonly headers?: Readonly<Record<string, string | undefined>>
   readonly isLeft?: () => boolean
