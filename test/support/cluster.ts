@@ -91,15 +91,17 @@ const encode = Schema.encodeSync(Schema.fromJsonString(Request))
 const decode = Schema.decodeSync(Schema.fromJsonString(Answer))
 const encodeGateway = Schema.encodeSync(GatewayArgument)
 
-/** A port of this machine that is free. */
-export const freePort = Effect.callback<number>((resume) => {
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    server.close(() =>
-      resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0))
-    )
-  })
-})
+let nextPort = 28_000 + (process.pid * 37) % 4_000
+
+/**
+ * A port that is free. It is none of those that the system gives to connections, of which one could have it before the
+ * program that it is for.
+ */
+export const freePort: Effect.Effect<number> = Effect.callback<number | undefined>((resume) => {
+  const port = nextPort = nextPort >= 32_700 ? 28_000 : nextPort + 1
+  const server = createServer().on("error", () => resume(Effect.undefined))
+  server.listen(port, "127.0.0.1", () => server.close(() => resume(Effect.succeed(port))))
+}).pipe(Effect.filterOrElse((port) => port !== undefined, () => freePort))
 
 /** A runner in a process of its own. */
 export interface Runner {
